@@ -1,0 +1,395 @@
+//! The vocabulary between processes: every request and every reply, as frozen structures.
+//!
+//! A message is a method number, a body in postcard, and for some a tail of raw bytes (values,
+//! objects, topology entries) that stands after the body so that it is neither copied nor parsed.
+//! Structures end in `V1` and never change: a change is a new structure under a new method. Enums
+//! only grow at their end. `docs/formats/wire.md` has the bytes, pinned by golden tests.
+
+use bytes::Bytes;
+use kv_types::{BucketId, Context, Dot, Epoch, Key, Level, NodeId, Outcome, WriteId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorCode;
+
+/// What every request about data carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataHead {
+    /// The newest topology epoch that the sender knows.
+    pub epoch: Epoch,
+    /// Ties together what one user request caused on several nodes; shown in logs.
+    pub trace: u64,
+    /// The client's name of the write; for reads, of the request.
+    pub write_id: WriteId,
+}
+
+/// What a read asks for beyond its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReadOptions {
+    /// The level, from which `r` follows.
+    pub level: Level,
+    /// An explicit `r` in place of the level's.
+    pub r: Option<u8>,
+    /// Leave the values out of the reply: headers, hashes and the context only.
+    pub headers_only: bool,
+}
+
+/// What a write asks for beyond its key and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WriteOptions {
+    /// The level, from which `w` follows.
+    pub level: Level,
+    /// An explicit `w` in place of the level's.
+    pub w: Option<u8>,
+}
+
+/// Client or forwarding node → coordinator: read a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetV1 {
+    /// Epoch, trace and request id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+    /// How many must answer, and what is wanted.
+    pub options: ReadOptions,
+    /// Whether a node that holds no replica already passed this on once.
+    pub forwarded: bool,
+}
+
+/// One sibling in a reply; its value, if any, stands in the tail in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiblingHeadV1 {
+    /// The write that made it.
+    pub write_id: WriteId,
+    /// Its newest dot: who minted it, and when.
+    pub dot: Dot,
+    /// Whether it is a deletion.
+    pub tombstone: bool,
+    /// The length of its value in bytes.
+    pub value_bytes: u32,
+    /// xxh3-64 of its value.
+    pub value_hash: u64,
+}
+
+/// Coordinator → client: the siblings of a key. The tail holds their values unless only headers
+/// were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetReplyV1 {
+    /// All concurrent values; empty when the key was never written.
+    pub siblings: Vec<SiblingHeadV1>,
+    /// What to put next with, so that these siblings are replaced.
+    pub context: Context,
+    /// The replicas whose answers are in this reply.
+    pub answered: Vec<NodeId>,
+    /// How many had to answer.
+    pub needed: u8,
+}
+
+/// What a write does to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum WriteKind {
+    /// Stores the value in the tail.
+    Put = 0,
+    /// Stores a tombstone; the tail is empty.
+    Delete = 1,
+}
+
+/// Client or forwarding node → coordinator: write a key. The tail is the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutV1 {
+    /// Epoch, trace and write id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+    /// Put or delete.
+    pub kind: WriteKind,
+    /// What the writer had read of this key; without one the bucket's blind-put rule holds.
+    pub context: Option<Context>,
+    /// How many must acknowledge.
+    pub options: WriteOptions,
+    /// Whether a node that holds no replica already passed this on once.
+    pub forwarded: bool,
+}
+
+/// Coordinator → client: the write is durable on as many replicas as were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutReplyV1 {
+    /// What to put next with.
+    pub context: Context,
+    /// Who acknowledged before the reply was sent.
+    pub acked: Vec<NodeId>,
+    /// How many had to.
+    pub needed: u8,
+}
+
+/// Client → coordinator: a page of one partition of a bucket, in hash order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListV1 {
+    /// Epoch, trace and request id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The partition.
+    pub partition: u16,
+    /// Begin after this key; `None` begins at the partition's start.
+    pub after: Option<Key>,
+    /// At most this many keys.
+    pub max_items: u32,
+    /// How many must answer, and what is wanted.
+    pub options: ReadOptions,
+}
+
+/// One key of a page; its siblings' values stand in the tail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListEntryV1 {
+    /// The key.
+    pub key: Key,
+    /// Its siblings.
+    pub siblings: Vec<SiblingHeadV1>,
+    /// Its context.
+    pub context: Context,
+}
+
+/// Coordinator → client: a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReplyV1 {
+    /// The keys, in hash order.
+    pub entries: Vec<ListEntryV1>,
+    /// Where the next page begins; `None` when the partition is done.
+    pub next_after: Option<Key>,
+}
+
+/// Coordinator → replica: merge this object. The tail is the whole object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaWriteV1 {
+    /// Epoch, trace and write id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+}
+
+/// Replica → coordinator: the object is merged and durable here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaWriteReplyV1 {
+    /// The epoch of the partition's last change at the replica: answers of one tally share it.
+    pub partition_epoch: Epoch,
+}
+
+/// Coordinator → replica: what do you hold?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReadV1 {
+    /// Epoch, trace and request id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+    /// Answer with the digest only.
+    pub digest_only: bool,
+}
+
+/// Replica → coordinator: what is durable here. The tail is the object, unless absent or only its
+/// digest was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReadReplyV1 {
+    /// The epoch of the partition's last change at the replica.
+    pub partition_epoch: Epoch,
+    /// The keyed digest of the object; `None` when the replica holds nothing.
+    pub digest: Option<u64>,
+}
+
+/// Coordinator → replica: a page of what you hold of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaListV1 {
+    /// Epoch, trace and request id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The partition.
+    pub partition: u16,
+    /// Begin after this key.
+    pub after: Option<Key>,
+    /// At most this many objects.
+    pub max_items: u32,
+    /// Stop once the objects reach this many bytes.
+    pub max_bytes: u32,
+}
+
+/// One object of a replica's page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaListEntryV1 {
+    /// The key.
+    pub key: Key,
+    /// The length of its object in the tail.
+    pub object_bytes: u32,
+}
+
+/// Replica → coordinator: the page; the tail holds the objects in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaListReplyV1 {
+    /// The epoch of the partition's last change at the replica.
+    pub partition_epoch: Epoch,
+    /// The objects, in storage order.
+    pub entries: Vec<ReplicaListEntryV1>,
+    /// Whether the partition ends with this page.
+    pub complete: bool,
+}
+
+/// Anyone → node: the newest topology, if newer than mine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyV1 {
+    /// The epoch the sender has; 0 for none.
+    pub known: Epoch,
+}
+
+/// Node → anyone: its newest topology. The tail is the chain entry, empty when not newer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyReplyV1 {
+    /// The node's newest epoch.
+    pub epoch: Epoch,
+}
+
+/// Client or admin → node: how are you?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusV1 {}
+
+/// How a node sees one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum MemberState {
+    /// It answers.
+    Up = 0,
+    /// It did not answer lately; requests avoid it.
+    Suspect = 1,
+    /// It has not answered for long.
+    Down = 2,
+    /// It said that it leaves.
+    Left = 3,
+    /// Listed in the topology, never heard of.
+    Unknown = 4,
+}
+
+/// One member in a node's view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberViewV1 {
+    /// The member.
+    pub node: NodeId,
+    /// How the answering node sees it.
+    pub state: MemberState,
+    /// For how long, in milliseconds.
+    pub since_ms: u64,
+    /// Its newest heartbeat known there.
+    pub heartbeat: u64,
+}
+
+/// Node → client: its state, its view of the others, and its figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReplyV1 {
+    /// The node.
+    pub node: NodeId,
+    /// The version of its binary.
+    pub version: String,
+    /// Its newest topology epoch.
+    pub epoch: Epoch,
+    /// A hash over its view of the members: equal hashes, equal views.
+    pub view_hash: u64,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Its view of every member of the topology, itself included.
+    pub members: Vec<MemberViewV1>,
+    /// Objects that it holds, as the engine estimates.
+    pub objects: u64,
+    /// Bytes of its data files.
+    pub disk_bytes: u64,
+    /// Free bytes on its disk.
+    pub disk_free_bytes: u64,
+    /// Client reads that it coordinated since its start.
+    pub gets: u64,
+    /// Client writes that it coordinated since its start.
+    pub puts: u64,
+    /// Client requests that failed since its start.
+    pub errors: u64,
+    /// Median and 99th percentile of its reads, in microseconds.
+    pub get_us: (u32, u32),
+    /// Median and 99th percentile of its writes, in microseconds.
+    pub put_us: (u32, u32),
+}
+
+/// Admin → node: all metrics. The reply's tail is Prometheus text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsV1 {}
+
+/// Node → admin: the tail is Prometheus text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsReplyV1 {}
+
+/// Any request that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReplyV1 {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// Whether this attempt changed something.
+    pub outcome: Outcome,
+    /// For people: what happened, with numbers, and what to do next.
+    pub message: String,
+    /// How many replicas had to answer; 0 where that does not apply.
+    pub needed: u8,
+    /// How many did.
+    pub got: u8,
+    /// The newest topology epoch of the answering node.
+    pub epoch: Epoch,
+}
+
+/// A request, with its tail where it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Read a key.
+    Get(GetV1),
+    /// Write a key; the bytes are the value.
+    Put(PutV1, Bytes),
+    /// A page of a partition.
+    List(ListV1),
+    /// The newest topology.
+    Topology(TopologyV1),
+    /// State and figures of a node.
+    Status(StatusV1),
+    /// Metrics of a node.
+    Metrics(MetricsV1),
+    /// Merge an object; the bytes are the object.
+    ReplicaWrite(ReplicaWriteV1, Bytes),
+    /// Read what a replica holds.
+    ReplicaRead(ReplicaReadV1),
+    /// A page of what a replica holds.
+    ReplicaList(ReplicaListV1),
+}
+
+/// A reply, with its tail where it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// To [`Request::Get`]; the bytes are the values.
+    Get(GetReplyV1, Bytes),
+    /// To [`Request::Put`].
+    Put(PutReplyV1),
+    /// To [`Request::List`]; the bytes are the values.
+    List(ListReplyV1, Bytes),
+    /// To [`Request::Topology`]; the bytes are a chain entry.
+    Topology(TopologyReplyV1, Bytes),
+    /// To [`Request::Status`].
+    Status(StatusReplyV1),
+    /// To [`Request::Metrics`]; the bytes are text.
+    Metrics(MetricsReplyV1, Bytes),
+    /// To [`Request::ReplicaWrite`].
+    ReplicaWrite(ReplicaWriteReplyV1),
+    /// To [`Request::ReplicaRead`]; the bytes are the object.
+    ReplicaRead(ReplicaReadReplyV1, Bytes),
+    /// To [`Request::ReplicaList`]; the bytes are the objects.
+    ReplicaList(ReplicaListReplyV1, Bytes),
+    /// To any request.
+    Error(ErrorReplyV1),
+}

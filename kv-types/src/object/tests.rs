@@ -1,0 +1,323 @@
+//! Cases of writing, merging and retrying; laws; bytes.
+
+use super::*;
+use crate::id::ActorId;
+use fastrand::Rng;
+
+const NOW_MS: u64 = 1_000_000;
+
+fn id(n: u8) -> WriteId {
+    WriteId::new(NOW_MS, [n; 10])
+}
+
+fn dot(actor: u32, at: u64) -> Dot {
+    Dot::new(ActorId(actor), Hlc(at))
+}
+
+fn put(n: u8) -> Write {
+    Write {
+        write_id: id(n),
+        payload: Payload::Value(Bytes::from(vec![n; 3])),
+    }
+}
+
+fn write(object: &mut Object, write: Write, read: &Clock, dot: Dot) {
+    object
+        .write(write, read, dot, Hlc::ZERO, NOW_MS)
+        .expect("within the limits");
+}
+
+fn shown(object: &Object) -> Vec<u8> {
+    object
+        .siblings()
+        .map(|s| s.payload().value().map_or(0, |v| v[0]))
+        .collect()
+}
+
+#[test]
+fn a_write_that_has_read_replaces_what_it_read() {
+    let mut object = Object::new();
+    write(&mut object, put(1), &Clock::new(), dot(1, 10));
+    let read = object.clock().clone();
+    write(&mut object, put(2), &read, dot(1, 20));
+    assert_eq!(shown(&object), [2]);
+}
+
+#[test]
+fn writes_that_have_not_read_each_other_are_siblings() {
+    let (mut a, mut b) = (Object::new(), Object::new());
+    write(&mut a, put(1), &Clock::new(), dot(1, 10));
+    write(&mut b, put(2), &Clock::new(), dot(2, 10));
+    assert!(a.merge(&b));
+    assert!(!a.merge(&b), "a second merge changes nothing");
+    assert_eq!(shown(&a), [1, 2]);
+}
+
+#[test]
+fn a_retry_through_another_coordinator_makes_no_second_sibling() {
+    let (mut a, mut b) = (Object::new(), Object::new());
+    write(&mut a, put(1), &Clock::new(), dot(1, 10));
+    write(&mut b, put(1), &Clock::new(), dot(2, 11));
+    a.merge(&b);
+    assert_eq!(shown(&a), [1]);
+    assert_eq!(
+        a.siblings().next().expect("one").dots(),
+        [dot(1, 10), dot(2, 11)]
+    );
+}
+
+#[test]
+fn a_retry_does_not_bring_back_a_superseded_write() {
+    let (mut a, mut b) = (Object::new(), Object::new());
+    write(&mut a, put(1), &Clock::new(), dot(1, 10));
+    let read = a.clock().clone();
+    write(&mut a, put(2), &read, dot(1, 20));
+    assert_eq!(
+        a.admit(id(1), NOW_MS),
+        Admission::Known,
+        "a retry here is recognised"
+    );
+    // The retry reached a coordinator that had heard of neither write.
+    write(&mut b, put(1), &Clock::new(), dot(2, 30));
+    a.merge(&b);
+    assert_eq!(shown(&a), [2], "the late copy is hidden");
+    let read = a.clock().clone();
+    write(&mut a, put(3), &read, dot(1, 40));
+    assert_eq!(shown(&a), [3]);
+}
+
+#[test]
+fn a_blind_write_buries_what_is_hidden() {
+    let (mut a, mut b) = (Object::new(), Object::new());
+    write(&mut a, put(1), &Clock::new(), dot(1, 10));
+    let read = a.clock().clone();
+    write(&mut a, put(2), &read, dot(1, 20));
+    write(&mut b, put(1), &Clock::new(), dot(2, 30));
+    a.merge(&b);
+    write(&mut a, put(3), &Clock::new(), dot(1, 40));
+    assert_eq!(shown(&a), [2, 3]);
+    assert_eq!(a.siblings.len(), 2, "the hidden sibling is gone for good");
+}
+
+#[test]
+fn ids_are_forgotten_after_the_horizon_and_then_refused() {
+    let mut object = Object::new();
+    write(&mut object, put(1), &Clock::new(), dot(1, 10));
+    let read = object.clock().clone();
+    write(&mut object, put(2), &read, dot(1, 20));
+    let later = NOW_MS + Retired::HORIZON_MS + 1;
+    let third = Write {
+        write_id: WriteId::new(later, [3; 10]),
+        payload: Payload::Tombstone,
+    };
+    object
+        .write(third, &Clock::new(), dot(1, 30), Hlc::ZERO, later)
+        .expect("within the limits");
+    assert_eq!(object.admit(id(1), later), Admission::TooOld);
+    assert_eq!(
+        object.admit(id(2), later),
+        Admission::Known,
+        "a live sibling is always known"
+    );
+    assert_eq!(
+        object.admit(WriteId::new(later, [9; 10]), later),
+        Admission::New
+    );
+    let future = WriteId::new(later + Retired::HORIZON_MS + 1, [9; 10]);
+    assert_eq!(object.admit(future, later), Admission::FromTheFuture);
+}
+
+#[test]
+fn no_more_ids_are_remembered_than_the_limit() {
+    let mut object = Object::new();
+    for n in 0..200_u64 {
+        let read = object.clock().clone();
+        let write = Write {
+            write_id: WriteId::new(NOW_MS + n, [1; 10]),
+            payload: Payload::Tombstone,
+        };
+        object
+            .write(write, &read, dot(1, 10 + n), Hlc::ZERO, NOW_MS + n)
+            .expect("one sibling");
+        assert!(object.retired.entries().len() <= Retired::MAX_ENTRIES);
+    }
+    assert_eq!(object.clock().intervals().len(), 1);
+    assert_eq!(
+        object.admit(WriteId::new(NOW_MS, [1; 10]), NOW_MS + 200),
+        Admission::TooOld
+    );
+}
+
+#[test]
+fn siblings_and_bytes_are_limited() {
+    let mut object = Object::new();
+    for n in 0..Object::MAX_SIBLINGS as u64 {
+        let write = Write {
+            write_id: WriteId::new(NOW_MS, [n as u8; 10]),
+            payload: Payload::Tombstone,
+        };
+        object
+            .write(write, &Clock::new(), dot(1, 10 + n), Hlc::ZERO, NOW_MS)
+            .expect("up to the limit");
+    }
+    let before = object.clone();
+    let refused = object.write(put(99), &Clock::new(), dot(1, 999), Hlc::ZERO, NOW_MS);
+    assert_eq!(refused, Err(WriteRefused::TooManySiblings { count: 64 }));
+    assert_eq!(object, before, "a refused write changes nothing");
+
+    let mut object = Object::new();
+    let big = Bytes::from(vec![0; Object::MAX_VALUE_BYTES]);
+    for n in 0..5_u8 {
+        let write = Write {
+            write_id: id(n),
+            payload: Payload::Value(big.clone()),
+        };
+        let written = object.write(
+            write,
+            &Clock::new(),
+            dot(1, 10 + u64::from(n)),
+            Hlc::ZERO,
+            NOW_MS,
+        );
+        assert_eq!(written.is_ok(), n < 4, "four of the largest values fit");
+    }
+}
+
+/// Three replicas that write (now and then a retry of an older id), read and merge at random.
+fn random_states(seed: u64) -> Vec<Object> {
+    let mut rng = Rng::with_seed(seed);
+    let mut replicas = vec![Object::new(); 3];
+    let mut states = vec![Object::new()];
+    let mut now_ms = NOW_MS;
+    for at in 1..40_u64 {
+        now_ms += rng.u64(0..20_000);
+        let i = rng.usize(0..3);
+        if rng.f32() < 0.6 {
+            let read = states[rng.usize(0..states.len())].clock().clone();
+            let n = rng.u8(0..12);
+            let created = if rng.bool() {
+                now_ms
+            } else {
+                NOW_MS + u64::from(n)
+            };
+            let write_id = WriteId::new(created, [n; 10]);
+            if replicas[i].admit(write_id, now_ms) == Admission::New {
+                let payload = if n == 0 {
+                    Payload::Tombstone
+                } else {
+                    Payload::Value(vec![n; 2].into())
+                };
+                let minted = dot(i as u32, at * 10);
+                replicas[i]
+                    .write(
+                        Write { write_id, payload },
+                        &read,
+                        minted,
+                        Hlc::ZERO,
+                        now_ms,
+                    )
+                    .expect("few siblings");
+            }
+        } else {
+            let other = replicas[rng.usize(0..3)].clone();
+            replicas[i].merge(&other);
+        }
+        states.push(replicas[i].clone());
+    }
+    states
+}
+
+#[test]
+fn merging_is_commutative_associative_and_idempotent() {
+    for seed in 0..2_000 {
+        let states = random_states(seed);
+        let mut rng = Rng::with_seed(seed);
+        for _ in 0..20 {
+            let pick = |rng: &mut Rng| &states[rng.usize(0..states.len())];
+            let (x, y, z) = (pick(&mut rng), pick(&mut rng), pick(&mut rng));
+            assert_eq!(x.merged(y), y.merged(x), "commutative, seed {seed}");
+            assert_eq!(
+                x.merged(y).merged(z),
+                x.merged(&y.merged(z)),
+                "associative, seed {seed}"
+            );
+            assert_eq!(x.merged(x), *x, "idempotent, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn an_object_survives_its_bytes_and_equal_objects_have_equal_bytes() {
+    for seed in 0..500 {
+        let states = random_states(seed);
+        for pair in states.windows(2) {
+            let (a, b) = (&pair[0], &pair[1]);
+            let bytes = a.encode();
+            assert_eq!(Object::decode(&bytes).as_ref(), Ok(a));
+            assert_eq!(a == b, bytes == b.encode());
+            let same_header = Object::header_of(&bytes) == Object::header_of(&b.encode());
+            assert_eq!(a == b, same_header, "the header identifies the state");
+        }
+    }
+}
+
+#[test]
+fn damaged_bytes_are_an_error_or_another_valid_object_and_never_a_panic() {
+    let mut rng = Rng::with_seed(1);
+    for seed in 0..100 {
+        let states = random_states(seed);
+        let bytes = states[states.len() - 1].encode();
+        for cut in 0..bytes.len() {
+            assert!(Object::decode(&bytes.slice(..cut)).is_err(), "cut at {cut}");
+        }
+        for _ in 0..200 {
+            let mut damaged = bytes.to_vec();
+            let at = rng.usize(0..damaged.len());
+            damaged[at] ^= 1 << rng.u8(0..8);
+            if let Ok(object) = Object::decode(&damaged.clone().into()) {
+                assert_eq!(object.encode(), damaged);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bytes_of_an_object_are_fixed() {
+    let mut object = Object::new();
+    write(&mut object, put(1), &Clock::new(), dot(1, 10));
+    let read = object.clock().clone();
+    write(&mut object, put(2), &read, dot(1, 20));
+    let gone = Write {
+        write_id: id(3),
+        payload: Payload::Tombstone,
+    };
+    write(&mut object, gone, &Clock::new(), dot(2, 15));
+    assert_eq!(hex::encode(object.encode()), GOLDEN);
+}
+
+/// Worked through, field by field, in `docs/formats/object.md`.
+const GOLDEN: &str = concat!(
+    "01",
+    "79000000", // version, header length
+    "02",
+    "010a000000000000000a",
+    "020f0000000000000000", // clock
+    "02",                   // siblings
+    "0000000f424002020202020202020202",
+    "01",
+    "011400000000000000",
+    "00",
+    "03",
+    "9a0d7c73b2226ca3",
+    "0000000f424003030303030303030303",
+    "01",
+    "020f00000000000000",
+    "01",
+    "00",
+    "c294d3380580062d",
+    "00",
+    "01",
+    "0000000f424001010101010101010101",
+    "010a00000000000000", // retired
+    "020202",             // values
+);
