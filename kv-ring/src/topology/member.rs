@@ -1,0 +1,85 @@
+//! What a topology lists: members, buckets, and the states of partitions.
+
+use core::fmt;
+
+use kv_types::{BucketId, BucketName, BucketProperties, NodeId};
+
+/// A node of the cluster, as everyone knows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its id, for ever.
+    pub node: NodeId,
+    /// Its name, for people: `n1`. Unique in the cluster.
+    pub name: String,
+    /// The zone that it shares its failures with: a rack, a room, a data centre.
+    pub zone: String,
+    /// Its capacity relative to the other members; at least 1.
+    pub weight: u32,
+    /// Where it listens: `127.0.0.1:7401`. Unique in the cluster.
+    pub address: String,
+    /// The fingerprint of its certificate.
+    pub fingerprint: [u8; 32],
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            name,
+            zone,
+            weight,
+            address,
+            ..
+        } = self;
+        write!(
+            f,
+            "{name}({}, {zone}, weight {weight}, {address})",
+            node.short()
+        )
+    }
+}
+
+/// A bucket and what it promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its number, never reused.
+    pub id: BucketId,
+    /// Its name, unique in the cluster.
+    pub name: BucketName,
+    /// Its properties.
+    pub properties: BucketProperties,
+}
+
+/// What requests get that ask for no level of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum ClusterMode {
+    /// Always writable: availability before consistency.
+    #[default]
+    Ap = 0,
+    /// Strict: a request without its quorum is refused.
+    Cp = 1,
+}
+
+impl fmt::Display for ClusterMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ap => "ap",
+            Self::Cp => "cp",
+        })
+    }
+}
+
+/// Who owns a partition: the holders of its slots, in slot order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionState {
+    /// At rest.
+    Stable(Vec<NodeId>),
+    /// Moving from `old` to `new`: every quorum is needed among both.
+    Joint {
+        /// The owners before.
+        old: Vec<NodeId>,
+        /// The owners after, if the change is not aborted.
+        new: Vec<NodeId>,
+    },
+}
