@@ -77,10 +77,12 @@ pub struct SiblingHeadV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetReplyV1 {
     /// All concurrent values; empty when the key was never written.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>")]
     pub siblings: Vec<SiblingHeadV1>,
     /// What to put next with, so that these siblings are replaced.
     pub context: Context,
     /// The replicas whose answers are in this reply.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_NODES }>")]
     pub answered: Vec<NodeId>,
     /// How many had to answer.
     pub needed: u8,
@@ -121,6 +123,7 @@ pub struct PutReplyV1 {
     /// What to put next with.
     pub context: Context,
     /// Who acknowledged before the reply was sent.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_NODES }>")]
     pub acked: Vec<NodeId>,
     /// How many had to.
     pub needed: u8,
@@ -149,6 +152,7 @@ pub struct ListEntryV1 {
     /// The key.
     pub key: Key,
     /// Its siblings.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>")]
     pub siblings: Vec<SiblingHeadV1>,
     /// Its context.
     pub context: Context,
@@ -158,6 +162,7 @@ pub struct ListEntryV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListReplyV1 {
     /// The keys, in hash order.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub entries: Vec<ListEntryV1>,
     /// Where the next page begins; `None` when the partition is done.
     pub next_after: Option<Key>,
@@ -236,6 +241,7 @@ pub struct ReplicaListReplyV1 {
     /// The epoch of the partition's last change at the replica.
     pub partition_epoch: Epoch,
     /// The objects, in storage order.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub entries: Vec<ReplicaListEntryV1>,
     /// Whether the partition ends with this page.
     pub complete: bool,
@@ -302,6 +308,7 @@ pub struct StatusReplyV1 {
     /// Milliseconds since it started.
     pub uptime_ms: u64,
     /// Its view of every member of the topology, itself included.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
     pub members: Vec<MemberViewV1>,
     /// Objects that it holds, as the engine estimates.
     pub objects: u64,
@@ -342,7 +349,8 @@ pub struct ErrorReplyV1 {
     pub needed: u8,
     /// How many did.
     pub got: u8,
-    /// The newest topology epoch of the answering node.
+    /// The newest topology epoch of the answering node; 0 where the network layer answered, which
+    /// knows of none.
     pub epoch: Epoch,
 }
 

@@ -1,0 +1,492 @@
+//! A connection that this endpoint dialled: it sends requests and gossip, and receives responses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kv_types::NodeId;
+use quinn::{Connection, ConnectionError, RecvStream};
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::DialError;
+use crate::codec::{self, Encoded};
+use crate::config::EndpointConfig;
+use crate::frame::{
+    Frame, FrameError, HEADER_BYTES, Header, Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES,
+    VERSION,
+};
+use crate::method::Class;
+use crate::outbox::Outbox;
+use crate::pending::{Pending, Refused};
+use crate::streams::{self, CloseCode, LaneReader, ResetOnDrop, StreamError};
+use crate::{trust, x509};
+
+/// How each side introduces itself on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloV1 {
+    /// A bit for every feature that the sender knows; both sides use what both know. None so far.
+    pub features: u64,
+}
+
+/// The hello of this build.
+pub(crate) const HELLO: HelloV1 = HelloV1 { features: 0 };
+
+/// The header of a hello.
+pub(crate) fn hello_header(class: Class, body: &[u8]) -> Header {
+    Header {
+        len: u32::try_from(body.len()).expect("a hello is short"),
+        kind: Kind::Hello,
+        version: VERSION,
+        method: class.number(),
+        id: 0,
+        deadline_ms: 0,
+    }
+}
+
+/// Why a call over a link has no response.
+#[derive(Debug)]
+pub(crate) enum LinkError {
+    /// The link was lost before the request was on its way; another may be tried.
+    LostBefore,
+    /// The budget passed before the request was on its way.
+    NotSent,
+    /// As many calls wait as may.
+    Busy { waiting: usize },
+    /// The budget passed; the request is on its way.
+    Deadline,
+    /// The link was lost; the request is on its way.
+    Lost { reason: String },
+}
+
+/// A live connection to a node, with its three lanes.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connection: Connection,
+    node: NodeId,
+    pending: Arc<Pending>,
+    lanes: [Arc<Outbox>; 3],
+    up_since: Instant,
+}
+
+impl Link {
+    /// Dials, and returns once the node has introduced itself: only then it has accepted our
+    /// certificate, which TLS 1.3 alone does not tell the dialling side.
+    pub(crate) async fn dial(
+        endpoint: &quinn::Endpoint,
+        client: quinn::ClientConfig,
+        address: SocketAddr,
+        expected: Option<NodeId>,
+        config: &EndpointConfig,
+    ) -> Result<Arc<Self>, DialError> {
+        let deadline = Instant::now() + config.handshake_timeout;
+        let connecting = endpoint
+            .connect_with(client, address, &trust::server_name(expected))
+            .map_err(|error| DialError::Local {
+                reason: error.to_string(),
+            })?;
+        let dialling = async {
+            let connection = connecting.await.map_err(dial_error)?;
+            let node = node_of(&connection)?;
+            Self::open(connection, node, config).await
+        };
+        let waited = config.handshake_timeout;
+        match timeout_at(deadline, dialling).await {
+            Err(_) | Ok(Err(DialError::NoAnswer { .. })) => Err(DialError::NoAnswer { waited }),
+            Ok(result) => result,
+        }
+    }
+
+    /// Opens the lanes of a fresh connection.
+    async fn open(
+        connection: Connection,
+        node: NodeId,
+        config: &EndpointConfig,
+    ) -> Result<Arc<Self>, DialError> {
+        let pending = Arc::new(Pending::new(config.max_calls_per_peer));
+        let outbox = || Arc::new(Outbox::new(config.max_waiting_bytes));
+        let lanes = [outbox(), outbox(), outbox()];
+        let link = Arc::new(Self {
+            connection,
+            node,
+            pending,
+            lanes,
+            up_since: Instant::now(),
+        });
+        for class in Class::ALL {
+            let mut reader = link.open_lane(class, config).await.map_err(dial_error)?;
+            if class == Class::Control {
+                link.await_hello(&mut reader).await?;
+            }
+            tokio::spawn(read_lane(
+                link.connection.clone(),
+                Arc::clone(&link.pending),
+                reader,
+            ));
+        }
+        tokio::spawn(accept_large_responses(
+            link.connection.clone(),
+            Arc::clone(&link.pending),
+        ));
+        tokio::spawn(watch(
+            link.connection.clone(),
+            Arc::clone(&link.pending),
+            link.lanes.clone(),
+        ));
+        Ok(link)
+    }
+
+    async fn open_lane(
+        &self,
+        class: Class,
+        config: &EndpointConfig,
+    ) -> Result<LaneReader, ConnectionError> {
+        let (send, receive) = self.connection.open_bi().await?;
+        let outbox = Arc::clone(self.lane(class));
+        let body = codec::encode_whole(&HELLO);
+        // A fresh outbox has room for a hello.
+        outbox.try_push(hello_header(class, &body), &body, &[]);
+        let send = ResetOnDrop::new(send, class.priority());
+        tokio::spawn(async move { outbox.send_all(send).await });
+        Ok(LaneReader::new(receive, config.partial_frame_timeout))
+    }
+
+    async fn await_hello(&self, reader: &mut LaneReader) -> Result<(), DialError> {
+        let reason = match reader.next_frame().await {
+            Ok(frame) if frame.header.kind == Kind::Hello => match read_hello(&frame) {
+                Ok(_) => return Ok(()),
+                Err(error) => error.to_string(),
+            },
+            Ok(frame) => FrameError::OutOfPlace {
+                kind: frame.header.kind,
+            }
+            .to_string(),
+            // What closed the connection says more than what ended the stream.
+            Err(error) => match self.connection.close_reason() {
+                Some(reason) => return Err(dial_error(reason)),
+                None => error.to_string(),
+            },
+        };
+        self.connection
+            .close(CloseCode::Protocol.into(), reason.as_bytes());
+        Err(DialError::Closed { reason })
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Where the other end is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address = self.connection.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// Whether it can still be used, as far as is known. Cheap.
+    pub(crate) fn is_up(&self) -> bool {
+        !self.lane(Class::Control).is_closed()
+    }
+
+    /// Since when it has been up.
+    pub(crate) fn up_since(&self) -> Instant {
+        self.up_since
+    }
+
+    /// Sends a request and awaits its response until `deadline`.
+    pub(crate) async fn call(
+        &self,
+        class: Class,
+        request: Encoded,
+        deadline: Instant,
+    ) -> Result<Frame, LinkError> {
+        if request.payload_bytes() <= MAX_LANE_PAYLOAD_BYTES {
+            self.call_on_lane(class, request, deadline).await
+        } else {
+            self.call_on_own_stream(request, deadline).await
+        }
+    }
+
+    async fn call_on_lane(
+        &self,
+        class: Class,
+        request: Encoded,
+        deadline: Instant,
+    ) -> Result<Frame, LinkError> {
+        let lane = self.lane(class);
+        let (id, response) = self.pending.insert().map_err(|refused| match refused {
+            Refused::Lost => LinkError::LostBefore,
+            Refused::Full { waiting } => LinkError::Busy { waiting },
+        })?;
+        let mut waiting = Waiting {
+            pending: &self.pending,
+            lane,
+            id,
+            is_sent: false,
+        };
+        let header = request_header(&request, id, deadline).ok_or(LinkError::NotSent)?;
+        match timeout_at(deadline, lane.push(header, &request.body, &request.tail)).await {
+            Err(_elapsed) => return Err(LinkError::NotSent),
+            Ok(Err(_closed)) => return Err(LinkError::LostBefore),
+            Ok(Ok(())) => waiting.is_sent = true,
+        }
+        match timeout_at(deadline, response).await {
+            Err(_elapsed) => Err(LinkError::Deadline),
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(_lost)) => Err(self.lost()),
+        }
+    }
+
+    async fn call_on_own_stream(
+        &self,
+        request: Encoded,
+        deadline: Instant,
+    ) -> Result<Frame, LinkError> {
+        let (send, mut receive) = timeout_at(deadline, self.connection.open_bi())
+            .await
+            .map_err(|_| LinkError::NotSent)?
+            .map_err(|_| LinkError::LostBefore)?;
+        let mut send = ResetOnDrop::for_large_frame(send);
+        let header = request_header(&request, 0, deadline).ok_or(LinkError::NotSent)?;
+        // The other side acts on whole requests only: until all is written, nothing has happened.
+        match timeout_at(deadline, send.write_only_frame(header, request)).await {
+            Err(_elapsed) => return Err(LinkError::NotSent),
+            Ok(Err(quinn::WriteError::Stopped(_))) => {} // it has answered already
+            Ok(Err(_)) => return Err(LinkError::LostBefore),
+            Ok(Ok(())) => {}
+        }
+        match timeout_at(deadline, streams::read_response(&mut receive)).await {
+            Err(_elapsed) => Err(LinkError::Deadline),
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(error)) => Err(match self.connection.close_reason() {
+                Some(_) => self.lost(),
+                None => LinkError::Lost {
+                    reason: error.to_string(),
+                },
+            }),
+        }
+    }
+
+    /// Sends gossip without waiting; whether it is on its way.
+    pub(crate) fn gossip(&self, bytes: &Bytes) -> bool {
+        let Ok(len) = u32::try_from(bytes.len()) else {
+            return false;
+        };
+        let header = Header {
+            len,
+            kind: Kind::Gossip,
+            version: VERSION,
+            method: 0,
+            id: 0,
+            deadline_ms: 0,
+        };
+        let fits = self
+            .connection
+            .max_datagram_size()
+            .is_some_and(|max| HEADER_BYTES + bytes.len() <= max);
+        if fits {
+            let mut datagram = BytesMut::with_capacity(HEADER_BYTES + bytes.len());
+            datagram.put_slice(&header.to_bytes());
+            datagram.put_slice(bytes);
+            self.connection.send_datagram(datagram.freeze()).is_ok()
+        } else {
+            bytes.len() <= MAX_LANE_PAYLOAD_BYTES
+                && self.lane(Class::Control).try_push(header, bytes, &[])
+        }
+    }
+
+    fn lane(&self, class: Class) -> &Arc<Outbox> {
+        &self.lanes[usize::from(class.number())]
+    }
+
+    fn lost(&self) -> LinkError {
+        let reason = match self.connection.close_reason() {
+            Some(error) => error.to_string(),
+            None => "its stream ended".to_owned(),
+        };
+        LinkError::Lost { reason }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection
+            .close(CloseCode::Shutdown.into(), b"no longer needed");
+    }
+}
+
+/// A call that waits; dropped before its response came, it tells the other side.
+struct Waiting<'a> {
+    pending: &'a Pending,
+    lane: &'a Outbox,
+    id: u32,
+    is_sent: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.pending.cancel(self.id) && self.is_sent {
+            let header = Header {
+                len: 0,
+                kind: Kind::Cancel,
+                version: VERSION,
+                method: 0,
+                id: self.id,
+                deadline_ms: 0,
+            };
+            // Without room the other side works on until the deadline, which it knows.
+            self.lane.try_push(header, &[], &[]);
+        }
+    }
+}
+
+/// `None` when the deadline has passed, or the request cannot be that long.
+fn request_header(request: &Encoded, id: u32, deadline: Instant) -> Option<Header> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() || request.payload_bytes() > MAX_PAYLOAD_BYTES {
+        return None;
+    }
+    // Rounded up: less than a millisecond is still some time.
+    let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
+    Some(Header {
+        len: u32::try_from(request.payload_bytes()).ok()?,
+        kind: Kind::Request,
+        version: VERSION,
+        method: request.method,
+        id,
+        deadline_ms: u32::try_from(left_ms).unwrap_or(u32::MAX),
+    })
+}
+
+/// Reads a hello's body.
+pub(crate) fn read_hello(frame: &Frame) -> Result<HelloV1, codec::DecodeError> {
+    codec::whole(&frame.payload)
+}
+
+fn node_of(connection: &Connection) -> Result<NodeId, DialError> {
+    leaf_of(connection)
+        .and_then(|leaf| x509::identity(&leaf).ok())
+        .and_then(|identity| identity.node_id())
+        .ok_or_else(|| DialError::Untrusted {
+            reason: "it names no node".to_owned(),
+        })
+}
+
+/// The certificate that the peer showed, and that was verified in the handshake.
+pub(crate) fn leaf_of(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection
+        .peer_identity()?
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .ok()?;
+    chain.into_iter().next()
+}
+
+/// Hands responses to their calls until the lane ends.
+async fn read_lane(connection: Connection, pending: Arc<Pending>, mut reader: LaneReader) {
+    let error = loop {
+        match reader.next_frame().await {
+            Ok(frame) => match frame.header.kind {
+                Kind::Response => {
+                    pending.complete(frame.header.id, frame);
+                }
+                Kind::Hello => {}
+                kind @ (Kind::Request | Kind::Cancel | Kind::Gossip) => {
+                    break FrameError::OutOfPlace { kind }.into();
+                }
+            },
+            Err(error) => break error,
+        }
+    };
+    close_for(&connection, &error);
+}
+
+/// Ends a connection whose lane cannot be read on.
+pub(crate) fn close_for(connection: &Connection, error: &StreamError) {
+    let code = match error {
+        StreamError::Frame(_) => CloseCode::Protocol,
+        StreamError::TooSlow(_) => CloseCode::TooSlow,
+        StreamError::Ended(_) => CloseCode::Shutdown,
+    };
+    connection.close(code.into(), error.to_string().as_bytes());
+}
+
+/// Takes responses that are too long for a lane; each has a stream of its own.
+async fn accept_large_responses(connection: Connection, pending: Arc<Pending>) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        let pending = Arc::clone(&pending);
+        tokio::spawn(async move {
+            if let Err(error) = read_large_response(&mut stream, &pending).await {
+                tracing::debug!(%error, "a large response was cut short");
+            }
+        });
+    }
+}
+
+async fn read_large_response(
+    stream: &mut RecvStream,
+    pending: &Pending,
+) -> Result<(), StreamError> {
+    let header = streams::read_header(stream, MAX_PAYLOAD_BYTES).await?;
+    if header.kind != Kind::Response {
+        return Err(FrameError::OutOfPlace { kind: header.kind }.into());
+    }
+    // Nobody waits any more: dropping the stream tells the sender to stop.
+    if pending.waits_for(header.id) {
+        let payload = streams::read_payload(stream, header).await?;
+        pending.complete(header.id, Frame { header, payload });
+    }
+    Ok(())
+}
+
+/// Ends all calls when the connection is lost.
+async fn watch(connection: Connection, pending: Arc<Pending>, lanes: [Arc<Outbox>; 3]) {
+    let reason = connection.closed().await;
+    tracing::debug!(peer = %connection.remote_address(), %reason, "connection closed");
+    pending.lose();
+    for lane in &lanes {
+        lane.close();
+    }
+}
+
+/// Says what a failed handshake was.
+fn dial_error(error: ConnectionError) -> DialError {
+    match error {
+        ConnectionError::TransportError(error) if is_tls_alert(error.code) => {
+            DialError::Untrusted {
+                reason: trust::readable(&error.reason),
+            }
+        }
+        ConnectionError::TransportError(error) => DialError::Closed {
+            reason: error.to_string(),
+        },
+        ConnectionError::ConnectionClosed(close) => {
+            let reason = trust::readable(&String::from_utf8_lossy(&close.reason));
+            if is_tls_alert(close.error_code) {
+                DialError::Rejected { reason }
+            } else {
+                DialError::Closed {
+                    reason: format!("{} {reason}", close.error_code),
+                }
+            }
+        }
+        ConnectionError::ApplicationClosed(close) => DialError::Closed {
+            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+        },
+        ConnectionError::TimedOut => DialError::NoAnswer {
+            waited: Duration::ZERO,
+        },
+        error @ (ConnectionError::VersionMismatch
+        | ConnectionError::Reset
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted) => DialError::Closed {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// QUIC carries TLS alerts as error codes 0x100 to 0x1ff (RFC 9001, section 4.8).
+fn is_tls_alert(code: quinn::TransportErrorCode) -> bool {
+    (0x100..0x200).contains(&u64::from(code))
+}

@@ -1,0 +1,328 @@
+//! The connections that this endpoint dials: one per peer, made when first needed.
+//!
+//! Invariants
+//! 1. At most one dial to a peer is under way; everyone who needs it waits for that one.
+//! 2. After a failed dial the peer is left alone for the back-off; calls fail at once meanwhile.
+//! 3. A dial outlives the call that began it: the next call finds its result.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_types::NodeId;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::{DialError, Peer};
+use crate::config::EndpointConfig;
+use crate::link::Link;
+use crate::stats::Counters;
+
+/// Gossip that waits for a dial; older messages give way to newer ones.
+const MAX_WAITING_GOSSIP: usize = 8;
+
+type Dialled = Option<Result<Arc<Link>, DialError>>;
+
+/// Why there is no connection to call over.
+#[derive(Debug)]
+pub(crate) enum NoLink {
+    /// The dial did not end in time.
+    Deadline,
+    /// The dial failed, now or within the back-off.
+    Failed(DialError),
+}
+
+/// All peers that were ever needed and are not forgotten.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoint: quinn::Endpoint,
+    client: quinn::ClientConfig,
+    config: EndpointConfig,
+    counters: Arc<Counters>,
+    slots: Mutex<BTreeMap<Name, Arc<Slot>>>,
+}
+
+/// What a connection is kept under: the node that is meant, or the address if that is all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Node(NodeId),
+    Address(SocketAddr),
+}
+
+impl From<&Peer> for Name {
+    fn from(peer: &Peer) -> Self {
+        peer.node.map_or(Self::Address(peer.address), Self::Node)
+    }
+}
+
+/// What is known of one peer.
+#[derive(Debug, Default)]
+struct Slot(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    link: Option<Arc<Link>>,
+    dial: Option<watch::Receiver<Dialled>>,
+    /// Failed dials since the last good one.
+    failures: u32,
+    last_failure: Option<Failure>,
+    waiting_gossip: Vec<Bytes>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    address: SocketAddr,
+    until: Instant,
+    reason: DialError,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        endpoint: quinn::Endpoint,
+        client: quinn::ClientConfig,
+        config: EndpointConfig,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            client,
+            config,
+            counters,
+            slots: Mutex::default(),
+        })
+    }
+
+    /// The connection to a peer, dialled if there is none.
+    pub(crate) async fn link(
+        self: &Arc<Self>,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Arc<Link>, NoLink> {
+        let slot = self.slot(Name::from(peer));
+        let mut dial = match self.link_or_dial(&slot, peer) {
+            Ready::Link(link) => return Ok(link),
+            Ready::Failed(reason) => return Err(NoLink::Failed(reason)),
+            Ready::Dial(dial) => dial,
+        };
+        match timeout_at(deadline, dial.wait_for(Option::is_some)).await {
+            Err(_elapsed) => Err(NoLink::Deadline),
+            Ok(Ok(dialled)) => match &*dialled {
+                Some(Ok(link)) => Ok(Arc::clone(link)),
+                Some(Err(reason)) => Err(NoLink::Failed(reason.clone())),
+                None => Err(NoLink::Deadline), // it was waited for until it is some
+            },
+            // The dialling task ends without a result only when the runtime is shut down.
+            Ok(Err(_gone)) => Err(NoLink::Deadline),
+        }
+    }
+
+    /// Sends gossip if there is a connection; else begins to dial, and keeps the gossip for it.
+    pub(crate) fn gossip(self: &Arc<Self>, peer: &Peer, bytes: Bytes) {
+        let slot = self.slot(Name::from(peer));
+        let is_sent = match self.link_or_dial(&slot, peer) {
+            Ready::Link(link) => link.gossip(&bytes),
+            Ready::Failed(_) => false,
+            Ready::Dial(_) => {
+                let mut state = slot.lock();
+                match &state.link {
+                    Some(link) => link.gossip(&bytes), // the dial ended in between
+                    None => return state.keep_gossip(bytes, &self.counters),
+                }
+            }
+        };
+        if is_sent {
+            self.counters.gossip_sent()
+        } else {
+            self.counters.gossip_dropped()
+        }
+    }
+
+    /// Uses a connection no more that failed before anything was sent over it.
+    pub(crate) fn forget(&self, peer: &Peer, link: &Arc<Link>) {
+        let slot = self.slot(Name::from(peer));
+        let mut state = slot.lock();
+        if state
+            .link
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, link))
+        {
+            state.link = None;
+        }
+    }
+
+    fn link_or_dial(self: &Arc<Self>, slot: &Arc<Slot>, peer: &Peer) -> Ready {
+        let known = if peer.node.is_none() {
+            self.find_by_address(peer.address)
+        } else {
+            None
+        };
+        let mut state = slot.lock();
+        if let Some(link) = &state.link {
+            if link.is_up() {
+                return Ready::Link(Arc::clone(link));
+            }
+            let lived = link.up_since().elapsed();
+            state.link = None;
+            if lived < self.config.backoff_max {
+                // A peer that lets us in and throws us out at once must not be dialled in a loop.
+                let reason = "it closed the last connection soon after it was made".to_owned();
+                state.fail(peer.address, DialError::Closed { reason }, &self.config);
+            }
+        }
+        if let Some(link) = known {
+            state.link = Some(Arc::clone(&link));
+            return Ready::Link(link);
+        }
+        if let Some(dial) = &state.dial {
+            return Ready::Dial(dial.clone());
+        }
+        if let Some(failure) = &state.last_failure
+            && failure.address == peer.address
+            && Instant::now() < failure.until
+        {
+            return Ready::Failed(failure.reason.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        state.dial = Some(receiver.clone());
+        tokio::spawn(Arc::clone(self).dial(Arc::clone(slot), *peer, sender));
+        Ready::Dial(receiver)
+    }
+
+    async fn dial(self: Arc<Self>, slot: Arc<Slot>, peer: Peer, sender: watch::Sender<Dialled>) {
+        let client = self.client.clone();
+        let result = Link::dial(
+            &self.endpoint,
+            client,
+            peer.address,
+            peer.node,
+            &self.config,
+        )
+        .await;
+        match &result {
+            Ok(link) => {
+                tracing::debug!(%peer, node = %link.node(), "connected");
+                self.counters.dialled();
+                if peer.node.is_none() {
+                    self.slot(Name::Node(link.node())).adopt(link);
+                }
+            }
+            Err(reason) => {
+                tracing::debug!(%peer, %reason, "cannot connect");
+                self.counters.dials_failed();
+            }
+        }
+        slot.finish_dial(&result, peer.address, &self.config, &self.counters);
+        // Nobody may wait any more, which is fine.
+        let _ = sender.send(Some(result));
+    }
+
+    fn slot(&self, name: Name) -> Arc<Slot> {
+        let mut slots = self.lock();
+        if slots.len() >= self.config.max_peers && !slots.contains_key(&name) {
+            slots.retain(|_, slot| slot.lock().is_in_use());
+        }
+        Arc::clone(slots.entry(name).or_default())
+    }
+
+    /// A live connection to an address, whoever it was dialled for.
+    fn find_by_address(&self, address: SocketAddr) -> Option<Arc<Link>> {
+        let slots = self.lock();
+        slots.values().find_map(|slot| {
+            let link = slot.lock().link.clone()?;
+            (link.is_up() && link.address() == address).then_some(link)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a slot can offer at once.
+enum Ready {
+    Link(Arc<Link>),
+    Dial(watch::Receiver<Dialled>),
+    Failed(DialError),
+}
+
+impl Slot {
+    /// Takes a connection that was dialled by address, unless there is a good one.
+    fn adopt(&self, link: &Arc<Link>) {
+        let mut state = self.lock();
+        if !state.link.as_ref().is_some_and(|link| link.is_up()) {
+            state.link = Some(Arc::clone(link));
+        }
+    }
+
+    fn finish_dial(
+        &self,
+        result: &Result<Arc<Link>, DialError>,
+        address: SocketAddr,
+        config: &EndpointConfig,
+        counters: &Counters,
+    ) {
+        let mut state = self.lock();
+        state.dial = None;
+        let gossip = std::mem::take(&mut state.waiting_gossip);
+        match result {
+            Ok(link) => {
+                state.link = Some(Arc::clone(link));
+                state.failures = 0;
+                state.last_failure = None;
+                for bytes in &gossip {
+                    if link.gossip(bytes) {
+                        counters.gossip_sent()
+                    } else {
+                        counters.gossip_dropped()
+                    }
+                }
+            }
+            Err(reason) => {
+                state.fail(address, reason.clone(), config);
+                gossip.iter().for_each(|_| counters.gossip_dropped());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics between two changes, so a poisoned state is a whole one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn fail(&mut self, address: SocketAddr, reason: DialError, config: &EndpointConfig) {
+        self.failures = self.failures.saturating_add(1);
+        let until = Instant::now() + backoff(self.failures, config);
+        self.last_failure = Some(Failure {
+            address,
+            until,
+            reason,
+        });
+    }
+
+    fn keep_gossip(&mut self, bytes: Bytes, counters: &Counters) {
+        if self.waiting_gossip.len() == MAX_WAITING_GOSSIP {
+            self.waiting_gossip.remove(0);
+            counters.gossip_dropped();
+        }
+        self.waiting_gossip.push(bytes);
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.dial.is_some() || self.link.as_ref().is_some_and(|link| link.is_up())
+    }
+}
+
+/// The time to leave a peer alone after so many failures in a row, varied by a quarter so that many
+/// peers of one restarted node do not come back in step.
+fn backoff(failures: u32, config: &EndpointConfig) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let full = config
+        .backoff_min
+        .saturating_mul(1 << doublings)
+        .min(config.backoff_max);
+    full.mul_f64(0.75 + 0.5 * fastrand::f64())
+}

@@ -1,0 +1,8 @@
+//! Endpoints over real loopback sockets.
+
+mod calls;
+mod hostile;
+mod identities;
+mod limits;
+mod losses;
+mod support;
