@@ -1,0 +1,147 @@
+//! Latency and traffic, as a table: `cargo test -p kv-gossip figures -- --nocapture`, and with
+//! `--include-ignored` for the large ones.
+
+use kv_gossip::{Config, State};
+
+use crate::world::{World, seconds};
+
+/// What UDP, IP and QUIC add to a datagram, about.
+const TRANSPORT_OVERHEAD_BYTES: u64 = 70;
+
+struct Figures {
+    payload_rate: f64,
+    wire_rate: f64,
+    message_rate: f64,
+    suspected_after: Option<f64>,
+    dead_after: Option<f64>,
+    false_deaths: usize,
+}
+
+fn measure(members: usize, loss: f64, span: f64, seed: u64) -> Figures {
+    let mut world = World::settled(Config::lan(), seed, members);
+    world.network.loss = loss;
+    let (messages, bytes) = world.traffic();
+    world.run_for(seconds(span));
+    let (messages, bytes) = (world.traffic().0 - messages, world.traffic().1 - bytes);
+    let false_deaths = world.false_deaths();
+    let victim = members / 2;
+    world.kill(victim);
+    let quorum = (members - 1) * 99 / 100;
+    let gone = [State::Suspect, State::Dead];
+    let suspected = world.run_until_true(seconds(60.0), |w| {
+        w.count_believing(victim, &gone) >= quorum
+    });
+    let dead = world.run_until_true(seconds(60.0), |w| {
+        w.count_believing(victim, &[State::Dead]) == members - 1
+    });
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let rate = |count: u64| count as f64 / (members as f64 * span);
+    Figures {
+        payload_rate: rate(bytes),
+        wire_rate: rate(bytes + messages * TRANSPORT_OVERHEAD_BYTES),
+        message_rate: rate(messages),
+        suspected_after: suspected,
+        dead_after: suspected.and_then(|s| dead.map(|d| s + d)),
+        false_deaths,
+    }
+}
+
+#[test]
+fn figures_of_a_hundred_members() {
+    println!(
+        " loss  seed  payload B/s  wire B/s  msg/s  suspect at 99 %  dead at all  false deaths"
+    );
+    for (loss, span, limit) in [
+        (0.0, 60.0, 300.0),
+        (0.05, 120.0, 1500.0),
+        (0.2, 120.0, 8000.0),
+    ] {
+        for seed in 1..=3 {
+            let figures = measure(100, loss, span, seed);
+            println!(
+                "{:>4.0}%  {seed:>4}  {:>11.0}  {:>8.0}  {:>5.1}  {:>15.1?}  {:>11.1?}  {:>12}",
+                loss * 100.0,
+                figures.payload_rate,
+                figures.wire_rate,
+                figures.message_rate,
+                figures.suspected_after,
+                figures.dead_after,
+                figures.false_deaths,
+            );
+            assert!(figures.wire_rate <= limit, "loss {loss}, seed {seed}");
+            assert!(figures.dead_after.is_some(), "loss {loss}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; figures only"]
+fn detection_over_many_seeds() {
+    let mut suspected = vec![];
+    let mut dead = vec![];
+    for seed in 1..=100 {
+        let figures = measure(100, 0.05, 1.0, seed);
+        suspected.extend(figures.suspected_after);
+        dead.extend(figures.dead_after);
+    }
+    for (name, mut times) in [("suspect at 99 %", suspected), ("dead at all", dead)] {
+        times.sort_by(f64::total_cmp);
+        println!(
+            "{name}: of {}, p50 {:.1} p90 {:.1} worst {:.1} s",
+            times.len(),
+            times[50],
+            times[90],
+            times[99]
+        );
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; figures only"]
+fn figures_of_a_thousand_members() {
+    for (loss, span) in [(0.0, 60.0), (0.05, 60.0), (0.2, 30.0)] {
+        let figures = measure(1000, loss, span, 1);
+        println!(
+            "1000 members, {:.0} % loss: {:.0} B/s payload, {:.0} B/s on the wire, {:.1} msg/s, \
+             suspect {:.1?} dead {:.1?} false deaths {}",
+            loss * 100.0,
+            figures.payload_rate,
+            figures.wire_rate,
+            figures.message_rate,
+            figures.suspected_after,
+            figures.dead_after,
+            figures.false_deaths,
+        );
+    }
+}
+
+#[test]
+#[ignore = "takes minutes; figures only"]
+fn false_deaths_over_hours() {
+    for (members, loss, slow, hours) in [
+        (100, 0.05, 0, 4.0),
+        (100, 0.2, 0, 1.0),
+        (100, 0.05, 2, 2.0),
+        (10, 0.05, 0, 24.0),
+        (10, 0.2, 0, 4.0),
+        (3, 0.05, 0, 24.0),
+        (3, 0.2, 0, 12.0),
+    ] {
+        let mut world = World::settled(Config::lan(), 1, members);
+        world.network.loss = loss;
+        for member in 0..slow {
+            world.network.slow.insert(member, seconds(2.0));
+        }
+        world.run_for(seconds(hours * 3600.0));
+        let suspected = world
+            .heard
+            .iter()
+            .filter(|h| matches!(h.event, kv_gossip::Event::Suspect { .. }))
+            .count();
+        println!(
+            "{members} members, {:.0} % loss, {slow} slow, {hours} h: {} false deaths, {suspected} false suspicions, both counted per observer",
+            loss * 100.0,
+            world.false_deaths(),
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Whole clusters of members in a small simulated world: one seed, one virtual clock, no threads.
+
+mod detection;
+mod figures;
+mod format;
+mod joining;
+mod merging;
+mod partitions;
+mod refutation;
+mod topology;
+mod world;
