@@ -1,0 +1,103 @@
+//! A local cluster: real `kv-node` processes on loopback, with real certificates and real disks.
+//!
+//! Everything lives in `target/kv/NAME`. Between two commands the cluster is remembered in its
+//! [`State`]; the processes go on without any supervisor. A command that changes something holds the
+//! cluster's lock, so two commands at once cannot start it twice.
+
+mod context;
+mod create;
+mod down;
+mod environment;
+mod fault;
+mod launch;
+mod layout;
+mod log;
+mod plan;
+mod ports;
+mod probe;
+mod report;
+mod state;
+mod stop;
+mod up;
+
+use crate::arguments::{Action, ClusterArguments};
+use crate::interrupt::Interrupt;
+use crate::terminal;
+use crate::workspace;
+use anyhow::{Context as _, Result};
+use context::Contexts;
+use fault::Fault;
+use layout::Layout;
+use state::State;
+use std::fs::{self, File, TryLockError};
+use std::process::Command;
+
+/// One cluster of this machine: where its files are, and where its context is written.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    layout: Layout,
+    contexts: Contexts,
+}
+
+/// Runs one `cargo xtask cluster` command.
+///
+/// # Errors
+/// When the command cannot do what it says; every error names what to do next.
+pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
+    let parent = workspace::target_directory()?.join("kv");
+    let cluster = Cluster {
+        layout: Layout::new(parent, &arguments.name),
+        contexts: Contexts::of_user()?,
+    };
+    match arguments.action.unwrap_or(Action::Up(arguments.up)) {
+        Action::Up(up) => {
+            let interrupt = Interrupt::watch()?;
+            let _lock = cluster.lock()?;
+            cluster.up(&up, &interrupt)?;
+        }
+        Action::Info => cluster.info()?,
+        Action::Logs(logs) => cluster.print_log(&logs)?,
+        Action::Kill(of) => cluster.inflict(Fault::Kill, &of.nodes)?,
+        Action::Pause(of) => cluster.inflict(Fault::Pause, &of.nodes)?,
+        Action::Resume(of) => cluster.inflict(Fault::Resume, &of.nodes)?,
+        Action::Restart(of) => {
+            let interrupt = Interrupt::watch()?;
+            let _lock = cluster.lock()?;
+            cluster.restart(&of.nodes, &interrupt)?;
+        }
+        Action::Down(down) => {
+            let _lock = cluster.lock()?;
+            cluster.down(down.wipe)?;
+        }
+        Action::Env(environment) => cluster.print_environment(environment.json)?,
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// `kv`, speaking to this cluster.
+    fn cli(&self, state: &State) -> Command {
+        let mut command = Command::new(&state.binaries.cli);
+        command.args(["--context", self.layout.name()]);
+        command.env("KV_CONFIG_DIR", self.contexts.root());
+        command
+    }
+
+    /// Waits until no other command changes this cluster, and keeps others out until it is dropped.
+    fn lock(&self) -> Result<File> {
+        let path = self.layout.lock_file();
+        let in_file = || format!("cannot lock {}", path.display());
+        fs::create_dir_all(self.layout.parent()).with_context(in_file)?;
+        let file = File::create(&path).with_context(in_file)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let name = self.layout.name();
+                terminal::status("Waiting", &format!("for another command on cluster {name}"));
+                file.lock().with_context(in_file)?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(in_file),
+        }
+        Ok(file)
+    }
+}

@@ -1,0 +1,170 @@
+//! Making a cluster that does not exist yet: authority, identities, certificates, genesis.
+
+use super::Cluster;
+use super::layout::Layout;
+use super::plan::{Plan, PlannedNode};
+use super::state::State;
+use crate::binaries::Binaries;
+use crate::command;
+use crate::terminal::{self, shown};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How long the certificates are valid.
+const CERTIFICATE_DAYS: u32 = 90;
+
+/// A node's configuration file; members and addresses are in the genesis document.
+#[derive(Debug, Serialize)]
+struct NodeConfig {
+    data: PathBuf,
+    gossip: GossipConfig,
+}
+
+#[derive(Debug, Serialize)]
+struct GossipConfig {
+    profile: &'static str,
+}
+
+impl Cluster {
+    /// Creates the cluster's folder completely, and only then its state file.
+    ///
+    /// # Errors
+    /// When a step fails; what was made so far is discarded by the next attempt.
+    pub(super) fn create(&self, plan: &Plan, binaries: Binaries) -> Result<State> {
+        let layout = &self.layout;
+        let nodes = plan.nodes();
+        terminal::status(
+            "Creating",
+            &format!(
+                "cluster {}: {}, N={}, in {}",
+                layout.name(),
+                spread(nodes.len(), plan.zones().into()),
+                plan.replicas(),
+                shown(&layout.folder())
+            ),
+        );
+        discard_leftovers(layout)?;
+        let maker = Maker {
+            layout,
+            program: &binaries.node,
+        };
+        let (cluster_id, fingerprint) = maker.authority()?;
+        terminal::status(
+            "Issuing",
+            &format!(
+                "CA {fingerprint}, {}, 1 client and 1 admin certificate ({CERTIFICATE_DAYS} days)",
+                count(nodes.len(), "node certificate")
+            ),
+        );
+        for node in &nodes {
+            maker.node(&node.name)?;
+        }
+        maker.person("client")?;
+        maker.person("admin")?;
+        maker.genesis(plan, &nodes)?;
+        let state = State::new(layout.name(), plan, cluster_id, fingerprint, binaries);
+        state.save(layout)?;
+        Ok(state)
+    }
+}
+
+/// A folder without a state file is an attempt that was broken off; no process belongs to it.
+fn discard_leftovers(layout: &Layout) -> Result<()> {
+    let folder = layout.folder();
+    let in_folder = || format!("cannot prepare {}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(in_folder)?;
+    }
+    fs::create_dir_all(&folder).with_context(in_folder)
+}
+
+/// Runs `kv-node` for one thing after the other.
+struct Maker<'a> {
+    layout: &'a Layout,
+    program: &'a Path,
+}
+
+impl Maker<'_> {
+    fn run(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command.args(words);
+        command
+    }
+
+    /// Returns the cluster's id and the authority's fingerprint.
+    fn authority(&self) -> Result<(String, String)> {
+        let mut create = self.run(&["ca", "create", "--json", "--name", self.layout.name()]);
+        let made = command::json(create.arg("--dir").arg(self.layout.ca()))?;
+        Ok((text(&made, "cluster_id")?, text(&made, "fingerprint")?))
+    }
+
+    fn node(&self, name: &str) -> Result<()> {
+        let data = self.layout.data(name);
+        let config = NodeConfig {
+            data: data.clone(),
+            gossip: GossipConfig { profile: "local" },
+        };
+        let path = self.layout.config(name);
+        fs::create_dir_all(&data)
+            .and_then(|()| fs::write(&path, toml::to_string(&config).unwrap_or_default()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        command::output(self.run(&["init"]).arg("--data").arg(&data))?;
+        let mut certificate = self.run(&["cert", "node", "--ca"]);
+        certificate.arg(self.layout.ca()).arg("--data").arg(&data);
+        command::output(&mut with_days(certificate))?;
+        Ok(())
+    }
+
+    /// A certificate for whoever uses the cluster; role and name are the same word.
+    fn person(&self, role: &str) -> Result<()> {
+        let mut certificate = self.run(&["cert", role, "--name", role, "--ca"]);
+        certificate.arg(self.layout.ca());
+        certificate.arg("--out").arg(self.layout.client());
+        command::output(&mut with_days(certificate))?;
+        Ok(())
+    }
+
+    fn genesis(&self, plan: &Plan, nodes: &[PlannedNode]) -> Result<()> {
+        let mut create = self.run(&["cluster", "create", "--mode", "ap"]);
+        create.args(["--name", self.layout.name()]);
+        create.args(["--replicas", &plan.replicas().to_string()]);
+        create.arg("--ca").arg(self.layout.ca());
+        for node in nodes {
+            let data = self.layout.data(&node.name);
+            create.arg("--member").arg(format!(
+                "name={},zone={},address={},data={}",
+                node.name,
+                node.zone,
+                node.address,
+                data.display()
+            ));
+        }
+        command::output(&mut create)?;
+        Ok(())
+    }
+}
+
+fn with_days(mut command: Command) -> Command {
+    command.args(["--days", &CERTIFICATE_DAYS.to_string()]);
+    command
+}
+
+fn text(document: &Value, field: &str) -> Result<String> {
+    let text = document[field]
+        .as_str()
+        .with_context(|| format!("kv-node named no {field}: {document}"))?;
+    Ok(text.to_owned())
+}
+
+fn spread(nodes: usize, zones: usize) -> String {
+    format!("{} in {}", count(nodes, "node"), count(zones, "zone"))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
