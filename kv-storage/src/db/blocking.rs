@@ -1,0 +1,113 @@
+//! Plain blocking calls for embedded use.
+
+use super::inner::Inner;
+use super::state::Durability;
+use super::write::Refused;
+use super::{Db, Found, Read, write};
+use crate::batch::WriteBatch;
+use crate::error::{Error, WriteError};
+use crate::key::Seq;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How often a write that meets `Busy` is tried again before the caller is told.
+const BUSY_TRIES: u32 = 1_000;
+
+/// Blocking calls on a store; made by [`Db::blocking`].
+#[derive(Debug, Clone, Copy)]
+pub struct Blocking<'a> {
+    db: &'a Db,
+}
+
+/// A blocking write failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BlockingError {
+    /// It was refused; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] WriteError),
+    /// It was accepted, but it is unknown whether it survives: see [`Commit::wait`](crate::Commit::wait).
+    #[error("the outcome of the write is unknown: {0}")]
+    Unknown(#[from] Error),
+}
+
+impl<'a> Blocking<'a> {
+    pub(super) fn new(db: &'a Db) -> Self {
+        Self { db }
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// The file system failed, or the bytes read are damaged.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Found>, Error> {
+        match self.db.get(key) {
+            Read::Ready(outcome) => outcome,
+            Read::NeedsIo(job) => job.run(),
+        }
+    }
+
+    /// Sets `key` to `value`. On return it survives power loss.
+    ///
+    /// # Errors
+    /// See [`BlockingError`].
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Seq, BlockingError> {
+        let mut batch = WriteBatch::new();
+        batch.put(key, value);
+        self.write(batch, Durability::Sync)
+    }
+
+    /// Deletes `key`. On return this survives power loss.
+    ///
+    /// # Errors
+    /// See [`BlockingError`].
+    pub fn delete(&self, key: &[u8]) -> Result<Seq, BlockingError> {
+        let mut batch = WriteBatch::new();
+        batch.delete(key);
+        self.write(batch, Durability::Sync)
+    }
+
+    /// Applies a batch and waits until it is as durable as asked. Where the store is behind, it waits for it.
+    ///
+    /// Threads that write at once share one sync: one of them does it for all.
+    ///
+    /// # Errors
+    /// See [`BlockingError`].
+    pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Seq, BlockingError> {
+        let inner = &self.db.inner;
+        let mut batch = batch;
+        let mut tries = 0;
+        loop {
+            match write::append(inner, batch, durability) {
+                Ok(commit) => {
+                    let seq = commit.seq;
+                    commit.wait()?;
+                    return Ok(seq);
+                }
+                Err(Refused {
+                    error: WriteError::Busy(delay),
+                    batch: again,
+                }) if tries < BUSY_TRIES => {
+                    tries += 1;
+                    inner.schedule();
+                    wait_for_progress(inner, delay);
+                    batch = again;
+                }
+                Err(refused) => {
+                    inner.schedule();
+                    return Err(refused.error.into());
+                }
+            }
+        }
+    }
+}
+
+/// Waits until background work ended a step, at most `most`.
+fn wait_for_progress(inner: &Arc<Inner>, most: Duration) {
+    let state = inner.state();
+    drop(
+        inner
+            .progress
+            .wait_timeout(state, most)
+            .unwrap_or_else(PoisonError::into_inner),
+    );
+}

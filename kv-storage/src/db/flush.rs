@@ -1,0 +1,218 @@
+//! Flush: writes the oldest sealed memtable to a table in level 0, then lets its log go.
+
+use super::inner::Inner;
+use super::state::{Sealed, Task};
+use super::sync;
+use crate::compaction::{Retention, Rewrite, TableSink};
+use crate::error::{Error, IoContext};
+use crate::files::Numbered;
+use crate::key::Seq;
+use crate::merge::{Direction, Merge, Start};
+use crate::table::{Table, TableBuilder, TableSummary};
+use crate::version::{Edit, NewTable};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The flush job.
+pub(super) fn job(inner: &Arc<Inner>) {
+    {
+        let mut state = inner.state();
+        if state.flush_task == Task::Scheduled {
+            state.flush_task = Task::Idle;
+        }
+    }
+    // The failure was noted; it is tried again later.
+    let _ = flush_oldest(inner);
+    inner.schedule();
+}
+
+/// Flushes all that was written before the call. Blocks, and does the work itself where no job does it.
+pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
+    let mut state = inner.state();
+    let target = state.last;
+    if state.halted().is_none() && !state.active.is_empty() {
+        state.seal();
+        drop(inner.publish_view(&state));
+    }
+    loop {
+        if let Some(halt) = state.halted() {
+            return Err(halt);
+        }
+        if state
+            .sealed
+            .front()
+            .is_none_or(|sealed| sealed.last > target)
+        {
+            break;
+        }
+        if state.flush_task != Task::Running && state.flushable().is_some() {
+            drop(state);
+            flush_oldest(inner)?;
+            state = inner.state();
+        } else if state.log_file.is_some() && state.log_is_behind() {
+            drop(state);
+            sync::round(inner);
+            state = inner.state();
+        } else {
+            state = inner.wait(state);
+        }
+    }
+    drop(state);
+    inner.schedule();
+    Ok(())
+}
+
+/// Flushes one memtable, unless another thread does or there is none.
+fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
+    let (sealed, snapshots) = {
+        let mut state = inner.state();
+        let Some(sealed) = state.flushable().cloned() else {
+            return Ok(());
+        };
+        if state.halted().is_some() || state.flush_task == Task::Running {
+            return Ok(());
+        }
+        state.flush_task = Task::Running;
+        (sealed, state.snapshots.keys().copied().collect())
+    };
+    let outcome =
+        write_tables(inner, &sealed, snapshots).and_then(|tables| install(inner, &sealed, tables));
+    {
+        let mut state = inner.state();
+        state.flush_task = Task::Idle;
+        if let Err(error) = &outcome
+            && state.halted().is_none()
+        {
+            inner.note_failure(&mut state, "flush", error);
+        }
+    }
+    inner.progress.notify_all();
+    inner.files.empty_trash();
+    outcome
+}
+
+fn write_tables(
+    inner: &Arc<Inner>,
+    sealed: &Sealed,
+    snapshots: Vec<Seq>,
+) -> Result<OpenTables, Error> {
+    let mut merge = Merge::new(Direction::Forward);
+    merge.add_memtable(&sealed.table, Start::Edge);
+    merge.begin();
+    let mut sink = NewFiles::new(inner);
+    let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
+    let outcome = rewrite
+        .step(u64::MAX, &mut sink)
+        .map(|_| rewrite.into_tables());
+    outcome
+        .and_then(|tables| open_tables(inner, tables))
+        .inspect_err(|_| sink.discard())
+}
+
+fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Result<(), Error> {
+    let written: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
+    let mut obsolete_logs = Vec::new();
+    inner.install(
+        |state| {
+            let added = tables.values().map(|(table, _)| {
+                // Flushes come in order, so the file number orders the runs.
+                NewTable {
+                    level: 0,
+                    run: table.file,
+                    table: table.clone(),
+                }
+            });
+            let edit = Edit {
+                added: added.collect(),
+                log_floor: Some(sealed.next_segment),
+                flushed: Some(sealed.last),
+                ..Edit::default()
+            };
+            let Ok(version) = state.version.apply(&edit, |new| {
+                Ok::<_, Infallible>(take_table(&mut tables, new))
+            });
+            (edit, Arc::new(version))
+        },
+        |state| {
+            state.sealed.pop_front();
+            state.counts.flushes += 1;
+            state.counts.table_written_bytes += written;
+            while let Some(segment) = state
+                .segments
+                .pop_front_if(|segment| *segment < sealed.next_segment)
+            {
+                obsolete_logs.push(segment);
+            }
+        },
+    )?;
+    for segment in obsolete_logs {
+        inner.files.discard(Numbered::Log(segment).path(&inner.dir));
+    }
+    Ok(())
+}
+
+/// Open tables by file number.
+pub(super) type OpenTables = BTreeMap<u64, (TableSummary, Arc<Table>)>;
+
+/// The reader of a table that was opened for this edit.
+pub(super) fn take_table(tables: &mut OpenTables, new: &TableSummary) -> Arc<Table> {
+    tables
+        .remove(&new.file)
+        .map(|(_, table)| table)
+        .expect("each added table was opened before")
+}
+
+/// Makes new tables durable by name and opens them.
+pub(super) fn open_tables(inner: &Inner, tables: Vec<TableSummary>) -> Result<OpenTables, Error> {
+    inner
+        .env
+        .fs
+        .sync_dir(&inner.dir)
+        .context("sync directory", &inner.dir)?;
+    let open = |summary: TableSummary| {
+        let path = Numbered::Table(summary.file).path(&inner.dir);
+        let table = Table::open(&inner.files, &path, summary.file)?;
+        Ok((summary.file, (summary, Arc::new(table))))
+    };
+    tables.into_iter().map(open).collect()
+}
+
+/// Gives numbers and files to new tables, and remembers them in case the work is given up.
+pub(super) struct NewFiles {
+    inner: Arc<Inner>,
+    created: Vec<u64>,
+}
+
+impl NewFiles {
+    pub(super) fn new(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            created: Vec::new(),
+        }
+    }
+
+    /// Leaves the files to the next open.
+    pub(super) fn forget(&mut self) {
+        self.created.clear();
+    }
+
+    /// Removes all files made so far.
+    pub(super) fn discard(&mut self) {
+        for file in self.created.drain(..) {
+            self.inner
+                .files
+                .discard(Numbered::Table(file).path(&self.inner.dir));
+        }
+    }
+}
+
+impl TableSink for NewFiles {
+    fn create(&mut self) -> Result<TableBuilder, Error> {
+        let inner = &self.inner;
+        let file = inner.state().allocate_file();
+        self.created.push(file);
+        let path = Numbered::Table(file).path(&inner.dir);
+        TableBuilder::create(&*inner.env.fs, &path, inner.store, file, &inner.options)
+    }
+}

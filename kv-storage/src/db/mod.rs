@@ -1,0 +1,139 @@
+//! The open store: the only door to the engine.
+
+mod blocking;
+mod compact;
+mod flush;
+mod inner;
+mod open;
+mod pace;
+mod read;
+mod recovery;
+mod scan;
+mod state;
+mod stats;
+mod store_format;
+mod sync;
+mod view;
+mod write;
+
+pub use blocking::{Blocking, BlockingError};
+pub use read::{Found, Read, ReadJob};
+pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
+pub use state::Durability;
+pub use stats::{LevelStats, Stats};
+pub use write::Commit;
+
+use crate::batch::WriteBatch;
+use crate::env::Env;
+use crate::error::{Error, OpenError, WriteError};
+use crate::key::Seq;
+use crate::options::Options;
+use inner::Inner;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An open store. Cheap to clone; all clones are the same store, usable from any thread.
+///
+/// Dropping the last clone is like killing the process: nothing acknowledged is lost, and the next open replays the log.
+/// [`close`](Self::close) first to make even unacknowledged writes durable.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+impl Db {
+    /// Opens the store in `dir`, creating it if the directory has none, and replays its log. Blocks; call it at start-up.
+    ///
+    /// Everything it finds is durable when it returns, whatever the durability of the writes was.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(dir: &Path, options: Options, env: Env) -> Result<Self, OpenError> {
+        let inner = open::open(dir, options, env)?;
+        inner.schedule();
+        Ok(Self { inner })
+    }
+
+    /// Reads a key without blocking: from memory, or by telling that a job must read from disk.
+    pub fn get(&self, key: &[u8]) -> Read {
+        read::get(&self.inner, key)
+    }
+
+    /// Reads a key and calls `done` with the outcome: before this returns if memory holds the answer, otherwise from a job.
+    pub fn get_with(
+        &self,
+        key: &[u8],
+        done: impl FnOnce(Result<Option<Found>, Error>) + Send + 'static,
+    ) {
+        read::get_with(&self.inner, key, done);
+    }
+
+    /// Applies a batch: visible to readers when this returns, durable when its ticket says so. Never blocks.
+    ///
+    /// The ticket may be dropped; the write goes on.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was changed.
+    pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Commit, WriteError> {
+        write::write(&self.inner, batch, durability)
+    }
+
+    /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at once if it does already.
+    ///
+    /// It asks for the log sync that this needs.
+    pub fn on_durable(&self, seq: Seq, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        write::notify(&self.inner, seq, Durability::Sync, Box::new(done));
+    }
+
+    /// A fixed view of the present contents. Old versions are kept on disk until it is dropped.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.inner)
+    }
+
+    /// Reads one page of a range on a job, and calls `done` with it.
+    pub fn scan_with(
+        &self,
+        snapshot: &Snapshot,
+        request: ScanRequest,
+        done: impl FnOnce(Result<ScanPage, Error>) + Send + 'static,
+    ) {
+        scan::scan_with(&self.inner, snapshot, request, done);
+    }
+
+    /// Blocking calls, for embedded use and tests. Do not use them on a thread that must not block.
+    pub fn blocking(&self) -> Blocking<'_> {
+        Blocking::new(self)
+    }
+
+    /// Writes everything that is in memtables now to tables. Blocks.
+    ///
+    /// # Errors
+    /// The store's failure if it was poisoned or closed, or the flush's own, after which it may be tried again.
+    pub fn flush(&self) -> Result<(), Error> {
+        flush::flush_all(&self.inner)
+    }
+
+    /// Syncs the log, waits for running jobs to end their step, and gives the directory free. Blocks.
+    ///
+    /// Calls on the closed store fail with `Closed`. Closing twice is allowed. Do not call it from a job or callback.
+    ///
+    /// # Errors
+    /// The log could not be synced; what was acknowledged before is durable nevertheless.
+    pub fn close(&self) -> Result<(), Error> {
+        open::close(&self.inner)
+    }
+
+    /// Counters and sizes, for metrics. Takes a lock for a moment.
+    pub fn stats(&self) -> Stats {
+        stats::collect(&self.inner)
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db")
+            .field("dir", &self.inner.dir)
+            .finish_non_exhaustive()
+    }
+}

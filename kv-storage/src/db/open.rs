@@ -1,0 +1,356 @@
+//! Opening and closing a store.
+
+use super::inner::Inner;
+use super::recovery::{Replay, Replayed};
+use super::state::{Counts, Space, State, Task, Waiter};
+use super::sync::{self, Round};
+use super::{store_format, view::View};
+use crate::cache::BlockCache;
+use crate::env::Env;
+use crate::error::{Error, IoContext, OpenError};
+use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
+use crate::fs::{self, FileLock, Fs, LockError};
+use crate::hash::splitmix64;
+use crate::key::Seq;
+use crate::log::{Chunk, LogBytes, LogQueue, Tail};
+use crate::options::Options;
+use crate::table::{Table, TableFiles, TableSummary};
+use crate::version::{Catalog, Edit, Manifest, Version, read_current};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Opens a store: identity, manifest, tables, log, then a new segment and a fresh manifest, then cleaning up.
+///
+/// Up to the fresh manifest nothing is removed, so a crash at any point leaves what a repeated open needs.
+pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>, OpenError> {
+    options.check()?;
+    let fs = Arc::clone(&env.fs);
+    fs.create_dir(dir).context("create directory", dir)?;
+    let lock = take_lock(&*fs, dir)?;
+    let store = match store_format::read(&*fs, dir)? {
+        Some(store) => store,
+        None => create_identity(&*fs, dir, env.seed)?,
+    };
+    let names = fs.list(dir).context("list", dir)?;
+    let numbered: Vec<Numbered> = names
+        .iter()
+        .filter_map(|name| Numbered::parse(name))
+        .collect();
+
+    let catalog = read_catalog(&*fs, dir, store, &numbered)?;
+    let cache = BlockCache::new(options.block_cache_bytes, options.block_bytes);
+    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, store));
+    let version = open_tables(&files, dir, &catalog.version)?;
+
+    let highest = numbered.iter().map(|file| file.number()).max().unwrap_or(0);
+    let segment = catalog.next_file.max(highest + 1);
+    let logs: Vec<u64> = numbered
+        .iter()
+        .filter_map(|file| log_number(*file))
+        .collect();
+    let replay = Replay {
+        fs: &*fs,
+        dir,
+        store,
+        floor: catalog.log_floor,
+        flushed: catalog.flushed,
+        memtable_bytes: options.memtable_bytes,
+    };
+    // In a store without a manifest, log files are leftovers without frames.
+    let logs = if catalog.log_floor == 0 {
+        &[][..]
+    } else {
+        &logs
+    };
+    let replayed = replay.run(logs, segment)?;
+
+    let log_floor = if replayed.last == catalog.flushed {
+        segment
+    } else {
+        catalog.log_floor
+    };
+    let manifest_id = segment + 1;
+    let state = Edit {
+        log_floor: Some(log_floor),
+        next_file: Some(manifest_id + 1),
+        flushed: Some(catalog.flushed),
+        ..version.snapshot()
+    };
+    let manifest = Manifest::create(&*fs, dir, store, manifest_id, &state)?;
+    remove_leftovers(&*fs, dir, &names, &version, log_floor, manifest_id);
+
+    let parts = Parts {
+        version,
+        replayed,
+        manifest,
+        log_floor,
+        flushed: catalog.flushed,
+        store,
+    };
+    Ok(Arc::new(assemble(dir, options, env, files, lock, parts)))
+}
+
+/// Makes everything durable that was accepted, and gives the directory free.
+pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
+    let mut state = inner.state();
+    if state.closed {
+        return Ok(());
+    }
+    state.closed = true;
+    inner.closed.store(true, Ordering::Release);
+    // New work no longer begins; what runs now must end before another process may have the directory.
+    while state.poison.is_none() && (state.log_file.is_none() || state.manifest.is_none())
+        || state.flush_task == Task::Running
+        || state.compaction_task == Task::Running
+    {
+        state = inner.wait(state);
+    }
+    let round = state
+        .log_file
+        .take()
+        .filter(|_| state.poison.is_none())
+        .map(|file| Round {
+            file,
+            chunks: state.log.take(),
+            last: state.last,
+            sync: true,
+            look_for_space: false,
+        });
+    let poison = state.poison.clone();
+    drop(state);
+
+    let outcome = match (round, poison) {
+        (Some(round), None) => finish_log(inner, round),
+        (_, cause) => Err(Error::Poisoned {
+            cause: cause.unwrap_or_else(|| "an earlier failure".into()),
+        }),
+    };
+    let waiters = match &outcome {
+        Ok(ready) => ready.len(),
+        Err(_) => 0,
+    };
+    tracing::debug!(dir = %inner.dir.display(), waiters, "closed");
+    let result = match outcome {
+        Ok(ready) => {
+            inner.progress.notify_all();
+            for waiter in ready {
+                (waiter.call)(Ok(()));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let waiters = inner.poison(&mut inner.state(), &error);
+            sync::tell_failed(inner, waiters, &error);
+            Err(error)
+        }
+    };
+    inner.files.empty_trash();
+    *inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    result
+}
+
+/// Syncs the log, then adds a frame that promises so: damage found later cannot be taken for a torn tail.
+fn finish_log(inner: &Arc<Inner>, mut round: Round) -> Result<Vec<Waiter>, Error> {
+    let done = sync::run(inner, &mut round)?;
+    let last = round.last;
+    let ready = sync::end(inner, round, &done);
+    let (file, chunks) = {
+        let mut state = inner.state();
+        state.log.push_promise(last.next());
+        (state.log_file.take(), state.log.take())
+    };
+    if let Some(mut file) = file {
+        for chunk in chunks {
+            if let Chunk::Frames(frames) = chunk {
+                file.append(&frames)?;
+            }
+        }
+        file.sync()?;
+    }
+    Ok(ready)
+}
+
+fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
+    let path = dir.join(LOCK);
+    fs.lock(&path).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked {
+            dir: dir.to_path_buf(),
+            pid,
+        },
+        LockError::Io(source) => Error::Io {
+            action: "lock",
+            path,
+            source: Arc::new(source),
+        }
+        .into(),
+    })
+}
+
+/// Gives a new store its id. A directory that has a `CURRENT` is no new store.
+fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<u64, Error> {
+    if read_current(fs, dir)?.is_some() {
+        return Err(Error::corrupt(
+            &dir.join(FORMAT),
+            0,
+            "the store's format file is missing",
+        ));
+    }
+    let store = splitmix64(seed);
+    store_format::write(fs, dir, store)?;
+    Ok(store)
+}
+
+fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Result<Catalog, Error> {
+    if let Some(id) = read_current(fs, dir)? {
+        return Manifest::read(fs, dir, store, id);
+    }
+    // The first open was interrupted, or CURRENT was lost. In the first case no data can be here yet.
+    for file in files {
+        let holds_data = match *file {
+            Numbered::Table(_) => true,
+            Numbered::Manifest(_) => false,
+            Numbered::Log(id) => {
+                let path = file.path(dir);
+                let bytes = fs::read_all(fs, &path).context("read", &path)?;
+                !LogBytes::new(&path, store, id, bytes.into())
+                    .frames(Tail::Open)?
+                    .is_empty()
+            }
+        };
+        if holds_data {
+            return Err(Error::corrupt(
+                &dir.join(CURRENT),
+                0,
+                "CURRENT is missing although the store has data",
+            ));
+        }
+    }
+    Ok(Catalog::empty())
+}
+
+fn open_tables(
+    files: &Arc<TableFiles>,
+    dir: &Path,
+    version: &Version<()>,
+) -> Result<Version, Error> {
+    let open = |summary: &TableSummary| {
+        let path = Numbered::Table(summary.file).path(dir);
+        Table::open(files, &path, summary.file).map(Arc::new)
+    };
+    Version::empty().apply(&version.snapshot(), open)
+}
+
+fn log_number(file: Numbered) -> Option<u64> {
+    match file {
+        Numbered::Log(id) => Some(id),
+        Numbered::Table(_) | Numbered::Manifest(_) => None,
+    }
+}
+
+/// Removes what an interrupted run left behind. Failures only leave it for the next open.
+fn remove_leftovers(
+    fs: &dyn Fs,
+    dir: &Path,
+    names: &[String],
+    version: &Version,
+    log_floor: u64,
+    manifest: u64,
+) {
+    let tables: BTreeSet<u64> = version.tables().map(|table| table.summary.file).collect();
+    for name in names {
+        let is_leftover = match Numbered::parse(name) {
+            Some(Numbered::Table(id)) => !tables.contains(&id),
+            Some(Numbered::Log(id)) => id < log_floor,
+            Some(Numbered::Manifest(id)) => id != manifest,
+            None => name.strip_suffix(".tmp").is_some_and(|name| {
+                name == CURRENT || name == FORMAT || Numbered::parse(name).is_some()
+            }),
+        };
+        if is_leftover {
+            let path = dir.join(name);
+            if let Err(error) = fs.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "could not remove a leftover file");
+            }
+        }
+    }
+}
+
+/// What an open found and made.
+struct Parts {
+    version: Version,
+    replayed: Replayed,
+    manifest: Manifest,
+    log_floor: u64,
+    flushed: Seq,
+    store: u64,
+}
+
+fn assemble(
+    dir: &Path,
+    options: Options,
+    env: Env,
+    files: Arc<TableFiles>,
+    lock: Box<dyn FileLock>,
+    parts: Parts,
+) -> Inner {
+    let Parts {
+        version,
+        replayed,
+        manifest,
+        log_floor,
+        flushed,
+        store,
+    } = parts;
+    let last = replayed.last;
+    let version = Arc::new(version);
+    let mut state = State {
+        log: LogQueue::new(store, replayed.file.id(), replayed.file.length()),
+        created_segment: replayed.file.id(),
+        log_file: Some(replayed.file),
+        log_task: Task::Idle,
+        last,
+        written: last,
+        durable: last,
+        sync_wanted: last,
+        waiters: Vec::new(),
+        active: Arc::new(replayed.active),
+        sealed: replayed.sealed.into(),
+        segments: replayed.segments.into(),
+        version: Arc::clone(&version),
+        next_file: manifest.id() + 1,
+        manifest: Some(manifest),
+        log_floor,
+        flushed,
+        flush_task: Task::Idle,
+        compaction_task: Task::Idle,
+        choice: None,
+        retry_at: Duration::ZERO,
+        snapshots: BTreeMap::new(),
+        space: Space {
+            look: options.min_free_bytes > 0,
+            ..Space::default()
+        },
+        pacer: super::pace::Pacer::default(),
+        poison: None,
+        closed: false,
+        counts: Counts::default(),
+    };
+    state.set_version(version, &options);
+    let view: Arc<View> = Arc::new(state.view());
+    Inner {
+        dir: PathBuf::from(dir),
+        options,
+        env,
+        store,
+        files,
+        state: Mutex::new(state),
+        progress: Condvar::new(),
+        view: RwLock::new(view),
+        visible: AtomicU64::new(last.0),
+        closed: AtomicBool::new(false),
+        lock: Mutex::new(Some(lock)),
+    }
+}

@@ -1,0 +1,225 @@
+//! The engine's shared state, and which background work is due.
+//!
+//! One mutex guards [`State`]. It is held for memory operations only: never across file calls, `jobs.submit` or callbacks.
+//! Parts that need file calls (log file, manifest) are taken out while they are used and put back afterwards.
+
+use super::pace::Pacer;
+use super::view::View;
+use crate::compaction::{Choice, pick};
+use crate::env::JobClass;
+use crate::error::Error;
+use crate::key::Seq;
+use crate::log::{LogFile, LogQueue};
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::version::{Manifest, Version};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a write is finished for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// It survives power loss: the log was synced.
+    Sync,
+    /// It survives the death of the process: the operating system has it, soon after the write. Power loss may take it,
+    /// together with everything written after it, never with a gap.
+    Process,
+}
+
+/// Someone who wants to know that the log has reached a number.
+pub(super) struct Waiter {
+    pub seq: Seq,
+    pub need: Durability,
+    pub call: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
+/// A memtable that takes no more writes and waits for its flush.
+#[derive(Debug, Clone)]
+pub(super) struct Sealed {
+    pub table: Arc<Memtable>,
+    /// Its newest write.
+    pub last: Seq,
+    /// The first log segment that holds nothing of it.
+    pub next_segment: u64,
+}
+
+/// Whether one kind of background work is under way. At most one of a kind is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    Idle,
+    /// A job was submitted and has not begun.
+    Scheduled,
+    Running,
+}
+
+/// What is known about free disk space.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Space {
+    /// Free bytes, if they were below the reserve when last looked.
+    pub short: Option<u64>,
+    /// Log bytes since the last look.
+    pub unchecked_bytes: u64,
+    /// The next log job should look.
+    pub look: bool,
+}
+
+impl Space {
+    /// Log bytes after which the free space is looked up again.
+    pub(super) const LOOK_EVERY_BYTES: u64 = 4 << 20;
+}
+
+/// Plain counts for [`Stats`](crate::Stats).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub log_appends: u64,
+    pub log_bytes: u64,
+    pub log_syncs: u64,
+    pub flushes: u64,
+    pub compactions: u64,
+    pub compaction_read_bytes: u64,
+    pub table_written_bytes: u64,
+    pub background_failures: u64,
+    pub busy: u64,
+}
+
+pub(super) struct State {
+    pub log: LogQueue,
+    /// `None` while a log round uses it, and for ever after a failed one.
+    pub log_file: Option<LogFile>,
+    pub log_task: Task,
+    /// The newest number given to a write.
+    pub last: Seq,
+    /// The operating system has the log up to here.
+    pub written: Seq,
+    /// The log is synced up to here.
+    pub durable: Seq,
+    /// Somebody waits for the log to be synced up to here.
+    pub sync_wanted: Seq,
+    pub waiters: Vec<Waiter>,
+
+    pub active: Arc<Memtable>,
+    /// Oldest first.
+    pub sealed: VecDeque<Sealed>,
+    /// The newest log segment that exists as a file.
+    pub created_segment: u64,
+    /// Log segments that exist as files, ascending.
+    pub segments: VecDeque<u64>,
+
+    pub version: Arc<Version>,
+    /// `None` while an edit is installed, and for ever after a failed one.
+    pub manifest: Option<Manifest>,
+    pub next_file: u64,
+    /// The oldest log segment whose writes are not all in tables.
+    pub log_floor: u64,
+    /// All writes up to this one are in tables.
+    pub flushed: Seq,
+    pub flush_task: Task,
+    pub compaction_task: Task,
+    /// The next compaction, decided whenever the version changes.
+    pub choice: Option<Choice>,
+    /// After a failure, background work waits until then.
+    pub retry_at: Duration,
+
+    /// How many snapshots are in use at each number.
+    pub snapshots: BTreeMap<Seq, usize>,
+    pub space: Space,
+    pub pacer: Pacer,
+    pub poison: Option<Arc<str>>,
+    pub closed: bool,
+    pub counts: Counts,
+}
+
+impl State {
+    pub(super) fn view(&self) -> View {
+        View {
+            active: Arc::clone(&self.active),
+            sealed: self
+                .sealed
+                .iter()
+                .rev()
+                .map(|sealed| Arc::clone(&sealed.table))
+                .collect(),
+            version: Arc::clone(&self.version),
+        }
+    }
+
+    /// A number for a new file.
+    pub(super) fn allocate_file(&mut self) -> u64 {
+        let number = self.next_file;
+        self.next_file += 1;
+        number
+    }
+
+    /// Why no more work may begin, if so.
+    pub(super) fn halted(&self) -> Option<Error> {
+        if let Some(cause) = &self.poison {
+            return Some(Error::Poisoned {
+                cause: Arc::clone(cause),
+            });
+        }
+        self.closed.then_some(Error::Closed)
+    }
+
+    pub(super) fn reached(&self, need: Durability) -> Seq {
+        match need {
+            Durability::Sync => self.durable,
+            Durability::Process => self.written,
+        }
+    }
+
+    /// Seals the active memtable and sends later writes to a new segment. The caller publishes the new view.
+    pub(super) fn seal(&mut self) {
+        let segment = self.allocate_file();
+        self.log.rotate(segment, self.last.next());
+        let table = std::mem::replace(&mut self.active, Arc::new(Memtable::new()));
+        self.sealed.push_back(Sealed {
+            table,
+            last: self.last,
+            next_segment: segment,
+        });
+    }
+
+    /// The oldest sealed memtable, if the segment after it exists. Before that, a manifest that names that segment
+    /// as the oldest needed one would promise a file that is not there. It also means that the memtable's own log is synced.
+    pub(super) fn flushable(&self) -> Option<&Sealed> {
+        self.sealed
+            .front()
+            .filter(|sealed| sealed.next_segment <= self.created_segment)
+    }
+
+    /// True if a log round has something to do.
+    pub(super) fn log_is_behind(&self) -> bool {
+        !self.log.is_empty() || self.sync_wanted > self.durable || self.space.look
+    }
+
+    pub(super) fn set_version(&mut self, version: Arc<Version>, options: &Options) {
+        self.choice = pick(&version, options);
+        self.version = version;
+    }
+
+    /// Background work that should be submitted now; it is marked as scheduled.
+    pub(super) fn take_due(&mut self, now: impl FnOnce() -> Duration) -> Vec<JobClass> {
+        let mut due = Vec::new();
+        if self.halted().is_some() {
+            return due;
+        }
+        if self.log_task == Task::Idle && self.log_is_behind() {
+            self.log_task = Task::Scheduled;
+            due.push(JobClass::LogSync);
+        }
+        let flush = self.flush_task == Task::Idle && self.flushable().is_some();
+        let compact = self.compaction_task == Task::Idle && self.choice.is_some();
+        if (flush || compact) && (self.retry_at.is_zero() || now() >= self.retry_at) {
+            if flush {
+                self.flush_task = Task::Scheduled;
+                due.push(JobClass::Flush);
+            }
+            if compact {
+                self.compaction_task = Task::Scheduled;
+                due.push(JobClass::Compaction);
+            }
+        }
+        due
+    }
+}

@@ -1,0 +1,105 @@
+//! Counters and sizes.
+
+use super::inner::Inner;
+use crate::key::Seq;
+
+/// Sizes and counters of an open store. Counters start at zero at each open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The newest write.
+    pub last: Seq,
+    /// The newest write that survives power loss.
+    pub durable: Seq,
+    /// Memory in memtables, in bytes.
+    pub memtable_bytes: usize,
+    /// Memtables that wait for their flush.
+    pub sealed_memtables: usize,
+    /// Log segments on disk.
+    pub log_segments: usize,
+    /// Level by level, newest first.
+    pub levels: Vec<LevelStats>,
+    /// Decoded blocks in memory, in bytes.
+    pub cache_bytes: u64,
+    /// Block lookups that found the block in memory.
+    pub cache_hits: u64,
+    /// Block lookups that did not.
+    pub cache_misses: u64,
+    /// Calls that handed log bytes to the operating system.
+    pub log_appends: u64,
+    /// Log bytes handed to it.
+    pub log_bytes: u64,
+    /// Log syncs; many writes may share one.
+    pub log_syncs: u64,
+    /// Memtables written to tables.
+    pub flushes: u64,
+    /// Compactions finished.
+    pub compactions: u64,
+    /// Key and value bytes that compactions read.
+    pub compaction_read_bytes: u64,
+    /// Table bytes written by flushes and compactions.
+    pub table_written_bytes: u64,
+    /// Flushes and compactions that failed and are tried again.
+    pub background_failures: u64,
+    /// Writes refused with `Busy`.
+    pub busy: u64,
+    /// Snapshots in use.
+    pub snapshots: usize,
+    /// True if the store takes no more writes.
+    pub poisoned: bool,
+}
+
+/// Sizes of one level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LevelStats {
+    /// Sorted runs.
+    pub runs: usize,
+    /// Table files.
+    pub tables: usize,
+    /// Bytes on disk.
+    pub size_bytes: u64,
+    /// Entries, older versions and tombstones included.
+    pub entries: u64,
+    /// Tombstones.
+    pub deletes: u64,
+}
+
+pub(super) fn collect(inner: &Inner) -> Stats {
+    let (cache_hits, cache_misses) = inner.files.cache.counts();
+    let state = inner.state();
+    let levels = state.version.levels.iter().map(|level| LevelStats {
+        runs: level.runs.len(),
+        tables: level.tables().count(),
+        size_bytes: level.size_bytes(),
+        entries: level.tables().map(|table| table.summary.entries).sum(),
+        deletes: level.tables().map(|table| table.summary.deletes).sum(),
+    });
+    let counts = state.counts;
+    Stats {
+        last: state.last,
+        durable: state.durable,
+        memtable_bytes: state.active.size_bytes()
+            + state
+                .sealed
+                .iter()
+                .map(|sealed| sealed.table.size_bytes())
+                .sum::<usize>(),
+        sealed_memtables: state.sealed.len(),
+        log_segments: state.segments.len(),
+        levels: levels.collect(),
+        cache_bytes: inner.files.cache.size_bytes(),
+        cache_hits,
+        cache_misses,
+        log_appends: counts.log_appends,
+        log_bytes: counts.log_bytes,
+        log_syncs: counts.log_syncs,
+        flushes: counts.flushes,
+        compactions: counts.compactions,
+        compaction_read_bytes: counts.compaction_read_bytes,
+        table_written_bytes: counts.table_written_bytes,
+        background_failures: counts.background_failures,
+        busy: counts.busy,
+        snapshots: state.snapshots.values().sum(),
+        poisoned: state.poison.is_some(),
+    }
+}

@@ -1,0 +1,163 @@
+//! Errors of the engine: what failed, whether state changed, and what the caller should do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A read, a wait for durability, or background work failed.
+///
+/// Cheap to clone, because one failed sync is reported to every waiter.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused an operation.
+    ///
+    /// A read changed nothing and may be retried. When it is the outcome of a wait for durability,
+    /// the write may or may not survive a restart: treat its outcome as unknown.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// Stored bytes are not what was written. Nothing was changed.
+    ///
+    /// Restore the file, or fetch the data again from a replica.
+    #[error("{} is damaged at byte {offset}: {what}; restore it or rebuild this store from a replica", file.display())]
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where the damaged structure begins, in bytes from the start of the file.
+        offset: u64,
+        /// Which check failed.
+        what: &'static str,
+    },
+    /// An earlier failure left it unknown what is on disk, so the store accepts no more writes.
+    ///
+    /// Reads of durable data go on. A pending write has an unknown outcome. Close the store, find out why
+    /// the disk failed, and open it again: recovery decides what survived.
+    #[error("the store takes no more writes since: {cause}; check the disk, then reopen the store")]
+    Poisoned {
+        /// The failure that poisoned the store.
+        cause: Arc<str>,
+    },
+    /// The store was closed. Nothing was changed; open it again.
+    #[error("the store is closed; open it again")]
+    Closed,
+}
+
+impl Error {
+    pub(crate) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {
+        Self::Corrupt {
+            file: file.to_path_buf(),
+            offset,
+            what,
+        }
+    }
+
+    /// True if the disk had no room, which passes once space is freed.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+/// A write was refused. Nothing was changed in any of these cases.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// Flushes or compactions are behind. Retry after the delay, or shed the load.
+    #[error("the store is behind with flushes or compactions; retry in {0:?}")]
+    Busy(Duration),
+    /// See [`Error::Poisoned`]: an earlier failure ended all writes to this open store.
+    #[error("the store takes no more writes since: {cause}; check the disk, then reopen the store")]
+    Poisoned {
+        /// The failure that poisoned the store.
+        cause: Arc<str>,
+    },
+    /// The disk is nearly full. Writes resume by themselves once space is free.
+    #[error("the disk has only {free} bytes free, {needed} are kept in reserve; free some space")]
+    Full {
+        /// Bytes free when last looked.
+        free: u64,
+        /// The reserve of [`Options::min_free_bytes`](crate::Options::min_free_bytes).
+        needed: u64,
+    },
+    /// The batch, or a key in it, is over its limit. Split it.
+    #[error("{what} of {size} bytes is over the limit of {limit}; split the write")]
+    TooLarge {
+        /// "batch" or "key".
+        what: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The batch holds nothing to write, so it would have no sequence number.
+    #[error("the batch is empty; add a put or a delete")]
+    Empty,
+    /// The store was closed; open it again.
+    #[error("the store is closed; open it again")]
+    Closed,
+}
+
+/// A store could not be opened. Its files were left as they were, except that leftovers of an
+/// interrupted earlier run may have been removed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process (or another open store in this one) has the directory. Stop it, or use another directory.
+    #[error("{} is in use by {}; stop it or choose another directory", dir.display(), owner(*.pid))]
+    Locked {
+        /// The store's directory.
+        dir: PathBuf,
+        /// Process id of the owner, if its lock file could be read.
+        pid: Option<u32>,
+    },
+    /// The store was written by a newer version of this software. Upgrade, then open again.
+    #[error("{} has store format {found}, this software reads up to {supported}; upgrade it", dir.display())]
+    NewerFormat {
+        /// The store's directory.
+        dir: PathBuf,
+        /// The format on disk.
+        found: u32,
+        /// The newest format this code knows.
+        supported: u32,
+    },
+    /// An option has an impossible value. Correct it.
+    #[error("option {name} {problem}")]
+    InvalidOption {
+        /// The field of [`Options`](crate::Options).
+        name: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The file system failed, or stored bytes are damaged.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+/// Adds what was tried, and on which path, to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, Error>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, Error> {
+        self.map_err(|source| Error::Io {
+            action,
+            path: path.to_path_buf(),
+            source: Arc::new(source),
+        })
+    }
+}

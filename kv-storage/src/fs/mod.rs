@@ -1,0 +1,147 @@
+//! The file system as the engine sees it: append-only files, positioned reads, and explicit durability.
+//!
+//! What an implementation must keep, and what the engine relies on:
+//! 1. Appended bytes survive power loss only after [`AppendFile::sync`] returned `Ok`.
+//! 2. Creating, renaming or removing a file survives power loss only after [`Fs::sync_dir`] returned `Ok`.
+//!    Before that, each such change may be lost or kept on its own.
+//! 3. Rename replaces its target in one step.
+//! 4. After a failed sync nothing is known about the bytes since the last good one; a second sync proves nothing
+//!    (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+
+mod real;
+
+pub use real::RealFs;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A file system. All calls may block, so the engine makes them only from jobs, at open, and from its blocking calls.
+pub trait Fs: fmt::Debug + Send + Sync {
+    /// Creates a new, empty file for appending.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is one, `StorageFull`, and whatever the system says.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Opens an existing file for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>>;
+
+    /// Renames a file, replacing the target in one step.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Open handles go on reading it.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of the files in a directory, sorted.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Creates a directory and its parents, durably; an existing one is left alone.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes all earlier creations, renames and removals in a directory survive power loss.
+    ///
+    /// # Errors
+    /// Whatever the system says; see rule 4 of the module.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes an exclusive lock that ends when the returned value is dropped or the process dies.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] if another holder exists, without waiting for it.
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError>;
+
+    /// Bytes that may still be written to the file system of `dir`.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// A file being written at its end.
+pub trait AppendFile: fmt::Debug + Send {
+    /// Appends all bytes; they survive the process from then on, but not power loss.
+    ///
+    /// # Errors
+    /// After an error, any prefix of the bytes may have been appended.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes all appended bytes survive power loss.
+    ///
+    /// # Errors
+    /// After an error the file must not be trusted any more; see rule 4 of the module.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file being read.
+pub trait ReadFile: fmt::Debug + Send + Sync {
+    /// Length in bytes when it was opened.
+    fn len(&self) -> u64;
+
+    /// True if the file had no bytes when it was opened.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `into` from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file is shorter, and whatever the system says.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+/// Keeps a lock until dropped.
+pub trait FileLock: fmt::Debug + Send + Sync {}
+
+/// A lock could not be taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// Someone else has it.
+    Held {
+        /// Process id of the holder, if known.
+        pid: Option<u32>,
+    },
+    /// The lock file could not be used.
+    Io(io::Error),
+}
+
+/// Reads a whole file.
+pub(crate) fn read_all(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs.open(path)?;
+    let length =
+        usize::try_from(file.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; length];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Puts a small file in place so that a reader finds the old or the new bytes, never a mixture:
+/// write a temporary, sync it, rename it over the target, sync the directory.
+pub(crate) fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    match fs.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs.create(&temporary)?;
+    file.append(bytes)?;
+    file.sync()?;
+    fs.rename(&temporary, &dir.join(name))?;
+    fs.sync_dir(dir)
+}

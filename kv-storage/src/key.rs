@@ -1,0 +1,82 @@
+//! Sequence numbers, and the order of key versions that every part of the engine shares.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// The number of a write in the store's total order, counted from 1 over single puts and deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Larger than the number of every write.
+    pub(crate) const MAX: Self = Self(u64::MAX);
+    /// Before the first write.
+    pub(crate) const ZERO: Self = Self(0);
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a stored version says about its key. The numbers are on disk: never change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The key was deleted.
+    Delete = 0,
+    /// The key was given a value.
+    Put = 1,
+}
+
+impl Kind {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Delete),
+            1 => Some(Self::Put),
+            _ => None,
+        }
+    }
+}
+
+/// One version of a key. Ordered by key, then newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyVersion<'a> {
+    pub key: &'a [u8],
+    pub seq: Seq,
+}
+
+impl<'a> KeyVersion<'a> {
+    pub(crate) fn new(key: &'a [u8], seq: Seq) -> Self {
+        Self { key, seq }
+    }
+
+    /// Sorts before every stored version of `key`.
+    pub(crate) fn before_all(key: &'a [u8]) -> Self {
+        Self::new(key, Seq::MAX)
+    }
+
+    /// Sorts after every stored version of `key`, because no write has number 0.
+    pub(crate) fn after_all(key: &'a [u8]) -> Self {
+        Self::new(key, Seq::ZERO)
+    }
+}
+
+impl Ord for KeyVersion<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key
+            .cmp(other.key)
+            .then_with(|| other.seq.cmp(&self.seq))
+    }
+}
+
+impl PartialOrd for KeyVersion<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,150 @@
+//! The engine's settings and their limits.
+
+use crate::error::OpenError;
+
+/// Longest key in bytes.
+pub const MAX_KEY_BYTES: usize = 65_535;
+
+/// Settings of one open store. They may differ at every open; none of them is stored.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Size at which a memtable is sealed and flushed, in bytes (default 64 MiB). Raising it means fewer,
+    /// larger flushes and less compaction; lowering it saves memory and makes recovery shorter.
+    pub memtable_bytes: usize,
+    /// Sealed memtables that may wait for their flush before writes get `Busy` (default 3).
+    pub sealed_memtables_max: usize,
+    /// Log bytes that may wait to be handed to the operating system before writes get `Busy` (default 32 MiB).
+    pub log_buffer_bytes: usize,
+    /// Largest batch in encoded bytes (default 32 MiB).
+    pub max_batch_bytes: usize,
+    /// Uncompressed size at which a data block is cut (default 8 KiB). Larger blocks compress better
+    /// and scan faster; smaller ones make cold reads cheaper.
+    pub block_bytes: usize,
+    /// zstd level of data blocks (default 1; 0 stores them uncompressed).
+    pub zstd_level: i32,
+    /// Bloom filter bits per key (default 10, about 1 % false positives; 0 writes no filter).
+    pub filter_bits_per_key: u32,
+    /// Size at which compaction starts a new table file, in bytes on disk (default 32 MiB).
+    pub table_bytes: u64,
+    /// Runs in level 0 that start a compaction (default 4).
+    pub level0_trigger: usize,
+    /// Runs in level 0 from which writes are paced (default 12).
+    pub level0_slowdown: usize,
+    /// Runs in level 0 at which writes get `Busy` (default 24).
+    pub level0_stop: usize,
+    /// Target size of level 1 in bytes (default 128 MiB).
+    pub level1_bytes: u64,
+    /// How many times larger each further level is (default 10).
+    pub level_growth: u64,
+    /// Input bytes one compaction job works through before it yields (default 8 MiB).
+    pub compaction_step_bytes: u64,
+    /// Decoded blocks kept in memory, in bytes (default 64 MiB).
+    pub block_cache_bytes: u64,
+    /// Free disk space below which writes get `Full` (default 64 MiB; 0 never looks).
+    pub min_free_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memtable_bytes: 64 << 20,
+            sealed_memtables_max: 3,
+            log_buffer_bytes: 32 << 20,
+            max_batch_bytes: 32 << 20,
+            block_bytes: 8 << 10,
+            zstd_level: 1,
+            filter_bits_per_key: 10,
+            table_bytes: 32 << 20,
+            level0_trigger: 4,
+            level0_slowdown: 12,
+            level0_stop: 24,
+            level1_bytes: 128 << 20,
+            level_growth: 10,
+            compaction_step_bytes: 8 << 20,
+            block_cache_bytes: 64 << 20,
+            min_free_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Tiny sizes, so that a few kilobytes already cause flushes and compactions over several levels: for tests and simulation.
+    pub fn tiny() -> Self {
+        Self {
+            memtable_bytes: 4 << 10,
+            log_buffer_bytes: 64 << 10,
+            max_batch_bytes: 1 << 20,
+            block_bytes: 512,
+            table_bytes: 4 << 10,
+            level1_bytes: 16 << 10,
+            level_growth: 4,
+            compaction_step_bytes: 4 << 10,
+            block_cache_bytes: 16 << 10,
+            min_free_bytes: 0,
+            ..Self::default()
+        }
+    }
+
+    /// Refuses settings the engine cannot work with.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let rules: [(&'static str, bool, &'static str); 11] = [
+            (
+                "memtable_bytes",
+                self.memtable_bytes >= 1024,
+                "must be at least 1024",
+            ),
+            (
+                "sealed_memtables_max",
+                self.sealed_memtables_max >= 1,
+                "must be at least 1",
+            ),
+            (
+                "log_buffer_bytes",
+                self.log_buffer_bytes >= 1024,
+                "must be at least 1024",
+            ),
+            (
+                "max_batch_bytes",
+                (1024..=1 << 30).contains(&self.max_batch_bytes),
+                "must be 1 KiB to 1 GiB",
+            ),
+            (
+                "block_bytes",
+                (64..=1 << 20).contains(&self.block_bytes),
+                "must be 64 B to 1 MiB",
+            ),
+            (
+                "zstd_level",
+                (0..=19).contains(&self.zstd_level),
+                "must be 0 to 19",
+            ),
+            (
+                "filter_bits_per_key",
+                self.filter_bits_per_key <= 64,
+                "must be at most 64",
+            ),
+            (
+                "table_bytes",
+                self.table_bytes >= 1024,
+                "must be at least 1024",
+            ),
+            (
+                "level0_trigger",
+                self.level0_trigger >= 1,
+                "must be at least 1",
+            ),
+            (
+                "level0_slowdown",
+                self.level0_trigger < self.level0_slowdown
+                    && self.level0_slowdown < self.level0_stop,
+                "must lie between level0_trigger and level0_stop",
+            ),
+            ("level_growth", self.level_growth >= 2, "must be at least 2"),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((name, _, problem)) => Err(OpenError::InvalidOption { name, problem }),
+            None => Ok(()),
+        }
+    }
+}

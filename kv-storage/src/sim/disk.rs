@@ -1,0 +1,286 @@
+//! The state of a simulated disk: what the running system sees, and what a power cut would leave.
+
+use super::{Fault, dead, no_space};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+pub(super) type InodeId = u64;
+
+/// A file's bytes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inode {
+    /// What readers see.
+    pub bytes: Vec<u8>,
+    /// What survives for certain: the bytes at the last good sync.
+    pub durable: Vec<u8>,
+    /// Ranges that a failed sync dropped: readable until the power is cut, but never written.
+    pub lost: Vec<Range<usize>>,
+}
+
+/// A change of names that is not yet durable.
+#[derive(Debug, Clone)]
+pub(super) enum NameChange {
+    Create {
+        path: PathBuf,
+        inode: InodeId,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        inode: InodeId,
+    },
+}
+
+impl NameChange {
+    pub(super) fn apply(&self, names: &mut BTreeMap<PathBuf, InodeId>) {
+        match self {
+            Self::Create { path, inode } => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Remove { path } => {
+                names.remove(path);
+            }
+            Self::Rename { from, to, inode } => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Create { path, .. } | Self::Remove { path } => path.parent(),
+            Self::Rename { to, .. } => to.parent(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub inodes: BTreeMap<InodeId, Inode>,
+    /// The names that running processes see.
+    pub names: BTreeMap<PathBuf, InodeId>,
+    /// The names that survive for certain.
+    pub durable_names: BTreeMap<PathBuf, InodeId>,
+    pub pending_names: Vec<NameChange>,
+    pub capacity: u64,
+    pub calls: u64,
+    pub faults: BTreeMap<u64, Fault>,
+    next_inode: InodeId,
+    process: u64,
+    power_is_cut: bool,
+    locks: BTreeMap<PathBuf, u64>,
+}
+
+impl Disk {
+    pub(super) fn new() -> Self {
+        Self {
+            inodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending_names: Vec::new(),
+            capacity: u64::MAX,
+            calls: 0,
+            faults: BTreeMap::new(),
+            next_inode: 1,
+            process: 0,
+            power_is_cut: false,
+            locks: BTreeMap::new(),
+        }
+    }
+
+    /// Ends the running process and returns the number of the next one.
+    pub(super) fn next_process(&mut self) -> u64 {
+        self.process += 1;
+        self.power_is_cut = false;
+        self.locks.clear();
+        self.process
+    }
+
+    /// Counts a call of `process` and says which fault is planned for it.
+    pub(super) fn count_call(&mut self, process: u64) -> io::Result<Option<Fault>> {
+        if process != self.process || self.power_is_cut {
+            return Err(dead());
+        }
+        let fault = self.faults.remove(&self.calls);
+        self.calls += 1;
+        self.power_is_cut = fault == Some(Fault::PowerCut);
+        Ok(fault)
+    }
+
+    pub(super) fn create(&mut self, path: &Path) -> io::Result<InodeId> {
+        if self.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = self.next_inode;
+        self.next_inode += 1;
+        self.inodes.insert(inode, Inode::default());
+        self.change_names(NameChange::Create {
+            path: path.to_path_buf(),
+            inode,
+        });
+        Ok(inode)
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.lookup(from)?;
+        self.change_names(NameChange::Rename {
+            from: from.to_path_buf(),
+            to: to.to_path_buf(),
+            inode,
+        });
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.lookup(path)?;
+        self.change_names(NameChange::Remove {
+            path: path.to_path_buf(),
+        });
+        Ok(())
+    }
+
+    fn change_names(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    pub(super) fn lookup(&self, path: &Path) -> io::Result<InodeId> {
+        self.names
+            .get(path)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn list(&self, dir: &Path) -> Vec<String> {
+        let inside = self.names.keys().filter(|path| path.parent() == Some(dir));
+        inside
+            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .collect()
+    }
+
+    pub(super) fn sync_dir(&mut self, dir: &Path) {
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_names)
+            .into_iter()
+            .partition(|change| change.directory() == Some(dir));
+        for change in now {
+            change.apply(&mut self.durable_names);
+        }
+        self.pending_names = later;
+        self.drop_unreachable();
+    }
+
+    /// Forgets inodes that no name, durable or pending, leads to. Open handles to removed files keep working
+    /// only as long as the removal is pending, which is enough for an engine that closes files before it removes them.
+    fn drop_unreachable(&mut self) {
+        let mut reachable: Vec<InodeId> = self
+            .names
+            .values()
+            .chain(self.durable_names.values())
+            .copied()
+            .collect();
+        for change in &self.pending_names {
+            if let NameChange::Create { inode, .. } | NameChange::Rename { inode, .. } = change {
+                reachable.push(*inode);
+            }
+        }
+        reachable.sort_unstable();
+        self.inodes
+            .retain(|inode, _| reachable.binary_search(inode).is_ok());
+    }
+
+    pub(super) fn append(&mut self, inode: InodeId, bytes: &[u8]) -> io::Result<()> {
+        let room = usize::try_from(self.free()).unwrap_or(usize::MAX);
+        let file = self.inodes.get_mut(&inode).ok_or_else(dead)?;
+        let fits = &bytes[..bytes.len().min(room)];
+        file.bytes.extend_from_slice(fits);
+        if fits.len() < bytes.len() {
+            Err(no_space())
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn read(&self, inode: InodeId, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let file = self.inodes.get(&inode).ok_or_else(dead)?;
+        let start =
+            usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let wanted = start
+            .checked_add(into.len())
+            .and_then(|end| file.bytes.get(start..end));
+        into.copy_from_slice(wanted.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        Ok(())
+    }
+
+    pub(super) fn length(&self, inode: InodeId) -> u64 {
+        self.inodes
+            .get(&inode)
+            .map_or(0, |file| file.bytes.len() as u64)
+    }
+
+    pub(super) fn sync(&mut self, inode: InodeId) {
+        if let Some(file) = self.inodes.get_mut(&inode) {
+            file.durable.clone_from(&file.bytes);
+            for range in &file.lost {
+                file.durable[range.clone()].fill(0);
+            }
+        }
+    }
+
+    pub(super) fn lose_unsynced(&mut self, inode: InodeId) {
+        if let Some(file) = self.inodes.get_mut(&inode) {
+            file.lost.push(file.durable.len()..file.bytes.len());
+        }
+    }
+
+    pub(super) fn lock(&mut self, path: &Path, process: u64) -> bool {
+        if self.locks.contains_key(path) {
+            return false;
+        }
+        self.locks.insert(path.to_path_buf(), process);
+        true
+    }
+
+    pub(super) fn unlock(&mut self, path: &Path, process: u64) {
+        if self.locks.get(path) == Some(&process) {
+            self.locks.remove(path);
+        }
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        // Only named files count; a removed file's space is free at once.
+        let used: u64 = self.names.values().map(|inode| self.length(*inode)).sum();
+        self.capacity.saturating_sub(used)
+    }
+
+    pub(super) fn dump(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let bytes = |inode| {
+            self.inodes
+                .get(inode)
+                .map(|file: &Inode| file.bytes.clone())
+                .unwrap_or_default()
+        };
+        self.names
+            .iter()
+            .map(|(path, inode)| (path.clone(), bytes(inode)))
+            .collect()
+    }
+
+    pub(super) fn overwrite(&mut self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let inode = self.lookup(path)?;
+        self.inodes.insert(
+            inode,
+            Inode {
+                durable: bytes.clone(),
+                bytes,
+                lost: Vec::new(),
+            },
+        );
+        Ok(())
+    }
+}

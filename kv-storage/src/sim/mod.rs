@@ -1,0 +1,315 @@
+//! A simulated disk: in memory, deterministic, and as unkind as a real one may be.
+//!
+//! [`SimFs`] keeps for every file and directory what a power cut would leave. It can cut the power, kill the
+//! process, fail the n-th call, lose what a failed sync should have written, and run full. Simulations of whole
+//! nodes use it too, so it is public.
+
+mod disk;
+mod loss;
+
+use crate::fs::{AppendFile, FileLock, Fs, LockError, ReadFile};
+use disk::{Disk, InodeId};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What goes wrong at a chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The call fails with an I/O error and has no effect, except that a failed sync loses the unsynced bytes for ever,
+    /// although they can still be read and a later sync reports success.
+    Io,
+    /// The call fails because the disk is full. Only calls that need space are touched: creating and appending.
+    NoSpace,
+    /// Power is cut during the call: it may have any part of its effect, and nothing works afterwards.
+    PowerCut,
+}
+
+/// A handle to a simulated disk, held by one simulated process.
+///
+/// [`power_loss`](Self::power_loss) and [`kill`](Self::kill) return the handle of the next process; every call through the old one,
+/// or through a file it opened, fails from then on. Clones belong to the same process. Paths may lie in any directory;
+/// directories need not be created.
+#[derive(Debug, Clone)]
+pub struct SimFs {
+    disk: Arc<Mutex<Disk>>,
+    /// Which process this handle belongs to.
+    process: u64,
+}
+
+impl Default for SimFs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimFs {
+    /// An empty disk without a size limit.
+    pub fn new() -> Self {
+        Self {
+            disk: Arc::new(Mutex::new(Disk::new())),
+            process: 0,
+        }
+    }
+
+    /// Cuts the power. For each unsynced write and directory change the seed decides whether it is kept, lost,
+    /// torn at 512-byte sectors, or replaced by garbage.
+    #[must_use = "the old handle is dead; this is the disk after the restart"]
+    pub fn power_loss(&self, seed: u64) -> Self {
+        let mut disk = self.guard();
+        loss::cut_power(&mut disk, seed);
+        Self {
+            disk: Arc::clone(&self.disk),
+            process: disk.next_process(),
+        }
+    }
+
+    /// Kills the process. The operating system goes on, so nothing written is lost, but nothing is synced either.
+    #[must_use = "the old handle is dead; this is the one of the next process"]
+    pub fn kill(&self) -> Self {
+        let process = self.guard().next_process();
+        Self {
+            disk: Arc::clone(&self.disk),
+            process,
+        }
+    }
+
+    /// An independent copy of the disk as it is, unsynced state included, with a live handle.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut disk = self.guard().clone();
+        let process = disk.next_process();
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+            process,
+        }
+    }
+
+    /// Calls made so far through any handle.
+    pub fn calls(&self) -> u64 {
+        self.guard().calls
+    }
+
+    /// Makes call number `call` (counted from 0, see [`calls`](Self::calls)) go wrong. Several may be planned.
+    pub fn plan(&self, call: u64, fault: Fault) {
+        self.guard().faults.insert(call, fault);
+    }
+
+    /// Limits the sum of all file sizes, in bytes.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.guard().capacity = bytes;
+    }
+
+    /// Every file with its present bytes.
+    pub fn dump(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.guard().dump()
+    }
+
+    /// Replaces a file's bytes, durably and outside of all rules: damage at rest.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        self.guard().overwrite(path, bytes)
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Disk> {
+        // A panic inside the simulation leaves a consistent disk, since each call changes it in one piece.
+        self.disk
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Counts a call and applies the fault planned for it.
+    fn call(&self, kind: CallKind) -> io::Result<(MutexGuard<'_, Disk>, Option<Fault>)> {
+        let mut disk = self.guard();
+        let fault = disk.count_call(self.process)?;
+        match (fault, kind) {
+            (Some(Fault::Io), CallKind::Read | CallKind::Space | CallKind::Directory) => {
+                Err(io_error())
+            }
+            (Some(Fault::NoSpace), CallKind::Space) => Err(no_space()),
+            (Some(Fault::NoSpace), _) => Ok((disk, None)),
+            (Some(Fault::PowerCut), CallKind::Read) => Err(dead()),
+            (fault, _) => Ok((disk, fault)),
+        }
+    }
+
+    fn handle(&self, inode: InodeId, length: u64) -> SimFile {
+        SimFile {
+            fs: self.clone(),
+            inode,
+            length,
+        }
+    }
+}
+
+/// What a fault can do to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallKind {
+    /// Changes nothing.
+    Read,
+    /// Needs disk space.
+    Space,
+    /// Makes earlier changes durable.
+    Sync,
+    /// Changes names.
+    Directory,
+}
+
+impl Fs for SimFs {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
+        let (mut disk, fault) = self.call(CallKind::Space)?;
+        let inode = disk.create(path)?;
+        finish(fault)?;
+        drop(disk);
+        Ok(Box::new(self.handle(inode, 0)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        let (disk, _) = self.call(CallKind::Read)?;
+        let inode = disk.lookup(path)?;
+        let length = disk.length(inode);
+        drop(disk);
+        Ok(Arc::new(self.handle(inode, length)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut disk, fault) = self.call(CallKind::Directory)?;
+        disk.rename(from, to)?;
+        finish(fault)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let (mut disk, fault) = self.call(CallKind::Directory)?;
+        disk.remove(path)?;
+        finish(fault)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let (disk, _) = self.call(CallKind::Read)?;
+        Ok(disk.list(dir))
+    }
+
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.call(CallKind::Read).map(|_| ())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let (mut disk, fault) = self.call(CallKind::Sync)?;
+        match fault {
+            Some(Fault::PowerCut) => Err(dead()),
+            // A directory's changes stay pending after a failed sync: no rule says that they are lost.
+            Some(_) => Err(io_error()),
+            None => {
+                disk.sync_dir(dir);
+                Ok(())
+            }
+        }
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
+        let (mut disk, _) = self.call(CallKind::Read).map_err(LockError::Io)?;
+        if !disk.lock(path, self.process) {
+            // All simulated processes share this one.
+            return Err(LockError::Held {
+                pid: Some(std::process::id()),
+            });
+        }
+        drop(disk);
+        Ok(Box::new(SimLock {
+            fs: self.clone(),
+            path: path.to_path_buf(),
+        }))
+    }
+
+    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
+        let (disk, _) = self.call(CallKind::Read)?;
+        Ok(disk.free())
+    }
+}
+
+/// An open simulated file.
+#[derive(Debug)]
+struct SimFile {
+    fs: SimFs,
+    inode: InodeId,
+    length: u64,
+}
+
+impl AppendFile for SimFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (mut disk, fault) = self.fs.call(CallKind::Space)?;
+        disk.append(self.inode, bytes)?;
+        finish(fault)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let (mut disk, fault) = self.fs.call(CallKind::Sync)?;
+        sync_inode(&mut disk, self.inode, fault)
+    }
+}
+
+impl ReadFile for SimFile {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let (disk, _) = self.fs.call(CallKind::Read)?;
+        disk.read(self.inode, offset, into)
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    fs: SimFs,
+    path: PathBuf,
+}
+
+impl FileLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.fs.guard().unlock(&self.path, self.fs.process);
+    }
+}
+
+fn sync_inode(disk: &mut Disk, inode: InodeId, fault: Option<Fault>) -> io::Result<()> {
+    match fault {
+        Some(Fault::PowerCut) => Err(dead()),
+        Some(_) => {
+            disk.lose_unsynced(inode);
+            Err(io_error())
+        }
+        None => {
+            disk.sync(inode);
+            Ok(())
+        }
+    }
+}
+
+/// A call during which the power is cut has left its effect pending, but never returns success.
+fn finish(fault: Option<Fault>) -> io::Result<()> {
+    if fault == Some(Fault::PowerCut) {
+        Err(dead())
+    } else {
+        Ok(())
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("this simulated process is dead")
+}
+
+fn io_error() -> io::Error {
+    io::Error::other("simulated I/O error")
+}
+
+fn no_space() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}
+
+#[cfg(test)]
+mod tests;

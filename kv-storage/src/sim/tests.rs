@@ -1,0 +1,127 @@
+//! The simulated disk keeps what was synced, and may lose the rest.
+
+use super::*;
+use std::collections::BTreeSet;
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/d").join(name)
+}
+
+fn write(fs: &SimFs, name: &str, bytes: &[u8]) -> Box<dyn AppendFile> {
+    let mut file = fs.create(&path(name)).unwrap();
+    file.append(bytes).unwrap();
+    file
+}
+
+#[test]
+fn synced_files_survive_and_unsynced_ones_come_back_in_many_ways() {
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..200 {
+        let fs = SimFs::new();
+        write(&fs, "kept", b"kept").sync().unwrap();
+        fs.sync_dir(Path::new("/d")).unwrap();
+        write(&fs, "young", &[9; 1500]).sync().unwrap();
+        let mut grown = write(&fs, "grown", &[1; 600]);
+        grown.sync().unwrap();
+        fs.sync_dir(Path::new("/d")).unwrap();
+        grown.append(&[2; 1300]).unwrap();
+        fs.remove(&path("young")).unwrap();
+
+        let dump = fs.power_loss(seed).dump();
+        assert_eq!(dump[&path("kept")], b"kept");
+        assert_eq!(dump[&path("grown")][..600], [1; 600]);
+        outcomes.insert((
+            dump[&path("grown")].clone(),
+            dump.contains_key(&path("young")),
+        ));
+    }
+    assert!(
+        outcomes.len() > 50,
+        "only {} different outcomes",
+        outcomes.len()
+    );
+    assert!(outcomes.contains(&(vec![1; 600], true)), "everything lost");
+}
+
+#[test]
+fn the_same_seed_loses_the_same_bytes() {
+    let build = |seed| {
+        let fs = SimFs::new();
+        write(&fs, "a", &[5; 5000]);
+        write(&fs, "b", &[6; 5000]);
+        fs.power_loss(seed).dump()
+    };
+    for seed in 0..20 {
+        assert_eq!(build(seed), build(seed));
+    }
+}
+
+#[test]
+fn the_old_handle_is_dead_and_does_not_touch_the_new_disk() {
+    let old = SimFs::new();
+    let mut file = write(&old, "a", b"1");
+    let lock = old.lock(&path("LOCK")).unwrap();
+    let new = old.kill();
+    let before = new.dump();
+    assert!(file.append(b"2").is_err() && file.sync().is_err());
+    assert!(old.create(&path("b")).is_err() && old.remove(&path("a")).is_err());
+    let _lock = new.lock(&path("LOCK")).unwrap();
+    drop(lock);
+    assert!(
+        new.lock(&path("LOCK")).is_err(),
+        "the dead process released the new owner's lock"
+    );
+    assert_eq!(new.dump(), before);
+    assert_eq!(before[&path("a")], b"1", "a killed process loses nothing");
+}
+
+#[test]
+fn a_failed_sync_loses_the_bytes_although_the_next_one_succeeds() {
+    let fs = SimFs::new();
+    let mut file = write(&fs, "a", b"gone");
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.plan(fs.calls(), Fault::Io);
+    assert!(file.sync().is_err());
+    assert_eq!(fs.dump()[&path("a")], b"gone");
+    file.append(b"kept").unwrap();
+    file.sync().unwrap();
+    for seed in 0..20 {
+        assert_eq!(
+            fs.fork().power_loss(seed).dump()[&path("a")],
+            b"\0\0\0\0kept"
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_takes_what_fits_and_recovers_when_files_are_removed() {
+    let fs = SimFs::new();
+    fs.set_capacity(10);
+    write(&fs, "a", b"12345678");
+    let mut file = fs.create(&path("b")).unwrap();
+    assert_eq!(
+        file.append(b"abc").unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
+    assert_eq!(fs.dump()[&path("b")], b"ab");
+    fs.remove(&path("a")).unwrap();
+    assert_eq!(fs.free_space(Path::new("/d")).unwrap(), 8);
+    file.append(b"c").unwrap();
+}
+
+#[test]
+fn nothing_works_after_a_power_cut_at_the_planned_call() {
+    let fs = SimFs::new();
+    let mut file = write(&fs, "a", b"1");
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.plan(fs.calls(), Fault::PowerCut);
+    assert!(file.append(b"2").is_err());
+    assert!(file.append(b"3").is_err() && fs.list(Path::new("/d")).is_err());
+    let sizes: BTreeSet<usize> = (0..40)
+        .map(|seed| fs.fork().power_loss(seed).dump()[&path("a")].len())
+        .collect();
+    assert!(
+        sizes.contains(&0) && sizes.contains(&2),
+        "the last append is lost or kept: {sizes:?}"
+    );
+}

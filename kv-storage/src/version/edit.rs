@@ -1,0 +1,173 @@
+//! One change to the set of tables, as the manifest stores it.
+
+use super::LEVELS;
+use crate::coding::{Decoder, put_bytes, put_varint};
+use crate::key::Seq;
+use crate::table::TableSummary;
+
+/// A table that enters a level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewTable {
+    pub level: u8,
+    pub run: u64,
+    pub table: TableSummary,
+}
+
+/// Changes that become true together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Edit {
+    pub added: Vec<NewTable>,
+    /// File numbers of tables that leave. One that is also added only changes its place.
+    pub removed: Vec<u64>,
+    /// The oldest log segment whose writes are not all in tables.
+    pub log_floor: Option<u64>,
+    /// No file has this number or a higher one.
+    pub next_file: Option<u64>,
+    /// All writes up to this one are in tables.
+    pub flushed: Option<Seq>,
+}
+
+/// What a record says. The numbers are on disk: never change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Tag {
+    AddTable = 1,
+    RemoveTable = 2,
+    LogFloor = 3,
+    NextFile = 4,
+    Flushed = 5,
+}
+
+impl Edit {
+    /// Appends the records: tag varint, length varint, body.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::new();
+        let mut record = |tag: Tag, write: &dyn Fn(&mut Vec<u8>)| {
+            body.clear();
+            write(&mut body);
+            put_varint(out, tag as u64);
+            put_bytes(out, &body);
+        };
+        for file in &self.removed {
+            record(Tag::RemoveTable, &|body| put_varint(body, *file));
+        }
+        for new in &self.added {
+            record(Tag::AddTable, &|body| encode_table(new, body));
+        }
+        let numbers = [
+            (Tag::LogFloor, self.log_floor),
+            (Tag::NextFile, self.next_file),
+            (Tag::Flushed, self.flushed.map(|seq| seq.0)),
+        ];
+        for (tag, number) in numbers {
+            if let Some(number) = number {
+                record(tag, &|body| put_varint(body, number));
+            }
+        }
+    }
+
+    /// Decodes a frame's payload. `None` if it is malformed, or has a record that this version does not know.
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        let mut decoder = Decoder::new(payload);
+        let mut edit = Self::default();
+        while !decoder.is_empty() {
+            let tag = decoder.varint()?;
+            let mut body = Decoder::new(decoder.bytes()?);
+            match tag {
+                1 => edit.added.push(decode_table(&mut body)?),
+                2 => edit.removed.push(body.varint()?),
+                3 => edit.log_floor = Some(body.varint()?),
+                4 => edit.next_file = Some(body.varint()?),
+                5 => edit.flushed = Some(Seq(body.varint()?)),
+                _ => return None,
+            }
+            if !body.is_empty() {
+                return None;
+            }
+        }
+        Some(edit)
+    }
+}
+
+fn encode_table(new: &NewTable, out: &mut Vec<u8>) {
+    let table = &new.table;
+    out.push(new.level);
+    for field in [
+        new.run,
+        table.file,
+        table.size_bytes,
+        table.entries,
+        table.deletes,
+        table.newest.0,
+    ] {
+        put_varint(out, field);
+    }
+    put_bytes(out, &table.smallest);
+    put_bytes(out, &table.largest);
+}
+
+fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
+    let level = body.u8()?;
+    let run = body.varint()?;
+    let table = TableSummary {
+        file: body.varint()?,
+        size_bytes: body.varint()?,
+        entries: body.varint()?,
+        deletes: body.varint()?,
+        newest: Seq(body.varint()?),
+        smallest: body.bytes()?.to_vec(),
+        largest: body.bytes()?.to_vec(),
+    };
+    (usize::from(level) < LEVELS).then_some(NewTable { level, run, table })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Edit {
+        let table = TableSummary {
+            file: 300,
+            size_bytes: 4096,
+            entries: 12,
+            deletes: 1,
+            smallest: b"a".to_vec(),
+            largest: b"zz".to_vec(),
+            newest: Seq(77),
+        };
+        Edit {
+            added: vec![NewTable {
+                level: 1,
+                run: 0,
+                table,
+            }],
+            removed: vec![5],
+            log_floor: Some(9),
+            next_file: Some(301),
+            flushed: Some(Seq(77)),
+        }
+    }
+
+    #[test]
+    fn an_edit_has_the_documented_bytes() {
+        let mut out = Vec::new();
+        sample().encode(&mut out);
+        assert_eq!(
+            hex::encode(&out),
+            "020105010e0100ac0280200c014d0161027a7a0301090402ad0205014d"
+        );
+        assert_eq!(Edit::decode(&out), Some(sample()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_an_edit_or_nothing(bytes: Vec<u8>) {
+            if let Some(edit) = Edit::decode(&bytes) {
+                let mut out = Vec::new();
+                edit.encode(&mut out);
+                prop_assert_eq!(Edit::decode(&out), Some(edit));
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The manifest: a log of edits, and `CURRENT`, which names the manifest in use. Bytes in `docs/formats/manifest.md`.
+//!
+//! The first frame of a manifest holds the whole state, each later one an edit. An edit is true once its frame is synced.
+
+use super::{Edit, Version};
+use crate::checksum::Checksum;
+use crate::error::{Error, IoContext};
+use crate::files::{CURRENT, Numbered};
+use crate::fs::{self, Fs};
+use crate::key::Seq;
+use crate::log::{HEADER_BYTES, Header, LogBytes, LogFile, LogKind, Tail, encode_frame};
+use std::convert::Infallible;
+use std::path::Path;
+
+/// A manifest this many times larger than its first frame is replaced by a fresh one ...
+const ROLL_FACTOR: u64 = 10;
+/// ... but not before this size in bytes.
+const ROLL_BYTES: u64 = 4 << 20;
+
+/// What a manifest says.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub version: Version<()>,
+    pub log_floor: u64,
+    pub next_file: u64,
+    pub flushed: Seq,
+}
+
+impl Catalog {
+    /// Of a store that was never opened before.
+    pub(crate) fn empty() -> Self {
+        Self {
+            version: Version::empty(),
+            log_floor: 0,
+            next_file: 1,
+            flushed: Seq::ZERO,
+        }
+    }
+
+    fn apply(&mut self, edit: &Edit) {
+        let Ok(version) = self.version.apply(edit, |_| Ok::<(), Infallible>(()));
+        self.version = version;
+        self.log_floor = edit.log_floor.unwrap_or(self.log_floor);
+        self.next_file = edit.next_file.unwrap_or(self.next_file);
+        self.flushed = edit.flushed.unwrap_or(self.flushed);
+    }
+}
+
+/// The manifest being written. After any error it must not be used again.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    file: LogFile,
+    checksum: Checksum,
+    next: Seq,
+    snapshot_bytes: u64,
+}
+
+impl Manifest {
+    /// Creates manifest `id` with the whole state as its first frame, and makes it the current one, durably.
+    pub(crate) fn create(
+        fs: &dyn Fs,
+        dir: &Path,
+        store: u64,
+        id: u64,
+        state: &Edit,
+    ) -> Result<Self, Error> {
+        let header = Header {
+            kind: LogKind::Manifest,
+            id,
+            store,
+            previous: 0,
+            previous_length: 0,
+            first: Seq(1),
+        };
+        let checksum = Checksum::new(store, id);
+        let mut frame = Vec::new();
+        encode_frame(
+            &mut frame,
+            checksum,
+            id,
+            Seq(1),
+            HEADER_BYTES as u64,
+            |out| state.encode(out),
+        );
+        let file = LogFile::create(fs, &Numbered::Manifest(id).path(dir), &header, &frame)?;
+        let manifest = Self {
+            snapshot_bytes: file.length(),
+            file,
+            checksum,
+            next: Seq(2),
+        };
+        write_current(fs, dir, id).context("replace", &dir.join(CURRENT))?;
+        Ok(manifest)
+    }
+
+    /// Makes an edit true: it survives power loss when this returns.
+    pub(crate) fn append(&mut self, edit: &Edit) -> Result<(), Error> {
+        let mut frame = Vec::new();
+        encode_frame(
+            &mut frame,
+            self.checksum,
+            self.file.id(),
+            self.next,
+            self.file.synced(),
+            |out| edit.encode(out),
+        );
+        self.file.append(&frame)?;
+        self.file.sync()?;
+        self.next = self.next.next();
+        Ok(())
+    }
+
+    /// True if it is time to start a fresh one.
+    pub(crate) fn is_oversized(&self) -> bool {
+        self.file.length() > ROLL_BYTES.max(ROLL_FACTOR * self.snapshot_bytes)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.file.id()
+    }
+
+    /// Reads manifest `id` back.
+    pub(crate) fn read(fs: &dyn Fs, dir: &Path, store: u64, id: u64) -> Result<Catalog, Error> {
+        let path = Numbered::Manifest(id).path(dir);
+        let bytes = fs::read_all(fs, &path).context("read", &path)?;
+        let log = LogBytes::new(&path, store, id, bytes.into());
+        log.header(LogKind::Manifest, store)?;
+        let frames = log.frames(Tail::Open)?;
+        let mut catalog = Catalog::empty();
+        for (frame, expected) in frames.iter().zip(1..) {
+            let damaged = |what| log.corrupt(frame.offset, what);
+            if frame.sequence != Seq(expected) {
+                return Err(damaged("edit out of sequence"));
+            }
+            let edit = Edit::decode(&log.payload(frame))
+                .ok_or_else(|| damaged("malformed or unknown edit"))?;
+            catalog.apply(&edit);
+            if !catalog.version.is_ordered() {
+                return Err(damaged("tables of a run overlap"));
+            }
+        }
+        // A manifest gets its name only after its first frame was synced.
+        if frames.is_empty() {
+            return Err(log.corrupt(0, "manifest without a first frame"));
+        }
+        Ok(catalog)
+    }
+}
+
+/// `CURRENT` is one line: the manifest's name and the CRC-32C of that name in hex.
+fn write_current(fs: &dyn Fs, dir: &Path, id: u64) -> std::io::Result<()> {
+    fs::replace_file(fs, dir, CURRENT, current_line(id).as_bytes())
+}
+
+fn current_line(id: u64) -> String {
+    let name = Numbered::Manifest(id).name();
+    format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
+}
+
+/// The number of the current manifest; `None` if there is no `CURRENT` file.
+pub(crate) fn read_current(fs: &dyn Fs, dir: &Path) -> Result<Option<u64>, Error> {
+    let path = dir.join(CURRENT);
+    let bytes = match fs::read_all(fs, &path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("read", &path),
+    };
+    let id = std::str::from_utf8(&bytes).ok().and_then(|line| {
+        let Numbered::Manifest(id) = Numbered::parse(line.split(' ').next()?)? else {
+            return None;
+        };
+        (current_line(id) == line).then_some(id)
+    });
+    id.map(Some)
+        .ok_or_else(|| Error::corrupt(&path, 0, "not a manifest's name and checksum"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimFs;
+
+    #[test]
+    fn current_has_the_documented_bytes() {
+        assert_eq!(current_line(7), "MANIFEST-0000000007 ce7768a2\n");
+    }
+
+    #[test]
+    fn a_manifest_has_the_documented_bytes_and_is_read_back() {
+        let fs = SimFs::new();
+        let dir = Path::new("/d");
+        let state = Edit {
+            log_floor: Some(2),
+            next_file: Some(4),
+            ..Edit::default()
+        };
+        let mut manifest = Manifest::create(&fs, dir, 0x1122, 3, &state).unwrap();
+        manifest
+            .append(&Edit {
+                flushed: Some(Seq(9)),
+                ..Edit::default()
+            })
+            .unwrap();
+        let bytes = fs.dump()[&Numbered::Manifest(3).path(dir)].clone();
+        let expected = "
+             6b766c736d6d616e 01000000 0300000000000000 2211000000000000 0000000000000000 0000000000000000 0100000000000000 daa7f662
+             4211d653 06000000 0300000000000000 0100000000000000 3800000000000000 030102 040104
+             1036ff99 03000000 0300000000000000 0200000000000000 5e00000000000000 050109";
+        assert_eq!(
+            hex::encode(bytes),
+            expected.split_whitespace().collect::<String>()
+        );
+        let catalog =
+            Manifest::read(&fs, dir, 0x1122, read_current(&fs, dir).unwrap().unwrap()).unwrap();
+        assert_eq!(
+            (catalog.log_floor, catalog.next_file, catalog.flushed),
+            (2, 4, Seq(9))
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! Which tables make up the store: levels of runs of tables.
+//!
+//! Invariants:
+//! 1. Within a run, tables are sorted and their key ranges do not overlap.
+//! 2. Within a level, runs stand newest first; anything in a newer run is newer than what an older one has for the same key.
+//! 3. The same holds between levels: a lower number is newer. Level 0 takes one run per flush; deeper levels have one run
+//!    now, but the manifest already carries (level, run), so that a level may hold several.
+
+mod edit;
+mod manifest;
+
+pub(crate) use edit::{Edit, NewTable};
+pub(crate) use manifest::{Catalog, Manifest, read_current};
+
+use crate::table::{Table, TableSummary};
+use std::sync::Arc;
+
+/// Levels of a store.
+pub(crate) const LEVELS: usize = 7;
+
+/// A table at its place. `R` is the open table; pure code and tests use `()`.
+#[derive(Debug)]
+pub(crate) struct Placed<R> {
+    pub summary: TableSummary,
+    pub reader: R,
+}
+
+impl<R> Placed<R> {
+    /// True if the table's key range has a key in common with `smallest..=largest`.
+    pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        *self.summary.smallest <= *largest && *smallest <= *self.summary.largest
+    }
+}
+
+/// Tables that together hold each key at most in one place, sorted by key.
+#[derive(Debug)]
+pub(crate) struct Run<R> {
+    pub id: u64,
+    pub tables: Vec<Arc<Placed<R>>>,
+}
+
+impl<R> Run<R> {
+    /// The only table that may hold `key`.
+    pub(crate) fn table_for(&self, key: &[u8]) -> Option<&Arc<Placed<R>>> {
+        let at = self
+            .tables
+            .partition_point(|table| *table.summary.largest < *key);
+        self.tables
+            .get(at)
+            .filter(|table| *table.summary.smallest <= *key)
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.tables
+            .iter()
+            .map(|table| table.summary.size_bytes)
+            .sum()
+    }
+}
+
+// Not derived, because `R` need not be `Clone`.
+impl<R> Clone for Run<R> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            tables: self.tables.clone(),
+        }
+    }
+}
+
+/// Runs of one level, newest first.
+#[derive(Debug)]
+pub(crate) struct Level<R> {
+    pub runs: Vec<Run<R>>,
+}
+
+impl<R> Level<R> {
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.runs.iter().map(Run::size_bytes).sum()
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Placed<R>>> {
+        self.runs.iter().flat_map(|run| &run.tables)
+    }
+
+    fn insert(&mut self, run_id: u64, table: Arc<Placed<R>>) {
+        let at = self.runs.partition_point(|run| run.id > run_id);
+        if self.runs.get(at).is_none_or(|run| run.id != run_id) {
+            self.runs.insert(
+                at,
+                Run {
+                    id: run_id,
+                    tables: Vec::new(),
+                },
+            );
+        }
+        let tables = &mut self.runs[at].tables;
+        let place = tables.partition_point(|other| other.summary.smallest < table.summary.smallest);
+        tables.insert(place, table);
+    }
+}
+
+impl<R> Clone for Level<R> {
+    fn clone(&self) -> Self {
+        Self {
+            runs: self.runs.clone(),
+        }
+    }
+}
+
+/// An immutable set of tables. Changes make a new version; readers keep theirs.
+#[derive(Debug)]
+pub(crate) struct Version<R = Arc<Table>> {
+    pub levels: Vec<Level<R>>,
+}
+
+impl<R> Version<R> {
+    pub(crate) fn empty() -> Self {
+        Self {
+            levels: (0..LEVELS).map(|_| Level { runs: Vec::new() }).collect(),
+        }
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Placed<R>>> {
+        self.levels.iter().flat_map(Level::tables)
+    }
+
+    /// The version after an edit. A table that only changes its place keeps its reader; `open` gives readers to new ones.
+    pub(crate) fn apply<E>(
+        &self,
+        edit: &Edit,
+        mut open: impl FnMut(&TableSummary) -> Result<R, E>,
+    ) -> Result<Self, E> {
+        let mut next = Self {
+            levels: self.levels.clone(),
+        };
+        for level in &mut next.levels {
+            for run in &mut level.runs {
+                run.tables
+                    .retain(|table| !edit.removed.contains(&table.summary.file));
+            }
+            level.runs.retain(|run| !run.tables.is_empty());
+        }
+        for new in &edit.added {
+            let moved = self
+                .tables()
+                .find(|table| table.summary.file == new.table.file);
+            let placed = match moved {
+                Some(placed) => Arc::clone(placed),
+                None => Arc::new(Placed {
+                    reader: open(&new.table)?,
+                    summary: new.table.clone(),
+                }),
+            };
+            next.levels[usize::from(new.level)].insert(new.run, placed);
+        }
+        debug_assert!(next.is_ordered());
+        Ok(next)
+    }
+
+    /// Checks invariant 1, and that no file is placed twice.
+    pub(crate) fn is_ordered(&self) -> bool {
+        let sorted = |run: &Run<R>| {
+            run.tables
+                .is_sorted_by(|a, b| a.summary.largest < b.summary.smallest)
+                && run
+                    .tables
+                    .iter()
+                    .all(|table| table.summary.smallest <= table.summary.largest)
+        };
+        let mut files: Vec<u64> = self.tables().map(|table| table.summary.file).collect();
+        files.sort_unstable();
+        self.levels
+            .iter()
+            .all(|level| level.runs.iter().all(sorted))
+            && files.is_sorted_by(|a, b| a < b)
+    }
+
+    /// Everything as one edit to an empty version.
+    pub(crate) fn snapshot(&self) -> Edit {
+        let mut edit = Edit::default();
+        for (number, level) in (0u8..).zip(&self.levels) {
+            for run in &level.runs {
+                edit.added.extend(run.tables.iter().map(|table| NewTable {
+                    level: number,
+                    run: run.id,
+                    table: table.summary.clone(),
+                }));
+            }
+        }
+        edit
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the whole engine through its public face.
+
+mod basics;
+mod support;
