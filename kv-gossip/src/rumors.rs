@@ -7,6 +7,10 @@ use kv_types::NodeId;
 
 use crate::message::Rumor;
 
+/// How many rumors that do not fit are passed over before a message counts as full: looking through
+/// the whole queue for one small enough would cost more than the bytes it saves.
+const MISFITS_LIMIT: usize = 4;
+
 /// News still to be spread.
 #[derive(Debug, Default)]
 pub(crate) struct Rumors {
@@ -55,14 +59,20 @@ impl Rumors {
     /// News about members in `skip` stay: the message already has them.
     pub(crate) fn take(&mut self, mut room_bytes: usize, limit: u32, skip: &[Rumor]) -> Vec<Rumor> {
         let mut chosen = Vec::new();
-        for &place in &self.order {
-            let entry = &self.by_node[&place.2];
-            if entry.size_bytes <= room_bytes && !skip.iter().any(|rumor| rumor.node == place.2) {
-                room_bytes -= entry.size_bytes;
+        let mut misfits_count = 0;
+        let fresh = self
+            .order
+            .iter()
+            .filter(|place| skip.iter().all(|rumor| rumor.node != place.2));
+        for &place in fresh {
+            let size_bytes = self.by_node[&place.2].size_bytes;
+            if size_bytes <= room_bytes {
+                room_bytes -= size_bytes;
                 chosen.push(place);
+            } else {
+                misfits_count += 1;
             }
-            // No rumor is smaller than its id.
-            if room_bytes < size_of::<NodeId>() {
+            if misfits_count == MISFITS_LIMIT {
                 break;
             }
         }

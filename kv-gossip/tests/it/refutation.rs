@@ -10,7 +10,10 @@ use crate::world::{World, id, seconds};
 /// A message of `sender` that accuses `subject`, as a confused member might send it.
 fn accusation(world: &World, sender: usize, subject: usize, dead: bool) -> Input {
     let gossip = &world.processes[sender].gossip;
-    let incarnation = gossip.member(id(subject)).unwrap().incarnation();
+    let incarnation = gossip
+        .member(id(subject))
+        .expect("members know each other")
+        .incarnation();
     let claim = if dead {
         Claim::Dead {
             cleared: 0,
@@ -23,7 +26,7 @@ fn accusation(world: &World, sender: usize, subject: usize, dead: bool) -> Input
             accuser: id(sender),
         }
     };
-    let own = gossip.member(id(sender)).unwrap();
+    let own = gossip.member(id(sender)).expect("members know each other");
     let header = Header {
         incarnation: own.incarnation(),
         heartbeat: own.heartbeat(),
@@ -181,7 +184,10 @@ impl Bench {
     /// Lets time pass until a ping goes to the peer; its sequence number.
     fn ping_to_peer(&mut self) -> u32 {
         for _ in 0..1000 {
-            self.now = self.gossip.next_deadline().unwrap();
+            self.now = self
+                .gossip
+                .next_deadline()
+                .expect("it always waits for something");
             let mut out = vec![];
             self.gossip.handle(self.now, Input::Tick, &mut out);
             self.gossip
@@ -190,7 +196,8 @@ impl Bench {
                 if let Output::Send {
                     to: PEER, bytes, ..
                 } = output
-                    && let Body::Ping { seq } = Message::decode(&bytes).unwrap().body
+                    && let Body::Ping { seq } =
+                        Message::decode(&bytes).expect("its own message").body
                 {
                     return seq;
                 }
@@ -215,7 +222,7 @@ impl Bench {
     }
 
     fn peer_state(&self) -> State {
-        self.gossip.state_of(PEER).unwrap()
+        self.gossip.state_of(PEER).expect("the peer was introduced")
     }
 }
 
