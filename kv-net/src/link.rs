@@ -404,6 +404,9 @@ async fn read_lane(connection: Connection, pending: Arc<Pending>, mut reader: La
 
 /// Ends a connection whose lane cannot be read on.
 pub(crate) fn close_for(connection: &Connection, error: &StreamError) {
+    if connection.close_reason().is_some() {
+        return; // closing it again would hide why it was closed
+    }
     let code = match error {
         StreamError::Frame(_) => CloseCode::Protocol,
         StreamError::TooSlow(_) => CloseCode::TooSlow,

@@ -132,11 +132,7 @@ impl Pool {
                 }
             }
         };
-        if is_sent {
-            self.counters.gossip_sent()
-        } else {
-            self.counters.gossip_dropped()
-        }
+        self.counters.gossip(is_sent);
     }
 
     /// Uses a connection no more that failed before anything was sent over it.
@@ -272,11 +268,7 @@ impl Slot {
                 state.failures = 0;
                 state.last_failure = None;
                 for bytes in &gossip {
-                    if link.gossip(bytes) {
-                        counters.gossip_sent()
-                    } else {
-                        counters.gossip_dropped()
-                    }
+                    counters.gossip(link.gossip(bytes));
                 }
             }
             Err(reason) => {

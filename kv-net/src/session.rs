@@ -118,9 +118,10 @@ struct Admitted {
     slot: Slot,
 }
 
-/// Why a request is not let in.
+/// Why a request is not let in. Nothing was done.
 enum Turned {
-    Away(Response),
+    /// It is answered with an error.
+    Away(ErrorCode, String),
     /// Nobody waits for an answer any more.
     Expired,
 }
@@ -263,7 +264,9 @@ impl Session {
             Ok(admitted) => admitted,
             Err(Turned::Expired) => return self.shared.counters.expired(),
             // Waiting here holds up this lane only, whose peer does not read its responses.
-            Err(Turned::Away(response)) => return reply_on_lane(lane, id, &response).await,
+            Err(Turned::Away(code, message)) => {
+                return reply_on_lane(lane, id, &refusal(code, message)).await;
+            }
         };
         let (session, lane) = (Arc::clone(self), Arc::clone(lane));
         let mut state = self.lock();
@@ -326,31 +329,26 @@ impl Session {
         mut receive: RecvStream,
     ) {
         let mut send = ResetOnDrop::for_large_frame(send);
-        let reply = |response: Response| codec::encode_response(&response);
-        let admitted = match self.admit(&header) {
+        let admitted = match self.admit_large(&header) {
             Ok(admitted) => admitted,
             Err(Turned::Expired) => return self.shared.counters.expired(),
-            Err(Turned::Away(response)) => {
-                let message = reply(response);
+            Err(Turned::Away(code, message)) => {
+                // A short answer: it fits into the stream's window without anybody reading it.
+                let message = codec::encode_response(&refusal(code, message));
                 let _ = send
                     .write_only_frame(response_header(&message, header.id), message)
                     .await;
                 return;
             }
         };
-        let Some(_room) = self
-            .shared
-            .load
-            .large(&self.identity.role, header.payload_bytes())
-        else {
-            self.shared.counters.overloaded();
-            let message = reply(overloaded("too many large requests are under way"));
-            let _ = send
-                .write_only_frame(response_header(&message, header.id), message)
-                .await;
-            return;
-        };
-        let deadline = admitted.deadline;
+        let (
+            Admitted {
+                method,
+                deadline,
+                slot: _slot,
+            },
+            _room,
+        ) = admitted;
         let serving = async {
             // An unfinished request had no effect; its caller knows that, for it reset the stream.
             let Ok(payload) = streams::read_payload(&mut receive, header).await else {
@@ -358,7 +356,7 @@ impl Session {
             };
             let response = tokio::select! {
                 biased;
-                response = self.answer(admitted.method, &payload, deadline) => response,
+                response = self.answer(method, &payload, deadline) => response,
                 () = send.no_longer_wanted() => {
                     self.shared.counters.cancelled();
                     None
@@ -375,32 +373,22 @@ impl Session {
 
     /// Lets a request in, or says why not. Nothing of the body is looked at before.
     fn admit(self: &Arc<Self>, header: &Header) -> Result<Admitted, Turned> {
-        let method = Method::from_number(header.method)
-            .filter(|_| header.version == VERSION)
-            .ok_or_else(|| {
-                let (method, version) = (header.method, header.version);
-                let message = format!(
-                    "method {method} in version {version} is not known here: upgrade this node"
-                );
-                Turned::Away(error(ErrorCode::Unsupported, Outcome::NotApplied, message))
-            })?;
+        let (number, version) = (header.method, header.version);
+        let Some(method) = Method::from_number(number).filter(|_| version == VERSION) else {
+            let message = format!(
+                "method {number} in version {version} is not known here: upgrade this node"
+            );
+            return Err(Turned::Away(ErrorCode::Unsupported, message));
+        };
         let role = &self.identity.role;
         if !role.may_call(method) {
             self.shared.counters.denied();
             let message = format!("{role} may not call {method:?}: use a certificate that may");
-            return Err(Turned::Away(error(
-                ErrorCode::Denied,
-                Outcome::NotApplied,
-                message,
-            )));
+            return Err(Turned::Away(ErrorCode::Denied, message));
         }
         if self.shared.load.is_draining.load(Ordering::SeqCst) {
             let message = "this node is stopping: try another".to_owned();
-            return Err(Turned::Away(error(
-                ErrorCode::ShuttingDown,
-                Outcome::NotApplied,
-                message,
-            )));
+            return Err(Turned::Away(ErrorCode::ShuttingDown, message));
         }
         if header.deadline_ms == 0 {
             return Err(Turned::Expired);
@@ -414,7 +402,7 @@ impl Session {
         let Some(slot) = Slot::take(self, limit) else {
             self.shared.counters.overloaded();
             let message = format!("{limit} requests of this connection are under way: send fewer");
-            return Err(Turned::Away(overloaded(&message)));
+            return Err(Turned::Away(ErrorCode::Overloaded, message));
         };
         Ok(Admitted {
             method,
@@ -423,13 +411,33 @@ impl Session {
         })
     }
 
+    /// As [`Self::admit`], for a request that also needs room for its many bytes.
+    fn admit_large(
+        self: &Arc<Self>,
+        header: &Header,
+    ) -> Result<(Admitted, SemaphorePermit<'_>), Turned> {
+        let admitted = self.admit(header)?;
+        match self
+            .shared
+            .load
+            .large(&self.identity.role, header.payload_bytes())
+        {
+            Some(room) => Ok((admitted, room)),
+            None => {
+                self.shared.counters.overloaded();
+                let message = "too many large requests are under way: send fewer".to_owned();
+                Err(Turned::Away(ErrorCode::Overloaded, message))
+            }
+        }
+    }
+
     /// Decodes a request and has it handled; nothing is answered past the deadline.
     async fn answer(&self, method: Method, payload: &Bytes, deadline: Instant) -> Option<Response> {
         let request = match codec::decode_request(method, payload) {
             Ok(request) => request,
             Err(reason) => {
                 let message = format!("the request is malformed: {reason}");
-                return Some(error(ErrorCode::BadRequest, Outcome::NotApplied, message));
+                return Some(refusal(ErrorCode::BadRequest, message));
             }
         };
         self.shared.counters.requests();
@@ -569,12 +577,9 @@ fn within_limits(message: Encoded) -> Encoded {
     codec::encode_response(&error(ErrorCode::TooLarge, Outcome::Unknown, text))
 }
 
-fn overloaded(message: &str) -> Response {
-    error(
-        ErrorCode::Overloaded,
-        Outcome::NotApplied,
-        message.to_owned(),
-    )
+/// The answer to a request with which nothing was done.
+fn refusal(code: ErrorCode, message: String) -> Response {
+    error(code, Outcome::NotApplied, message)
 }
 
 fn error(code: ErrorCode, outcome: Outcome, message: String) -> Response {

@@ -81,6 +81,14 @@ impl Counters {
         *self.last_refusal() = Some(reason.into());
     }
 
+    pub(crate) fn gossip(&self, is_sent: bool) {
+        if is_sent {
+            self.gossip_sent();
+        } else {
+            self.gossip_dropped();
+        }
+    }
+
     fn last_refusal(&self) -> std::sync::MutexGuard<'_, Option<Arc<str>>> {
         self.last_refusal
             .lock()

@@ -1,1 +1,418 @@
-//! Tests of the message encodings.
+//! Golden bytes of every message, and what happens to damaged ones.
+
+use super::*;
+use crate::error::ErrorCode;
+use crate::message::{
+    DataHead, GetV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1,
+    PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
+    ReplicaWriteReplyV1, ReplicaWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1,
+    WriteOptions,
+};
+use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
+use proptest::prelude::*;
+
+fn head() -> DataHead {
+    let write_id = WriteId::from_bytes(*b"0123456789abcdef");
+    DataHead {
+        epoch: Epoch(3),
+        trace: 0x80,
+        write_id,
+    }
+}
+
+fn key() -> Key {
+    Key::with_sort("user", "1").expect("short")
+}
+
+fn context() -> Context {
+    Context::from_bytes(Bytes::from_static(b"ctx"))
+}
+
+fn sibling(value_bytes: u32) -> SiblingHeadV1 {
+    SiblingHeadV1 {
+        write_id: WriteId::from_bytes(*b"0123456789abcdef"),
+        dot: Dot::new(ActorId(2), Hlc(5)),
+        tombstone: false,
+        value_bytes,
+        value_hash: 9,
+    }
+}
+
+/// A request of every method.
+fn requests() -> Vec<Request> {
+    let (bucket, read) = (BucketId(1), ReadOptions::default());
+    vec![
+        Request::Get(GetV1 {
+            head: head(),
+            bucket,
+            key: key(),
+            options: ReadOptions {
+                level: Level::All,
+                r: Some(2),
+                headers_only: true,
+            },
+            forwarded: false,
+        }),
+        Request::Put(
+            PutV1 {
+                head: head(),
+                bucket,
+                key: key(),
+                kind: WriteKind::Put,
+                context: Some(context()),
+                options: WriteOptions {
+                    level: Level::Weak,
+                    w: None,
+                },
+                forwarded: true,
+            },
+            "value".into(),
+        ),
+        Request::List(ListV1 {
+            head: head(),
+            bucket,
+            partition: 300,
+            after: Some(key()),
+            max_items: 100,
+            options: read,
+        }),
+        Request::Topology(TopologyV1 { known: Epoch(2) }),
+        Request::Status(StatusV1 {}),
+        Request::Metrics(MetricsV1 {}),
+        Request::ReplicaWrite(
+            ReplicaWriteV1 {
+                head: head(),
+                bucket,
+                key: key(),
+            },
+            "object".into(),
+        ),
+        Request::ReplicaRead(ReplicaReadV1 {
+            head: head(),
+            bucket,
+            key: key(),
+            digest_only: true,
+        }),
+        Request::ReplicaList(ReplicaListV1 {
+            head: head(),
+            bucket,
+            partition: 300,
+            after: None,
+            max_items: 100,
+            max_bytes: 65_536,
+        }),
+    ]
+}
+
+/// A response of every method, and an error.
+fn responses() -> Vec<(Method, Response)> {
+    let (node, partition_epoch) = (NodeId(7), Epoch(3));
+    let entry = ListEntryV1 {
+        key: key(),
+        siblings: vec![sibling(2)],
+        context: context(),
+    };
+    let status = StatusReplyV1 {
+        node,
+        version: "0.1.0".to_owned(),
+        epoch: Epoch(3),
+        view_hash: 1,
+        uptime_ms: 2,
+        members: vec![MemberViewV1 {
+            node,
+            state: MemberState::Down,
+            since_ms: 3,
+            heartbeat: 4,
+        }],
+        objects: 5,
+        disk_bytes: 6,
+        disk_free_bytes: 7,
+        gets: 8,
+        puts: 9,
+        errors: 10,
+        get_us: (11, 12),
+        put_us: (13, 14),
+    };
+    let object = ReplicaListEntryV1 {
+        key: key(),
+        object_bytes: 6,
+    };
+    let error = ErrorReplyV1 {
+        code: ErrorCode::NotEnoughReplicas,
+        outcome: Outcome::Unknown,
+        message: "needed 2, got 1".to_owned(),
+        needed: 2,
+        got: 1,
+        epoch: Epoch(3),
+    };
+    vec![
+        (
+            Method::Get,
+            Response::Get(
+                GetReplyV1 {
+                    siblings: vec![sibling(5)],
+                    context: context(),
+                    answered: vec![node],
+                    needed: 1,
+                },
+                "value".into(),
+            ),
+        ),
+        (
+            Method::Put,
+            Response::Put(PutReplyV1 {
+                context: context(),
+                acked: vec![node],
+                needed: 2,
+            }),
+        ),
+        (
+            Method::List,
+            Response::List(
+                ListReplyV1 {
+                    entries: vec![entry],
+                    next_after: None,
+                },
+                "ab".into(),
+            ),
+        ),
+        (
+            Method::Topology,
+            Response::Topology(TopologyReplyV1 { epoch: Epoch(3) }, "entry".into()),
+        ),
+        (Method::Status, Response::Status(status)),
+        (
+            Method::Metrics,
+            Response::Metrics(MetricsReplyV1 {}, "kv_gets 1".into()),
+        ),
+        (
+            Method::ReplicaWrite,
+            Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch }),
+        ),
+        (
+            Method::ReplicaRead,
+            Response::ReplicaRead(
+                ReplicaReadReplyV1 {
+                    partition_epoch,
+                    digest: Some(1),
+                },
+                "object".into(),
+            ),
+        ),
+        (
+            Method::ReplicaList,
+            Response::ReplicaList(
+                ReplicaListReplyV1 {
+                    partition_epoch,
+                    entries: vec![object],
+                    complete: true,
+                },
+                "object".into(),
+            ),
+        ),
+        (Method::Get, Response::Error(error)),
+    ]
+}
+
+fn payload(encoded: &Encoded) -> Bytes {
+    [&encoded.body[..], &encoded.tail[..]].concat().into()
+}
+
+fn golden(encoded: &Encoded) -> String {
+    let (body, tail) = (hex::encode(&encoded.body), hex::encode(&encoded.tail));
+    format!("{:02} {body} | {tail}", encoded.method)
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn requests_have_their_golden_bytes_and_survive_them() {
+    let requests = requests();
+    let methods: Vec<_> = requests.iter().map(Request::method).collect();
+    assert_eq!(methods, Method::ALL);
+    let golden_bytes = include_str!("golden_requests.txt").lines();
+    let mut seen = String::new();
+    for request in &requests {
+        let encoded = encode_request(request);
+        seen.push_str(&golden(&encoded));
+        seen.push('\n');
+        let decoded = decode_request(request.method(), &payload(&encoded));
+        assert_eq!(decoded.as_ref(), Ok(request));
+    }
+    assert!(golden_bytes.eq(seen.lines()), "the bytes are now\n{seen}");
+}
+
+#[test]
+fn responses_have_their_golden_bytes_and_survive_them() {
+    let golden_bytes = include_str!("golden_responses.txt").lines();
+    let mut seen = String::new();
+    for (method, response) in &responses() {
+        let encoded = encode_response(response);
+        seen.push_str(&golden(&encoded));
+        seen.push('\n');
+        let decoded = decode_response(*method, encoded.method, &payload(&encoded));
+        assert_eq!(decoded.as_ref(), Ok(response));
+    }
+    assert!(golden_bytes.eq(seen.lines()), "the bytes are now\n{seen}");
+}
+
+#[test]
+fn truncated_bodies_are_refused_at_every_length() {
+    for request in requests() {
+        let body = encode_request(&request).body;
+        for len in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..len]);
+            let decoded = decode_request(request.method(), &cut);
+            assert!(
+                matches!(decoded, Err(DecodeError::Body(_))),
+                "{request:?} at {len}"
+            );
+        }
+    }
+    for (method, response) in responses() {
+        let Encoded {
+            method: number,
+            body,
+            ..
+        } = encode_response(&response);
+        for len in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..len]);
+            assert!(
+                decode_response(method, number, &cut).is_err(),
+                "{response:?} at {len}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_are_left_over_only_where_there_is_a_tail() {
+    for request in requests() {
+        let encoded = encode_request(&request);
+        let mut longer = payload(&encoded).to_vec();
+        longer.push(0);
+        let has_tail = matches!(request, Request::Put(..) | Request::ReplicaWrite(..));
+        let decoded = decode_request(request.method(), &longer.into());
+        assert_eq!(decoded.is_ok(), has_tail, "{request:?}");
+    }
+}
+
+#[test]
+fn a_tail_is_as_long_as_its_body_says() {
+    let Some(Request::Put(put, _)) = requests().into_iter().nth(1) else {
+        panic!("a put")
+    };
+    let delete = Request::Put(
+        PutV1 {
+            kind: WriteKind::Delete,
+            ..put
+        },
+        "x".into(),
+    );
+    let decoded = decode_request(Method::Put, &payload(&encode_request(&delete)));
+    assert_eq!(decoded, Err(DecodeError::TailLength { have: 1, want: 0 }));
+
+    for (method, response) in responses() {
+        let counts = matches!(method, Method::Get | Method::List | Method::ReplicaList);
+        if counts && response.method().is_some() {
+            let encoded = encode_response(&response);
+            let mut longer = payload(&encoded).to_vec();
+            longer.push(0);
+            let decoded = decode_response(method, encoded.method, &longer.into());
+            let have = encoded.tail.len() + 1;
+            let want = encoded.tail.len() as u64;
+            assert_eq!(decoded, Err(DecodeError::TailLength { have, want }));
+        }
+    }
+}
+
+#[test]
+fn values_may_be_left_out_of_a_read() {
+    let reply = GetReplyV1 {
+        siblings: vec![sibling(5), sibling(6)],
+        context: context(),
+        answered: vec![],
+        needed: 1,
+    };
+    let response = Response::Get(reply, Bytes::new());
+    let encoded = encode_response(&response);
+    let decoded = decode_response(Method::Get, encoded.method, &payload(&encoded));
+    assert_eq!(decoded, Ok(response));
+}
+
+#[test]
+fn an_answer_to_another_method_is_refused() {
+    let (_, response) = responses().swap_remove(1);
+    let encoded = encode_response(&response);
+    let decoded = decode_response(Method::Get, encoded.method, &payload(&encoded));
+    assert_eq!(
+        decoded,
+        Err(DecodeError::OtherMethod {
+            asked: Method::Get,
+            answered: 2
+        })
+    );
+}
+
+#[test]
+fn sequences_are_decoded_up_to_their_bound_and_not_above() {
+    let reply = |nodes: usize| {
+        let acked = vec![NodeId(1); nodes];
+        let encoded = encode_response(&Response::Put(PutReplyV1 {
+            context: context(),
+            acked,
+            needed: 2,
+        }));
+        decode_response(Method::Put, encoded.method, &payload(&encoded))
+    };
+    assert!(reply(crate::bounded::MAX_NODES).is_ok());
+    assert!(matches!(
+        reply(crate::bounded::MAX_NODES + 1),
+        Err(DecodeError::Body(_))
+    ));
+}
+
+#[test]
+fn a_length_that_lies_is_refused_without_reserving_for_it() {
+    // A context of no bytes, then 2^32 − 1 nodes.
+    let lie = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert!(matches!(
+        decode_response(Method::Put, 2, &lie),
+        Err(DecodeError::Body(_))
+    ));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_to_a_message_or_to_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        index in 0..Method::ALL.len(),
+        is_error: bool,
+    ) {
+        let (method, bytes) = (Method::ALL[index], Bytes::from(bytes));
+        let _ = decode_request(method, &bytes);
+        let number = if is_error { ERROR_NUMBER } else { method.number() };
+        let _ = decode_response(method, number, &bytes);
+    }
+
+    #[test]
+    fn damaged_messages_decode_to_a_message_or_to_an_error(
+        index in 0..Method::ALL.len(),
+        at: prop::sample::Index,
+        bit in 0_u32..8,
+    ) {
+        let request = requests().swap_remove(index);
+        let mut bytes = payload(&encode_request(&request)).to_vec();
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+        }
+        let _ = decode_request(request.method(), &bytes.into());
+        let (method, response) = responses().swap_remove(index);
+        let encoded = encode_response(&response);
+        let mut bytes = payload(&encoded).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        let _ = decode_response(method, encoded.method, &bytes.into());
+    }
+}

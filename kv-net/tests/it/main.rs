@@ -5,4 +5,6 @@ mod hostile;
 mod identities;
 mod limits;
 mod losses;
+mod proxy;
+mod raw;
 mod support;

@@ -51,6 +51,17 @@ impl Issuer {
             .expect("what was just issued")
     }
 
+    /// Credentials of this authority that believe the authorities in `ca`.
+    pub(crate) fn credentials_believing(&self, ca: &str, identity: &Identity) -> Credentials {
+        let key = KeyPair::generate().expect("a key");
+        let valid = Validity::starting(SystemTime::now(), YEAR);
+        let certificate = self
+            .0
+            .issue(identity, &key.public_key(), valid)
+            .expect("issued");
+        Credentials::from_pem(ca, &certificate, &key.to_pem()).expect("what was just issued")
+    }
+
     pub(crate) fn node(&self, id: u128) -> Credentials {
         self.credentials(&Identity::node(self.0.cluster(), NodeId(id)))
     }
