@@ -26,9 +26,6 @@ mod repair;
 mod share;
 mod table;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 
 use kv_types::{NodeId, Quorum};

@@ -46,6 +46,12 @@ impl ChainHash {
     /// What stands for the entry before genesis.
     pub const BEFORE_GENESIS: Self = Self([0; 16]);
 
+    /// The first 64 bits, for messages that have no room for all.
+    #[must_use]
+    pub fn short(self) -> u64 {
+        (u128::from_be_bytes(self.0) >> 64) as u64
+    }
+
     fn of(bytes: &[u8]) -> Self {
         Self(SipHasher24::new_with_key(&HASH_KEY).hash(bytes).as_bytes())
     }

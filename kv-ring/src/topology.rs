@@ -9,7 +9,7 @@ mod member;
 mod walk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,7 @@ use kv_types::{ActorId, BucketId, BucketName, ClusterId, Epoch, NodeId};
 
 pub use check::TopologyError;
 pub use genesis::{GenesisError, GenesisSpec};
+pub(crate) use member::count_zones;
 pub use member::{Bucket, ClusterMode, Member, PartitionState};
 
 use crate::assign::Table;
@@ -35,6 +36,8 @@ pub struct Topology {
     pub(crate) mode: ClusterMode,
     /// In order of node id; the slots of the table are indexes into them.
     pub(crate) members: Vec<Member>,
+    /// How many zones the members are in.
+    pub(crate) zone_count: usize,
     pub(crate) actors: BTreeMap<ActorId, NodeId>,
     /// In order of bucket id.
     pub(crate) buckets: Vec<Bucket>,

@@ -10,29 +10,26 @@
 //! - a member, which fills the gap (1, or free if it was in the partition before);
 //! - the pool of roundings: a member at its share rounded up stands in for one rounded down.
 //!
-//! Costs can be negative, but no cycle of them can, so labels are corrected until nothing changes.
-//! The cheapest path never gets cheaper from one search to the next, so a search may stop at a path
-//! that costs no more than the last one.
+//! Work goes in phases. Each labels every point with the cost of a cheapest path to it, and among those
+//! the number of steps; then it sends along as many cheapest paths as it finds by following the labels
+//! (Dinic's method, 1970, on costs). Labels can be corrected downwards, because costs can be negative,
+//! but no cycle of them can.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use super::draft::{Draft, EMPTY};
 
-/// The cost of what has not been reached.
-const UNREACHED: i32 = i32::MAX;
-
 /// Sends along cheapest paths until nothing is missing, or the cheapest costs more than `limit`.
-///
-/// The caller knows that no path costs less than `floor`.
-pub(super) fn send_all(draft: &mut Draft<'_>, mut floor: i32, limit: Option<i32>) {
+pub(super) fn send_all(draft: &mut Draft<'_>, limit: Option<i32>) {
     if draft.is_complete() {
         return;
     }
     let mut search = Search::new(draft);
-    while let Some((end, cost)) = search.run(draft, floor) {
+    while let Some(cost) = search.label_all(draft) {
         if limit.is_some_and(|limit| cost > limit) {
             return;
         }
-        floor = cost;
-        search.apply(draft, end);
+        search.send_phase(draft, cost);
     }
 }
 
@@ -52,14 +49,71 @@ enum Point {
     },
 }
 
-/// The labels of one search, numbered: members, the pool, gaps by partition, zone gaps by slot.
+impl Point {
+    /// The partition whose slots a path through this point changes.
+    fn partition(self, replicas: usize) -> Option<usize> {
+        match self {
+            Self::Member(_) | Self::Pool => None,
+            Self::Gap { partition } => Some(partition),
+            Self::ZoneGap { slot } => Some(slot / replicas),
+        }
+    }
+}
+
+/// The cheapest way to a point, and among those the shortest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Label {
+    cost: i32,
+    steps: u32,
+}
+
+impl Label {
+    const START: Self = Self { cost: 0, steps: 0 };
+    const UNREACHED: Self = Self {
+        cost: i32::MAX,
+        steps: 0,
+    };
+
+    fn after(self, cost: i32) -> Self {
+        Self {
+            cost: self.cost + cost,
+            steps: self.steps + 1,
+        }
+    }
+}
+
+/// Points to be labelled from, the cheapest first.
+#[derive(Default)]
+struct Queue {
+    by_cost: BTreeMap<i32, VecDeque<Point>>,
+}
+
+impl Queue {
+    fn push(&mut self, point: Point, cost: i32) {
+        self.by_cost.entry(cost).or_default().push_back(point);
+    }
+
+    fn pop(&mut self) -> Option<Point> {
+        let mut cheapest = self.by_cost.first_entry()?;
+        match cheapest.get_mut().pop_front() {
+            Some(point) => Some(point),
+            None => {
+                cheapest.remove();
+                self.pop()
+            }
+        }
+    }
+}
+
+/// The points and their labels, numbered: members, the pool, gaps by partition, zone gaps by slot.
 struct Search {
     members: usize,
     partitions: usize,
-    cost: Vec<i32>,
-    from: Vec<Option<Point>>,
-    queued: Vec<bool>,
-    queue: std::collections::VecDeque<Point>,
+    labels: Vec<Label>,
+    /// Points waiting to be labelled from; in the second half of a phase, points that lead nowhere.
+    marked: Vec<bool>,
+    /// Partitions that a path of this phase has changed: their labels hold no more.
+    changed: Vec<bool>,
     /// The slots that each member holds.
     held: Vec<Vec<usize>>,
 }
@@ -74,181 +128,206 @@ impl Search {
                 held[usize::from(member)].push(slot);
             }
         }
+        let labels = vec![Label::UNREACHED; points];
+        let (marked, changed) = (vec![false; points], vec![false; partitions]);
         Self {
             members,
             partitions,
-            cost: vec![UNREACHED; points],
-            from: vec![None; points],
-            queued: vec![false; points],
-            queue: std::collections::VecDeque::new(),
+            labels,
+            marked,
+            changed,
             held,
         }
     }
 
-    /// The end of a cheapest path and its cost. It stops early at one that costs `floor` or less.
-    fn run(&mut self, draft: &Draft<'_>, floor: i32) -> Option<(Point, i32)> {
-        self.cost.fill(UNREACHED);
-        self.from.fill(None);
-        self.queued.fill(false);
-        self.queue.clear();
-        self.start(draft);
-        while let Some(point) = self.queue.pop_front() {
+    /// Labels every point; the cost of the cheapest path to an end, if there is any.
+    fn label_all(&mut self, draft: &Draft<'_>) -> Option<i32> {
+        self.labels.fill(Label::UNREACHED);
+        self.marked.fill(false);
+        let mut queue = Queue::default();
+        for start in self.starts(draft) {
+            self.label(start, Label::START, &mut queue);
+        }
+        let mut steps = Vec::new();
+        while let Some(point) = queue.pop() {
             let number = self.number(point);
-            self.queued[number] = false;
-            if self.cost[number] <= floor && self.is_end(draft, point) {
-                return Some((point, self.cost[number]));
+            if !core::mem::replace(&mut self.marked[number], false) {
+                // It was labelled better after it was queued, and has had its turn.
+                continue;
             }
-            self.expand(draft, point, self.cost[number]);
+            let label = self.labels[number];
+            // A step to a member costs nothing at best: those with such labels need no closer look.
+            let known = |member| self.labels[usize::from(member)] <= label.after(0);
+            self.steps_from(draft, point, known, &mut steps);
+            for (next, cost) in steps.drain(..) {
+                self.label(next, label.after(cost), &mut queue);
+            }
         }
-        let members = (0..self.members).map(|member| Point::Member(member as u16));
-        let ends = members
-            .chain([Point::Pool])
-            .filter(|&point| self.is_end(draft, point));
-        let reached = ends.map(|point| (point, self.cost[self.number(point)]));
-        reached
-            .filter(|&(_, cost)| cost != UNREACHED)
-            .min_by_key(|&(_, cost)| cost)
+        let ends = self.accounts().filter(|&point| is_end(draft, point));
+        let costs = ends.map(|point| self.label_of(point).cost);
+        costs.min().filter(|&cost| cost != Label::UNREACHED.cost)
     }
 
-    /// Labels everything there is too much of.
-    fn start(&mut self, draft: &Draft<'_>) {
-        for partition in 0..self.partitions {
-            if draft.members_of(partition).contains(&EMPTY) {
-                self.reach(Point::Gap { partition }, 0, None);
-            }
-        }
-        for member in 0..self.members as u16 {
-            if draft.is_over(member) {
-                self.reach(Point::Member(member), 0, None);
-            }
-        }
-        if draft.slack < 0 {
-            self.reach(Point::Pool, 0, None);
+    fn label(&mut self, point: Point, label: Label, queue: &mut Queue) {
+        let number = self.number(point);
+        if label < self.labels[number] {
+            self.labels[number] = label;
+            self.marked[number] = true;
+            queue.push(point, label.cost);
         }
     }
 
-    fn is_end(&self, draft: &Draft<'_>, point: Point) -> bool {
-        match point {
-            Point::Member(member) => draft.is_short(member),
-            Point::Pool => draft.slack > 0,
-            Point::Gap { .. } | Point::ZoneGap { .. } => false,
+    /// Sends along paths of this cost, each through partitions that no other one has changed.
+    fn send_phase(&mut self, draft: &mut Draft<'_>, cost: i32) {
+        self.marked.fill(false);
+        self.changed.fill(false);
+        for start in self.starts(draft) {
+            let mut path = Vec::new();
+            while is_start(draft, start) && self.follow(draft, start, cost, &mut path) {
+                self.apply(draft, &path);
+                path.clear();
+            }
         }
     }
 
-    fn expand(&mut self, draft: &Draft<'_>, point: Point, cost: i32) {
-        match point {
-            Point::Member(member) => self.leave_slots(draft, member, cost),
-            Point::Pool => {
-                for member in 0..self.members as u16 {
-                    if draft.can_round_down(member) {
-                        self.reach(Point::Member(member), cost, Some(point));
-                    }
+    /// Extends a path from a point to an end of this cost, as the labels lead; whether it got there.
+    ///
+    /// Labels count steps, so the recursion is no deeper than the shortest path is long.
+    fn follow(
+        &mut self,
+        draft: &Draft<'_>,
+        point: Point,
+        cost: i32,
+        path: &mut Vec<Point>,
+    ) -> bool {
+        path.push(point);
+        let label = self.label_of(point);
+        if label.cost == cost && is_end(draft, point) {
+            return true;
+        }
+        let mut steps = Vec::new();
+        let farther = |member| self.labels[usize::from(member)] <= label;
+        self.steps_from(draft, point, farther, &mut steps);
+        for (next, cost_of_step) in steps {
+            let partition = next.partition(draft.problem.replicas);
+            let open = !self.marked[self.number(next)]
+                && !partition.is_some_and(|partition| self.changed[partition]);
+            let leads_on = self.label_of(next) == label.after(cost_of_step);
+            if open && leads_on && self.follow(draft, next, cost, path) {
+                return true;
+            }
+        }
+        let number = self.number(point);
+        self.marked[number] = true;
+        path.pop();
+        false
+    }
+
+    /// The points that can follow a point, and at which cost. Members that `skip` names are left out.
+    fn steps_from(
+        &self,
+        draft: &Draft<'_>,
+        point: Point,
+        skip: impl Fn(u16) -> bool,
+        steps: &mut Vec<(Point, i32)>,
+    ) {
+        let mut fill = |partition, zone: usize| {
+            for &member in draft.problem.zones[zone]
+                .iter()
+                .filter(|&&member| !skip(member))
+            {
+                if !draft.members_of(partition).contains(&member) {
+                    let cost = i32::from(!draft.was_in(partition, member));
+                    steps.push((Point::Member(member), cost));
                 }
+            }
+        };
+        match point {
+            Point::Member(member) => self.steps_from_member(draft, member, steps),
+            Point::Pool => {
+                let rounded_up = (0..self.members as u16).filter(|&m| draft.can_round_down(m));
+                steps.extend(rounded_up.map(|member| (Point::Member(member), 0)));
             }
             Point::Gap { partition } => {
                 for zone in 0..draft.problem.zones.len() {
                     if draft.in_zone(partition, zone as u16) < draft.problem.zone_cap {
-                        self.fill_from_zone(draft, point, partition, zone, cost);
+                        fill(partition, zone);
                     }
                 }
             }
             Point::ZoneGap { slot } => {
                 let partition = slot / draft.problem.replicas;
-                let zone = draft.problem.zone(draft.slots[slot]);
-                self.fill_from_zone(draft, point, partition, zone.into(), cost);
-                self.reach(Point::Gap { partition }, cost, Some(point));
+                fill(partition, draft.problem.zone(draft.slots[slot]).into());
+                steps.push((Point::Gap { partition }, 0));
             }
         }
     }
 
-    /// The member gives up any of its slots, or its rounding.
-    fn leave_slots(&mut self, draft: &Draft<'_>, member: u16, cost: i32) {
-        let from = Some(Point::Member(member));
+    /// The member gives up its rounding, or any of its slots.
+    fn steps_from_member(&self, draft: &Draft<'_>, member: u16, steps: &mut Vec<(Point, i32)>) {
         if draft.can_round_up(member) {
-            self.reach(Point::Pool, cost, from);
+            steps.push((Point::Pool, 0));
         }
         let zone = draft.problem.zone(member);
-        for index in 0..self.held[usize::from(member)].len() {
-            let slot = self.held[usize::from(member)][index];
+        for &slot in &self.held[usize::from(member)] {
             let partition = slot / draft.problem.replicas;
-            let cost = cost - i32::from(!draft.was_in(partition, member));
-            let gap = if draft.in_zone(partition, zone) < draft.problem.zone_cap {
+            let cost = -i32::from(!draft.was_in(partition, member));
+            let zone_has_room = draft.in_zone(partition, zone) < draft.problem.zone_cap;
+            let gap = if zone_has_room {
                 Point::Gap { partition }
             } else {
                 Point::ZoneGap { slot }
             };
-            self.reach(gap, cost, from);
+            steps.push((gap, cost));
         }
     }
 
-    fn fill_from_zone(
-        &mut self,
-        draft: &Draft<'_>,
-        gap: Point,
-        partition: usize,
-        zone: usize,
-        cost: i32,
-    ) {
-        for &member in &draft.problem.zones[zone] {
-            // The dearer of the two costs rules most members out before the closer look.
-            if self.cost[usize::from(member)] <= cost
-                || draft.members_of(partition).contains(&member)
+    /// Changes the draft along a path.
+    fn apply(&mut self, draft: &mut Draft<'_>, path: &[Point]) {
+        let replicas = draft.problem.replicas;
+        let slot_of = |draft: &Draft<'_>, partition, holder| {
+            let slot = draft
+                .partition(partition)
+                .find(|&slot| draft.slots[slot] == holder);
+            slot.expect("a path takes slots from their holders and fills the gaps that this leaves")
+        };
+        for step in path.windows(2) {
+            if let (Point::Member(member), Some(partition)) = (step[0], step[1].partition(replicas))
             {
-                continue;
+                let slot = slot_of(draft, partition, member);
+                draft.take(slot);
+                self.held[usize::from(member)].retain(|&held| held != slot);
             }
-            let cost = cost + i32::from(!draft.was_in(partition, member));
-            self.reach(Point::Member(member), cost, Some(gap));
         }
-    }
-
-    fn reach(&mut self, point: Point, cost: i32, from: Option<Point>) {
-        let number = self.number(point);
-        if cost < self.cost[number] {
-            self.cost[number] = cost;
-            self.from[number] = from;
-            if !core::mem::replace(&mut self.queued[number], true) {
-                self.queue.push_back(point);
+        for step in path.windows(2) {
+            if let (Some(partition), Point::Member(member)) = (step[0].partition(replicas), step[1])
+            {
+                let slot = slot_of(draft, partition, EMPTY);
+                draft.put(slot, member);
+                self.held[usize::from(member)].push(slot);
+                self.changed[partition] = true;
             }
         }
     }
 
-    /// Changes the draft along the path that ends here.
-    fn apply(&mut self, draft: &mut Draft<'_>, end: Point) {
-        let (mut taken, mut put) = (Vec::new(), Vec::new());
-        let mut point = end;
-        while let Some(from) = self.from[self.number(point)] {
-            match (from, point) {
-                (Point::Member(member), Point::Gap { partition }) => {
-                    taken.push((partition, member))
-                }
-                (Point::Member(member), Point::ZoneGap { slot }) => {
-                    taken.push((slot / draft.problem.replicas, member));
-                }
-                (Point::Gap { partition }, Point::Member(member)) => put.push((partition, member)),
-                (Point::ZoneGap { slot }, Point::Member(member)) => {
-                    put.push((slot / draft.problem.replicas, member));
-                }
-                // The pool moves no slot, nor does a zone's gap that becomes the partition's.
-                _ => {}
-            }
-            point = from;
-        }
-        for (partition, member) in taken {
-            let slot = draft
-                .partition(partition)
-                .find(|&slot| draft.slots[slot] == member);
-            let slot = slot.expect("a path takes slots from their holders");
-            draft.take(slot);
-            self.held[usize::from(member)].retain(|&held| held != slot);
-        }
-        for (partition, member) in put {
-            let slot = draft
-                .partition(partition)
-                .find(|&slot| draft.slots[slot] == EMPTY);
-            let slot = slot.expect("a path fills only gaps that it made or found");
-            draft.put(slot, member);
-            self.held[usize::from(member)].push(slot);
-        }
+    /// Everything there is too much of.
+    fn starts(&self, draft: &Draft<'_>) -> Vec<Point> {
+        let gaps = (0..self.partitions).map(|partition| Point::Gap { partition });
+        self.accounts()
+            .chain(gaps)
+            .filter(|&point| is_start(draft, point))
+            .collect()
+    }
+
+    /// The points whose balance can be wrong: members and the pool.
+    fn accounts(&self) -> impl Iterator<Item = Point> + use<> {
+        (0..self.members as u16)
+            .map(Point::Member)
+            .chain([Point::Pool])
+    }
+
+    fn label_of(&self, point: Point) -> Label {
+        self.labels[self.number(point)]
     }
 
     fn number(&self, point: Point) -> usize {
@@ -258,5 +337,24 @@ impl Search {
             Point::Gap { partition } => self.members + 1 + partition,
             Point::ZoneGap { slot } => self.members + 1 + self.partitions + slot,
         }
+    }
+}
+
+/// Whether there is too much here.
+fn is_start(draft: &Draft<'_>, point: Point) -> bool {
+    match point {
+        Point::Member(member) => draft.is_over(member),
+        Point::Pool => draft.slack < 0,
+        Point::Gap { partition } => draft.members_of(partition).contains(&EMPTY),
+        Point::ZoneGap { .. } => false,
+    }
+}
+
+/// Whether there is too little here.
+fn is_end(draft: &Draft<'_>, point: Point) -> bool {
+    match point {
+        Point::Member(member) => draft.is_short(member),
+        Point::Pool => draft.slack > 0,
+        Point::Gap { .. } | Point::ZoneGap { .. } => false,
     }
 }

@@ -76,9 +76,10 @@ fn scatter(problem: &Problem, slots: &mut [u16]) {
     let count = slots.len() as u64;
     for turn in 0..count * SWAPS_PER_SLOT as u64 {
         let random = mix(turn);
+        // Each half, as a fraction of 2^32, times the count.
         let (a, b) = (
-            (random >> 32) * count >> 32,
-            (random & 0xffff_ffff) * count >> 32,
+            ((random >> 32) * count) >> 32,
+            ((random & 0xffff_ffff) * count) >> 32,
         );
         swap_if_allowed(problem, slots, a as usize, b as usize);
     }

@@ -3,12 +3,15 @@
 //! Who holds a partition is decided; which of them is first, second, third is free. The order makes
 //! every prefix serve buckets with fewer replicas: the zones of a prefix are as many as they can be,
 //! and then the members' loads in it are even. A local search swaps two slots of one partition while
-//! that lowers the sum of squares; it leaves a member within about one slot of even.
+//! that lowers the sum of squares. Swaps that neither lower nor raise it are made for some rounds too:
+//! they carry a surplus from member to member until it meets a want, which no single swap could join.
 
 use super::prefix::PrefixCounts;
 use super::{Problem, mix};
 
-/// Rounds over all partitions; it settles in three or four.
+/// Rounds in which a swap need not lower the sum of squares.
+const FREE_ROUNDS: usize = 8;
+/// All rounds; the strict ones settle in two or three.
 const MAX_ROUNDS: usize = 16;
 
 /// Puts the slots of every partition in a good order.
@@ -17,10 +20,11 @@ pub(super) fn balance_prefixes(problem: &Problem, mut slots: Vec<u16>) -> Vec<u1
         alternate_zones(problem, partition, slots);
     }
     let mut counts = PrefixCounts::of(problem, &slots);
-    for _ in 0..MAX_ROUNDS {
+    for round in 0..MAX_ROUNDS {
+        let least_gain = if round < FREE_ROUNDS { 0 } else { 1 };
         let mut improved = false;
         for slots in slots.chunks_exact_mut(problem.replicas) {
-            improved |= improve(problem, &mut counts, slots);
+            improved |= improve(problem, &mut counts, slots, least_gain);
         }
         if !improved {
             break;
@@ -48,13 +52,18 @@ fn alternate_zones(problem: &Problem, partition: usize, slots: &mut [u16]) {
     }
 }
 
-/// Makes the swaps in one partition that lower the sum of squares; whether there were any.
-fn improve(problem: &Problem, counts: &mut PrefixCounts, slots: &mut [u16]) -> bool {
+/// Makes the swaps in one partition that gain at least so much; whether there were any.
+fn improve(
+    problem: &Problem,
+    counts: &mut PrefixCounts,
+    slots: &mut [u16],
+    least_gain: i64,
+) -> bool {
     let mut improved = false;
     for first in 0..slots.len() {
         for second in first + 1..slots.len() {
             let (a, b) = (slots[first], slots[second]);
-            let gains = counts.gain_of_swap((a, first), (b, second)) > 0;
+            let gains = counts.gain_of_swap((a, first), (b, second)) >= least_gain;
             if gains && keeps_zones_apart(problem, slots, first, second) {
                 counts.remove(a, first);
                 counts.remove(b, second);

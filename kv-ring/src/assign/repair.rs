@@ -23,12 +23,12 @@ const CHOICES: usize = 8;
 /// Repairs a draft into a complete table: its slots, as member indexes.
 pub(super) fn repair(mut draft: Draft<'_>) -> Vec<u16> {
     if drop_beyond_zone_cap(&mut draft) {
-        augment::send_all(&mut draft, 0, Some(0));
+        augment::send_all(&mut draft, Some(0));
     }
     fill_empty_slots(&mut draft);
     hand_over(&mut draft, Draft::is_short);
     hand_over(&mut draft, Draft::wants);
-    augment::send_all(&mut draft, 1, None);
+    augment::send_all(&mut draft, None);
     restore_positions(&mut draft);
     draft.slots
 }

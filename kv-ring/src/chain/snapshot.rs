@@ -16,7 +16,7 @@ use super::wire::{Reader, Writer};
 use crate::assign::{MAX_MEMBERS, Table};
 use crate::hash::HashSecret;
 use crate::partition::{PartitionCount, PartitionId};
-use crate::topology::{Bucket, ClusterMode, Member, Topology};
+use crate::topology::{Bucket, ClusterMode, Member, Topology, count_zones};
 
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
 const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
@@ -130,6 +130,7 @@ pub(super) fn decode(value: &[u8], epoch: Epoch) -> Result<Topology, ChainError>
         secret,
         partitions,
         mode,
+        zone_count: count_zones(&members),
         members,
         actors,
         buckets,

@@ -7,6 +7,7 @@ use kv_types::{
 };
 
 use super::check::{self, TopologyError};
+use super::member::count_zones;
 use super::{Bucket, ClusterMode, Member, Topology};
 use crate::assign::{Candidate, PlanError, PlanInput, plan};
 use crate::hash::HashSecret;
@@ -99,6 +100,7 @@ impl Topology {
                 .zip(members.iter().map(|member| member.node))
                 .collect(),
             voters: choose_voters(&members),
+            zone_count: count_zones(&members),
             members,
             buckets: number_buckets(spec.default_bucket.unwrap_or(majority), spec.buckets),
             joint: BTreeMap::new(),

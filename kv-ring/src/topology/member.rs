@@ -1,6 +1,7 @@
 //! What a topology lists: members, buckets, and the states of partitions.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use kv_types::{BucketId, BucketName, BucketProperties, NodeId};
 
@@ -37,6 +38,15 @@ impl fmt::Debug for Member {
             node.short()
         )
     }
+}
+
+/// How many zones there are.
+pub(crate) fn count_zones(members: &[Member]) -> usize {
+    members
+        .iter()
+        .map(|member| member.zone.as_str())
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// A bucket and what it promises.

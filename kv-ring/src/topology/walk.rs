@@ -33,12 +33,11 @@ impl Topology {
             });
 
         let mut listed = Listed::new(self, primaries.chain(joining).collect());
-        let zones = self.zone_count();
         self.walk_from(partition, |member| {
             if !listed.has_zone(&member.zone) {
                 listed.add_fallback(member);
             }
-            listed.is_full() || listed.zones.len() == zones
+            listed.is_full() || listed.zones.len() == self.zone_count
         });
         self.walk_from(partition, |member| {
             listed.add_fallback(member);
@@ -61,15 +60,6 @@ impl Topology {
             }
             next = self.partitions.after(next);
         }
-    }
-
-    fn zone_count(&self) -> usize {
-        let zones: std::collections::BTreeSet<&str> = self
-            .members
-            .iter()
-            .map(|member| member.zone.as_str())
-            .collect();
-        zones.len()
     }
 }
 

@@ -1,0 +1,7 @@
+//! Tests of the crate from outside, in one binary.
+
+mod assigner;
+mod growth;
+mod handover;
+mod oracle;
+mod world;
