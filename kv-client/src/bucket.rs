@@ -1,0 +1,76 @@
+//! A bucket: where requests about keys begin.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kv_types::{BucketName, Key, KeyError};
+
+use crate::get::Get;
+use crate::into_key::IntoKey;
+use crate::put::{Delete, Put};
+use crate::read::Read;
+use crate::scan::Scan;
+use crate::session::Session;
+use crate::update::{Change, Update};
+use crate::view::{DigestOnly, Raw};
+
+/// A named set of keys of one cluster. Cheap to clone; requests on clones share all connections.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    pub(crate) session: Arc<Session>,
+    pub(crate) name: BucketName,
+}
+
+impl Bucket {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &BucketName {
+        &self.name
+    }
+
+    /// Reads a key: all its concurrent values, and the context for a write that replaces them.
+    pub fn get(&self, key: impl IntoKey) -> Get<Raw> {
+        Get::new(self.clone(), key.into_key())
+    }
+
+    /// Reads only length and hash of a key's values, which costs no more for large values.
+    pub fn digest(&self, key: impl IntoKey) -> Get<DigestOnly> {
+        Get::new(self.clone(), key.into_key())
+    }
+
+    /// Writes a key. Give it the context of the read it is based on; without one the bucket's rule
+    /// for blind puts holds. On success the write is durable on as many replicas as the level says.
+    pub fn put(&self, key: impl IntoKey, value: impl Into<Bytes>) -> Put {
+        Put::new(self.clone(), key.into_key(), value.into())
+    }
+
+    /// Deletes a key. Give it the context of the read it is based on, so that a write which that read
+    /// did not see survives.
+    pub fn delete(&self, key: impl IntoKey) -> Delete {
+        Delete::new(self.clone(), key.into_key())
+    }
+
+    /// Reads a key, lets `change` decide on all its siblings, and writes the decision with the
+    /// context of the read: the way to write that loses nothing.
+    pub fn update<F>(&self, key: impl IntoKey, change: F) -> Update<F>
+    where
+        F: FnMut(Read<Bytes>) -> Change<Bytes> + Send + 'static,
+    {
+        Update::new(self.clone(), key.into_key(), change)
+    }
+
+    /// All keys in the order of their hashes, as a stream.
+    #[must_use]
+    pub fn scan(&self) -> Scan<Raw> {
+        Scan::new(self.clone())
+    }
+
+    /// All keys with only lengths and hashes of their values.
+    #[must_use]
+    pub fn scan_digests(&self) -> Scan<DigestOnly> {
+        Scan::new(self.clone())
+    }
+}
+
+/// The key of a request, or why it is none; kept until the request is awaited.
+pub(crate) type MaybeKey = Result<Key, KeyError>;

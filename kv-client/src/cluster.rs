@@ -1,0 +1,60 @@
+//! Looking at single nodes: their state, their view of each other, their metrics.
+
+use std::time::Duration;
+
+use kv_net::message::{MetricsV1, StatusV1};
+use kv_net::{Request, Response};
+use kv_types::{NodeId, Outcome};
+
+pub use kv_net::message::{MemberState, MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus};
+
+use crate::client::Client;
+use crate::transport::{SendError, SendFault};
+
+impl Client {
+    /// Asks one node for its state, its view of the others and its figures. One attempt.
+    ///
+    /// # Errors
+    /// [`SendError`] when the node does not answer within `timeout`, or refuses.
+    pub async fn node_status(
+        &self,
+        node: NodeId,
+        timeout: Duration,
+    ) -> Result<NodeStatus, SendError> {
+        match self
+            .session
+            .ask_node(node, Request::Status(StatusV1 {}), timeout)
+            .await?
+        {
+            Response::Status(status) => Ok(status),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Asks one node for all its metrics, as Prometheus text. It needs an admin's certificate.
+    ///
+    /// # Errors
+    /// [`SendError`] when the node does not answer within `timeout`, or refuses.
+    pub async fn node_metrics(&self, node: NodeId, timeout: Duration) -> Result<String, SendError> {
+        match self
+            .session
+            .ask_node(node, Request::Metrics(MetricsV1 {}), timeout)
+            .await?
+        {
+            Response::Metrics(_, text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+            other => Err(refusal(other)),
+        }
+    }
+}
+
+fn refusal(response: Response) -> SendError {
+    let message = match response {
+        Response::Error(error) => error.message,
+        _ => "it answered a question that was not asked; compare the versions".to_owned(),
+    };
+    SendError {
+        fault: SendFault::Malformed,
+        outcome: Outcome::NotApplied,
+        message,
+    }
+}

@@ -1,0 +1,200 @@
+//! Writing and deleting one key.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kv_net::message::{PutV1, WriteKind, WriteOptions};
+use kv_net::{Request, Response};
+use kv_types::{Context, Key, Level, NodeId, Object, WriteId};
+
+use crate::bucket::{Bucket, MaybeKey};
+use crate::error::Error;
+use crate::route::Ranking;
+use crate::session::{Call, Place};
+
+/// A write that was acknowledged: it survives the loss of power on every node of [`Self::acked`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// What to write with next, so that this write and all that it replaced are replaced.
+    pub context: Context,
+    /// The nodes that had acknowledged when the reply was sent; more may follow.
+    pub acked: Vec<NodeId>,
+    /// How many had to.
+    pub needed: u8,
+    /// The client's name of the write, the same in all attempts.
+    pub write_id: WriteId,
+}
+
+/// What puts and deletes have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteRequest {
+    bucket: Bucket,
+    key: MaybeKey,
+    kind: WriteKind,
+    value: Bytes,
+    pub(crate) context: Option<Context>,
+    pub(crate) level: Level,
+    pub(crate) w: Option<u8>,
+    pub(crate) timeout: Duration,
+}
+
+impl WriteRequest {
+    pub(crate) fn new(bucket: Bucket, key: MaybeKey, kind: WriteKind, value: Bytes) -> Self {
+        let options = bucket.session.options();
+        let (level, timeout) = (options.level, options.deadline);
+        Self {
+            bucket,
+            key,
+            kind,
+            value,
+            context: None,
+            level,
+            w: None,
+            timeout,
+        }
+    }
+
+    pub(crate) async fn send(self) -> Result<Written, Error> {
+        let Self {
+            bucket,
+            key,
+            kind,
+            value,
+            context,
+            level,
+            w,
+            timeout,
+        } = self;
+        let key: Key = key?;
+        check_size("the value", value.len(), Object::MAX_VALUE_BYTES)?;
+        let context_bytes = context
+            .as_ref()
+            .map_or(0, |context| context.as_bytes().len());
+        check_size("the context", context_bytes, Context::MAX_BYTES)?;
+        let options = WriteOptions { level, w };
+        let write_id = bucket.session.new_write_id();
+        let place = Place::Key(key.clone());
+        let call = Call {
+            bucket: bucket.name,
+            place,
+            ranking: Ranking::Slots,
+            writes: true,
+            write_id,
+            timeout,
+            numbers: (None, w),
+            request: Box::new(move |routed, head| {
+                let (bucket, key, context) = (routed.bucket, key.clone(), context.clone());
+                let put = PutV1 {
+                    head,
+                    bucket,
+                    key,
+                    kind,
+                    context,
+                    options,
+                    forwarded: false,
+                };
+                Request::Put(put, value.clone())
+            }),
+            read: |response| match response {
+                Response::Put(reply) => Ok(reply),
+                _ => Err("it is no reply to a put".to_owned()),
+            },
+        };
+        let reply = bucket.session.run(call).await?;
+        let (context, acked, needed) = (reply.context, reply.acked, reply.needed);
+        Ok(Written {
+            context,
+            acked,
+            needed,
+            write_id,
+        })
+    }
+}
+
+fn check_size(what: &str, size: usize, limit: usize) -> Result<(), Error> {
+    if size <= limit {
+        return Ok(());
+    }
+    let detail = format!("{what} has {size} bytes, and the limit is {limit}");
+    Err(Error::TooLarge {
+        outcome: kv_types::Outcome::NotApplied,
+        detail,
+    })
+}
+
+macro_rules! write_request {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// All attempts carry one write id, so that a retry makes no second sibling. Dropping the future
+        /// gives up the wait; the write may then be applied or not.
+        #[derive(Debug, Clone)]
+        #[must_use = "a request is sent when it is awaited"]
+        pub struct $name(WriteRequest);
+
+        impl $name {
+            /// The context of the read that this write is based on: it replaces what that read saw,
+            /// and stands beside what it did not see. It is bound to the key.
+            pub fn context(mut self, context: Context) -> Self {
+                self.0.context = Some(context);
+                self
+            }
+
+            /// How much is asked before it counts as done. Default: the client's.
+            pub fn level(mut self, level: Level) -> Self {
+                self.0.level = level;
+                self
+            }
+
+            /// How many replicas must hold it durably, in place of the level's number: 1 to n.
+            pub fn w(mut self, w: u8) -> Self {
+                self.0.w = Some(w);
+                self
+            }
+
+            /// The whole time of the request, all attempts included. Default: the client's, 1 s.
+            pub fn deadline(mut self, deadline: Duration) -> Self {
+                self.0.timeout = deadline;
+                self
+            }
+        }
+
+        impl IntoFuture for $name {
+            type Output = Result<Written, Error>;
+            type IntoFuture = BoxFuture<'static, Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(self.0.send())
+            }
+        }
+    };
+}
+
+write_request! {
+    /// A write of one key; await it to send it.
+    Put
+}
+
+write_request! {
+    /// A deletion of one key; await it to send it. Deleting what is not there succeeds.
+    Delete
+}
+
+impl Put {
+    pub(crate) fn new(bucket: Bucket, key: MaybeKey, value: Bytes) -> Self {
+        Self(WriteRequest::new(bucket, key, WriteKind::Put, value))
+    }
+}
+
+impl Delete {
+    pub(crate) fn new(bucket: Bucket, key: MaybeKey) -> Self {
+        Self(WriteRequest::new(
+            bucket,
+            key,
+            WriteKind::Delete,
+            Bytes::new(),
+        ))
+    }
+}

@@ -1,0 +1,304 @@
+//! One request under way: it carries out what [`Attempts`] decides.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::{self, BoxFuture, Either};
+use futures::stream::{FuturesUnordered, StreamExt};
+use kv_net::Response;
+use kv_net::message::DataHead;
+use kv_ring::Topology;
+use kv_types::{Epoch, NodeId};
+
+use super::{Call, Place, Routed, Session, destination, name};
+use crate::attempts::{Attempts, Limits, Step};
+use crate::error::Error;
+use crate::failure::{Cause, Failure, GivenUp};
+use crate::health::Health;
+use crate::route::{Candidates, Tried, choose};
+use crate::transport::SendError;
+
+/// How long a probe of a node in doubt may hold up a request.
+const PROBE_PATIENCE: Duration = Duration::from_millis(100);
+/// Silence that is held against a node. Shorter ones come from short deadlines.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How long a request looks for a topology that nobody said exists.
+const LOOK_AROUND: Duration = Duration::from_millis(300);
+
+/// An attempt that came back.
+struct Landed {
+    node: NodeId,
+    result: Result<Response, SendError>,
+}
+
+/// One request under way. Dropping it gives up the wait for every attempt.
+pub(super) struct Run<'a, T> {
+    session: &'a Session,
+    call: &'a Call<T>,
+    attempts: Attempts,
+    tried: Tried,
+    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// When each awaited node was asked.
+    asked_at: Vec<(NodeId, Duration)>,
+    /// The node that knows a newer topology.
+    informant: Option<NodeId>,
+    has_looked_around: bool,
+}
+
+impl<'a, T> Run<'a, T> {
+    pub(super) fn new(session: &'a Session, call: &'a Call<T>) -> Self {
+        let now = session.now();
+        let limits = Limits {
+            deadline: now + call.timeout,
+            attempts: session.options.attempts.max(1),
+            patience: session.options.patience,
+            writes: call.writes,
+        };
+        session.retries().earn();
+        Self {
+            session,
+            call,
+            attempts: Attempts::new(limits, now),
+            tried: Tried::default(),
+            flights: FuturesUnordered::new(),
+            asked_at: Vec::new(),
+            informant: None,
+            has_looked_around: false,
+        }
+    }
+
+    pub(super) async fn drive(mut self) -> Result<T, Error> {
+        loop {
+            let now = self.session.now();
+            match self.attempts.next(now) {
+                Step::Send => self.send(now).await?,
+                Step::Wait(until) => {
+                    if let Some(reply) = self.wait(until.saturating_sub(now)).await {
+                        return Ok(reply);
+                    }
+                }
+                Step::Refresh(epoch) => {
+                    let remaining = self.attempts.remaining(now);
+                    self.session
+                        .refresh(epoch, self.informant.take(), remaining)
+                        .await;
+                    self.attempts.on_refreshed();
+                }
+                Step::GiveUp => return Err(self.into_error(now)),
+            }
+        }
+    }
+
+    /// Sends to the next node, or looks for a newer topology where this one does not help.
+    async fn send(&mut self, now: Duration) -> Result<(), Error> {
+        let topology = self.session.topology();
+        let Some(bucket) = topology.bucket_by_name(&self.call.bucket) else {
+            if self.has_looked_around {
+                let (bucket, epoch) = (self.call.bucket.clone(), topology.epoch());
+                return Err(Error::UnknownBucket {
+                    bucket,
+                    epoch,
+                    outcome: self.attempts.outcome(),
+                });
+            }
+            self.look_around(now).await;
+            return Ok(());
+        };
+        let quorum = bucket.properties.quorum;
+        if self.attempts.sent() == 0 {
+            let (r, w) = self.call.numbers;
+            quorum.with(r, w)?;
+        }
+        let partition = match &self.call.place {
+            Place::Key(key) => topology.locate(bucket.id, key.partition_key()).1,
+            Place::Hash(hash) => topology.partition_count().partition_of(*hash),
+        };
+        let routed = Routed {
+            bucket: bucket.id,
+            partition,
+        };
+        let candidates = candidates(&topology, routed, quorum.n());
+        let nobody_fresh = candidates
+            .replicas
+            .iter()
+            .all(|node| self.tried.failed.contains(node));
+        if nobody_fresh && !self.has_looked_around {
+            self.look_around(now).await;
+            return Ok(());
+        }
+        let chosen = {
+            let random = self.session.transport.random();
+            let health = self.session.health();
+            choose(
+                &candidates,
+                self.call.ranking,
+                &self.tried,
+                &health,
+                now,
+                random,
+            )
+        };
+        match chosen.and_then(|node| Some((node, destination(&topology, node)?))) {
+            Some((node, to)) if self.may_send(now) => {
+                let head = DataHead {
+                    epoch: topology.epoch(),
+                    trace: self.session.transport.random(),
+                    write_id: self.call.write_id,
+                };
+                let request = (self.call.request)(routed, head);
+                let budget = self.attempts.remaining(now);
+                self.launch(node, self.session.transport.call(&to, request, budget), now);
+            }
+            _ => self.attempts.on_no_more(),
+        }
+        Ok(())
+    }
+
+    /// First attempts are free; others are paid from the retry budget.
+    fn may_send(&self, now: Duration) -> bool {
+        !self.attempts.next_is_retry() || self.session.retries().spend(now)
+    }
+
+    fn launch(
+        &mut self,
+        node: NodeId,
+        reply: BoxFuture<'static, Result<Response, SendError>>,
+        now: Duration,
+    ) {
+        let is_probe = self.session.health().begin(node, now);
+        let in_flight = InFlight {
+            health: Arc::clone(&self.session.health),
+            node,
+            is_probe,
+        };
+        self.flights.push(Box::pin(async move {
+            let result = reply.await;
+            drop(in_flight);
+            Landed { node, result }
+        }));
+        self.tried.open.push(node);
+        self.asked_at.push((node, now));
+        self.attempts
+            .on_sent(now, is_probe.then_some(PROBE_PATIENCE));
+    }
+
+    /// Waits for the next answer; the reply, if it is a good one.
+    async fn wait(&mut self, pause: Duration) -> Option<T> {
+        let sleep = self.session.transport.sleep(pause);
+        let landed = if self.flights.is_empty() {
+            sleep.await;
+            return None;
+        } else {
+            match future::select(self.flights.next(), sleep).await {
+                Either::Left((landed, _)) => landed,
+                Either::Right(_) => None,
+            }
+        };
+        let now = self.session.now();
+        let Some(landed) = landed else {
+            self.hold_silence_against_nodes(now);
+            return None;
+        };
+        match self.judge(landed, now) {
+            Ok(reply) => Some(reply),
+            Err(failure) => {
+                self.attempts
+                    .on_failure(now, failure, self.session.transport.random());
+                None
+            }
+        }
+    }
+
+    /// Keeps the evidence of an answer, and takes the reply out of it.
+    fn judge(&mut self, Landed { node, result }: Landed, now: Duration) -> Result<T, Failure> {
+        self.tried.open.retain(|&open| open != node);
+        self.asked_at.retain(|&(asked, _)| asked != node);
+        let cause = match result {
+            Ok(Response::Error(reply)) => Cause::Refused(reply),
+            Ok(response) => match (self.call.read)(response) {
+                Ok(reply) => {
+                    self.session.health().answered(node);
+                    return Ok(reply);
+                }
+                Err(what) => Cause::Malformed(what),
+            },
+            Err(error) => Cause::Send(error),
+        };
+        let failure = Failure {
+            node: name(&self.session.topology(), node),
+            cause,
+        };
+        tracing::debug!(node = %failure.node, outcome = ?failure.outcome(), "attempt failed");
+        if failure.blames_node() {
+            self.session.health().failed(node, now);
+        } else if matches!(failure.cause, Cause::Refused(_)) {
+            self.session.health().answered(node);
+        }
+        if failure.spares_node() {
+            self.informant = Some(node);
+        } else {
+            self.tried.failed.push(node);
+        }
+        Err(failure)
+    }
+
+    async fn look_around(&mut self, now: Duration) {
+        self.has_looked_around = true;
+        let timeout = self.attempts.remaining(now).min(LOOK_AROUND);
+        self.session.refresh(Epoch(0), None, timeout).await;
+    }
+
+    fn hold_silence_against_nodes(&self, now: Duration) {
+        let mut health = self.session.health();
+        for &(node, asked_at) in &self.asked_at {
+            if now.saturating_sub(asked_at) >= SILENCE {
+                health.failed(node, now);
+            }
+        }
+    }
+
+    fn into_error(self, now: Duration) -> Error {
+        self.hold_silence_against_nodes(now);
+        let topology = self.session.topology();
+        let expired = self
+            .attempts
+            .remaining(now)
+            .is_zero()
+            .then_some(self.call.timeout);
+        let given_up = GivenUp {
+            bucket: self.call.bucket.clone(),
+            outcome: self.attempts.outcome(),
+            attempts: self.attempts.sent(),
+            expired,
+            silent: self
+                .tried
+                .open
+                .iter()
+                .map(|&node| name(&topology, node))
+                .collect(),
+        };
+        given_up.into_error(self.attempts.into_last())
+    }
+}
+
+/// Old owners coordinate; joining ones only pass on, as every other member may.
+fn candidates(topology: &Topology, routed: Routed, n: u8) -> Candidates {
+    let replicas = topology.replicas(routed.partition, n).old().to_vec();
+    let members = topology.members().iter().map(|member| member.node);
+    let others = members.filter(|node| !replicas.contains(node)).collect();
+    Candidates { replicas, others }
+}
+
+/// Counts a request as under way for as long as it lives.
+struct InFlight {
+    health: Arc<Mutex<Health>>,
+    node: NodeId,
+    is_probe: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.end(self.node, self.is_probe);
+    }
+}
