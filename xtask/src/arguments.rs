@@ -1,5 +1,6 @@
 //! The command line of the tasks.
 
+use crate::cluster::DEFAULT_NAME;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub(crate) enum Task {
     Cluster(ClusterArguments),
     /// Run every test of the workspace and print a ledger by package
     Test(TestArguments),
+    /// Import 63,000 real records while a node is killed, and compare every byte afterwards
+    DemoData(DemoArguments),
 }
 
 /// `cargo xtask cluster ..`
@@ -26,7 +29,7 @@ pub(crate) enum Task {
 #[command(flatten_help = true, subcommand_negates_reqs = true)]
 pub(crate) struct ClusterArguments {
     /// Which cluster: its folder in target/kv and its context
-    #[arg(long, global = true, default_value = "dev", value_parser = cluster_name)]
+    #[arg(long, global = true, default_value = DEFAULT_NAME, value_parser = cluster_name)]
     pub(crate) name: String,
     /// What to do with it; `up` when left out.
     #[command(subcommand)]
@@ -74,6 +77,14 @@ pub(crate) struct UpArguments {
     /// Port of n1, the others follow; `auto` looks for free ones and keeps them [default: 7401]
     #[arg(long, value_name = "PORT|auto", value_parser = base_port)]
     pub(crate) base_port: Option<BasePort>,
+    /// Where the programs come from.
+    #[command(flatten)]
+    pub(crate) programs: ProgramArguments,
+}
+
+/// Which `kv-node` and `kv` are run.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProgramArguments {
     /// Build with optimisations and without debug assertions
     #[arg(long)]
     pub(crate) release: bool,
@@ -128,6 +139,20 @@ pub(crate) struct EnvArguments {
     pub(crate) json: bool,
 }
 
+/// `cargo xtask demo-data ..`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// Import only the first so many records [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) records: Option<u64>,
+    /// A file of deb822 stanzas, instead of this machine's package index
+    #[arg(long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Where the programs come from.
+    #[command(flatten)]
+    pub(crate) programs: ProgramArguments,
+}
+
 /// `cargo xtask test ..`
 #[derive(Debug, Args)]
 pub(crate) struct TestArguments {
@@ -174,7 +199,7 @@ mod tests {
     fn cluster(line: &str) -> ClusterArguments {
         match parse(line).unwrap() {
             Task::Cluster(arguments) => arguments,
-            other @ Task::Test(_) => panic!("{other:?}"),
+            other @ (Task::Test(_) | Task::DemoData(_)) => panic!("{other:?}"),
         }
     }
 

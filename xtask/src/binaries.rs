@@ -1,5 +1,6 @@
 //! The two programs a cluster consists of: the daemon `kv-node` and the command line `kv`.
 
+use crate::arguments::ProgramArguments;
 use crate::command;
 use crate::failure::Failure;
 use crate::workspace::cargo;
@@ -20,11 +21,22 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
+    /// Builds them, or takes those that the user names.
+    ///
+    /// # Errors
+    /// When the build fails or a program is missing.
+    pub(crate) fn get(asked: &ProgramArguments) -> Result<Self> {
+        match &asked.binaries {
+            Some(folder) => Self::in_folder(folder),
+            None => Self::build(asked.release),
+        }
+    }
+
     /// Builds both with cargo, whose messages go to the terminal, and asks it where they are.
     ///
     /// # Errors
     /// When the build fails; cargo has said why.
-    pub(crate) fn build(release: bool) -> Result<Self> {
+    fn build(release: bool) -> Result<Self> {
         let mut build = cargo();
         build.args(["build", "--package", "kv-node", "--bins"]);
         build.arg("--message-format=json-render-diagnostics");
@@ -49,7 +61,7 @@ impl Binaries {
     ///
     /// # Errors
     /// When one of them is missing.
-    pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
+    fn in_folder(folder: &Path) -> Result<Self> {
         let find = |name: &str| {
             let path = folder.join(name);
             path.canonicalize()

@@ -26,11 +26,14 @@ use crate::terminal;
 use crate::workspace;
 use anyhow::{Context as _, Result};
 use context::Contexts;
-use fault::Fault;
 use layout::Layout;
-use state::State;
 use std::fs::{self, File, TryLockError};
+use std::path::Path;
 use std::process::Command;
+
+pub(crate) use fault::Fault;
+pub(crate) use layout::DEFAULT_NAME;
+pub(crate) use state::State;
 
 /// One cluster of this machine: where its files are, and where its context is written.
 #[derive(Debug)]
@@ -49,42 +52,52 @@ pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
         layout: Layout::new(parent, &arguments.name),
         contexts: Contexts::of_user()?,
     };
-    match arguments.action.unwrap_or(Action::Up(arguments.up)) {
-        Action::Up(up) => {
-            let interrupt = Interrupt::watch()?;
-            let _lock = cluster.lock()?;
-            cluster.up(&up, &interrupt)?;
-        }
-        Action::Info => cluster.info()?,
-        Action::Logs(logs) => cluster.print_log(&logs)?,
-        Action::Kill(of) => cluster.inflict(Fault::Kill, &of.nodes)?,
-        Action::Pause(of) => cluster.inflict(Fault::Pause, &of.nodes)?,
-        Action::Resume(of) => cluster.inflict(Fault::Resume, &of.nodes)?,
-        Action::Restart(of) => {
-            let interrupt = Interrupt::watch()?;
-            let _lock = cluster.lock()?;
-            cluster.restart(&of.nodes, &interrupt)?;
-        }
-        Action::Down(down) => {
-            let _lock = cluster.lock()?;
-            cluster.down(down.wipe)?;
-        }
-        Action::Env(environment) => cluster.print_environment(environment.json)?,
+    let action = arguments.action.unwrap_or(Action::Up(arguments.up));
+    let _lock = match action {
+        Action::Info | Action::Logs(_) | Action::Env(_) => None,
+        Action::Up(_)
+        | Action::Kill(_)
+        | Action::Pause(_)
+        | Action::Resume(_)
+        | Action::Restart(_)
+        | Action::Down(_) => Some(cluster.lock()?),
+    };
+    match action {
+        Action::Up(up) => cluster.up(&up, &Interrupt::watch()?),
+        Action::Info => cluster.info(),
+        Action::Logs(logs) => cluster.print_log(&logs),
+        Action::Kill(of) => cluster.inflict_and_advise(Fault::Kill, &of.nodes),
+        Action::Pause(of) => cluster.inflict_and_advise(Fault::Pause, &of.nodes),
+        Action::Resume(of) => cluster.inflict_and_advise(Fault::Resume, &of.nodes),
+        Action::Restart(of) => cluster.restart(&of.nodes, &Interrupt::watch()?),
+        Action::Down(down) => cluster.down(down.wipe),
+        Action::Env(environment) => cluster.print_environment(environment.json),
     }
-    Ok(())
 }
 
 impl Cluster {
+    /// A cluster with a folder and a context of its own, apart from those of `cargo xtask cluster`.
+    pub(crate) fn private(folder: &Path, name: &str) -> Self {
+        Self {
+            layout: Layout::new(folder.to_owned(), name),
+            contexts: Contexts::at(folder.join("config")),
+        }
+    }
+
     /// `kv`, speaking to this cluster.
-    fn cli(&self, state: &State) -> Command {
+    pub(crate) fn cli(&self, state: &State) -> Command {
         let mut command = Command::new(&state.binaries.cli);
         command.args(["--context", self.layout.name()]);
         command.env("KV_CONFIG_DIR", self.contexts.root());
+        // The user's shell may be set up for another cluster.
+        for variable in ["KV_CONTEXT", "KV_SEEDS", "KV_CA", "KV_CERT", "KV_KEY"] {
+            command.env_remove(variable);
+        }
         command
     }
 
     /// Waits until no other command changes this cluster, and keeps others out until it is dropped.
-    fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         let path = self.layout.lock_file();
         let in_file = || format!("cannot lock {}", path.display());
         fs::create_dir_all(self.layout.parent()).with_context(in_file)?;

@@ -8,6 +8,7 @@ mod arguments;
 mod binaries;
 mod cluster;
 mod command;
+mod demo;
 mod failure;
 mod interrupt;
 mod port;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Cluster(arguments) => cluster::run(arguments),
         Task::Test(arguments) => suite::run(&arguments),
+        Task::DemoData(arguments) => demo::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

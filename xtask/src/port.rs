@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 
 /// Longest command line shown for an owner.
-const COMMAND_WIDTH: usize = 80;
+const COMMAND_WIDTH: usize = 120;
 
 /// A port that a node wanted and somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq)]

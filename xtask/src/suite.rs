@@ -22,11 +22,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<()> {
     // Building apart keeps compile time out of the ledger, and its JSON says which package a test
     // program belongs to.
     let programs = executables(test(&arguments.cargo).args(build_arguments(&arguments.cargo)))?;
-    terminal::timed(
-        "Built",
-        &format!("{} test programs", programs.len()),
-        begin.elapsed(),
-    );
+    terminal::timed("Built", "all tests", begin.elapsed());
     let outcome = run_tests(&arguments.cargo, &programs);
     terminal::timed("Total", "build and tests", begin.elapsed());
     outcome

@@ -43,6 +43,50 @@ pub(crate) fn to_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// The progress of one step: redrawn in place on a terminal, a few lines elsewhere.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    verb: String,
+    shown_percent: Option<u64>,
+}
+
+impl Progress {
+    /// Distance between two lines where lines cannot be redrawn.
+    const STEP_PERCENT: u64 = 20;
+
+    /// Nothing is shown yet.
+    pub(crate) fn new(verb: &str) -> Self {
+        Self {
+            verb: verb.to_owned(),
+            shown_percent: None,
+        }
+    }
+
+    /// Shows how far the step is, if it has moved on enough to be worth it.
+    pub(crate) fn show(&mut self, percent: u64) {
+        let is_terminal = io::stderr().is_terminal();
+        let step = if is_terminal { 1 } else { Self::STEP_PERCENT };
+        let rounded = percent - percent % step;
+        if self.shown_percent >= Some(rounded) {
+            return;
+        }
+        self.shown_percent = Some(rounded);
+        let line = format!("{} {rounded} %", styled(&self.verb, GREEN));
+        if is_terminal {
+            to_stderr(&format!("{ERASE_LINE}{line}"));
+        } else {
+            to_stderr(&format!("{line}\n"));
+        }
+    }
+
+    /// Makes room for other lines; the next step forward draws again.
+    pub(crate) fn clear(&self) {
+        if io::stderr().is_terminal() {
+            to_stderr(ERASE_LINE);
+        }
+    }
+}
+
 /// A duration as `0.29s` below ten seconds, `14.2s` below a minute, else `3m 04s`.
 pub(crate) fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -54,6 +98,19 @@ pub(crate) fn seconds(duration: Duration) -> String {
         let whole = seconds.round() as u64;
         format!("{}m {:02}s", whole / 60, whole % 60)
     }
+}
+
+/// A number with commas between thousands.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A path as short as it can be said from the current directory.
@@ -68,6 +125,7 @@ pub(crate) fn shown(path: &Path) -> String {
 const GREEN: &str = "\x1b[1;32m";
 const YELLOW: &str = "\x1b[1;33m";
 const RED: &str = "\x1b[1;31m";
+const ERASE_LINE: &str = "\r\x1b[K";
 const PLAIN: &str = "\x1b[0m";
 
 /// The verb column: padded first, because the colour codes count as characters.
@@ -108,6 +166,19 @@ mod tests {
                 expected,
                 "for {input}"
             );
+        }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(grouped(number), expected);
         }
     }
 }

@@ -87,7 +87,7 @@ impl Contexts {
     /// When the folder cannot be written to.
     pub(crate) fn write(&self, layout: &Layout, state: &State) -> Result<()> {
         let name = layout.name();
-        let client = layout.client();
+        let (client, admin) = (layout.person("client"), layout.person("admin"));
         let context = Context {
             cluster: name.to_owned(),
             seeds: state
@@ -95,11 +95,11 @@ impl Contexts {
                 .iter()
                 .map(|node| node.address.to_string())
                 .collect(),
-            ca: client.join("ca.crt"),
-            certificate: client.join("client.crt"),
-            key: client.join("client.key"),
-            admin_certificate: client.join("admin.crt"),
-            admin_key: client.join("admin.key"),
+            ca: client.join("ca.pem"),
+            certificate: client.join("cert.pem"),
+            key: client.join("key.pem"),
+            admin_certificate: admin.join("cert.pem"),
+            admin_key: admin.join("key.pem"),
         };
         let text = format!("{MARK}\n{}", toml::to_string(&context)?);
         store(&self.file(name), &text)?;
@@ -111,9 +111,8 @@ impl Contexts {
 
     /// The context `kv` uses when none is named, if it exists.
     pub(crate) fn selected(&self) -> Option<String> {
-        let name = env::var("KV_CONTEXT")
-            .or_else(|_| fs::read_to_string(self.current()))
-            .ok()?;
+        let named = env::var("KV_CONTEXT").ok().filter(|name| !name.is_empty());
+        let name = named.or_else(|| fs::read_to_string(self.current()).ok())?;
         let name = name.trim();
         self.file(name).exists().then(|| name.to_owned())
     }

@@ -9,7 +9,6 @@ use crate::command;
 use crate::terminal::{self, shown};
 use anyhow::{Context, Result};
 use serde::Serialize;
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +20,13 @@ const CERTIFICATE_DAYS: u32 = 90;
 #[derive(Debug, Serialize)]
 struct NodeConfig {
     data: PathBuf,
+    log: LogConfig,
     gossip: GossipConfig,
+}
+
+#[derive(Debug, Serialize)]
+struct LogConfig {
+    format: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,11 +57,11 @@ impl Cluster {
             layout,
             program: &binaries.node,
         };
-        let (cluster_id, fingerprint) = maker.authority()?;
+        let cluster_id = maker.authority()?;
         terminal::status(
             "Issuing",
             &format!(
-                "CA {fingerprint}, {}, 1 client and 1 admin certificate ({CERTIFICATE_DAYS} days)",
+                "CA, {}, 1 client and 1 admin certificate ({CERTIFICATE_DAYS} days)",
                 count(nodes.len(), "node certificate")
             ),
         );
@@ -66,7 +71,7 @@ impl Cluster {
         maker.person("client")?;
         maker.person("admin")?;
         maker.genesis(plan, &nodes)?;
-        let state = State::new(layout.name(), plan, cluster_id, fingerprint, binaries);
+        let state = State::new(layout.name(), plan, cluster_id, binaries);
         state.save(layout)?;
         Ok(state)
     }
@@ -95,27 +100,32 @@ impl Maker<'_> {
         command
     }
 
-    /// Returns the cluster's id and the authority's fingerprint.
-    fn authority(&self) -> Result<(String, String)> {
+    /// Returns the cluster's id.
+    fn authority(&self) -> Result<String> {
         let mut create = self.run(&["ca", "create", "--json", "--name", self.layout.name()]);
         let made = command::json(create.arg("--dir").arg(self.layout.ca()))?;
-        Ok((text(&made, "cluster_id")?, text(&made, "fingerprint")?))
+        let cluster_id = made["cluster_id"].as_str();
+        cluster_id
+            .map(str::to_owned)
+            .with_context(|| format!("kv-node named no cluster_id: {made}"))
     }
 
     fn node(&self, name: &str) -> Result<()> {
         let data = self.layout.data(name);
         let config = NodeConfig {
             data: data.clone(),
+            log: LogConfig { format: "human" },
             gossip: GossipConfig { profile: "local" },
         };
         let path = self.layout.config(name);
+        let text = toml::to_string(&config)?;
         fs::create_dir_all(&data)
-            .and_then(|()| fs::write(&path, toml::to_string(&config).unwrap_or_default()))
+            .and_then(|()| fs::write(&path, text))
             .with_context(|| format!("cannot write {}", path.display()))?;
         command::output(self.run(&["init"]).arg("--data").arg(&data))?;
         let mut certificate = self.run(&["cert", "node", "--ca"]);
         certificate.arg(self.layout.ca()).arg("--data").arg(&data);
-        command::output(&mut with_days(certificate))?;
+        command::output(&mut with_validity(certificate))?;
         Ok(())
     }
 
@@ -123,8 +133,8 @@ impl Maker<'_> {
     fn person(&self, role: &str) -> Result<()> {
         let mut certificate = self.run(&["cert", role, "--name", role, "--ca"]);
         certificate.arg(self.layout.ca());
-        certificate.arg("--out").arg(self.layout.client());
-        command::output(&mut with_days(certificate))?;
+        certificate.arg("--out").arg(self.layout.person(role));
+        command::output(&mut with_validity(certificate))?;
         Ok(())
     }
 
@@ -132,7 +142,6 @@ impl Maker<'_> {
         let mut create = self.run(&["cluster", "create", "--mode", "ap"]);
         create.args(["--name", self.layout.name()]);
         create.args(["--replicas", &plan.replicas().to_string()]);
-        create.arg("--ca").arg(self.layout.ca());
         for node in nodes {
             let data = self.layout.data(&node.name);
             create.arg("--member").arg(format!(
@@ -148,16 +157,9 @@ impl Maker<'_> {
     }
 }
 
-fn with_days(mut command: Command) -> Command {
-    command.args(["--days", &CERTIFICATE_DAYS.to_string()]);
+fn with_validity(mut command: Command) -> Command {
+    command.args(["--valid", &format!("{CERTIFICATE_DAYS}days")]);
     command
-}
-
-fn text(document: &Value, field: &str) -> Result<String> {
-    let text = document[field]
-        .as_str()
-        .with_context(|| format!("kv-node named no {field}: {document}"))?;
-    Ok(text.to_owned())
 }
 
 fn spread(nodes: usize, zones: usize) -> String {

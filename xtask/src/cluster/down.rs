@@ -27,6 +27,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops and deletes the cluster if there is anything of it.
+    ///
+    /// # Errors
+    /// As [`Cluster::down`].
+    pub(crate) fn discard(&self) -> Result<()> {
+        if self.layout.folder().exists() {
+            self.down(true)?;
+        }
+        Ok(())
+    }
+
     fn stop_all(&self, mut state: State) -> Result<()> {
         let begin = Instant::now();
         let all: Vec<usize> = (0..state.nodes.len()).collect();

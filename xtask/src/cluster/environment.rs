@@ -16,7 +16,6 @@ struct Environment {
     schema: u32,
     name: String,
     cluster_id: String,
-    fingerprint: String,
     folder: PathBuf,
     context: String,
     context_file: PathBuf,
@@ -67,12 +66,11 @@ impl Cluster {
 
     fn environment(&self, state: &State) -> Environment {
         let layout = &self.layout;
-        let client = layout.client();
+        let (client, admin) = (layout.person("client"), layout.person("admin"));
         Environment {
             schema: SCHEMA,
             name: state.name.clone(),
             cluster_id: state.cluster_id.clone(),
-            fingerprint: state.fingerprint.clone(),
             folder: layout.folder(),
             context: state.name.clone(),
             context_file: self.contexts.file(layout.name()),
@@ -81,11 +79,11 @@ impl Cluster {
             kv_node: state.binaries.node.clone(),
             seeds: state.nodes.iter().map(|node| node.address).collect(),
             replicas: state.replicas,
-            ca: client.join("ca.crt"),
-            certificate: client.join("client.crt"),
-            key: client.join("client.key"),
-            admin_certificate: client.join("admin.crt"),
-            admin_key: client.join("admin.key"),
+            ca: client.join("ca.pem"),
+            certificate: client.join("cert.pem"),
+            key: client.join("key.pem"),
+            admin_certificate: admin.join("cert.pem"),
+            admin_key: admin.join("key.pem"),
             nodes: state
                 .nodes
                 .iter()
@@ -105,8 +103,8 @@ impl Cluster {
             ready_ms: node.ready_ms,
             config: self.layout.config(&node.name),
             log: self.layout.log(&node.name),
-            certificate: data.join("tls/node.crt"),
-            key: data.join("tls/node.key"),
+            certificate: data.join("tls/cert.pem"),
+            key: data.join("tls/key.pem"),
             data,
         }
     }

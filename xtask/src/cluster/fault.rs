@@ -9,14 +9,11 @@ use crate::interrupt::Interrupt;
 use crate::terminal;
 use anyhow::{Result, bail};
 use rustix::process::Signal;
-use std::time::{Duration, Instant};
-
-/// How long the kernel may take to end a killed process.
-const KILL_GRACE: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// What can be done to a running node with one signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It ends at once and can neither sync nor say goodbye.
     Kill,
     /// It stays in memory and keeps its sockets, but does nothing.
@@ -26,15 +23,24 @@ pub(super) enum Fault {
 }
 
 impl Cluster {
+    /// Does the same to several nodes, and says how to mend those that do not run now.
+    ///
+    /// # Errors
+    /// As [`Cluster::inflict`].
+    pub(super) fn inflict_and_advise(&self, fault: Fault, names: &[String]) -> Result<()> {
+        self.inflict(fault, names)?;
+        self.advise(&State::existing(&self.layout)?);
+        Ok(())
+    }
+
     /// Does the same to several nodes; each name is checked before the first is touched.
     ///
     /// # Errors
     /// When a node is unknown or does not run.
-    pub(super) fn inflict(&self, fault: Fault, names: &[String]) -> Result<()> {
-        let _lock = self.lock()?;
+    pub(crate) fn inflict(&self, fault: Fault, names: &[String]) -> Result<()> {
         let mut state = State::existing(&self.layout)?;
         for index in indices(&state, names)? {
-            inflict_one(fault, &mut state.nodes[index])?;
+            inflict_one(fault, &mut state.nodes[index], &self.layout.option())?;
             state.save(&self.layout)?;
         }
         Ok(())
@@ -48,7 +54,9 @@ impl Cluster {
         let mut state = State::existing(&self.layout)?;
         let indices = indices(&state, names)?;
         let begin = Instant::now();
-        let stopped = stop::nodes(&mut state, &indices)?;
+        let stopped = stop::nodes(&mut state, &indices);
+        state.save(&self.layout)?;
+        let stopped = stopped?;
         if !stopped.is_empty() {
             terminal::timed("Stopped", &stopped.join(" "), begin.elapsed());
         }
@@ -77,28 +85,25 @@ fn indices(state: &State, names: &[String]) -> Result<Vec<usize>> {
     Ok(indices)
 }
 
-fn inflict_one(fault: Fault, node: &mut Node) -> Result<()> {
-    let (signal, verb, what_next) = match fault {
-        Fault::Kill => (Signal::KILL, "Killed", "restart"),
-        Fault::Pause => (Signal::STOP, "Paused", "resume"),
-        Fault::Resume => (Signal::CONT, "Resumed", "pause"),
+fn inflict_one(fault: Fault, node: &mut Node, option: &str) -> Result<()> {
+    let (signal, verb) = match fault {
+        Fault::Kill => (Signal::KILL, "Killed"),
+        Fault::Pause => (Signal::STOP, "Paused"),
+        Fault::Resume => (Signal::CONT, "Resumed"),
     };
     let name = node.name.clone();
     let process = match &node.process {
         Some(process) if process.signal(signal)? => process,
         _ => bail!(
-            "{name} does not run ({}); `cargo xtask cluster restart {name}` starts it",
+            "{name} does not run ({}); `cargo xtask cluster restart {name}{option}` starts it",
             node.condition().word()
         ),
     };
     let pid = process.pid();
     if fault == Fault::Kill {
-        process.wait_gone(KILL_GRACE);
+        process.wait_gone(stop::KILL_GRACE);
         node.standing = Standing::Killed;
     }
-    terminal::status(
-        verb,
-        &format!("{name} (pid {pid}); undo: cargo xtask cluster {what_next} {name}"),
-    );
+    terminal::status(verb, &format!("{name} (pid {pid})"));
     Ok(())
 }

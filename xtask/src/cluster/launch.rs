@@ -175,8 +175,10 @@ impl<'a> Launch<'a> {
     /// Stops what was started; errors are shown, because the first one is the one to return.
     fn stop(&mut self) {
         let indices: Vec<usize> = self.started.iter().map(|started| started.index).collect();
-        if let Err(error) = stop::nodes(self.state, &indices) {
-            terminal::warning(&format!("{error:#}"));
+        match stop::nodes(self.state, &indices) {
+            Ok(stopped) if stopped.is_empty() => {}
+            Ok(stopped) => terminal::status("Stopped", &stopped.join(" ")),
+            Err(error) => terminal::warning(&format!("{error:#}")),
         }
         for started in &mut self.started {
             // Collects the exit status; a child that could not be stopped was reported above.

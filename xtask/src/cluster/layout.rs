@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// The cluster that is meant when none is named.
+pub(crate) const DEFAULT_NAME: &str = "dev";
+
 /// The folder of one cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -21,6 +24,15 @@ impl Layout {
     /// The cluster's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The option that names the cluster in a command, with a blank in front; empty for the default.
+    pub(crate) fn option(&self) -> String {
+        if self.name == DEFAULT_NAME {
+            String::new()
+        } else {
+            format!(" --name {}", self.name)
+        }
     }
 
     /// The folder that holds this cluster and its siblings.
@@ -48,9 +60,9 @@ impl Layout {
         self.folder().join("ca")
     }
 
-    /// Certificates and keys of the people and programs that use the cluster.
-    pub(crate) fn client(&self) -> PathBuf {
-        self.folder().join("client")
+    /// Credentials of somebody who uses the cluster: `client` or `admin`.
+    pub(crate) fn person(&self, role: &str) -> PathBuf {
+        self.folder().join(role)
     }
 
     /// A node's data directory.

@@ -32,10 +32,18 @@ impl Cluster {
     pub(super) fn report(&self, state: &State) {
         let rows: Vec<Vec<String>> = state.nodes.iter().map(row).collect();
         let selected = self.contexts.selected();
+        let seeds: Vec<String> = state
+            .nodes
+            .iter()
+            .take(2)
+            .map(|node| node.address.to_string())
+            .collect();
         let hints = Hints {
             name: self.layout.name(),
+            option: self.layout.option(),
             is_selected: selected.as_deref() == Some(self.layout.name()),
             program: shown(&state.binaries.cli),
+            seeds: seeds.join(","),
             last_node: state.nodes.last().map_or("n1", |node| &node.name),
         };
         terminal::result(&format!(
@@ -43,10 +51,13 @@ impl Cluster {
             table::render(&COLUMNS, &rows),
             hints.render()
         ));
-        for node in &state.nodes {
-            if let Some(advice) = advice(&node.name, node.condition(), self.layout.name()) {
-                terminal::warning(&advice);
-            }
+        self.advise(state);
+    }
+
+    /// Says what to do about nodes that do not run.
+    pub(super) fn advise(&self, state: &State) {
+        for warning in warnings(state, &self.layout.option()) {
+            terminal::warning(&warning);
         }
     }
 }
@@ -70,8 +81,22 @@ fn row(node: &Node) -> Vec<String> {
     ]
 }
 
-fn advice(node: &str, condition: Condition, cluster: &str) -> Option<String> {
-    let command = |action: &str| format!("`cargo xtask cluster {action} {node}{}`", of(cluster));
+/// What to do about nodes that do not run.
+fn warnings(state: &State, option: &str) -> Vec<String> {
+    if !state.is_any_alive() {
+        let name = &state.name;
+        return vec![format!(
+            "cluster \"{name}\" is down: `cargo xtask cluster{option}` starts it with its data"
+        )];
+    }
+    let nodes = state.nodes.iter();
+    nodes
+        .filter_map(|node| advice(&node.name, node.condition(), option))
+        .collect()
+}
+
+fn advice(node: &str, condition: Condition, option: &str) -> Option<String> {
+    let command = |action: &str| format!("`cargo xtask cluster {action} {node}{option}`");
     match condition {
         Condition::Up => None,
         Condition::Died => Some(format!(
@@ -91,20 +116,14 @@ fn advice(node: &str, condition: Condition, cluster: &str) -> Option<String> {
     }
 }
 
-/// The option that names a cluster, where it is needed.
-fn of(cluster: &str) -> String {
-    if cluster == "dev" {
-        String::new()
-    } else {
-        format!(" --name {cluster}")
-    }
-}
-
 /// The lines below the table; each can be pasted as it stands.
 struct Hints<'a> {
     name: &'a str,
+    option: String,
     is_selected: bool,
     program: String,
+    /// Two addresses, so that the client survives the loss of one while it connects.
+    seeds: String,
     last_node: &'a str,
 }
 
@@ -112,8 +131,10 @@ impl Hints<'_> {
     fn render(&self) -> String {
         let Self {
             name,
+            option,
             is_selected,
             program,
+            seeds,
             last_node: node,
         } = self;
         let kv = if *is_selected {
@@ -126,7 +147,6 @@ impl Hints<'_> {
         } else {
             "(another context is selected)".to_owned()
         };
-        let of = of(name);
         let lines = [
             (
                 "try",
@@ -134,16 +154,16 @@ impl Hints<'_> {
             ),
             (
                 "rust",
-                format!("Client::connect(Target::context(\"{name}\"))"),
+                format!("Client::connect(\"kv://{seeds}?context={name}\")"),
             ),
             (
                 "break it",
-                format!("cargo xtask cluster kill {node}{of}    also: pause, resume, restart"),
+                format!("cargo xtask cluster kill {node}{option}    also: pause, resume, restart"),
             ),
             (
                 "more",
                 format!(
-                    "cargo xtask cluster info{of}    also: logs {node} -f, env --json, down [--wipe]"
+                    "cargo xtask cluster info{option}    also: logs {node} -f, env --json, down [--wipe]"
                 ),
             ),
         ];
@@ -152,5 +172,48 @@ impl Hints<'_> {
             let _ = writeln!(text, "  {label:<9} {line}");
             text
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_the_command_that_helps() {
+        let cases = [
+            (Condition::Died, "cluster logs n2 --name two"),
+            (Condition::Paused, "cluster resume n2 --name two"),
+            (Condition::Killed, "cluster restart n2 --name two"),
+            (Condition::Stopped, "cluster restart n2 --name two"),
+        ];
+        for (condition, expected) in cases {
+            let advice = advice("n2", condition, " --name two").unwrap();
+            assert!(advice.contains(expected), "{advice}");
+        }
+        assert_eq!(advice("n2", Condition::Up, ""), None);
+    }
+
+    #[test]
+    fn connect_lines_name_the_context_only_when_they_must() {
+        let hints = |is_selected, option: &str| Hints {
+            name: "two",
+            option: option.to_owned(),
+            is_selected,
+            program: "target/debug/kv".to_owned(),
+            seeds: "127.0.0.1:7401".to_owned(),
+            last_node: "n3",
+        };
+        let selected = hints(true, "").render();
+        assert!(selected.starts_with(
+            "  try       target/debug/kv put hello world && target/debug/kv get hello"
+        ));
+        let other = hints(false, " --name two").render();
+        assert!(other.contains("kv --context two put"), "{other}");
+        assert!(
+            other.contains("(\"kv://127.0.0.1:7401?context=two\")"),
+            "{other}"
+        );
+        assert!(other.contains("cluster kill n3 --name two"), "{other}");
     }
 }

@@ -23,8 +23,6 @@ pub(crate) struct State {
     pub(crate) name: String,
     /// The id that the certificate authority gave it.
     pub(crate) cluster_id: String,
-    /// Fingerprint of the certificate authority.
-    pub(crate) fingerprint: String,
     /// Port of n1.
     pub(crate) base_port: u16,
     /// Number of zones.
@@ -85,13 +83,7 @@ pub(crate) enum Condition {
 
 impl State {
     /// A new cluster, none of whose nodes runs yet.
-    pub(crate) fn new(
-        name: &str,
-        plan: &Plan,
-        cluster_id: String,
-        fingerprint: String,
-        binaries: Binaries,
-    ) -> Self {
+    pub(crate) fn new(name: &str, plan: &Plan, cluster_id: String, binaries: Binaries) -> Self {
         let nodes = plan.nodes().into_iter().map(|planned| Node {
             name: planned.name,
             zone: planned.zone,
@@ -104,7 +96,6 @@ impl State {
             format: FORMAT,
             name: name.to_owned(),
             cluster_id,
-            fingerprint,
             base_port: plan.base_port(),
             zones: plan.zones(),
             replicas: plan.replicas(),
@@ -205,13 +196,18 @@ impl State {
             .iter()
             .position(|candidate| candidate.name == node)
             .ok_or_else(|| {
-                let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+                let names: Vec<&str> = self.node_names().collect();
                 Failure::usage(format!(
                     "cluster \"{}\" has no node \"{node}\"; it has {}",
                     self.name,
                     names.join(", ")
                 ))
             })
+    }
+
+    /// The names of all nodes, in order.
+    pub(crate) fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| node.name.as_str())
     }
 
     /// Whether any process of the cluster is there, even a paused one.
@@ -272,7 +268,7 @@ mod tests {
             node: "/kv/target/debug/kv-node".into(),
             cli: "/kv/target/debug/kv".into(),
         };
-        let mut state = State::new("dev", &plan, "7c1e".into(), "SHA256:9f2c".into(), binaries);
+        let mut state = State::new("dev", &plan, "7c1e".into(), binaries);
         state.nodes[0].standing = Standing::Started;
         state.nodes[0].ready_ms = Some(290);
         state.nodes[0].process = Some(ProcessId::of(std::process::id()).unwrap());
@@ -291,10 +287,7 @@ mod tests {
         let newer = text.replace("format = 1", "format = 2");
         let error = State::parse(&newer).unwrap_err();
         assert_eq!(error.to_string(), "format 2 where 1 was expected");
-        assert!(
-            State::parse(&text[..text.len() / 2]).is_err(),
-            "half a file"
-        );
+        assert!(State::parse(&text[..text.len() - 3]).is_err(), "cut short");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long a node may take to finish requests and sync its log.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to end a killed process.
-const KILL_GRACE: Duration = Duration::from_secs(5);
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// Stops the nodes with these indices; those that do not run are left as they are.
 ///
@@ -66,10 +66,9 @@ fn await_end(state: &mut State, index: usize, limit: Duration) -> Result<()> {
     };
     if !process.wait_gone(limit) {
         terminal::warning(&format!(
-            "{} has not stopped within {} s of SIGTERM and is killed; `cargo xtask cluster logs {}` may say why",
+            "{} has not stopped within {} s of SIGTERM and is killed; its log may say why",
             node.name,
-            GRACE.as_secs(),
-            node.name
+            GRACE.as_secs()
         ));
         process.signal(Signal::KILL)?;
         process.wait_gone(KILL_GRACE);

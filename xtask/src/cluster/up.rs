@@ -13,18 +13,25 @@ use anyhow::{Result, bail};
 use std::time::Instant;
 
 impl Cluster {
-    /// Starts the cluster, creating it first if need be; one that runs is only printed again.
+    /// Starts the cluster, creating it first if need be, and prints it; one that runs is only printed.
     ///
     /// # Errors
-    /// When a port is taken (nothing was started), a node does not come up (all were stopped), or the
-    /// cluster runs only in part (nothing was changed).
-    pub(crate) fn up(&self, asked: &UpArguments, interrupt: &Interrupt) -> Result<State> {
+    /// As [`Cluster::bring_up`], and when the cluster runs only in part; nothing was changed then.
+    pub(super) fn up(&self, asked: &UpArguments, interrupt: &Interrupt) -> Result<()> {
+        let state = self.bring_up(asked, interrupt)?;
+        self.report(&state);
+        must_run_whole(&state)
+    }
+
+    /// Starts the cluster unless one of its nodes runs already.
+    ///
+    /// # Errors
+    /// When a port is taken (nothing was started) or a node does not come up (all were stopped).
+    pub(crate) fn bring_up(&self, asked: &UpArguments, interrupt: &Interrupt) -> Result<State> {
         match State::load(&self.layout)? {
             Some(state) => {
                 state.must_fit(asked)?;
                 if state.is_any_alive() {
-                    self.report(&state);
-                    must_run_whole(&state)?;
                     return Ok(state);
                 }
                 self.start_again(state, asked, interrupt)
@@ -38,7 +45,7 @@ impl Cluster {
         let reserved = ports::of_other_clusters(&self.layout);
         let plan = Plan::new(asked, |count| ports::free_base(count, &reserved))?;
         ports::must_be_free_for_new(&plan, &reserved)?;
-        let binaries = programs(asked, interrupt)?;
+        let binaries = binaries(asked, interrupt)?;
         let begin = Instant::now();
         let state = self.create(&plan, binaries)?;
         self.start_all(state, begin, interrupt)
@@ -53,7 +60,7 @@ impl Cluster {
     ) -> Result<State> {
         self.contexts.must_be_ours(self.layout.name())?;
         ports::must_be_free_again(&state)?;
-        state.binaries = programs(asked, interrupt)?;
+        state.binaries = binaries(asked, interrupt)?;
         self.start_all(state, Instant::now(), interrupt)
     }
 
@@ -66,16 +73,12 @@ impl Cluster {
             "put and get through every node ok",
             begin.elapsed(),
         );
-        self.report(&state);
         Ok(state)
     }
 }
 
-fn programs(asked: &UpArguments, interrupt: &Interrupt) -> Result<Binaries> {
-    let binaries = match &asked.binaries {
-        Some(folder) => Binaries::in_folder(folder),
-        None => Binaries::build(asked.release),
-    };
+fn binaries(asked: &UpArguments, interrupt: &Interrupt) -> Result<Binaries> {
+    let binaries = Binaries::get(&asked.programs);
     // Ctrl-C also ends cargo, and "interrupted" is the better message then.
     interrupt.check()?;
     binaries

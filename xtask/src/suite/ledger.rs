@@ -75,8 +75,11 @@ impl Ledger {
         }
     }
 
-    /// The table, with a sum below when there is more than one package.
+    /// The table, with a sum below when there is more than one package; empty when no program ran.
     pub(super) fn render(&self) -> String {
+        if self.entries.is_empty() {
+            return String::new();
+        }
         let mut rows: Vec<Vec<String>> = self.entries.iter().map(Entry::row).collect();
         if self.entries.len() > 1 {
             let sum = self.entries.iter().fold(Entry::default(), Entry::plus);
