@@ -197,7 +197,7 @@ impl Endpoint {
         let mut is_retry = false;
         let frame = loop {
             let link = self.link(to, deadline, budget).await?;
-            match link.call(class, encoded.clone(), deadline).await {
+            match link.call(class, &encoded, deadline).await {
                 Ok(frame) => break frame,
                 // Nothing was sent, so a fresh connection may be tried; once, for a peer that
                 // closes every connection must not be dialled in a loop.

@@ -199,7 +199,7 @@ impl Link {
     pub(crate) async fn call(
         &self,
         class: Class,
-        request: Encoded,
+        request: &Encoded,
         deadline: Instant,
     ) -> Result<Frame, LinkError> {
         if request.payload_bytes() <= MAX_LANE_PAYLOAD_BYTES {
@@ -212,7 +212,7 @@ impl Link {
     async fn call_on_lane(
         &self,
         class: Class,
-        request: Encoded,
+        request: &Encoded,
         deadline: Instant,
     ) -> Result<Frame, LinkError> {
         let lane = self.lane(class);
@@ -226,7 +226,7 @@ impl Link {
             id,
             is_sent: false,
         };
-        let header = request_header(&request, id, deadline).ok_or(LinkError::NotSent)?;
+        let header = request_header(request, id, deadline).ok_or(LinkError::NotSent)?;
         match timeout_at(deadline, lane.push(header, &request.body, &request.tail)).await {
             Err(_elapsed) => return Err(LinkError::NotSent),
             Ok(Err(_closed)) => return Err(LinkError::LostBefore),
@@ -241,7 +241,7 @@ impl Link {
 
     async fn call_on_own_stream(
         &self,
-        request: Encoded,
+        request: &Encoded,
         deadline: Instant,
     ) -> Result<Frame, LinkError> {
         let (send, mut receive) = timeout_at(deadline, self.connection.open_bi())
@@ -249,7 +249,7 @@ impl Link {
             .map_err(|_| LinkError::NotSent)?
             .map_err(|_| LinkError::LostBefore)?;
         let mut send = ResetOnDrop::for_large_frame(send);
-        let header = request_header(&request, 0, deadline).ok_or(LinkError::NotSent)?;
+        let header = request_header(request, 0, deadline).ok_or(LinkError::NotSent)?;
         // The other side acts on whole requests only: until all is written, nothing has happened.
         match timeout_at(deadline, send.write_only_frame(header, request)).await {
             Err(_elapsed) => return Err(LinkError::NotSent),

@@ -336,7 +336,7 @@ impl Session {
                 // A short answer: it fits into the stream's window without anybody reading it.
                 let message = codec::encode_response(&refusal(code, message));
                 let _ = send
-                    .write_only_frame(response_header(&message, header.id), message)
+                    .write_only_frame(response_header(&message, header.id), &message)
                     .await;
                 return;
             }
@@ -366,7 +366,7 @@ impl Session {
             let Some(response) = response else { return };
             let message = within_limits(codec::encode_response(&response));
             let head = response_header(&message, header.id);
-            let _ = send.write_only_frame(head, message).await;
+            let _ = send.write_only_frame(head, &message).await;
         };
         let _ = timeout_at(deadline, serving).await;
     }
@@ -473,7 +473,7 @@ impl Session {
                 let _ = lane.push(header, &message.body, &message.tail).await;
             } else if let Ok(stream) = self.connection.open_uni().await {
                 let mut stream = ResetOnDrop::for_large_frame(stream);
-                let _ = stream.write_only_frame(header, message).await;
+                let _ = stream.write_only_frame(header, &message).await;
             }
         };
         if timeout_at(deadline, sending).await.is_err() {

@@ -67,13 +67,13 @@ impl ResetOnDrop {
     pub(crate) async fn write_only_frame(
         &mut self,
         header: Header,
-        message: Encoded,
+        message: &Encoded,
     ) -> Result<(), WriteError> {
         let mut head = BytesMut::with_capacity(HEADER_BYTES + message.body.len());
         head.extend_from_slice(&header.to_bytes());
         head.extend_from_slice(&message.body);
         self.stream
-            .write_all_chunks(&mut [head.freeze(), message.tail])
+            .write_all_chunks(&mut [head.freeze(), message.tail.clone()])
             .await?;
         self.is_finished = true;
         self.stream.finish().map_err(|_| WriteError::ClosedStream)

@@ -5,6 +5,7 @@ mod hostile;
 mod identities;
 mod limits;
 mod losses;
+mod papers;
 mod proxy;
 mod raw;
 mod support;
