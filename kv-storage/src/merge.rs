@@ -225,8 +225,8 @@ impl RunCursor {
         while let Some(placed) = self.tables.get(self.number) {
             let mut table = TableCursor::new(Arc::clone(&placed.reader), self.fetch);
             match (start, self.direction) {
-                (Start::Edge, Direction::Forward) => table.to_first()?,
-                (Start::Edge, Direction::Backward) => table.to_last()?,
+                (Start::Edge, Direction::Forward) => table.seek_first()?,
+                (Start::Edge, Direction::Backward) => table.seek_last()?,
                 (Start::At(version), Direction::Forward) => table.seek(version)?,
                 (Start::At(version), Direction::Backward) => table.seek_before(version)?,
             }

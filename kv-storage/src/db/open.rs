@@ -12,7 +12,7 @@ use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::{self, FileLock, Fs, LockError};
 use crate::hash::splitmix64;
 use crate::key::Seq;
-use crate::log::{Chunk, LogBytes, LogQueue, Tail};
+use crate::log::{LogBytes, LogQueue, Tail};
 use crate::options::Options;
 use crate::table::{Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
@@ -45,8 +45,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
-    let highest = numbered.iter().map(|file| file.number()).max().unwrap_or(0);
-    let segment = catalog.next_file.max(highest + 1);
+    let segment = catalog.next_file.max(first_unused_number(&names));
     let logs: Vec<u64> = numbered
         .iter()
         .filter_map(|file| log_number(*file))
@@ -57,6 +56,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         store,
         floor: catalog.log_floor,
         flushed: catalog.flushed,
+        log_end: catalog.log_end,
         memtable_bytes: options.memtable_bytes,
     };
     // In a store without a manifest, log files are leftovers without frames.
@@ -128,11 +128,6 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
             cause: cause.unwrap_or_else(|| "an earlier failure".into()),
         }),
     };
-    let waiters = match &outcome {
-        Ok(ready) => ready.len(),
-        Err(_) => 0,
-    };
-    tracing::debug!(dir = %inner.dir.display(), waiters, "closed");
     let result = match outcome {
         Ok(ready) => {
             inner.progress.notify_all();
@@ -152,23 +147,17 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
     result
 }
 
-/// Syncs the log, then adds a frame that promises so: damage found later cannot be taken for a torn tail.
+/// Syncs the log, then notes in the manifest where it ends: damage found later cannot be taken for a torn tail.
 fn finish_log(inner: &Arc<Inner>, mut round: Round) -> Result<Vec<Waiter>, Error> {
     let done = sync::run(inner, &mut round)?;
-    let last = round.last;
-    let ready = sync::end(inner, round, &done);
-    let (file, chunks) = {
-        let mut state = inner.state();
-        state.log.push_promise(last.next());
-        (state.log_file.take(), state.log.take())
+    let edit = Edit {
+        log_end: Some((round.file.id(), round.file.synced())),
+        ..Edit::default()
     };
-    if let Some(mut file) = file {
-        for chunk in chunks {
-            if let Chunk::Frames(frames) = chunk {
-                file.append(&frames)?;
-            }
-        }
-        file.sync()?;
+    let ready = sync::end(inner, round, &done);
+    let manifest = inner.state().manifest.take();
+    if let Some(mut manifest) = manifest {
+        manifest.append(&edit)?;
     }
     Ok(ready)
 }
@@ -241,6 +230,17 @@ fn open_tables(
         Table::open(files, &path, summary.file).map(Arc::new)
     };
     Version::empty().apply(&version.snapshot(), open)
+}
+
+/// A number above those of all files, unfinished ones included.
+fn first_unused_number(names: &[String]) -> u64 {
+    let finished = |name: &String| Numbered::parse(name.strip_suffix(".tmp").unwrap_or(name));
+    names
+        .iter()
+        .filter_map(finished)
+        .map(|file| file.number() + 1)
+        .max()
+        .unwrap_or(1)
 }
 
 fn log_number(file: Numbered) -> Option<u64> {

@@ -40,6 +40,8 @@ pub(super) struct Replay<'a> {
     /// Writes up to here are in tables.
     pub flushed: Seq,
     pub memtable_bytes: usize,
+    /// Newest segment and its length, if the store was closed before.
+    pub log_end: Option<(u64, u64)>,
 }
 
 /// One segment.
@@ -105,7 +107,10 @@ impl Replay<'_> {
                 frames: Vec::new(),
             });
         }
-        let mut tail = Tail::Open;
+        let mut tail = match (self.log_end, ids.last()) {
+            (Some((segment, length)), Some(newest)) if segment == *newest => Tail::At(length),
+            _ => Tail::Open,
+        };
         let mut follows = None;
         for segment in segments.iter_mut().rev() {
             if follows.is_some_and(|previous| previous != segment.header.id) {
@@ -136,9 +141,6 @@ impl Replay<'_> {
             if frame.sequence != next {
                 return Err(gap(frame.offset));
             }
-            if frame.payload.is_empty() {
-                continue;
-            }
             let operations = Operations::decode(segment.log.payload(frame))
                 .ok_or_else(|| segment.log.corrupt(frame.offset, "malformed batch"))?;
             next = Seq(next.0 + operations.len() as u64);
@@ -161,17 +163,12 @@ impl Replay<'_> {
         let mut first = last.next();
         let (mut previous, mut previous_length) = (0, 0);
         if let Some(segment) = newest {
-            let promised = segment
+            let promised = self.promised(segment);
+            for frame in segment
                 .frames
                 .iter()
-                .map(|frame| frame.synced)
-                .max()
-                .unwrap_or(HEADER_BYTES as u64);
-            let loose = segment
-                .frames
-                .iter()
-                .filter(|frame| frame.offset as u64 >= promised);
-            for frame in loose.filter(|frame| !frame.payload.is_empty()) {
+                .filter(|frame| frame.offset as u64 >= promised)
+            {
                 first = first.min(frame.sequence);
                 let payload = segment.log.payload(frame);
                 let synced = HEADER_BYTES as u64;
@@ -202,5 +199,18 @@ impl Replay<'_> {
             &header,
             &carried,
         )
+    }
+
+    /// The length up to which the newest segment is known to be synced.
+    fn promised(&self, segment: &Segment) -> u64 {
+        let closed_at = self
+            .log_end
+            .filter(|(id, _)| *id == segment.header.id)
+            .map(|(_, length)| length);
+        let promises = segment.frames.iter().map(|frame| frame.synced);
+        promises
+            .chain(closed_at)
+            .max()
+            .unwrap_or(HEADER_BYTES as u64)
     }
 }

@@ -58,15 +58,30 @@ pub(super) enum Task {
 pub(super) struct Space {
     /// Free bytes, if they were below the reserve when last looked.
     pub short: Option<u64>,
-    /// Log bytes since the last look.
-    pub unchecked_bytes: u64,
+    /// Log bytes that may be written before the next look.
+    pub credit_bytes: u64,
     /// The next log job should look.
     pub look: bool,
 }
 
 impl Space {
-    /// Log bytes after which the free space is looked up again.
-    pub(super) const LOOK_EVERY_BYTES: u64 = 4 << 20;
+    /// Most log bytes between two looks: others use up the disk too.
+    const CREDIT_MOST: u64 = 64 << 20;
+
+    /// Notes what a look found. Until the next one, the log takes at most half of what is left above the reserve, or a
+    /// quarter of the reserve itself.
+    pub(super) fn note(&mut self, free: u64, reserve: u64) {
+        self.short = (free < reserve).then_some(free);
+        self.credit_bytes = (free.saturating_sub(reserve) / 2)
+            .max(reserve / 4)
+            .min(Self::CREDIT_MOST);
+    }
+
+    /// Notes that the log grew.
+    pub(super) fn spend(&mut self, bytes: u64, reserve: u64) {
+        self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
+        self.look |= reserve > 0 && self.credit_bytes == 0;
+    }
 }
 
 /// Plain counts for [`Stats`](crate::Stats).

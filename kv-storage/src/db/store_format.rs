@@ -30,10 +30,9 @@ pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<u64>, OpenError> {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(Err::<(), _>(error)
+            return Err::<_, _>(error)
                 .context("read", &path)
-                .unwrap_err()
-                .into());
+                .map_err(OpenError::from);
         }
     };
     let damaged = || Error::corrupt(&path, 0, "damaged format file");

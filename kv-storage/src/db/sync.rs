@@ -1,7 +1,7 @@
 //! Group commit: one round hands all waiting log bytes to the disk and answers all who wait for them.
 
 use super::inner::Inner;
-use super::state::{Durability, Space, State, Task, Waiter};
+use super::state::{Durability, State, Task, Waiter};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
@@ -138,7 +138,11 @@ pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> Vec<Waiter> {
     state.counts.log_appends += done.appends;
     state.counts.log_bytes += done.appended_bytes;
     state.counts.log_syncs += done.syncs;
-    note_space(&mut state, inner.options.min_free_bytes, done);
+    let reserve = inner.options.min_free_bytes;
+    if let Some(free) = done.free {
+        state.space.note(free, reserve);
+    }
+    state.space.spend(done.appended_bytes, reserve);
 
     let (written, durable) = (state.written, state.durable);
     let over = |waiter: &mut Waiter| match waiter.need {
@@ -146,15 +150,4 @@ pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> Vec<Waiter> {
         Durability::Process => waiter.seq <= written,
     };
     state.waiters.extract_if(.., over).collect()
-}
-
-fn note_space(state: &mut State, reserve: u64, done: &Done) {
-    if let Some(free) = done.free {
-        state.space.short = (free < reserve).then_some(free);
-        state.space.unchecked_bytes = 0;
-    }
-    state.space.unchecked_bytes += done.appended_bytes;
-    if reserve > 0 && state.space.unchecked_bytes >= Space::LOOK_EVERY_BYTES {
-        state.space.look = true;
-    }
 }

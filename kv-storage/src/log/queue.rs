@@ -46,15 +46,6 @@ impl LogQueue {
 
     /// Adds one frame with a batch.
     pub(crate) fn push(&mut self, first: Seq, batch: &WriteBatch) {
-        self.push_frame(first, |out| batch.encode(out));
-    }
-
-    /// Adds a frame without operations, which only carries the newest promise. It takes no sequence number.
-    pub(crate) fn push_promise(&mut self, next: Seq) {
-        self.push_frame(next, |_| {});
-    }
-
-    fn push_frame(&mut self, first: Seq, payload: impl FnOnce(&mut Vec<u8>)) {
         if !matches!(self.chunks.last(), Some(Chunk::Frames(_))) {
             self.chunks.push(Chunk::Frames(Vec::new()));
         }
@@ -65,7 +56,7 @@ impl LogQueue {
                 self.segment,
                 first,
                 self.synced,
-                payload,
+                |out| batch.encode(out),
             );
             self.end += size as u64;
             self.bytes += size;
@@ -109,10 +100,5 @@ impl LogQueue {
     /// Bytes waiting.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// The segment that takes new frames; it may not exist as a file yet.
-    pub(crate) fn segment(&self) -> u64 {
-        self.segment
     }
 }

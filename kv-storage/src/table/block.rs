@@ -198,12 +198,12 @@ impl BlockCursor {
         }
     }
 
-    pub(super) fn to_first(&mut self) -> Result<(), Malformed> {
-        self.to_restart(0)
+    pub(super) fn seek_first(&mut self) -> Result<(), Malformed> {
+        self.seek_restart(0)
     }
 
-    pub(super) fn to_last(&mut self) -> Result<(), Malformed> {
-        self.to_restart(self.block.restarts - 1)?;
+    pub(super) fn seek_last(&mut self) -> Result<(), Malformed> {
+        self.seek_restart(self.block.restarts - 1)?;
         while self.value.end < self.block.entries_end {
             self.step()?;
         }
@@ -223,7 +223,7 @@ impl BlockCursor {
                 high = middle - 1;
             }
         }
-        self.to_restart(low)?;
+        self.seek_restart(low)?;
         while self.version().is_some_and(|version| version < target) {
             self.next()?;
         }
@@ -257,14 +257,14 @@ impl BlockCursor {
             self.at = None;
             return Ok(());
         };
-        self.to_restart(restart)?;
+        self.seek_restart(restart)?;
         while self.value.end < here {
             self.step()?;
         }
         Ok(())
     }
 
-    fn to_restart(&mut self, index: usize) -> Result<(), Malformed> {
+    fn seek_restart(&mut self, index: usize) -> Result<(), Malformed> {
         let at = self.block.restart(index)?;
         self.key.clear();
         self.read(at)

@@ -45,14 +45,14 @@ impl TableCursor {
             .unwrap_or_default()
     }
 
-    pub(crate) fn to_first(&mut self) -> Result<(), Error> {
-        self.enter(0, BlockCursor::to_first)
+    pub(crate) fn seek_first(&mut self) -> Result<(), Error> {
+        self.enter(0, BlockCursor::seek_first)
     }
 
-    pub(crate) fn to_last(&mut self) -> Result<(), Error> {
+    pub(crate) fn seek_last(&mut self) -> Result<(), Error> {
         self.enter(
             self.table.block_count().wrapping_sub(1),
-            BlockCursor::to_last,
+            BlockCursor::seek_last,
         )
     }
 
@@ -67,7 +67,7 @@ impl TableCursor {
         if self.place.is_some() {
             self.previous()
         } else {
-            self.to_last()
+            self.seek_last()
         }
     }
 
@@ -80,7 +80,7 @@ impl TableCursor {
             .next()
             .map_err(|Malformed| self.table.malformed(number))?;
         if cursor.version().is_none() {
-            self.enter(number + 1, BlockCursor::to_first)?;
+            self.enter(number + 1, BlockCursor::seek_first)?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl TableCursor {
             .previous()
             .map_err(|Malformed| self.table.malformed(number))?;
         if cursor.version().is_none() {
-            self.enter(number.wrapping_sub(1), BlockCursor::to_last)?;
+            self.enter(number.wrapping_sub(1), BlockCursor::seek_last)?;
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Index {
     pub(super) fn parse(raw: Vec<u8>) -> Result<Self, Malformed> {
         let mut cursor = BlockCursor::new(Arc::new(Block::parse(Bytes::from(raw))?));
         let mut entries = Vec::new();
-        cursor.to_first()?;
+        cursor.seek_first()?;
         while let Some(last) = cursor.version() {
             entries.push(IndexEntry {
                 last_key: last.key.into(),

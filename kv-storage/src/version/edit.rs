@@ -25,6 +25,8 @@ pub(crate) struct Edit {
     pub next_file: Option<u64>,
     /// All writes up to this one are in tables.
     pub flushed: Option<Seq>,
+    /// The store was closed: its newest log segment, and that segment's synced length.
+    pub log_end: Option<(u64, u64)>,
 }
 
 /// What a record says. The numbers are on disk: never change them.
@@ -36,6 +38,7 @@ enum Tag {
     LogFloor = 3,
     NextFile = 4,
     Flushed = 5,
+    LogEnd = 6,
 }
 
 impl Edit {
@@ -64,6 +67,12 @@ impl Edit {
                 record(tag, &|body| put_varint(body, number));
             }
         }
+        if let Some((segment, length)) = self.log_end {
+            record(Tag::LogEnd, &|body| {
+                put_varint(body, segment);
+                put_varint(body, length);
+            });
+        }
     }
 
     /// Decodes a frame's payload. `None` if it is malformed, or has a record that this version does not know.
@@ -79,6 +88,7 @@ impl Edit {
                 3 => edit.log_floor = Some(body.varint()?),
                 4 => edit.next_file = Some(body.varint()?),
                 5 => edit.flushed = Some(Seq(body.varint()?)),
+                6 => edit.log_end = Some((body.varint()?, body.varint()?)),
                 _ => return None,
             }
             if !body.is_empty() {
@@ -146,6 +156,7 @@ mod tests {
             log_floor: Some(9),
             next_file: Some(301),
             flushed: Some(Seq(77)),
+            log_end: Some((9, 600)),
         }
     }
 
@@ -155,7 +166,7 @@ mod tests {
         sample().encode(&mut out);
         assert_eq!(
             hex::encode(&out),
-            "020105010e0100ac0280200c014d0161027a7a0301090402ad0205014d"
+            "020105010e0100ac0280200c014d0161027a7a0301090402ad0205014d060309d804"
         );
         assert_eq!(Edit::decode(&out), Some(sample()));
     }

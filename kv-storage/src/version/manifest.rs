@@ -24,6 +24,8 @@ pub(crate) struct Catalog {
     pub log_floor: u64,
     pub next_file: u64,
     pub flushed: Seq,
+    /// Newest log segment and its length, if the store was closed.
+    pub log_end: Option<(u64, u64)>,
 }
 
 impl Catalog {
@@ -34,6 +36,7 @@ impl Catalog {
             log_floor: 0,
             next_file: 1,
             flushed: Seq::ZERO,
+            log_end: None,
         }
     }
 
@@ -43,6 +46,7 @@ impl Catalog {
         self.log_floor = edit.log_floor.unwrap_or(self.log_floor);
         self.next_file = edit.next_file.unwrap_or(self.next_file);
         self.flushed = edit.flushed.unwrap_or(self.flushed);
+        self.log_end = edit.log_end.or(self.log_end);
     }
 }
 

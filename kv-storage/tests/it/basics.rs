@@ -129,7 +129,7 @@ fn a_ticket_is_told_by_the_log_job_and_one_sync_serves_all() {
     let waited = Arc::new(AtomicUsize::new(0));
     let count = waited.clone();
     db.on_durable(found.seq, move |_| {
-        drop(count.fetch_add(1, Ordering::SeqCst))
+        count.fetch_add(1, Ordering::SeqCst);
     });
     let syncs = db.stats().log_syncs;
     jobs.run_all();
@@ -141,7 +141,7 @@ fn a_ticket_is_told_by_the_log_job_and_one_sync_serves_all() {
     assert_eq!(db.stats().log_syncs, syncs + 1);
     let count = waited.clone();
     db.on_durable(found.seq, move |_| {
-        drop(count.fetch_add(1, Ordering::SeqCst))
+        count.fetch_add(1, Ordering::SeqCst);
     });
     assert_eq!(
         waited.load(Ordering::SeqCst),

@@ -2,7 +2,8 @@
 
 use kv_storage::sim::SimFs;
 use kv_storage::{
-    Clock, Db, Entry, Env, InlineJobs, Job, JobClass, Jobs, OpenError, Options, WriteBatch,
+    Clock, Db, Durability, Entry, Env, InlineJobs, Job, JobClass, Jobs, OpenError, Options,
+    WriteBatch,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -15,13 +16,13 @@ pub(crate) fn dir() -> &'static Path {
     Path::new("/store")
 }
 
-/// A clock that moves on a millisecond at each look, so that rests after failures end.
+/// A clock that moves on a tenth of a second at each look, so that rests after failures end.
 #[derive(Debug, Default)]
 pub(crate) struct TickingClock(AtomicU64);
 
 impl Clock for TickingClock {
     fn now(&self) -> Duration {
-        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+        Duration::from_millis(self.0.fetch_add(100, Ordering::Relaxed))
     }
 }
 
@@ -91,4 +92,82 @@ pub(crate) fn contents(db: &Db) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, kv_storage
         .into_iter()
         .map(|entry| (entry.key.to_vec(), entry.value.to_vec()))
         .collect())
+}
+
+/// Batches that overwrite and delete a few keys, with large values, so that flushes and compactions happen.
+pub(crate) struct Workload {
+    pub(crate) batches: Vec<WriteBatch>,
+    pub(crate) durability: Durability,
+    /// The contents after each number of batches.
+    pub(crate) states: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+/// How far a run of a workload came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    /// Batches whose success was reported.
+    pub(crate) acked: usize,
+    /// Batches that were tried: the last one may have failed with an unknown outcome.
+    pub(crate) tried: usize,
+}
+
+impl Workload {
+    pub(crate) fn new(count: u32, durability: Durability) -> Self {
+        let mut random = fastrand::Rng::with_seed(u64::from(count));
+        let mut states = vec![BTreeMap::new()];
+        let mut batches = Vec::new();
+        for number in 0..count {
+            let mut batch = WriteBatch::new();
+            let mut state = states[states.len() - 1].clone();
+            for _ in 0..random.usize(1..5) {
+                let key = format!("key{:03}", random.u32(..30)).into_bytes();
+                if random.u32(..4) == 0 {
+                    batch.delete(&key);
+                    state.remove(&key);
+                } else {
+                    let value = format!("{number} ")
+                        .repeat(random.usize(1..120))
+                        .into_bytes();
+                    batch.put(&key, &value);
+                    state.insert(key, value);
+                }
+            }
+            batches.push(batch);
+            states.push(state);
+        }
+        Self {
+            batches,
+            durability,
+            states,
+        }
+    }
+
+    /// Opens the store and writes all batches, one after the other, until one fails; then closes or drops it.
+    pub(crate) fn run(&self, fs: &SimFs) -> Outcome {
+        let mut outcome = Outcome { acked: 0, tried: 0 };
+        let Ok(db) = open(fs) else { return outcome };
+        for batch in &self.batches {
+            outcome.tried += 1;
+            if db.blocking().write(batch.clone(), self.durability).is_err() {
+                return outcome;
+            }
+            outcome.acked += 1;
+            if outcome.acked % 29 == 0 && db.flush().is_err() {
+                return outcome;
+            }
+        }
+        let _ = db.close();
+        outcome
+    }
+
+    /// After how many batches the store had these contents, if that is possible after such a run.
+    pub(crate) fn prefix(
+        &self,
+        found: &BTreeMap<Vec<u8>, Vec<u8>>,
+        outcome: &Outcome,
+    ) -> Option<usize> {
+        (outcome.acked..=outcome.tried)
+            .rev()
+            .find(|count| self.states[*count] == *found)
+    }
 }

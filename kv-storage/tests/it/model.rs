@@ -1,0 +1,256 @@
+//! Random histories against a map: batches, flushes, snapshots, scans, late jobs, reopening, kills and power cuts.
+
+use crate::support::{ManualJobs, dir, env_with};
+use bytes::Bytes;
+use kv_storage::sim::SimFs;
+use kv_storage::{Db, Durability, Entry, Options, Snapshot, WriteBatch, WriteError};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Operations of a batch: key, and value length or deletion; synced or not.
+    Write(Vec<(u8, Option<u16>)>, bool),
+    Get(u8),
+    /// Runs up to this many waiting jobs.
+    Jobs(u8),
+    Flush,
+    TakeSnapshot,
+    DropSnapshot(u8),
+    /// Scans between two keys, backward or forward, in some snapshot or now.
+    Scan(u8, u8, bool, Option<u8>),
+    Close,
+    Kill,
+    PowerLoss(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let change = (0u8..24, prop::option::weighted(0.75, 0u16..600));
+    prop_oneof![
+        12 => (prop::collection::vec(change, 1..6), any::<bool>()).prop_map(|(changes, sync)| Op::Write(changes, sync)),
+        4 => (0u8..26).prop_map(Op::Get),
+        6 => (1u8..12).prop_map(Op::Jobs),
+        1 => Just(Op::Flush),
+        1 => Just(Op::TakeSnapshot),
+        1 => any::<u8>().prop_map(Op::DropSnapshot),
+        3 => (0u8..26, 0u8..26, any::<bool>(), prop::option::of(any::<u8>()))
+            .prop_map(|(from, to, reverse, snapshot)| Op::Scan(from, to, reverse, snapshot)),
+        1 => Just(Op::Close),
+        1 => Just(Op::Kill),
+        1 => any::<u64>().prop_map(Op::PowerLoss),
+    ]
+}
+
+/// The store under test, and all states it went through since the last start.
+struct Run {
+    fs: SimFs,
+    jobs: Arc<ManualJobs>,
+    db: Option<Db>,
+    states: Vec<Map>,
+    /// How many of the states' writes were reported synced, or handed to the operating system.
+    synced: Arc<AtomicUsize>,
+    handed: Arc<AtomicUsize>,
+    snapshots: Vec<(Snapshot, Map)>,
+}
+
+fn key(number: u8) -> Vec<u8> {
+    // Different lengths, and some that are prefixes of others.
+    vec![b'k'; usize::from(number % 5) + 1]
+        .into_iter()
+        .chain([number / 5])
+        .collect()
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut run = Self {
+            fs: SimFs::new(),
+            jobs: Arc::new(ManualJobs::default()),
+            db: None,
+            states: vec![Map::new()],
+            synced: Arc::default(),
+            handed: Arc::default(),
+            snapshots: Vec::new(),
+        };
+        run.open();
+        run
+    }
+
+    fn open(&mut self) {
+        self.jobs = Arc::new(ManualJobs::default());
+        self.db = Some(
+            Db::open(
+                dir(),
+                Options::tiny(),
+                env_with(&self.fs, self.jobs.clone()),
+            )
+            .unwrap(),
+        );
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    fn now(&self) -> &Map {
+        self.states.last().unwrap()
+    }
+
+    fn write(&mut self, changes: &[(u8, Option<u16>)], sync: bool) {
+        let mut batch = WriteBatch::new();
+        let mut next = self.now().clone();
+        for (number, value) in changes {
+            match value {
+                Some(length) => {
+                    let value = vec![self.states.len() as u8; usize::from(*length)];
+                    batch.put(&key(*number), &value);
+                    next.insert(key(*number), value);
+                }
+                None => {
+                    batch.delete(&key(*number));
+                    next.remove(&key(*number));
+                }
+            }
+        }
+        let need = if sync {
+            Durability::Sync
+        } else {
+            Durability::Process
+        };
+        let commit = loop {
+            match self.db().write(batch.clone(), need) {
+                Ok(commit) => break commit,
+                Err(WriteError::Busy(_)) => self.jobs.run_all(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let count = self.states.len();
+        let reached = if sync {
+            self.synced.clone()
+        } else {
+            self.handed.clone()
+        };
+        commit.on_durable(move |outcome| {
+            // Told late by a dead process: the run has moved on.
+            if outcome.is_ok() {
+                reached.fetch_max(count, Ordering::SeqCst);
+            }
+        });
+        self.states.push(next);
+    }
+
+    fn scan(&self, from: u8, to: u8, reverse: bool, snapshot: Option<u8>) {
+        let chosen = snapshot
+            .filter(|_| !self.snapshots.is_empty())
+            .map(|number| usize::from(number) % self.snapshots.len());
+        let fresh = self.db().snapshot();
+        let (snapshot, expected) = match chosen {
+            Some(number) => (&self.snapshots[number].0, &self.snapshots[number].1),
+            None => (&fresh, self.now()),
+        };
+        let (from, to) = (key(from), key(to));
+        let range = (Bound::Excluded(&from), Bound::Included(&to));
+        let iter = snapshot.iter::<Vec<u8>>(range);
+        let found: Result<Vec<Entry>, _> = if reverse {
+            iter.rev().collect()
+        } else {
+            iter.collect()
+        };
+        let found: Vec<(Bytes, Bytes)> = found
+            .unwrap()
+            .into_iter()
+            .map(|entry| (entry.key, entry.value))
+            .collect();
+        let inside = expected
+            .iter()
+            .filter(|(key, _)| **key > from && **key <= to);
+        let mut expected: Vec<(Bytes, Bytes)> = inside
+            .map(|(key, value)| (key.clone().into(), value.clone().into()))
+            .collect();
+        if reverse {
+            expected.reverse();
+        }
+        assert_eq!(found, expected);
+    }
+
+    /// Starts again. At least the first `floor` states' writes must be there.
+    fn restart(&mut self, fs: SimFs, floor: usize) {
+        self.snapshots.clear();
+        self.db = None;
+        self.fs = fs;
+        self.synced = Arc::default();
+        self.handed = Arc::default();
+        self.open();
+        let found = crate::support::contents(self.db()).unwrap();
+        let reached = (floor..self.states.len())
+            .rev()
+            .find(|count| self.states[*count] == found);
+        let reached = reached.unwrap_or_else(|| {
+            panic!(
+                "not a prefix of {floor} to {} writes",
+                self.states.len() - 1
+            )
+        });
+        self.states = vec![self.states.swap_remove(reached)];
+    }
+
+    fn step(&mut self, op: &Op) {
+        match op {
+            Op::Write(changes, sync) => self.write(changes, *sync),
+            Op::Get(number) => {
+                let found = self.db().blocking().get(&key(*number)).unwrap();
+                assert_eq!(
+                    found.as_ref().map(|found| &*found.value),
+                    self.now().get(&key(*number)).map(Vec::as_slice)
+                );
+            }
+            Op::Jobs(count) => (0..*count).for_each(|_| _ = self.jobs.run_one()),
+            Op::Flush => self.db().flush().unwrap(),
+            Op::TakeSnapshot => self
+                .snapshots
+                .push((self.db().snapshot(), self.now().clone())),
+            Op::DropSnapshot(_) if self.snapshots.is_empty() => {}
+            Op::DropSnapshot(number) => drop(
+                self.snapshots
+                    .swap_remove(usize::from(*number) % self.snapshots.len()),
+            ),
+            Op::Scan(from, to, reverse, snapshot) => self.scan(*from, *to, *reverse, *snapshot),
+            Op::Close => {
+                self.snapshots.clear();
+                self.db().close().unwrap();
+                self.restart(self.fs.clone(), self.states.len() - 1);
+            }
+            Op::Kill => {
+                let floor = self
+                    .handed
+                    .load(Ordering::SeqCst)
+                    .max(self.synced.load(Ordering::SeqCst));
+                self.restart(self.fs.kill(), floor);
+            }
+            Op::PowerLoss(seed) => self.restart(
+                self.fs.power_loss(*seed),
+                self.synced.load(Ordering::SeqCst),
+            ),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_reads_like_a_map(ops in prop::collection::vec(op(), 1..120)) {
+        let mut run = Run::new();
+        for op in &ops {
+            run.step(op);
+        }
+        prop_assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+        run.jobs.run_all();
+        prop_assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+    }
+}
