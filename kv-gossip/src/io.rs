@@ -68,7 +68,7 @@ pub enum Output {
         /// Where it was last known to be reached; empty if not known: use a connection that is
         /// already open to that node, or drop the message.
         address: String,
-        /// At most [`MAX_MESSAGE_SIZE_BYTES`](crate::MAX_MESSAGE_SIZE_BYTES).
+        /// At most [`COMPOSED_SIZE_BYTES`](crate::message::COMPOSED_SIZE_BYTES), 1120.
         bytes: Bytes,
     },
     /// Something to know.

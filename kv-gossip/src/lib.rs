@@ -57,7 +57,7 @@
 //! 1. The incarnation of a member is raised only by that member.
 //! 2. What members believe is merged by taking the greater [`Standing`], so the order in which news
 //!    arrive does not matter.
-//! 3. No message is longer than [`MAX_MESSAGE_SIZE_BYTES`], whatever the size of the cluster.
+//! 3. No message is longer than [`MAX_MESSAGE_SIZE_BYTES`] (1200), whatever the size of the cluster.
 //! 4. Bytes from a peer never panic; what does not decode is counted and dropped.
 //! 5. A delayed event carries a token; one that is out of date does nothing.
 //!

@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::standing::{Incarnation, Standing, State};
 
-/// The longest message, in bytes: fits a QUIC datagram on every path that carries QUIC.
+/// The longest message that is sent or read, in bytes.
 pub const MAX_MESSAGE_SIZE_BYTES: usize = 1200;
+
+/// The longest message that is composed, in bytes: a datagram on the narrowest path that carries QUIC
+/// (1200 bytes of UDP payload, less the packet's header and tag and the frame's header).
+pub const COMPOSED_SIZE_BYTES: usize = 1120;
 
 /// The longest address of a member, in bytes.
 pub const MAX_ADDRESS_SIZE_BYTES: usize = 255;
@@ -26,12 +30,13 @@ const VERSION: u8 = 1;
 const ENVELOPE_MAX_SIZE_BYTES: usize = 1 + 10 + 10 + 10 + 8 + (1 + 1 + 8 * BUCKETS) + 2;
 
 /// The room that rumors may fill in any message.
-pub(crate) const RUMORS_SIZE_BYTES: usize = MAX_MESSAGE_SIZE_BYTES - ENVELOPE_MAX_SIZE_BYTES;
+pub(crate) const RUMORS_SIZE_BYTES: usize = COMPOSED_SIZE_BYTES - ENVELOPE_MAX_SIZE_BYTES;
 
 /// The longest rumor: two ids, a tag for the claim, the profile and its address, and six numbers.
 const RUMOR_MAX_SIZE_BYTES: usize = 2 * 16 + 2 + 2 + MAX_ADDRESS_SIZE_BYTES + 7 * 10;
 
 // Two rumors of any length lead a message at most: the sender's own and one about the recipient.
+const _: () = assert!(COMPOSED_SIZE_BYTES <= MAX_MESSAGE_SIZE_BYTES);
 const _: () = assert!(2 * RUMOR_MAX_SIZE_BYTES <= RUMORS_SIZE_BYTES);
 
 /// One message.

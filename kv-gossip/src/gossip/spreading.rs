@@ -5,7 +5,7 @@ use kv_types::NodeId;
 use super::Gossip;
 use crate::io::Output;
 use crate::member::Member;
-use crate::message::{Body, Header, MAX_MESSAGE_SIZE_BYTES, Message, RUMORS_SIZE_BYTES, Rumor};
+use crate::message::{Body, COMPOSED_SIZE_BYTES, Header, Message, RUMORS_SIZE_BYTES, Rumor};
 use crate::standing::{Standing, State};
 use crate::timers::Timer;
 
@@ -38,7 +38,7 @@ impl Gossip {
             rumors,
         }
         .encode();
-        debug_assert!(bytes.len() <= MAX_MESSAGE_SIZE_BYTES);
+        debug_assert!(bytes.len() <= COMPOSED_SIZE_BYTES);
         self.stats.messages_sent += 1;
         self.stats.bytes_sent += bytes.len() as u64;
         let address = self.address_of(to);

@@ -28,28 +28,29 @@ fn twenty_minutes_of_five_percent_loss_declare_nobody_dead() {
 
 #[test]
 fn a_killed_member_is_suspected_in_three_seconds_and_dead_when_its_timer_ends() {
-    for seed in 1..=5 {
+    let (mut suspected, mut dead) = (vec![], vec![]);
+    for seed in 1..=9 {
         let mut world = World::settled(Config::lan(), seed, 100);
         world.kill(50);
-        let suspected = world.run_until_true(seconds(10.0), |w| w.count_believing(50, &GONE) >= 98);
-        assert!(
-            suspected.is_some_and(|s| s <= 3.5),
-            "seed {seed}: suspect at 99 % after {suspected:?} s"
-        );
-        let dead = world.run_until_true(seconds(60.0), |w| {
-            w.count_believing(50, &[State::Dead]) == 99
-        });
-        // The shortest suspicion of 100 members is 8 s.
-        assert!(
-            dead.is_some_and(|s| s <= 14.0),
-            "seed {seed}: dead after {dead:?} s more"
-        );
+        let start = world.now;
+        let limit = seconds(60.0);
+        let known = world.run_until_true(limit, |w| w.count_believing(50, &GONE) >= 98);
+        suspected.push(known.expect("98 of 99 members suspect it"));
+        let known = world.run_until_true(limit, |w| w.count_believing(50, &[State::Dead]) == 99);
+        known.expect("all members know that it is dead");
+        dead.push(world.now.since(start).as_secs_f64());
         world.run_for(seconds(30.0));
         assert!(
             world.agrees() && world.everyone_knows_the_truth(),
             "seed {seed}"
         );
     }
+    suspected.sort_by(f64::total_cmp);
+    dead.sort_by(f64::total_cmp);
+    // Who probes it first, and when, is up to chance: one probe a second on average.
+    assert!(suspected[4] <= 3.0 && suspected[8] <= 8.0, "{suspected:?}");
+    // The shortest suspicion of 100 members is 8 s.
+    assert!(dead[4] <= 11.5 && dead[8] <= 17.0, "{dead:?}");
 }
 
 #[test]
@@ -97,8 +98,11 @@ fn several_members_that_die_together_are_all_found() {
 
 #[test]
 fn a_member_that_wakes_from_a_pause_accuses_nobody() {
-    for seed in 1..=5 {
+    for seed in 1..=10 {
         let mut world = World::settled(Config::lan(), seed, 5);
+        // Acks take a third of a period, so that some pauses fall between a ping and its ack.
+        world.network.delay = (seconds(0.15), seconds(0.2));
+        world.run_for(seconds(0.1) * u32::try_from(seed).unwrap());
         world.pause(3);
         world.run_for(seconds(30.0));
         assert_eq!(

@@ -86,6 +86,20 @@ fn a_false_death_is_undone_by_its_subject() {
 }
 
 #[test]
+fn a_suspicion_that_ran_out_during_a_pause_can_still_be_refuted() {
+    let mut world = World::settled(Config::lan(), 4, 10);
+    let lie = accusation(&world, 0, 7, false);
+    world.input(3, lie);
+    world.pause(3);
+    world.run_for(seconds(120.0));
+    world.heard.clear();
+    world.resume(3);
+    world.run_for(seconds(20.0));
+    assert!(!world.was_heard(Event::Dead { node: id(7) }));
+    assert!(world.everyone_sees_everyone());
+}
+
+#[test]
 fn nobody_raises_the_incarnation_of_another() {
     let mut world = World::settled(Config::lan(), 3, 30);
     world.network.loss = 0.25;
@@ -309,6 +323,53 @@ fn the_ack_of_a_stalled_member_does_not_clear_it() {
     let seq = bench.ping_to_peer();
     bench.receive(PEER, 500, Body::Ack { seq, stalled: true }, vec![]);
     assert_eq!(bench.peer_state(), State::Suspect);
+}
+
+#[test]
+fn a_view_that_holds_a_living_member_dead_is_checked_and_not_believed() {
+    let mut bench = Bench::new();
+    let claim = Claim::Dead {
+        cleared: 0,
+        accused_at: 200,
+    };
+    let record = Rumor {
+        node: PEER,
+        incarnation: Incarnation(5),
+        claim,
+        profile: None,
+    };
+    let out = bench.receive(ACCUSER, 100, Body::State, vec![record.clone()]);
+    assert_eq!(bench.peer_state(), State::Alive);
+    let told = out.iter().any(|output| match output {
+        Output::Send {
+            to: PEER, bytes, ..
+        } => Message::decode(bytes).unwrap().rumors.contains(&record),
+        Output::Send { .. } | Output::Event(_) => false,
+    });
+    assert!(told, "the accused is not asked");
+    // It does not answer, so it is suspected; a view that holds a suspect dead is believed.
+    bench.ping_to_peer();
+    bench.ping_to_peer();
+    assert_eq!(bench.peer_state(), State::Suspect);
+    bench.receive(ACCUSER, 100, Body::State, vec![record]);
+    assert_eq!(bench.peer_state(), State::Dead);
+}
+
+#[test]
+fn the_same_as_news_is_believed() {
+    let mut bench = Bench::new();
+    let claim = Claim::Dead {
+        cleared: 0,
+        accused_at: 200,
+    };
+    let rumor = Rumor {
+        node: PEER,
+        incarnation: Incarnation(5),
+        claim,
+        profile: None,
+    };
+    bench.receive(ACCUSER, 100, Body::News, vec![rumor]);
+    assert_eq!(bench.peer_state(), State::Dead);
 }
 
 #[test]

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use kv_gossip::{
-    Config, Event, Gossip, Incarnation, Input, MAX_MESSAGE_SIZE_BYTES, Myself, Output, State, Time,
-};
+use kv_gossip::message::COMPOSED_SIZE_BYTES;
+use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
 use kv_types::{Epoch, NodeId};
 
 /// How often the driver of a member reports its liveness proofs.
@@ -440,7 +439,7 @@ impl World {
 
     fn send(&mut self, from: usize, to: NodeId, address: String, bytes: Bytes) {
         let to = self.index[&to];
-        assert!(bytes.len() <= MAX_MESSAGE_SIZE_BYTES);
+        assert!(bytes.len() <= COMPOSED_SIZE_BYTES);
         self.longest_message = self.longest_message.max(bytes.len());
         self.note(from, to, &bytes);
         if self.network.cut.contains(&(from, to)) || self.rng.f64() < self.network.loss {
