@@ -1,1 +1,50 @@
-//! See Cargo.toml.
+//! A node of kv.
+//!
+//! Read [`node`] first: it makes every component and joins them. Data flows one way.
+//!
+//! ```text
+//! request → service → coordinator ─→ replica → store → engine
+//!                         │             ↑
+//!                         └→ transport ⇒ service of another node
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`service`] | one match: request → the component that owns it |
+//! | [`coordinator`] | plans, fans out, and feeds answers to pure cores |
+//! | [`replica`] | what this node holds; the only code that writes user data |
+//! | [`minter`] | where this node's dots come from |
+//! | [`turns`] | writes of one key, one after another |
+//! | [`store`], [`storage_key`] | the engine as futures; the order of its keys |
+//! | [`topologies`] | the topology that this node lives by |
+//! | [`membership`], [`liveness`] | gossip, and what requests see of it |
+//! | [`metrics`] | what is counted |
+//! | [`env`](mod@env), [`transport`] | everything from outside; [`adapters`] are the real ones |
+//! | [`refusal`] | why a request was not done |
+//!
+//! All node code takes time, randomness, tasks, files and the network from [`env::Env`], so that
+//! whole nodes run in one thread and virtual time. Only [`adapters`], the command line and `main`
+//! touch the real world.
+
+pub mod adapters;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
+pub mod coordinator;
+pub mod env;
+pub mod liveness;
+pub mod membership;
+pub mod metrics;
+pub mod minter;
+pub mod node;
+pub mod refusal;
+pub mod replica;
+pub mod service;
+pub mod setup;
+pub mod storage_key;
+pub mod store;
+pub mod topologies;
+pub mod transport;
+pub mod turns;
+
+pub use node::{Node, NodeOptions, StartError};

@@ -1,1 +1,6 @@
-//! x
+//! Whole-system tests of kv: the simulator, and what scenarios share.
+//!
+//! [`sim`] runs whole nodes, unchanged, in one process and one thread: virtual time, a simulated
+//! network and simulated disks, all from one seed. A seed reproduces a run bit for bit.
+
+pub mod sim;

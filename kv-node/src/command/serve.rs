@@ -1,0 +1,124 @@
+//! `kv-node serve`: wires the real parts, runs, stops in good order.
+
+use std::io::IsTerminal;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kv_net::{Credentials, Endpoint, EndpointConfig, Role};
+use kv_node::adapters::{JobThreads, NodeHandler, QuicTransport, TokioHost};
+use kv_node::config::{Config, LogFormat};
+use kv_node::env::Env;
+use kv_node::topologies::Topologies;
+use kv_node::{Node, NodeOptions, setup};
+use kv_storage::fs::RealFs;
+use kv_types::NodeId;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How long requests in flight may take when the node stops.
+const GRACE: Duration = Duration::from_secs(10);
+const METRICS_PERIOD: Duration = Duration::from_secs(10);
+
+pub(super) fn run(config: Config) -> Result<()> {
+    start_logging(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let node_id = setup::node_of(&config.data)?;
+    let credentials = Credentials::load(&setup::credentials_dir(&config.data))?;
+    let identity = credentials.identity().clone();
+    match identity.role {
+        Role::Node(certified) => ensure!(
+            certified == node_id,
+            "the certificate in {} is for node {certified}, but the directory belongs to node {node_id}; issue one with `kv-node cert node`",
+            config.data.display()
+        ),
+        Role::Client(_) | Role::Admin(_) => {
+            bail!("the certificate in {} is for {}, not for a node; issue one with `kv-node cert node`", config.data.display(), identity.role)
+        }
+    }
+    let listen = listen_address(&config, node_id)?;
+    let endpoint = Endpoint::bind(listen, credentials, EndpointConfig::node())?;
+    let env = Env {
+        host: Arc::new(TokioHost::starting_now()),
+        fs: Arc::new(RealFs),
+        jobs: Arc::new(JobThreads::start(config.storage.read_threads as usize)?),
+        transport: Arc::new(QuicTransport::new(endpoint.clone())),
+    };
+    let options = NodeOptions {
+        node: node_id,
+        cluster: identity.cluster,
+        data: config.data.clone(),
+        storage: config.storage_options(),
+        gossip: config.gossip_config(),
+    };
+    let node = Node::start(options, env.clone()).await?;
+    endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));
+    tracing::info!(%listen, data = %config.data.display(), "serving");
+    if let Some(path) = config.metrics_file.clone() {
+        let (node, env2) = (Arc::clone(&node), env.clone());
+        env.spawn(async move { write_metrics(&node, &env2, &path).await });
+    }
+
+    wait_for_stop().await?;
+    tracing::info!("stopping: finishing what is in flight");
+    tokio::select! {
+        stopped = node.stop(GRACE) => stopped.context("the engine was not closed cleanly; the next start recovers from its log")?,
+        _ = wait_for_stop() => bail!("told twice to stop; the next start recovers from the log"),
+    }
+    endpoint.close(Duration::from_secs(1)).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Where to listen: as configured, or where the topology says that this node is.
+fn listen_address(config: &Config, node: NodeId) -> Result<SocketAddr> {
+    if let Some(listen) = config.listen {
+        return Ok(listen);
+    }
+    let topology = Topologies::open(Arc::new(RealFs), &setup::topology_dir(&config.data))?.current();
+    let member = topology
+        .member(node)
+        .with_context(|| format!("node {node} is not a member of cluster {}", topology.cluster_name()))?;
+    let mut found = member.address.to_socket_addrs().with_context(|| format!("the address {} cannot be resolved", member.address))?;
+    found.next().with_context(|| format!("the address {} has no host", member.address))
+}
+
+/// Ends when the node is told to stop.
+async fn wait_for_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        pressed = tokio::signal::ctrl_c() => pressed?,
+    }
+    Ok(())
+}
+
+async fn write_metrics(node: &Node, env: &Env, path: &Path) {
+    let draft = path.with_extension("draft");
+    loop {
+        let written = std::fs::write(&draft, node.metrics()).and_then(|()| std::fs::rename(&draft, path));
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %path.display(), "the metrics file could not be written");
+        }
+        env.sleep(METRICS_PERIOD).await;
+    }
+}
+
+fn start_logging(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .with_context(|| format!("log.filter `{}` is not a filter such as `info` or `kv_node=debug,info`", config.log.filter))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    match config.log.format {
+        LogFormat::Human => builder.with_ansi(terminal).init(),
+        LogFormat::Auto if terminal => builder.init(),
+        LogFormat::Auto | LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

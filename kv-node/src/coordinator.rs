@@ -1,0 +1,144 @@
+//! Requests of clients: plan, fan out, feed answers to a pure core, reply.
+//!
+//! A coordinator holds no state between requests. Decisions are in the cores ([`put_core`],
+//! [`get_core`], [`list_core`]); the drivers here only send, wait and answer.
+
+mod get;
+pub mod get_core;
+mod list;
+pub mod list_core;
+pub mod plan;
+mod put;
+pub mod put_core;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_net::ErrorCode;
+use kv_net::message::{Request, Response, SiblingHeadV1};
+use kv_ring::{ReplicaSet, Topology};
+use kv_types::{BucketId, ContextKey, ContextError, Context, Key, NodeId, Object, Outcome};
+
+use crate::env::{Deadline, Env};
+use crate::liveness::Liveness;
+use crate::refusal::Refusal;
+use crate::replica::Replica;
+use crate::topologies::Topologies;
+use crate::transport::{CallFailure, Peer};
+
+/// The coordinating side of a node.
+#[derive(Debug)]
+pub struct Coordinator {
+    env: Env,
+    me: NodeId,
+    topologies: Arc<Topologies>,
+    replica: Arc<Replica>,
+    liveness: Arc<Liveness>,
+    contexts: ContextKey,
+}
+
+/// How long the asked replicas may take before the others are asked as well.
+const LATE_AFTER: Duration = Duration::from_millis(30);
+
+impl Coordinator {
+    /// A coordinator over this node's replica and its view of the others.
+    #[must_use]
+    pub fn new(
+        env: Env,
+        me: NodeId,
+        topologies: Arc<Topologies>,
+        replica: Arc<Replica>,
+        liveness: Arc<Liveness>,
+    ) -> Self {
+        let contexts = ContextKey::new(topologies.current().secret().context_key());
+        Self { env, me, topologies, replica, liveness, contexts }
+    }
+
+    /// The replicas worth asking: this node first, then those that are up, in slot order, then the
+    /// rest, which may be back without anyone having noticed.
+    fn candidates(&self, replicas: &ReplicaSet) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = replicas.nodes().collect();
+        nodes.sort_by_key(|node| (*node != self.me, !self.liveness.is_up(*node)));
+        nodes
+    }
+
+    async fn call(
+        &self,
+        topology: &Topology,
+        to: NodeId,
+        request: Request,
+        deadline: Deadline,
+    ) -> Result<Response, Refusal> {
+        let Some(member) = topology.member(to) else {
+            return Err(Refusal::new(ErrorCode::Internal, format!("{to} is not a member of epoch {}", topology.epoch())));
+        };
+        let peer = Peer { node: to, address: member.address.clone() };
+        match self.env.transport.call(peer, request, deadline.left(&self.env)).await {
+            Ok(Response::Error(error)) => Err(Refusal {
+                code: error.code,
+                outcome: error.outcome,
+                message: error.message,
+                needed: error.needed,
+                got: error.got,
+            }),
+            Ok(response) => Ok(response),
+            Err(CallFailure { outcome, reason }) => {
+                let code = match outcome {
+                    Outcome::NotApplied => ErrorCode::NotEnoughReplicas,
+                    Outcome::Unknown => ErrorCode::Timeout,
+                };
+                Err(Refusal { outcome, ..Refusal::new(code, format!("{}: {reason}", member.name)) })
+            }
+        }
+    }
+
+    /// The context of a key whose replicas know `object`.
+    fn seal(&self, bucket: BucketId, key: &Key, object: &Object) -> Result<Context, Refusal> {
+        self.contexts.seal(bucket, key, object.clock()).map_err(|error| context_refusal(&error))
+    }
+}
+
+fn context_refusal(error: &ContextError) -> Refusal {
+    let code = match error {
+        ContextError::TooLong { .. } => ErrorCode::TooLarge,
+        ContextError::Damaged | ContextError::OtherKey | ContextError::Future { .. } => ErrorCode::WrongContext,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+/// A peer answered with the reply to another request: a defect on one side.
+fn unexpected(response: &Response) -> Refusal {
+    let name = format!("{response:?}");
+    let name = name.split('(').next().unwrap_or_default().to_owned();
+    Refusal::new(ErrorCode::Internal, format!("a peer answered with an unexpected {name}")).unknown()
+}
+
+/// The siblings of an object as a reply shows them; values are appended to `tail`.
+fn describe(object: &Object, headers_only: bool, tail: &mut Vec<Bytes>) -> Vec<SiblingHeadV1> {
+    object
+        .siblings()
+        .map(|sibling| {
+            let payload = sibling.payload();
+            if !headers_only {
+                tail.extend(payload.value().cloned());
+            }
+            SiblingHeadV1 {
+                write_id: sibling.write_id(),
+                dot: sibling.newest_dot(),
+                tombstone: payload.value().is_none(),
+                value_bytes: u32::try_from(payload.size_bytes()).expect("values are at most 4 MiB"),
+                value_hash: sibling.payload_hash(),
+            }
+        })
+        .collect()
+}
+
+/// Joins values into one tail; a single value is passed on without a copy.
+fn join(mut tail: Vec<Bytes>) -> Bytes {
+    match tail.len() {
+        0 => Bytes::new(),
+        1 => tail.remove(0),
+        _ => tail.concat().into(),
+    }
+}

@@ -1,0 +1,381 @@
+//! The decision of a read: whom to ask, whose answers agree, what to reply, what to repair. Pure.
+//!
+//! One replica is asked for the object, the others for its digest. Where digests differ the objects
+//! behind them are fetched and merged, so that a reply contains what each of its r replicas holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use kv_ring::ReplicaSet;
+use kv_types::{Epoch, NodeId, Object};
+
+/// What a replica is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// The object.
+    Object,
+    /// Its digest.
+    Digest,
+}
+
+/// What a replica answered to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GetAnswer {
+    /// What it holds, under this epoch of the partition.
+    Held(Epoch, Holding),
+    /// It knows a newer topology of the partition.
+    Stale(Epoch),
+    /// It refused, or no answer came.
+    Failed,
+}
+
+/// What a replica holds of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing.
+    Nothing,
+    /// An object with this digest.
+    Digest(u64),
+    /// This object.
+    Object {
+        /// Its digest.
+        digest: u64,
+        /// The object.
+        object: Box<Object>,
+        /// Its bytes as they came.
+        encoded: Bytes,
+    },
+}
+
+/// What is to be done after an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GetStep {
+    /// Ask these; empty: wait for more.
+    Ask(Vec<(NodeId, Want)>),
+    /// Enough replicas have answered with known contents.
+    Reply(GetReply),
+    /// Too many failed.
+    Fail,
+    /// The partition changed owners: answers so far are of another epoch.
+    Restart(Epoch),
+}
+
+/// The result of a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetReply {
+    /// All that the answering replicas know.
+    pub object: Object,
+    /// Who they are.
+    pub answered: Vec<NodeId>,
+    /// Those of them that hold less than `object`.
+    pub repair: Vec<NodeId>,
+}
+
+/// Collects answers of one read, once per node, all under one epoch of the partition.
+#[derive(Debug)]
+pub struct GetCore {
+    replicas: ReplicaSet,
+    needed: u8,
+    partition_epoch: Epoch,
+    /// Replicas not asked yet, best first.
+    unasked: Vec<NodeId>,
+    /// Asked for an object, not answered yet.
+    objects_underway: BTreeSet<NodeId>,
+    held: BTreeMap<NodeId, Holding>,
+    failed: BTreeSet<NodeId>,
+}
+
+impl GetCore {
+    /// A read that needs `needed` of `replicas`; `candidates` are those worth asking, best first.
+    #[must_use]
+    pub fn new(replicas: ReplicaSet, needed: u8, partition_epoch: Epoch, candidates: Vec<NodeId>) -> Self {
+        Self {
+            replicas,
+            needed,
+            partition_epoch,
+            unasked: candidates,
+            objects_underway: BTreeSet::new(),
+            held: BTreeMap::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// Whom to ask first: as few as can meet the need, the best one for the object.
+    pub fn start(&mut self) -> Vec<(NodeId, Want)> {
+        let enough = (1..=self.unasked.len())
+            .find(|count| {
+                let asked = &self.unasked[..*count];
+                self.replicas.is_met(|node| asked.contains(&node), self.needed)
+            })
+            .unwrap_or(self.unasked.len());
+        let asked: Vec<NodeId> = self.unasked.drain(..enough).collect();
+        self.objects_underway.extend(asked.first());
+        asked.into_iter().enumerate().map(|(rank, node)| (node, if rank == 0 { Want::Object } else { Want::Digest })).collect()
+    }
+
+    /// Answers are late: asks everyone who was not asked yet.
+    pub fn on_late(&mut self) -> Vec<(NodeId, Want)> {
+        let asked: Vec<NodeId> = self.unasked.drain(..).collect();
+        self.ask_for_objects(asked)
+    }
+
+    /// Takes in an answer.
+    pub fn on_answer(&mut self, from: NodeId, answer: GetAnswer) -> GetStep {
+        match answer {
+            GetAnswer::Held(epoch, holding) if epoch == self.partition_epoch => {
+                self.objects_underway.remove(&from);
+                self.held.insert(from, holding);
+                self.next_step()
+            }
+            GetAnswer::Held(epoch, _) | GetAnswer::Stale(epoch) if epoch > self.partition_epoch => {
+                GetStep::Restart(epoch)
+            }
+            GetAnswer::Held(..) | GetAnswer::Stale(_) | GetAnswer::Failed => {
+                // A digest whose object cannot be had is no answer either.
+                self.objects_underway.remove(&from);
+                self.held.remove(&from);
+                self.failed.insert(from);
+                self.replace_failed()
+            }
+        }
+    }
+
+    fn replace_failed(&mut self) -> GetStep {
+        if !self.replicas.is_met(|node| !self.failed.contains(&node), self.needed) {
+            return GetStep::Fail;
+        }
+        let object_at_hand = self.objects().next().is_some();
+        match self.next_step() {
+            GetStep::Ask(mut asks) if !self.unasked.is_empty() => {
+                let node = self.unasked.remove(0);
+                if object_at_hand {
+                    asks.push((node, Want::Digest));
+                } else {
+                    asks.append(&mut self.ask_for_objects(vec![node]));
+                }
+                GetStep::Ask(asks)
+            }
+            step => step,
+        }
+    }
+
+    fn next_step(&mut self) -> GetStep {
+        let known = |node: NodeId| self.held.get(&node).is_some_and(|h| self.is_known(h));
+        if self.replicas.is_met(known, self.needed) {
+            return GetStep::Reply(self.reply());
+        }
+        // While the first object is on its way, a digest may yet turn out to be that object's.
+        if !self.objects_underway.is_empty() && self.objects().next().is_none() {
+            return GetStep::Ask(Vec::new());
+        }
+        let unknown = self
+            .held
+            .iter()
+            .filter(|(node, holding)| !self.is_known(holding) && !self.objects_underway.contains(node))
+            .map(|(node, _)| *node)
+            .collect();
+        GetStep::Ask(self.ask_for_objects(unknown))
+    }
+
+    fn ask_for_objects(&mut self, nodes: Vec<NodeId>) -> Vec<(NodeId, Want)> {
+        self.objects_underway.extend(&nodes);
+        nodes.into_iter().map(|node| (node, Want::Object)).collect()
+    }
+
+    /// Whether the contents behind an answer are at hand.
+    fn is_known(&self, holding: &Holding) -> bool {
+        match holding {
+            Holding::Nothing | Holding::Object { .. } => true,
+            Holding::Digest(wanted) => self.objects().any(|(digest, _)| digest == *wanted),
+        }
+    }
+
+    fn objects(&self) -> impl Iterator<Item = (u64, &Object)> {
+        self.held.values().filter_map(|holding| match holding {
+            Holding::Object { digest, object, .. } => Some((*digest, &**object)),
+            Holding::Nothing | Holding::Digest(_) => None,
+        })
+    }
+
+    fn reply(&self) -> GetReply {
+        let mut merged = Object::new();
+        for (_, object) in self.objects() {
+            merged.merge(object);
+        }
+        let whole: BTreeSet<u64> =
+            self.objects().filter(|(_, object)| **object == merged).map(|(digest, _)| digest).collect();
+        let mut answered = Vec::new();
+        let mut repair = Vec::new();
+        for (node, holding) in self.held.iter().filter(|(_, holding)| self.is_known(holding)) {
+            answered.push(*node);
+            let up_to_date = match holding {
+                Holding::Nothing => merged.is_empty(),
+                Holding::Digest(digest) | Holding::Object { digest, .. } => whole.contains(digest),
+            };
+            if !up_to_date {
+                repair.push(*node);
+            }
+        }
+        GetReply { object: merged, answered, repair }
+    }
+
+    /// How many answers count towards the need.
+    #[must_use]
+    pub fn count(&self) -> u8 {
+        self.replicas.count(|node| self.held.contains_key(&node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_types::{ActorId, Clock, Dot, Hlc, Payload, Write, WriteId};
+
+    const EPOCH: Epoch = Epoch(5);
+
+    fn node(n: u128) -> NodeId {
+        NodeId(n)
+    }
+
+    fn core(needed: u8) -> GetCore {
+        let nodes = [node(1), node(2), node(3)];
+        GetCore::new(ReplicaSet::stable(nodes), needed, EPOCH, nodes.to_vec())
+    }
+
+    /// An object with one write by each of these actors, none having read another.
+    fn object(actors: &[u32]) -> Object {
+        let mut object = Object::new();
+        for actor in actors {
+            let write =
+                Write { write_id: WriteId::new(1, [*actor as u8; 10]), payload: Payload::Value(Bytes::from_static(b"v")) };
+            let dot = Dot::new(ActorId(*actor), Hlc(10));
+            object.write(write, &Clock::new(), dot, Hlc::ZERO, 1).expect("few siblings");
+        }
+        object
+    }
+
+    fn digest(object: &Object) -> u64 {
+        xxh(&object.encode())
+    }
+
+    fn xxh(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    }
+
+    fn full(object: &Object) -> GetAnswer {
+        let encoded = object.encode();
+        let holding = Holding::Object { digest: xxh(&encoded), object: Box::new(object.clone()), encoded };
+        GetAnswer::Held(EPOCH, holding)
+    }
+
+    fn only_digest(object: &Object) -> GetAnswer {
+        GetAnswer::Held(EPOCH, Holding::Digest(digest(object)))
+    }
+
+    fn reply(step: GetStep) -> GetReply {
+        match step {
+            GetStep::Reply(reply) => reply,
+            other => panic!("expected a reply, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn equal_digests_answer_without_a_second_round() {
+        let mut core = core(2);
+        assert_eq!(core.start(), [(node(1), Want::Object), (node(2), Want::Digest)]);
+        let held = object(&[1]);
+        assert_eq!(core.on_answer(node(2), only_digest(&held)), GetStep::Ask(vec![]));
+        let reply = reply(core.on_answer(node(1), full(&held)));
+        assert_eq!(reply, GetReply { object: held, answered: vec![node(1), node(2)], repair: vec![] });
+    }
+
+    #[test]
+    fn a_differing_digest_is_fetched_merged_and_repaired() {
+        let mut core = core(2);
+        core.start();
+        let (old, new) = (object(&[1]), object(&[1, 2]));
+        assert_eq!(core.on_answer(node(1), full(&old)), GetStep::Ask(vec![]));
+        assert_eq!(core.on_answer(node(2), only_digest(&new)), GetStep::Ask(vec![(node(2), Want::Object)]));
+        let reply = reply(core.on_answer(node(2), full(&new)));
+        assert_eq!(reply, GetReply { object: new, answered: vec![node(1), node(2)], repair: vec![node(1)] });
+    }
+
+    #[test]
+    fn concurrent_writes_on_two_replicas_are_both_shown_and_both_replicas_repaired() {
+        let mut core = core(2);
+        core.start();
+        core.on_answer(node(1), full(&object(&[1])));
+        core.on_answer(node(2), only_digest(&object(&[2])));
+        let reply = reply(core.on_answer(node(2), full(&object(&[2]))));
+        assert_eq!(reply.object, object(&[1, 2]));
+        assert_eq!(reply.repair, [node(1), node(2)]);
+    }
+
+    #[test]
+    fn a_replica_that_holds_nothing_is_repaired() {
+        let mut core = core(2);
+        core.start();
+        let held = object(&[1]);
+        core.on_answer(node(2), GetAnswer::Held(EPOCH, Holding::Nothing));
+        let reply = reply(core.on_answer(node(1), full(&held)));
+        assert_eq!((reply.object, reply.repair), (held, vec![node(2)]));
+    }
+
+    #[test]
+    fn a_key_that_nobody_holds_is_absent() {
+        let mut core = core(2);
+        core.start();
+        core.on_answer(node(1), GetAnswer::Held(EPOCH, Holding::Nothing));
+        let reply = reply(core.on_answer(node(2), GetAnswer::Held(EPOCH, Holding::Nothing)));
+        assert!(reply.object.is_empty() && reply.repair.is_empty());
+    }
+
+    #[test]
+    fn a_failed_replica_is_replaced_by_the_next() {
+        let mut core = core(2);
+        core.start();
+        let held = object(&[1]);
+        assert_eq!(core.on_answer(node(1), GetAnswer::Failed), GetStep::Ask(vec![(node(3), Want::Object)]));
+        core.on_answer(node(2), only_digest(&held));
+        let reply = reply(core.on_answer(node(3), full(&held)));
+        assert_eq!(reply.answered, [node(2), node(3)]);
+    }
+
+    #[test]
+    fn a_digest_whose_object_cannot_be_fetched_is_no_answer() {
+        let mut core = core(2);
+        core.start();
+        core.on_answer(node(1), full(&object(&[1])));
+        core.on_answer(node(2), only_digest(&object(&[1, 2])));
+        assert_eq!(core.on_answer(node(2), GetAnswer::Failed), GetStep::Ask(vec![(node(3), Want::Digest)]));
+        assert_eq!(core.on_answer(node(3), GetAnswer::Failed), GetStep::Fail);
+    }
+
+    #[test]
+    fn late_answers_make_it_ask_the_rest() {
+        let mut core = core(2);
+        core.start();
+        assert_eq!(core.on_late(), [(node(3), Want::Object)]);
+        core.on_answer(node(3), full(&object(&[1])));
+        let reply = reply(core.on_answer(node(2), only_digest(&object(&[1]))));
+        assert_eq!(reply.answered, [node(2), node(3)]);
+    }
+
+    #[test]
+    fn a_digest_is_fetched_when_the_object_was_lost_with_its_replica() {
+        let mut core = core(1);
+        assert_eq!(core.start(), [(node(1), Want::Object)]);
+        assert_eq!(core.on_answer(node(1), GetAnswer::Failed), GetStep::Ask(vec![(node(2), Want::Object)]));
+        let reply = reply(core.on_answer(node(2), full(&object(&[1]))));
+        assert_eq!(reply.answered, [node(2)]);
+    }
+
+    #[test]
+    fn answers_of_a_newer_epoch_end_the_read() {
+        let mut core = core(2);
+        core.start();
+        assert_eq!(core.on_answer(node(1), GetAnswer::Stale(Epoch(6))), GetStep::Restart(Epoch(6)));
+        let newer = GetAnswer::Held(Epoch(7), Holding::Nothing);
+        assert_eq!(core.on_answer(node(2), newer), GetStep::Restart(Epoch(7)));
+    }
+}

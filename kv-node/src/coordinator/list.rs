@@ -1,0 +1,176 @@
+//! The driver of a page of a partition.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::FuturesUnordered;
+use kv_net::ErrorCode;
+use kv_net::message::{DataHead, ListEntryV1, ListReplyV1, ListV1, ReplicaListV1, Request, Response};
+use kv_ring::{PartitionId, ReplicaSet, Topology};
+use kv_types::{Epoch, Key, NodeId, Object};
+
+use super::list_core::{ReplicaPage, merge};
+use super::plan::{check, reachable};
+use super::{Coordinator, LATE_AFTER, describe, join};
+use crate::env::Deadline;
+use crate::refusal::Refusal;
+use crate::storage_key;
+
+const DOING: &str = "list the partition";
+/// The most keys and bytes of objects that one page carries.
+const MAX_ITEMS: u32 = 1000;
+const MAX_BYTES: u32 = 1 << 20;
+
+impl Coordinator {
+    /// A page of a partition, in storage order: what each of r replicas knows.
+    ///
+    /// # Errors
+    /// [`Refusal`]; a read changes nothing.
+    pub async fn list(self: &Arc<Self>, request: ListV1, deadline: Deadline) -> Result<(ListReplyV1, Bytes), Refusal> {
+        let topology = self.topologies.current();
+        if u32::from(request.partition) >= topology.partition_count().get() {
+            let message =
+                format!("there is no partition {}; the ring has {}", request.partition, topology.partition_count().get());
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        let partition = PartitionId(request.partition);
+        let (properties, partition_epoch) = check(&topology, &request.head, request.bucket, partition)?;
+        let quorum = request.options.level.quorum(properties.quorum).with(request.options.r, None);
+        let quorum = quorum.map_err(|impossible| Refusal::new(ErrorCode::BadRequest, impossible.to_string()))?;
+        let replicas = topology.replicas(partition, properties.quorum.n());
+        reachable(&replicas, quorum.r(), &self.liveness, DOING)?;
+
+        let ask = PageRequest { topology, partition_epoch, message: replica_request(&request) };
+        let collecting = self.collect_pages(ask, &replicas, quorum.r(), deadline);
+        let pages = self
+            .env
+            .timeout(deadline.left(&self.env), collecting)
+            .await
+            .unwrap_or_else(|_| Err(Refusal::timeout(quorum.r(), 0, DOING)))?;
+        let page = merge(pages);
+        let mut values = Vec::new();
+        let mut entries = Vec::with_capacity(page.entries.len());
+        for (key, object) in page.entries {
+            let context = self.seal(request.bucket, &key, &object)?;
+            let siblings = describe(&object, request.options.headers_only, &mut values);
+            entries.push(ListEntryV1 { key, siblings, context });
+        }
+        Ok((ListReplyV1 { entries, next_after: page.next_after }, join(values)))
+    }
+
+    async fn collect_pages(
+        self: &Arc<Self>,
+        ask: PageRequest,
+        replicas: &ReplicaSet,
+        needed: u8,
+        deadline: Deadline,
+    ) -> Result<Vec<ReplicaPage>, Refusal> {
+        let mut unasked = self.candidates(replicas).into_iter();
+        let mut pages: Vec<(NodeId, ReplicaPage)> = Vec::new();
+        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>> =
+            FuturesUnordered::new();
+        let send = |node: NodeId| -> BoxFuture<'static, _> {
+            let page = Arc::clone(self).ask_for_page(node, ask.clone(), deadline);
+            Box::pin(async move { (node, page.await) })
+        };
+        answers.extend(unasked.by_ref().take(usize::from(needed)).map(send));
+        let mut late = Some(self.env.sleep(LATE_AFTER));
+        loop {
+            let next = match late.take() {
+                None => answers.next().await,
+                Some(timer) => match select(answers.next(), timer).await {
+                    Either::Left((next, timer)) => {
+                        late = Some(timer);
+                        next
+                    }
+                    Either::Right(_) => {
+                        answers.extend(unasked.by_ref().map(send));
+                        continue;
+                    }
+                },
+            };
+            match next {
+                None => {
+                    let got = replicas.count(|node| pages.iter().any(|(from, _)| *from == node));
+                    return Err(Refusal::not_enough(needed, got, DOING));
+                }
+                Some((_, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => return Err(refusal),
+                Some((_, Err(_))) => answers.extend(unasked.next().map(send)),
+                Some((from, Ok(page))) => {
+                    pages.push((from, page));
+                    if replicas.is_met(|node| pages.iter().any(|(from, _)| *from == node), needed) {
+                        return Ok(pages.into_iter().map(|(_, page)| page).collect());
+                    }
+                    if answers.is_empty() {
+                        // In a transition more than `needed` may have to answer.
+                        answers.extend(unasked.next().map(send));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask_for_page(self: Arc<Self>, node: NodeId, ask: PageRequest, deadline: Deadline) -> Result<ReplicaPage, Refusal> {
+        let PageRequest { topology, partition_epoch, message } = ask;
+        let (entries, complete) = if node == self.me {
+            let partition = PartitionId(message.partition);
+            let (items, bytes) = (message.max_items as usize, message.max_bytes as usize);
+            let page = self.replica.list(message.bucket, partition, message.after.as_ref(), items, bytes).await?;
+            (page.entries, page.complete)
+        } else {
+            match self.call(&topology, node, Request::ReplicaList(message.clone()), deadline).await? {
+                Response::ReplicaList(reply, tail) => {
+                    if reply.partition_epoch != partition_epoch {
+                        return Err(Refusal::stale(reply.partition_epoch));
+                    }
+                    let lengths = reply.entries.into_iter().map(|entry| (entry.key, entry.object_bytes));
+                    (split(lengths, tail)?, reply.complete)
+                }
+                other => return Err(super::unexpected(&other)),
+            }
+        };
+        let mut page = ReplicaPage { complete, ..ReplicaPage::default() };
+        for (key, encoded) in entries {
+            let object = Object::decode(&encoded)
+                .map_err(|damage| Refusal::new(ErrorCode::Storage, format!("the object of {key} is damaged: {damage}")))?;
+            let (hash, _) = topology.locate(message.bucket, key.partition_key());
+            page.entries.insert(storage_key::encode(message.bucket, hash, &key), (key, object));
+        }
+        Ok(page)
+    }
+}
+
+/// What every replica is asked, and the topology it is asked under.
+#[derive(Clone)]
+struct PageRequest {
+    topology: Arc<Topology>,
+    partition_epoch: Epoch,
+    message: ReplicaListV1,
+}
+
+fn replica_request(request: &ListV1) -> ReplicaListV1 {
+    let head = DataHead { ..request.head.clone() };
+    ReplicaListV1 {
+        head,
+        bucket: request.bucket,
+        partition: request.partition,
+        after: request.after.clone(),
+        max_items: request.max_items.clamp(1, MAX_ITEMS),
+        max_bytes: MAX_BYTES,
+    }
+}
+
+/// Cuts a tail into the objects whose lengths the reply states.
+fn split(lengths: impl Iterator<Item = (Key, u32)>, mut tail: Bytes) -> Result<Vec<(Key, Bytes)>, Refusal> {
+    let mut entries = Vec::new();
+    for (key, length) in lengths {
+        let length = length as usize;
+        if length > tail.len() {
+            return Err(Refusal::new(ErrorCode::Internal, "a peer's page is shorter than it says"));
+        }
+        entries.push((key, tail.split_to(length)));
+    }
+    Ok(entries)
+}

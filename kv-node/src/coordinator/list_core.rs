@@ -1,0 +1,106 @@
+//! The decision of a page: merging what replicas hold of a partition. Pure.
+//!
+//! A page may go only as far as the shortest of the truncated answers: beyond it, a replica that
+//! stopped early may hold a deletion of what another still shows.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kv_types::{Key, Object};
+
+/// One replica's page, keyed by the engine's keys, which give the order.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaPage {
+    /// Engine key → (key, object).
+    pub entries: BTreeMap<Bytes, (Key, Object)>,
+    /// Whether the partition ends with this page.
+    pub complete: bool,
+}
+
+/// The merged page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedPage {
+    /// Keys with what all answering replicas know of them, in storage order.
+    pub entries: Vec<(Key, Object)>,
+    /// Where the next page begins; `None` when the partition is done.
+    pub next_after: Option<Key>,
+}
+
+/// Merges the pages of r replicas, all asked for the same start.
+#[must_use]
+pub fn merge(pages: Vec<ReplicaPage>) -> MergedPage {
+    let truncated = pages.iter().filter(|page| !page.complete);
+    let end = truncated.filter_map(|page| page.entries.last_key_value().map(|(stored, _)| stored.clone())).min();
+    let mut merged: BTreeMap<Bytes, (Key, Object)> = BTreeMap::new();
+    for (stored, (key, object)) in pages.into_iter().flat_map(|page| page.entries) {
+        if end.as_ref().is_some_and(|end| stored > *end) {
+            continue;
+        }
+        merged.entry(stored).or_insert_with(|| (key, Object::new())).1.merge(&object);
+    }
+    let next_after = end.and_then(|end| merged.get(&end).map(|(key, _)| key.clone()));
+    MergedPage { entries: merged.into_values().collect(), next_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_types::{ActorId, Clock, Dot, Hlc, Payload, Write, WriteId};
+
+    fn entry(name: &str, object: Object) -> (Bytes, (Key, Object)) {
+        let key = Key::new(name.to_owned()).expect("a short key");
+        (Bytes::from(name.to_owned()), (key, object))
+    }
+
+    fn written(payload: Payload, at: u64, read: &Clock) -> Object {
+        let mut object = Object::new();
+        let write = Write { write_id: WriteId::new(at, [1; 10]), payload };
+        object.write(write, read, Dot::new(ActorId(1), Hlc(at)), Hlc::ZERO, at).expect("one sibling");
+        object
+    }
+
+    fn value(at: u64) -> Object {
+        written(Payload::Value(Bytes::from_static(b"v")), at, &Clock::new())
+    }
+
+    fn page(entries: Vec<(Bytes, (Key, Object))>, complete: bool) -> ReplicaPage {
+        ReplicaPage { entries: entries.into_iter().collect(), complete }
+    }
+
+    fn names(page: &MergedPage) -> Vec<String> {
+        page.entries.iter().map(|(key, _)| key.to_string()).collect()
+    }
+
+    #[test]
+    fn a_page_stops_where_the_first_truncated_answer_stops() {
+        let ahead = page(vec![entry("k1", value(1)), entry("k5", value(1)), entry("k7", value(1)), entry("k9", value(1))], false);
+        let behind = page(vec![entry("k1", value(1)), entry("k3", value(1)), entry("k5", value(1))], false);
+        let merged = merge(vec![ahead, behind]);
+        // The second replica may hold a deletion of k7.
+        assert_eq!(names(&merged), ["k1", "k3", "k5"]);
+        assert_eq!(merged.next_after.expect("more").to_string(), "k5");
+    }
+
+    #[test]
+    fn complete_answers_end_the_partition() {
+        let merged = merge(vec![page(vec![entry("a", value(1))], true), page(vec![], true)]);
+        assert_eq!((names(&merged).len(), merged.next_after), (1, None));
+    }
+
+    #[test]
+    fn a_complete_answer_does_not_carry_the_page_past_a_truncated_one() {
+        let whole = page(vec![entry("a", value(1)), entry("z", value(1))], true);
+        let merged = merge(vec![whole, page(vec![entry("a", value(1))], false)]);
+        assert_eq!(names(&merged), ["a"]);
+        assert!(merged.next_after.is_some());
+    }
+
+    #[test]
+    fn objects_of_one_key_are_merged() {
+        let old = value(1);
+        let deleted = written(Payload::Tombstone, 2, old.clock());
+        let merged = merge(vec![page(vec![entry("a", old)], true), page(vec![entry("a", deleted)], true)]);
+        let (_, object) = &merged.entries[0];
+        assert!(object.siblings().all(|s| s.payload().value().is_none()));
+    }
+}

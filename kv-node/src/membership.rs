@@ -1,0 +1,246 @@
+//! The driver of gossip: feeds it messages, time and liveness proofs, and does what it says.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
+use kv_net::message::{MemberState, MemberViewV1, Request, Response, TopologyV1};
+use kv_ring::{ChainHash, Topology};
+use kv_storage::WriteBatch;
+use kv_types::NodeId;
+use tokio::sync::Notify;
+
+use crate::env::Env;
+use crate::liveness::Liveness;
+use crate::storage_key;
+use crate::store::{Store, committed};
+use crate::topologies::Topologies;
+use crate::transport::Peer;
+
+/// How long a topology may take to be fetched from a peer.
+const FETCH_BUDGET: Duration = Duration::from_secs(2);
+
+/// This node's part in the gossip.
+pub struct Membership {
+    env: Env,
+    me: NodeId,
+    gossip: Mutex<Gossip>,
+    /// The deadline may have moved.
+    wake: Notify,
+    liveness: Arc<Liveness>,
+    topologies: Arc<Topologies>,
+    store: Store,
+}
+
+impl Membership {
+    /// Starts gossiping with the members of the topology. `boot` counts the starts of this node.
+    #[must_use]
+    pub fn start(
+        env: Env,
+        config: Config,
+        me: NodeId,
+        boot: u64,
+        liveness: Arc<Liveness>,
+        topologies: Arc<Topologies>,
+        store: Store,
+    ) -> Arc<Self> {
+        let topology = topologies.current();
+        let address = topology.member(me).map(|member| member.address.clone()).unwrap_or_default();
+        let myself = Myself {
+            node: me,
+            address,
+            incarnation: Incarnation::first_of_boot(boot),
+            boot,
+            epoch: topology.epoch(),
+            chain_hash: short(topologies.chain_hash()),
+        };
+        let gossip = Mutex::new(Gossip::new(config, myself, env.host.random(), Time::from(env.now())));
+        let membership = Arc::new(Self { env, me, gossip, wake: Notify::new(), liveness, topologies, store });
+        membership.feed(Input::LivenessProof { healthy: true });
+        membership.feed(Input::Seeds(others(&topology, me)));
+        membership.env.spawn(Arc::clone(&membership).keep_time());
+        membership.env.spawn(Arc::clone(&membership).prove_liveness());
+        membership
+    }
+
+    /// Takes in a message from a peer.
+    pub fn on_message(self: &Arc<Self>, from: NodeId, bytes: Bytes) {
+        self.feed(Input::Message { from, bytes });
+    }
+
+    /// Tells the others that this node stops on purpose.
+    pub async fn leave(self: &Arc<Self>) {
+        self.feed(Input::Leave);
+        let linger = self.gossip().config().leave_linger();
+        self.env.sleep(linger).await;
+    }
+
+    /// This node's view of every member of the topology.
+    #[must_use]
+    pub fn views(&self) -> Vec<MemberViewV1> {
+        let now = Time::from(self.env.now());
+        let gossip = self.gossip();
+        let topology = self.topologies.current();
+        let view = |node: NodeId| match gossip.member(node) {
+            Some(member) => MemberViewV1 {
+                node,
+                state: state(member.state()),
+                since_ms: millis(now.since(member.since())),
+                heartbeat: member.heartbeat(),
+            },
+            None => MemberViewV1 { node, state: self.liveness.state(node), since_ms: 0, heartbeat: 0 },
+        };
+        topology.members().iter().map(|member| view(member.node)).collect()
+    }
+
+    /// A hash of this node's view: equal on nodes that see the same.
+    #[must_use]
+    pub fn view_hash(&self) -> u64 {
+        self.gossip().view_hash()
+    }
+
+    /// Counters of the gossip.
+    #[must_use]
+    pub fn stats(&self) -> kv_gossip::Stats {
+        self.gossip().stats()
+    }
+
+    fn feed(self: &Arc<Self>, input: Input) {
+        let mut out = Vec::new();
+        self.gossip().handle(Time::from(self.env.now()), input, &mut out);
+        self.wake.notify_one();
+        for output in out {
+            match output {
+                Output::Send { to, address, bytes } => self.env.transport.gossip(Peer { node: to, address }, bytes),
+                Output::Event(event) => self.on_event(event),
+            }
+        }
+    }
+
+    fn on_event(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Alive { node } => self.member_is(node, MemberState::Up),
+            Event::Suspect { node } => self.member_is(node, MemberState::Suspect),
+            Event::Dead { node } => self.member_is(node, MemberState::Down),
+            Event::Left { node } => self.member_is(node, MemberState::Left),
+            Event::NewerTopology { node, epoch, .. } => {
+                tracing::info!(peer = %self.name(node), %epoch, "a peer has a newer topology");
+                self.env.spawn(Arc::clone(self).fetch_topology(node));
+            }
+            Event::ConflictingTopology { node, epoch, .. } => {
+                tracing::error!(
+                    peer = %self.name(node), %epoch,
+                    "a peer has another history of the topology; do not change the topology, and compare their data directories"
+                );
+            }
+            Event::OlderBoot { remembered } => {
+                tracing::error!(
+                    remembered,
+                    "peers remember a later start of this node: its disk was rolled back or copied; stop it, and replace it by a new node"
+                );
+            }
+        }
+    }
+
+    fn member_is(&self, node: NodeId, state: MemberState) {
+        self.liveness.set(node, state);
+        tracing::info!(member = %self.name(node), ?state, "membership changed");
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        self.topologies.current().member(node).map_or_else(|| node.short(), |member| member.name.clone())
+    }
+
+    async fn fetch_topology(self: Arc<Self>, from: NodeId) {
+        let topology = self.topologies.current();
+        let Some(member) = topology.member(from) else { return };
+        let peer = Peer { node: from, address: member.address.clone() };
+        let request = Request::Topology(TopologyV1 { known: topology.epoch() });
+        match self.env.transport.call(peer, request, FETCH_BUDGET).await {
+            Ok(Response::Topology(_, entry)) if !entry.is_empty() => match self.topologies.adopt(entry) {
+                Ok(_) => self.topology_changed(),
+                Err(error) => tracing::error!(%error, "a newer topology was not taken over"),
+            },
+            Ok(_) => {}
+            Err(failure) => tracing::debug!(%failure, "a newer topology could not be fetched yet"),
+        }
+    }
+
+    /// Tells the gossip that this node has adopted another topology.
+    pub fn topology_changed(self: &Arc<Self>) {
+        let topology = self.topologies.current();
+        let chain_hash = short(self.topologies.chain_hash());
+        self.feed(Input::Topology { epoch: topology.epoch(), chain_hash });
+        self.feed(Input::Seeds(others(&topology, self.me)));
+    }
+
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let deadline = self.gossip().next_deadline();
+            let now = Time::from(self.env.now());
+            match deadline {
+                Some(deadline) if deadline <= now => self.feed(Input::Tick),
+                Some(deadline) => {
+                    let nap = self.env.sleep(deadline.since(now));
+                    if let Either::Right(_) = select(Box::pin(self.wake.notified()), nap).await {
+                        self.feed(Input::Tick);
+                    }
+                }
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    /// Shows again and again that the log can be synced and that this task is run.
+    async fn prove_liveness(self: Arc<Self>) {
+        let period = self.gossip().config().proof_validity / 4;
+        loop {
+            self.env.sleep(period).await;
+            let mut batch = WriteBatch::new();
+            batch.put(&storage_key::system("liveness-probe"), &self.env.host.wall_ms().to_le_bytes());
+            let probe = async { committed(self.store.write(batch).await?).await };
+            let healthy = matches!(self.env.timeout(period, probe).await, Ok(Ok(())));
+            if !healthy {
+                tracing::error!("the log cannot be synced; this node stops claiming to be alive");
+            }
+            self.feed(Input::LivenessProof { healthy });
+        }
+    }
+
+    fn gossip(&self) -> std::sync::MutexGuard<'_, Gossip> {
+        self.gossip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Membership").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+fn others(topology: &Topology, me: NodeId) -> Vec<(NodeId, String)> {
+    let members = topology.members().iter().filter(|member| member.node != me);
+    members.map(|member| (member.node, member.address.clone())).collect()
+}
+
+/// Gossip carries half of the chain hash: enough to notice a difference.
+fn short(hash: ChainHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = hash.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn state(state: State) -> MemberState {
+    match state {
+        State::Alive => MemberState::Up,
+        State::Suspect => MemberState::Suspect,
+        State::Dead => MemberState::Down,
+        State::Left => MemberState::Left,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

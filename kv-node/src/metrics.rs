@@ -1,0 +1,193 @@
+//! What a node counts, and how it shows it: percentiles for people, Prometheus text for scrapers.
+
+use std::fmt::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram as Percentiles;
+use kv_types::Outcome;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::membership::Membership;
+use crate::refusal::Refusal;
+use crate::store::Store;
+use crate::topologies::Topologies;
+
+/// What clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Operation {
+    /// Reads of a key.
+    Get,
+    /// Writes of a key, deletions among them.
+    Put,
+    /// Pages of a partition.
+    List,
+}
+
+impl Operation {
+    const ALL: [Self; 3] = [Self::Get, Self::Put, Self::List];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    operation: Operation,
+    code: String,
+    outcome: &'static str,
+}
+
+/// The figures of one operation; its handles are resolved once.
+struct Figures {
+    done: Counter,
+    seconds: Histogram,
+    micros: Mutex<Percentiles<u64>>,
+}
+
+/// A node's figures since its start.
+pub struct Metrics {
+    registry: Registry,
+    figures: [Figures; 3],
+    failures: Family<FailureLabels, Counter>,
+    failed: Counter,
+    storage: StorageGauges,
+    gossip_bytes: Gauge,
+    epoch: Gauge,
+    members_up: Gauge,
+}
+
+#[derive(Default)]
+struct StorageGauges {
+    entries: Gauge,
+    disk_bytes: Gauge,
+    free_bytes: Gauge,
+}
+
+/// Largest latency kept apart, in microseconds: a minute.
+const MAX_MICROS: u64 = 60_000_000;
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Panics
+    /// Never: the bounds of the percentiles are constants that the library accepts.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("kv");
+        let figures = Operation::ALL.map(|operation| {
+            let name = format!("{operation:?}").to_lowercase();
+            let figures = Figures {
+                done: Counter::default(),
+                seconds: Histogram::new(
+                    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0].into_iter(),
+                ),
+                micros: Mutex::new(Percentiles::new_with_bounds(1, MAX_MICROS, 2).expect("constant bounds")),
+            };
+            let help = format!("Client {name} requests coordinated here");
+            registry.register(format!("{name}_requests"), help, figures.done.clone());
+            let help = format!("Time to answer client {name} requests");
+            registry.register_with_unit(format!("{name}_duration"), help, Unit::Seconds, figures.seconds.clone());
+            figures
+        });
+        let metrics = Self {
+            figures,
+            failures: Family::default(),
+            failed: Counter::default(),
+            storage: StorageGauges::default(),
+            gossip_bytes: Gauge::default(),
+            epoch: Gauge::default(),
+            members_up: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("failed_requests", "Client requests that were not done, by reason", metrics.failures.clone());
+        registry.register("storage_entries", "Entries in the engine, as it estimates", metrics.storage.entries.clone());
+        registry.register("storage_disk_bytes", "Bytes of the engine's files", metrics.storage.disk_bytes.clone());
+        registry.register("storage_free_bytes", "Bytes free on the engine's disk", metrics.storage.free_bytes.clone());
+        registry.register("gossip_sent_bytes", "Bytes of gossip sent since the start", metrics.gossip_bytes.clone());
+        registry.register("topology_epoch", "Newest topology epoch known here", metrics.epoch.clone());
+        registry.register("members_up", "Members that answer, as seen from here", metrics.members_up.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Takes in a client request that was answered.
+    pub fn record(&self, operation: Operation, took: Duration, refused: Option<&Refusal>) {
+        let figures = self.of(operation);
+        figures.done.inc();
+        figures.seconds.observe(took.as_secs_f64());
+        let micros = u64::try_from(took.as_micros()).unwrap_or(MAX_MICROS).clamp(1, MAX_MICROS);
+        figures.micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+        if let Some(refusal) = refused {
+            let outcome = match refusal.outcome {
+                Outcome::NotApplied => "not_applied",
+                Outcome::Unknown => "unknown",
+            };
+            self.failed.inc();
+            let code = format!("{:?}", refusal.code);
+            self.failures.get_or_create(&FailureLabels { operation, code, outcome }).inc();
+        }
+    }
+
+    /// Requests of one kind since the start.
+    #[must_use]
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.of(operation).done.get()
+    }
+
+    /// Requests that failed since the start.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.failed.get()
+    }
+
+    /// Median and 99th percentile since the start, in microseconds.
+    #[must_use]
+    pub fn percentiles(&self, operation: Operation) -> (u32, u32) {
+        let micros = self.of(operation).micros.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |quantile| u32::try_from(micros.value_at_quantile(quantile)).unwrap_or(u32::MAX);
+        (at(0.5), at(0.99))
+    }
+
+    /// Everything as Prometheus text.
+    #[must_use]
+    pub fn text(&self, store: &Store, membership: &Membership, topologies: &Topologies) -> String {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let usage = store.usage();
+        self.storage.entries.set(gauge(usage.entries));
+        self.storage.disk_bytes.set(gauge(usage.disk_bytes));
+        self.storage.free_bytes.set(gauge(usage.free_bytes));
+        self.gossip_bytes.set(gauge(membership.stats().bytes_sent));
+        self.epoch.set(gauge(topologies.current().epoch().0));
+        let up = membership.views().iter().filter(|view| view.state == kv_net::message::MemberState::Up).count();
+        self.members_up.set(gauge(up as u64));
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            let _ = writeln!(text, "# metrics could not be written");
+        }
+        text
+    }
+
+    fn of(&self, operation: Operation) -> &Figures {
+        let [get, put, list] = &self.figures;
+        match operation {
+            Operation::Get => get,
+            Operation::Put => put,
+            Operation::List => list,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! Where this node's dots come from: a hybrid clock that never repeats a point, not even after a
+//! crash.
+//!
+//! Invariants:
+//! 1. A point is given out only below a mark that is already durable, so a restarted node, which
+//!    begins above the mark, can never mint a dot twice.
+//! 2. `held_since` lies above everything minted before this start: what was written before may have
+//!    been lost with the log's unsynced tail, so intervals are not extended over it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_storage::WriteBatch;
+use kv_types::{ActorId, Dot, Hlc, HybridClock};
+
+use crate::env::Env;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+
+/// How far above the present the durable mark is set. At most the clock skew that other nodes
+/// tolerate, because a restarted node begins there.
+const LEASE: Duration = HybridClock::MAX_SKEW;
+
+/// Mints dots for one actor.
+#[derive(Debug)]
+pub struct Minter {
+    actor: ActorId,
+    held_since: Hlc,
+    env: Env,
+    store: Store,
+    state: Mutex<State>,
+    /// Raised by one request at a time; the others wait for its sync.
+    raising: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    clock: HybridClock,
+    durable_mark: Hlc,
+}
+
+impl Minter {
+    /// Starts above everything that this store's node minted before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the mark cannot be read or raised.
+    pub async fn start(actor: ActorId, store: Store, env: Env) -> Result<Self, StoreError> {
+        let mark = match store.get(&mark_key()).await? {
+            Some(found) => decode_mark(&found.value)?,
+            None => Hlc::ZERO,
+        };
+        let mut clock = HybridClock::starting_above(mark);
+        let held_since = clock.tick(env.wall());
+        let state = Mutex::new(State { clock, durable_mark: mark });
+        let minter = Self { actor, held_since, env, store, state, raising: tokio::sync::Mutex::default() };
+        minter.raise_mark().await?;
+        Ok(minter)
+    }
+
+    /// The actor whose dots these are.
+    #[must_use]
+    pub fn actor(&self) -> ActorId {
+        self.actor
+    }
+
+    /// Since when this node has held its keys without a gap.
+    #[must_use]
+    pub fn held_since(&self) -> Hlc {
+        self.held_since
+    }
+
+    /// A dot that was never given out before, and is later than all that were.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the durable mark cannot be raised; no dot was given out.
+    pub async fn mint(&self) -> Result<Dot, StoreError> {
+        loop {
+            {
+                let mut state = self.state();
+                let hlc = state.clock.tick(self.env.wall());
+                if hlc <= state.durable_mark {
+                    return Ok(Dot::new(self.actor, hlc));
+                }
+            }
+            self.raise_mark().await?;
+        }
+    }
+
+    /// Learns of a dot minted elsewhere, so that what is minted here next comes after it.
+    pub fn observe(&self, seen: Hlc) {
+        self.state().clock.observe(seen, self.env.wall());
+    }
+
+    /// The latest point that an honest context can carry.
+    #[must_use]
+    pub fn latest_plausible(&self) -> Hlc {
+        self.state().clock.last().max(self.env.wall()).plus(HybridClock::MAX_SKEW)
+    }
+
+    async fn raise_mark(&self) -> Result<(), StoreError> {
+        let _one = self.raising.lock().await;
+        let mark = {
+            let state = self.state();
+            if state.clock.last() < state.durable_mark {
+                return Ok(()); // Someone else has raised it meanwhile.
+            }
+            state.clock.last().max(self.env.wall()).plus(LEASE)
+        };
+        let mut batch = WriteBatch::new();
+        batch.put(&mark_key(), &mark.0.to_le_bytes());
+        committed(self.store.write(batch).await?).await?;
+        self.state().durable_mark = mark;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mark_key() -> Bytes {
+    storage_key::system("clock-mark")
+}
+
+fn decode_mark(bytes: &[u8]) -> Result<Hlc, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::Failed("the stored clock mark is damaged".to_owned()))?;
+    Ok(Hlc(u64::from_le_bytes(bytes)))
+}

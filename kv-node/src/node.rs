@@ -1,0 +1,266 @@
+//! A node: the one place where its components are made and joined.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kv_net::message::{Request, Response};
+use kv_net::{ErrorCode, Role};
+use kv_storage::WriteBatch;
+use kv_types::{ClusterId, NodeId};
+use tokio::sync::{Notify, watch};
+
+use crate::coordinator::Coordinator;
+use crate::env::Env;
+use crate::liveness::Liveness;
+use crate::membership::Membership;
+use crate::metrics::Metrics;
+use crate::minter::Minter;
+use crate::refusal::Refusal;
+use crate::replica::Replica;
+use crate::service::Service;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+use crate::topologies::{Topologies, TopologyError};
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Which node this is: the id in its certificate.
+    pub node: NodeId,
+    /// Which cluster it belongs to: the id in its certificate.
+    pub cluster: ClusterId,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// The engine's options.
+    pub storage: kv_storage::Options,
+    /// The timings of gossip.
+    pub gossip: kv_gossip::Config,
+}
+
+/// Why a node did not start. Nothing was changed, but that its boot counter may have risen.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory belongs to another node: point `data` at this node's own directory.
+    #[error("the data directory {} belongs to node {found}, but the certificate is for node {expected}; use the directory or the certificate of the other", data.display())]
+    OtherNode {
+        /// The directory.
+        data: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who starts.
+        expected: NodeId,
+    },
+    /// The data directory belongs to another cluster.
+    #[error("the data directory {} belongs to cluster {found}, but the certificate is for cluster {expected}; use the directory or the certificate of the other", data.display())]
+    OtherCluster {
+        /// The directory.
+        data: PathBuf,
+        /// Whose it is.
+        found: ClusterId,
+        /// Who starts.
+        expected: ClusterId,
+    },
+    /// The topology does not list this node.
+    #[error("node {node} is not a member of cluster {cluster} at epoch {epoch}; it was never added, or it was removed")]
+    NotMember {
+        /// Who starts.
+        node: NodeId,
+        /// The cluster's name.
+        cluster: String,
+        /// The newest epoch in the data directory.
+        epoch: kv_types::Epoch,
+    },
+    /// The topology cannot be read.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The engine cannot be opened.
+    #[error(transparent)]
+    Open(#[from] kv_storage::OpenError),
+    /// The engine cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running node. Drop all references and its tasks to end it as a crash would.
+#[derive(Debug)]
+pub struct Node {
+    env: Env,
+    service: Arc<Service>,
+    membership: Arc<Membership>,
+    store: Store,
+    in_flight: Arc<InFlight>,
+}
+
+impl Node {
+    /// Opens the data directory and starts the background work. Requests may come at once.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong and what to do.
+    pub async fn start(options: NodeOptions, env: Env) -> Result<Arc<Self>, StartError> {
+        let NodeOptions { node, cluster, data, storage, gossip } = options;
+        let topologies = Arc::new(Topologies::open(Arc::clone(&env.fs), &data.join("topology"))?);
+        let topology = topologies.current();
+        if topology.cluster_id() != cluster {
+            return Err(StartError::OtherCluster { data, found: topology.cluster_id(), expected: cluster });
+        }
+        let (Some(_), Some(actor)) = (topology.member(node), topology.actor_of(node)) else {
+            let (cluster, epoch) = (topology.cluster_name().to_owned(), topology.epoch());
+            return Err(StartError::NotMember { node, cluster, epoch });
+        };
+
+        let store = Store::open(&data.join("store"), storage, &env)?;
+        if let Some(found) = owner(&store).await?.filter(|found| *found != node) {
+            return Err(StartError::OtherNode { data, found, expected: node });
+        }
+        let boot = next_boot(&store, node).await?;
+
+        let minter = Minter::start(actor, store.clone(), env.clone()).await?;
+        let liveness = Arc::new(Liveness::new(node));
+        let replica = Arc::new(Replica::new(env.clone(), store.clone(), minter, Arc::clone(&topologies)));
+        let coordinator = Arc::new(Coordinator::new(
+            env.clone(),
+            node,
+            Arc::clone(&topologies),
+            Arc::clone(&replica),
+            Arc::clone(&liveness),
+        ));
+        let membership =
+            Membership::start(env.clone(), gossip, node, boot, liveness, Arc::clone(&topologies), store.clone());
+        let service = Arc::new(Service {
+            started: env.now(),
+            env: env.clone(),
+            me: node,
+            topologies,
+            coordinator,
+            replica,
+            membership: Arc::clone(&membership),
+            store: store.clone(),
+            metrics: Arc::new(Metrics::new()),
+        });
+        tracing::info!(%node, boot, epoch = %topology.epoch(), "node started");
+        Ok(Arc::new(Self { env, service, membership, store, in_flight: Arc::default() }))
+    }
+
+    /// Answers one request of an authenticated peer, within `budget`.
+    pub fn handle(&self, from: Role, request: Request, budget: Duration) -> BoxFuture<'static, Response> {
+        let Some(counted) = InFlight::enter(&self.in_flight) else {
+            let refusal = Refusal::new(ErrorCode::ShuttingDown, "this node is stopping; try another");
+            let response = refusal.reply(self.service.topologies.current().epoch());
+            return Box::pin(std::future::ready(response));
+        };
+        let answer = Arc::clone(&self.service).handle(from, request, budget);
+        Box::pin(async move {
+            let response = answer.await;
+            drop(counted);
+            response
+        })
+    }
+
+    /// Takes in gossip of an authenticated node.
+    pub fn gossip(&self, from: NodeId, bytes: Bytes) {
+        self.membership.on_message(from, bytes);
+    }
+
+    /// The metrics as Prometheus text.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.service.metrics.text(&self.store, &self.membership, &self.service.topologies)
+    }
+
+    /// Whether this node is seen by itself as having heard of all members.
+    #[must_use]
+    pub fn topology(&self) -> Arc<kv_ring::Topology> {
+        self.service.topologies.current()
+    }
+
+    /// Stops in good order: tells the others, ends what is in flight (for at most `grace`), makes
+    /// everything durable.
+    ///
+    /// # Errors
+    /// The engine's, when it cannot be closed cleanly; a later start recovers from the log.
+    pub async fn stop(&self, grace: Duration) -> Result<(), kv_storage::Error> {
+        self.in_flight.close();
+        self.membership.leave().await;
+        if self.env.timeout(grace, self.in_flight.ended()).await.is_err() {
+            tracing::warn!("requests were still in flight after {grace:?}");
+        }
+        self.store.db().close()
+    }
+}
+
+/// Requests being answered; closed when the node stops.
+#[derive(Debug)]
+struct InFlight {
+    count: AtomicUsize,
+    open: watch::Sender<bool>,
+    ended: Notify,
+}
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), open: watch::Sender::new(true), ended: Notify::new() }
+    }
+}
+
+/// One request being answered.
+struct Counted(Arc<InFlight>);
+
+impl InFlight {
+    fn enter(this: &Arc<Self>) -> Option<Counted> {
+        this.count.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted(Arc::clone(this));
+        (*this.open.borrow()).then_some(counted)
+    }
+
+    fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.ended.notify_one();
+        }
+    }
+}
+
+/// Which node wrote this store first.
+async fn owner(store: &Store) -> Result<Option<NodeId>, StoreError> {
+    let Some(found) = store.get(&storage_key::system("node")).await? else { return Ok(None) };
+    let bytes = found.value[..].try_into().map_err(|_| damaged("node id"))?;
+    Ok(Some(NodeId(u128::from_le_bytes(bytes))))
+}
+
+/// Counts this start, durably.
+async fn next_boot(store: &Store, node: NodeId) -> Result<u64, StoreError> {
+    let key = storage_key::system("boot");
+    let last = match store.get(&key).await? {
+        None => 0,
+        Some(found) => u64::from_le_bytes(found.value[..].try_into().map_err(|_| damaged("boot counter"))?),
+    };
+    let boot = last + 1;
+    let mut batch = WriteBatch::new();
+    batch.put(&key, &boot.to_le_bytes());
+    batch.put(&storage_key::system("node"), &node.0.to_le_bytes());
+    committed(store.write(batch).await?).await?;
+    Ok(boot)
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Failed(format!("the stored {what} is damaged"))
+}

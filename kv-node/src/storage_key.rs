@@ -1,0 +1,125 @@
+//! The engine's keys: one order in which a partition of a bucket is one contiguous range.
+//!
+//! ```text
+//! bucket id (u32 BE) ‖ key hash (u64 BE) ‖ escaped partition key ‖ 00 01 ‖ sort key
+//! ```
+//!
+//! In the partition key a zero byte is written `00 ff`; `00 01` ends it, so that a shorter partition
+//! key sorts before a longer one whatever follows. Specified in `docs/formats/storage-key.md`.
+//! Bucket 0 is the node's own: its keys never travel.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use kv_ring::KeyHash;
+use kv_types::{BucketId, Key};
+
+/// The bucket of the node's own records; no user bucket has this id.
+pub const SYSTEM_BUCKET: BucketId = BucketId(0);
+
+const PREFIX_BYTES: usize = 4 + 8;
+const ESCAPE: u8 = 0;
+const ESCAPED_ZERO: u8 = 0xff;
+const END: u8 = 1;
+
+/// The engine's key for a user's key.
+#[must_use]
+pub fn encode(bucket: BucketId, hash: KeyHash, key: &Key) -> Bytes {
+    let (partition, sort) = (key.partition_key(), key.sort_key());
+    let mut out = Vec::with_capacity(PREFIX_BYTES + partition.len() + 2 + sort.len());
+    out.extend_from_slice(&bucket.0.to_be_bytes());
+    out.extend_from_slice(&hash.0.to_be_bytes());
+    for byte in partition {
+        out.push(*byte);
+        if *byte == ESCAPE {
+            out.push(ESCAPED_ZERO);
+        }
+    }
+    out.extend_from_slice(&[ESCAPE, END]);
+    out.extend_from_slice(sort);
+    out.into()
+}
+
+/// The user's key in an engine's key; `None` when the bytes are not of that form.
+#[must_use]
+pub fn decode(stored: &[u8]) -> Option<Key> {
+    let mut rest = stored.get(PREFIX_BYTES..)?.iter();
+    let mut partition = Vec::with_capacity(rest.len());
+    loop {
+        match *rest.next()? {
+            ESCAPE => match *rest.next()? {
+                ESCAPED_ZERO => partition.push(ESCAPE),
+                END => break,
+                _ => return None,
+            },
+            byte => partition.push(byte),
+        }
+    }
+    Key::with_sort(partition, rest.as_slice().to_vec()).ok()
+}
+
+/// The first key of a partition and the first key after it (`None` after the last possible key).
+#[must_use]
+pub fn partition_range(bucket: BucketId, hashes: &RangeInclusive<u64>) -> (Bytes, Option<Bytes>) {
+    let at = |bucket: u32, hash: u64| -> Bytes {
+        [&bucket.to_be_bytes()[..], &hash.to_be_bytes()[..]].concat().into()
+    };
+    let end = match hashes.end().checked_add(1) {
+        Some(next) => Some(at(bucket.0, next)),
+        None => bucket.0.checked_add(1).map(|next| at(next, 0)),
+    };
+    (at(bucket.0, *hashes.start()), end)
+}
+
+/// The engine's key of one of the node's own records.
+#[must_use]
+pub fn system(name: &str) -> Bytes {
+    [&SYSTEM_BUCKET.0.to_be_bytes()[..], name.as_bytes()].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BUCKET: BucketId = BucketId(7);
+
+    fn any_key() -> impl Strategy<Value = Key> {
+        let part = || proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(255), any::<u8>()], 0..6);
+        (part(), part()).prop_filter_map("a partition key is not empty", |(p, s)| Key::with_sort(p, s).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_survives_its_bytes(key in any_key(), hash in any::<u64>()) {
+            prop_assert_eq!(decode(&encode(BUCKET, KeyHash(hash), &key)), Some(key));
+        }
+
+        #[test]
+        fn rows_of_a_partition_key_are_stored_together_in_order(a in any_key(), b in any_key()) {
+            let (stored_a, stored_b) = (encode(BUCKET, KeyHash(1), &a), encode(BUCKET, KeyHash(1), &b));
+            let by_parts = (a.partition_key(), a.sort_key()).cmp(&(b.partition_key(), b.sort_key()));
+            prop_assert_eq!(stored_a.cmp(&stored_b), by_parts);
+        }
+
+        #[test]
+        fn any_bytes_are_a_key_with_these_bytes_or_none(tail in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let stored = [&[0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9][..], &tail].concat();
+            if let Some(key) = decode(&stored) {
+                prop_assert_eq!(&encode(BUCKET, KeyHash(9), &key)[..], &stored[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_is_one_range() {
+        let key = Key::new("k").expect("short");
+        let (start, end) = partition_range(BUCKET, &(16..=31));
+        for (hash, inside) in [(15, false), (16, true), (31, true), (32, false)] {
+            let stored = encode(BUCKET, KeyHash(hash), &key);
+            assert_eq!(start <= stored && Some(&stored) < end.as_ref(), inside);
+        }
+        let (_, end) = partition_range(BUCKET, &(u64::MAX - 1..=u64::MAX));
+        assert!(end.is_some_and(|end| encode(BUCKET, KeyHash(u64::MAX), &key) < end));
+    }
+}

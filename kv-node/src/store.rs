@@ -1,0 +1,170 @@
+//! The bridge from callbacks of the storage engine to futures.
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_storage::{Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, WriteBatch, WriteError};
+use tokio::sync::oneshot;
+
+use crate::env::Env;
+
+/// The engine could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The engine cannot keep up. Nothing was changed; try again later.
+    #[error("the storage engine is behind with its work")]
+    Busy,
+    /// The disk is full. Nothing was changed; reads go on.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// Nothing was changed, and the engine takes no more writes.
+    #[error("{0}")]
+    Refused(String),
+    /// A read or a sync failed. A write that was waited for may or may not survive a restart.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// An open engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Db,
+    env: Env,
+    dir: PathBuf,
+}
+
+/// How much is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Entries in table files, older versions included: an estimate of the objects held.
+    pub entries: u64,
+    /// Bytes of table files.
+    pub disk_bytes: u64,
+    /// Bytes free on the disk.
+    pub free_bytes: u64,
+}
+
+impl Store {
+    /// How long a write waits for an engine that is behind, before it is refused.
+    const MAX_PACING: Duration = Duration::from_millis(200);
+
+    /// Opens the engine in `dir`. Blocks; called once, at the start of the node.
+    ///
+    /// # Errors
+    /// Whatever [`Db::open`] says.
+    pub fn open(dir: &Path, options: Options, env: &Env) -> Result<Self, kv_storage::OpenError> {
+        Ok(Self { db: Db::open(dir, options, env.storage())?, env: env.clone(), dir: dir.to_owned() })
+    }
+
+    /// The value of a key, with the sequence number of the write that stored it.
+    ///
+    /// It may not be durable yet: wait for [`Self::durable`] before telling anyone.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when its bytes cannot be read.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        let (done, result) = oneshot::channel();
+        self.db.get_with(key, move |found| drop(done.send(found)));
+        answered(result.await)?.map_err(failed)
+    }
+
+    /// Appends a batch to the log order and makes it visible; the ticket says when it is durable.
+    ///
+    /// # Errors
+    /// Every error but [`StoreError::Failed`]; nothing was changed.
+    pub async fn write(&self, batch: WriteBatch) -> Result<Commit, StoreError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.db.write(batch.clone(), Durability::Sync) {
+                Ok(commit) => return Ok(commit),
+                Err(WriteError::Busy(delay)) if waited < Self::MAX_PACING => {
+                    self.env.sleep(delay).await;
+                    waited += delay;
+                }
+                Err(refused) => return Err(refusal(&refused)),
+            }
+        }
+    }
+
+    /// As [`Self::write`], without waiting for an engine that is behind: for critical sections.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn try_write(&self, batch: WriteBatch) -> Result<Commit, StoreError> {
+        self.db.write(batch, Durability::Sync).map_err(|refused| refusal(&refused))
+    }
+
+    /// Waits until everything up to `seq` survives power loss.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the log could not be synced.
+    pub async fn durable(&self, seq: Seq) -> Result<(), StoreError> {
+        let (done, result) = oneshot::channel();
+        self.db.on_durable(seq, move |synced| drop(done.send(synced)));
+        answered(result.await)?.map_err(failed)
+    }
+
+    /// A page of the keys from `start` up to `end`.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when bytes cannot be read.
+    pub async fn scan(
+        &self,
+        start: Bytes,
+        end: Bound<Bytes>,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Result<ScanPage, StoreError> {
+        let (done, result) = oneshot::channel();
+        let request = ScanRequest { start, end, reverse: false, max_items, max_bytes };
+        let snapshot = self.db.snapshot();
+        self.db.scan_with(&snapshot, request, move |page| drop(done.send(page)));
+        answered(result.await)?.map_err(failed)
+    }
+
+    /// How much is stored.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let levels = self.db.stats().levels;
+        Usage {
+            entries: levels.iter().map(|level| level.entries).sum(),
+            disk_bytes: levels.iter().map(|level| level.size_bytes).sum(),
+            free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
+        }
+    }
+
+    /// The engine itself, for statistics and closing.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+}
+
+/// Waits for a commit to survive power loss.
+///
+/// # Errors
+/// [`StoreError::Failed`] when the log could not be synced.
+pub async fn committed(commit: Commit) -> Result<(), StoreError> {
+    let (done, result) = oneshot::channel();
+    commit.on_durable(move |synced| drop(done.send(synced)));
+    answered(result.await)?.map_err(failed)
+}
+
+/// A callback that is never called means that the engine was torn down with the job unrun.
+fn answered<T>(received: Result<T, oneshot::error::RecvError>) -> Result<T, StoreError> {
+    received.map_err(|_| StoreError::Failed("the storage engine was stopped".to_owned()))
+}
+
+fn failed(error: kv_storage::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+fn refusal(error: &WriteError) -> StoreError {
+    match error {
+        WriteError::Busy(_) => StoreError::Busy,
+        WriteError::Full { .. } => StoreError::Full(error.to_string()),
+        _ => StoreError::Refused(error.to_string()),
+    }
+}

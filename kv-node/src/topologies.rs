@@ -1,0 +1,194 @@
+//! The topology that this node lives by: the newest chain entry it has made durable.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
+use kv_storage::fs::Fs;
+use kv_types::Epoch;
+
+/// The present topology, and its history on disk.
+///
+/// Invariants:
+/// 1. An entry is durable before anything is served under it, and epochs only rise.
+/// 2. Every entry names the hash of the one before it; another history is refused.
+#[derive(Debug)]
+pub struct Topologies {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    current: RwLock<Current>,
+    /// One adoption at a time; readers are not kept waiting by its files.
+    adopting: std::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    topology: Arc<Topology>,
+    chain_hash: ChainHash,
+    /// Every entry, as its bytes came.
+    entries: BTreeMap<Epoch, Bytes>,
+}
+
+/// A topology could not be read or taken over. The node goes on with the one it has.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// The directory holds no genesis: create the cluster first.
+    #[error("{} holds no topology; run `kv-node cluster create`, or point `data` at the node's directory", dir.display())]
+    Missing {
+        /// The directory looked in.
+        dir: PathBuf,
+    },
+    /// The entry is damaged, newer than this program, or not a continuation of the history here.
+    #[error("topology entry {name}: {problem}")]
+    Refused {
+        /// File or epoch.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file system failed.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Topologies {
+    /// Reads the history in `dir` (`<data>/topology`).
+    ///
+    /// # Errors
+    /// [`TopologyError`] when it is missing, damaged or broken off.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, TopologyError> {
+        let missing = || TopologyError::Missing { dir: dir.to_owned() };
+        let names = fs.list(dir).map_err(|_| missing())?;
+        let mut current: Option<Current> = None;
+        for name in names.iter().filter(|name| name.ends_with(".entry")) {
+            let bytes = read_file(&*fs, &dir.join(name))?;
+            let refused = |problem: String| TopologyError::Refused { name: name.clone(), problem };
+            current = Some(successor(current.as_ref(), bytes).map_err(refused)?);
+        }
+        let current = current.ok_or_else(missing)?;
+        Ok(Self { fs, dir: dir.to_owned(), current: RwLock::new(current), adopting: std::sync::Mutex::default() })
+    }
+
+    /// Writes one entry into `dir`, durably: how genesis gets into a data directory.
+    ///
+    /// # Errors
+    /// [`TopologyError::Io`]; an entry of that epoch is left as it is.
+    pub fn install(fs: &dyn Fs, dir: &Path, epoch: Epoch, entry: &[u8]) -> Result<(), TopologyError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| TopologyError::Io { action, path, source }
+        };
+        let path = dir.join(format!("{:010}.entry", epoch.0));
+        let draft = dir.join(format!("{:010}.draft", epoch.0));
+        fs.create_dir(dir).map_err(io("create", dir))?;
+        let _ = fs.remove(&draft);
+        let mut file = fs.create(&draft).map_err(io("create", &draft))?;
+        file.append(entry).map_err(io("write", &draft))?;
+        file.sync().map_err(io("sync", &draft))?;
+        drop(file);
+        fs.rename(&draft, &path).map_err(io("rename", &draft))?;
+        fs.sync_dir(dir).map_err(io("sync", dir))
+    }
+
+    /// The present topology, immutable; a request takes it once and keeps it.
+    #[must_use]
+    pub fn current(&self) -> Arc<Topology> {
+        Arc::clone(&self.read().topology)
+    }
+
+    /// The present epoch, and the entry that brings whoever knows `known` forward: the next one for
+    /// a node with a history of its own, the newest for whoever has none (epoch 0). Empty bytes when
+    /// there is nothing newer.
+    #[must_use]
+    pub fn entry_after(&self, known: Epoch) -> (Epoch, Bytes) {
+        let current = self.read();
+        let entry = match known {
+            Epoch(0) => current.entries.last_key_value().map(|(_, entry)| entry),
+            known => current.entries.get(&known.next()),
+        };
+        (current.topology.epoch(), entry.cloned().unwrap_or_default())
+    }
+
+    /// The hash of the chain up to the present entry.
+    #[must_use]
+    pub fn chain_hash(&self) -> ChainHash {
+        self.read().chain_hash
+    }
+
+    /// Runs `append` only if a partition has not changed since `epoch`, with no adoption in between.
+    ///
+    /// # Errors
+    /// The present epoch, when the partition has changed; `append` was not run.
+    pub fn unchanged_since<T>(
+        &self,
+        epoch: Epoch,
+        partition: PartitionId,
+        append: impl FnOnce() -> T,
+    ) -> Result<T, Epoch> {
+        let current = self.read();
+        if epoch < current.topology.changed_at(partition) {
+            return Err(current.topology.epoch());
+        }
+        Ok(append())
+    }
+
+    /// Takes over the next entry of the chain, durably. Says whether it was new.
+    ///
+    /// # Errors
+    /// [`TopologyError`]; the present topology stays.
+    pub fn adopt(&self, entry: Bytes) -> Result<bool, TopologyError> {
+        let _one = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.read().clone();
+        if before.entries.values().any(|known| *known == entry) {
+            return Ok(false);
+        }
+        let next = successor(Some(&before), entry.clone()).map_err(|problem| TopologyError::Refused {
+            name: format!("after epoch {}", before.topology.epoch()),
+            problem,
+        })?;
+        Self::install(&*self.fs, &self.dir, next.topology.epoch(), &entry)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(true)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks that an entry continues the history.
+fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, String> {
+    let entry = ChainEntry::decode(&bytes).map_err(|error| error.to_string())?;
+    let mut entries = BTreeMap::new();
+    if let Some(before) = before {
+        let expected = before.topology.epoch().next();
+        if entry.epoch() != expected {
+            return Err(format!("has epoch {}, expected {expected}", entry.epoch()));
+        }
+        if entry.previous() != before.chain_hash {
+            return Err("continues another history; this node or its peer was set up from a different genesis".to_owned());
+        }
+        entries.clone_from(&before.entries);
+    } else if entry.epoch() != Epoch::GENESIS {
+        return Err(format!("is the first one here, but has epoch {}; genesis is missing", entry.epoch()));
+    }
+    entries.insert(entry.epoch(), bytes);
+    Ok(Current { topology: Arc::clone(entry.topology()), chain_hash: entry.chain_hash(), entries })
+}
+
+fn read_file(fs: &dyn Fs, path: &Path) -> Result<Bytes, TopologyError> {
+    let io = |source| TopologyError::Io { action: "read", path: path.to_owned(), source };
+    let file = fs.open(path).map_err(io)?;
+    let mut bytes = vec![0; usize::try_from(file.len()).unwrap_or(usize::MAX)];
+    file.read_at(0, &mut bytes).map_err(io)?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,4 @@
+//! Scenarios over whole nodes.
+
+mod arrows;
+mod simulated_cluster;

@@ -1,0 +1,16 @@
+//! Whole nodes in one thread and virtual time.
+//!
+//! | module | simulates |
+//! |---|---|
+//! | [`executor`] | tasks, timers, time |
+//! | [`host`] | one node's clocks, randomness, tasks and blocking jobs |
+//! | [`network`] | messages with delays, and nodes that are cut off |
+//! | [`cluster`] | nodes with disks: start, kill, cut power, restart |
+
+pub mod cluster;
+pub mod executor;
+pub mod host;
+pub mod network;
+
+pub use cluster::SimCluster;
+pub use executor::{Executor, Group, Handle};
