@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::link::leaf_of;
 use crate::session::{Session, Shared};
 use crate::streams::CloseCode;
-use crate::{trust, x509};
+use crate::{transport, trust, x509};
 
 /// Accepts connections until the endpoint is closed.
 ///
@@ -74,6 +74,9 @@ async fn serve(connecting: Connecting, under_way: UnderWay, shared: Arc<Shared>)
         connection.close(CloseCode::Protocol.into(), b"no identity");
         return refuse("no identity");
     };
+    if identity.node_id().is_some() {
+        transport::allow_node(&connection);
+    }
     shared.counters.accepted();
     tracing::debug!(%remote, peer = %identity.role, "accepted a connection");
     Session::new(connection, identity, Arc::clone(&shared))

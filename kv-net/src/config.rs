@@ -8,9 +8,12 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 /// Limits and times of an endpoint. Start from [`Self::node`] or [`Self::client`].
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// How long a connection may be silent before its peer is taken for dead. Lower notices sooner;
-    /// higher bears longer pauses. Nodes 5 s, clients 30 s; the smaller of both sides counts.
+    /// How long a dialled connection may be silent before its peer is taken for dead. Lower notices
+    /// sooner; higher bears longer pauses. Nodes 5 s, clients 30 s.
     pub idle_timeout: Duration,
+    /// The same for accepted connections, where the smaller of this and the dialler's counts: 30 s,
+    /// so that the dialler decides.
+    pub accepted_idle_timeout: Duration,
     /// How often the dialling side speaks up on a silent connection. Nodes 1 s, clients 10 s; keep
     /// it below a third of the idle timeout.
     pub keep_alive: Duration,
@@ -54,6 +57,7 @@ impl EndpointConfig {
     pub fn node() -> Self {
         Self {
             idle_timeout: Duration::from_secs(5),
+            accepted_idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(1),
             initial_rtt: Duration::from_millis(5),
             handshake_timeout: Duration::from_secs(3),

@@ -15,9 +15,9 @@ use crate::message::{Request, Response};
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request within `budget`.
     ///
-    /// The future is dropped when the budget has passed, when the caller no longer waits, and when
-    /// the connection is lost; work that must go on after that belongs into a task of its own. This
-    /// function itself must return soon: other requests of the connection wait for it.
+    /// Every request has a tokio task of its own. The future is dropped when the budget has passed,
+    /// when the caller no longer waits, and when the connection is lost; work that must go on after
+    /// that belongs into a task of its own. A panic is answered with `Internal`.
     fn handle(
         &self,
         peer: &Identity,
@@ -25,6 +25,7 @@ pub trait Handler: Send + Sync + 'static {
         budget: Duration,
     ) -> BoxFuture<'static, Response>;
 
-    /// Takes bytes of the gossip protocol from a node. Must return soon.
+    /// Takes bytes of the gossip protocol from a node. Must return soon: whatever else arrives over
+    /// the connection waits for it.
     fn gossip(&self, from: NodeId, bytes: Bytes);
 }

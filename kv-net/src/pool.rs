@@ -149,10 +149,12 @@ impl Pool {
     }
 
     fn link_or_dial(self: &Arc<Self>, slot: &Arc<Slot>, peer: &Peer) -> Ready {
-        let known = if peer.node.is_none() {
-            self.find_by_address(peer.address)
-        } else {
-            None
+        if let Some(link) = slot.live_link() {
+            return Ready::Link(link);
+        }
+        let known = match peer.node {
+            Some(_) => None,
+            None => self.find_by_address(peer.address),
         };
         let mut state = slot.lock();
         if let Some(link) = &state.link {
@@ -225,10 +227,9 @@ impl Pool {
     /// A live connection to an address, whoever it was dialled for.
     fn find_by_address(&self, address: SocketAddr) -> Option<Arc<Link>> {
         let slots = self.lock();
-        slots.values().find_map(|slot| {
-            let link = slot.lock().link.clone()?;
-            (link.is_up() && link.address() == address).then_some(link)
-        })
+        slots
+            .values()
+            .find_map(|slot| slot.live_link().filter(|link| link.address() == address))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Slot>>> {
@@ -244,6 +245,14 @@ enum Ready {
 }
 
 impl Slot {
+    fn live_link(&self) -> Option<Arc<Link>> {
+        self.lock()
+            .link
+            .as_ref()
+            .filter(|link| link.is_up())
+            .map(Arc::clone)
+    }
+
     /// Takes a connection that was dialled by address, unless there is a good one.
     fn adopt(&self, link: &Arc<Link>) {
         let mut state = self.lock();

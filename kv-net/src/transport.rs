@@ -21,17 +21,32 @@ use crate::tls::{self, Current};
 const MAX_UDP_PAYLOAD_BYTES: u16 = 6500;
 const _: () = assert!(MAX_UDP_PAYLOAD_BYTES as u32 * 10 <= 65_507);
 
-/// Streams that a dialler may have open: three lanes, and eight large requests.
-const MAX_BIDIRECTIONAL_STREAMS: u32 = 11;
 /// Large responses to small requests that may be under way.
-const MAX_UNIDIRECTIONAL_STREAMS: u32 = 4;
+const LARGE_RESPONSES: u32 = 4;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Above the sum of all streams' windows, so that large transfers never stop the lanes.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const _: () = assert!(
-    (MAX_BIDIRECTIONAL_STREAMS + MAX_UNIDIRECTIONAL_STREAMS) * STREAM_WINDOW_BYTES
-        < CONNECTION_WINDOW_BYTES
-);
+
+/// How much an accepted peer may have under way.
+struct Allowance {
+    /// Three lanes, and large requests.
+    streams: u32,
+    /// Above the sum of all streams' windows, so that large requests never stop the lanes.
+    window_bytes: u32,
+}
+
+/// What every dialler has at first, and clients keep: three large requests.
+const CLIENT: Allowance = Allowance {
+    streams: 6,
+    window_bytes: 8 << 20,
+};
+/// What nodes have: eight large requests.
+const NODE: Allowance = Allowance {
+    streams: 11,
+    window_bytes: 16 << 20,
+};
+const _: () = assert!(CLIENT.streams * STREAM_WINDOW_BYTES < CLIENT.window_bytes);
+const _: () = assert!(NODE.streams * STREAM_WINDOW_BYTES < NODE.window_bytes);
+const _: () = assert!(LARGE_RESPONSES * STREAM_WINDOW_BYTES < CLIENT.window_bytes);
+
 const DATAGRAM_BUFFER_BYTES: usize = 256 << 10;
 
 /// The accepting side.
@@ -40,8 +55,12 @@ pub(crate) fn server(current: &Arc<Current>, config: &EndpointConfig) -> quinn::
         tls::server_config(current, Arc::clone(&config.time)).expect("the provider speaks TLS 1.3");
     let crypto = QuicServerConfig::try_from(tls).expect("the provider has AES-128-GCM");
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    // Dialled connections are kept alive by their dialler alone.
-    server.transport_config(Arc::new(transport(config, None)));
+    // Connections are kept alive by their dialler alone.
+    server.transport_config(Arc::new(transport(
+        config,
+        config.accepted_idle_timeout,
+        None,
+    )));
     server.migration(false);
     server.max_incoming(1024);
     server.incoming_buffer_size(64 << 10);
@@ -55,7 +74,8 @@ pub(crate) fn client(current: &Arc<Current>, config: &EndpointConfig) -> quinn::
         tls::client_config(current, Arc::clone(&config.time)).expect("the provider speaks TLS 1.3");
     let crypto = QuicClientConfig::try_from(tls).expect("the provider has AES-128-GCM");
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(Arc::new(transport(config, Some(config.keep_alive))));
+    let transport = transport(config, config.idle_timeout, Some(config.keep_alive));
+    client.transport_config(Arc::new(transport));
     client
 }
 
@@ -76,22 +96,32 @@ pub(crate) fn endpoint(credentials: &Credentials) -> quinn::EndpointConfig {
     endpoint
 }
 
-fn transport(config: &EndpointConfig, keep_alive: Option<Duration>) -> TransportConfig {
+/// Lets an accepted node have more under way than a client may.
+pub(crate) fn allow_node(connection: &quinn::Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(NODE.streams));
+    connection.set_receive_window(VarInt::from_u32(NODE.window_bytes));
+}
+
+fn transport(
+    config: &EndpointConfig,
+    idle_timeout: Duration,
+    keep_alive: Option<Duration>,
+) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
     // Fewer acknowledgements: the same rate for a third less CPU when the cores are busy.
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(10));
     acks.max_ack_delay(Some(Duration::from_millis(5)));
-    let idle = IdleTimeout::try_from(config.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
+    let idle = IdleTimeout::try_from(idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
 
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_BIDIRECTIONAL_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNIDIRECTIONAL_STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(CLIENT.streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(LARGE_RESPONSES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CLIENT.window_bytes))
+        .send_window(u64::from(NODE.window_bytes))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(keep_alive)
         .initial_rtt(config.initial_rtt)
