@@ -141,10 +141,12 @@ fn holder(inode: u64, proc: &Path) -> Option<u32> {
 
 fn command(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    shorten(&String::from_utf8_lossy(&line).replace('\0', " "))
+    shorten(&String::from_utf8_lossy(&line))
 }
 
 fn shorten(command: &str) -> String {
+    // The kernel separates arguments by NUL; an argument may also hold line breaks of its own.
+    let command = command.replace(|letter: char| letter.is_control(), " ");
     let command = command.trim();
     if command.chars().count() <= COMMAND_WIDTH {
         return command.to_owned();
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn long_commands_are_cut() {
-        assert_eq!(shorten("kv-node serve "), "kv-node serve");
+        assert_eq!(shorten("sh\0-c\0a\nb\0"), "sh -c a b");
         assert_eq!(shorten(&"x".repeat(200)).chars().count(), COMMAND_WIDTH);
     }
 

@@ -9,6 +9,8 @@ use crate::interrupt::Interrupt;
 use crate::process::ProcessId;
 use crate::terminal::{self, shown};
 use anyhow::{Context, Result, anyhow};
+use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -93,7 +95,11 @@ impl<'a> Launch<'a> {
             .open(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
         let log_begin = log.metadata()?.len();
-        let child = Command::new(&self.state.binaries.node)
+        let mut command = Command::new(&self.state.binaries.node);
+        for variable in foreign_settings() {
+            command.env_remove(variable);
+        }
+        let child = command
             .arg("serve")
             .arg("--config")
             .arg(layout.config(&node.name))
@@ -205,6 +211,16 @@ impl Cluster {
         }
         text
     }
+}
+
+/// Settings of a node in the user's environment, which go before the configuration file: with one data
+/// directory or address for all nodes, none but the first could start. What is logged may be set.
+fn foreign_settings() -> impl Iterator<Item = OsString> {
+    let names = env::vars_os().map(|(name, _)| name);
+    names.filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("KV_NODE_") && !name.starts_with("KV_NODE_LOG")
+    })
 }
 
 fn indent(lines: &[String]) -> String {

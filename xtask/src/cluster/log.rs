@@ -44,7 +44,7 @@ pub(super) fn last_lines(path: &Path, count: usize, begin: u64) -> Result<Vec<St
     let length = size(path)?;
     let from = begin.max(length.saturating_sub(WINDOW));
     let text = read_from(path, from)?;
-    Ok(tail(&text, count))
+    Ok(tail(text.trim_end(), count))
 }
 
 fn tail(text: &str, count: usize) -> Vec<String> {

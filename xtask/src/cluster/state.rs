@@ -132,11 +132,9 @@ impl State {
     /// # Errors
     /// As [`State::load`], and when there is no such cluster.
     pub(crate) fn existing(layout: &Layout) -> Result<Self> {
-        let name = layout.name();
+        let (name, option) = (layout.name(), layout.option());
         Self::load(layout)?.with_context(|| {
-            format!(
-                "there is no cluster \"{name}\"; `cargo xtask cluster --name {name}` creates it"
-            )
+            format!("there is no cluster \"{name}\"; `cargo xtask cluster{option}` creates it")
         })
     }
 
