@@ -143,6 +143,7 @@ impl Iterator for Operations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
     use proptest::prelude::*;
 
     fn sample() -> WriteBatch {
@@ -157,7 +158,7 @@ mod tests {
     fn the_payload_has_the_documented_bytes() {
         let mut payload = Vec::new();
         sample().encode(&mut payload);
-        assert_eq!(hex::encode(&payload), "03010161013100026262010000");
+        assert_eq!(hex::encode(&payload), golden("log.md", "batch"));
         assert_eq!(sample().size_bytes(), payload.len());
     }
 

@@ -56,6 +56,8 @@ mod env;
 mod error;
 mod files;
 pub mod fs;
+#[cfg(test)]
+mod golden;
 mod hash;
 mod key;
 mod log;

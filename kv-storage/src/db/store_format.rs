@@ -68,13 +68,14 @@ pub(super) fn write(fs: &dyn Fs, dir: &Path, store: u64) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
     use crate::sim::SimFs;
 
     #[test]
     fn the_format_file_has_the_documented_bytes() {
         assert_eq!(
             hex::encode(encode(1, 0x1122)),
-            "6b766c736d666d740100000000000000000000002211000000000000065cf09a"
+            golden("manifest.md", "format")
         );
     }
 

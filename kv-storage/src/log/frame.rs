@@ -73,6 +73,7 @@ pub(super) fn decode_frame(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
 
     #[test]
     fn a_frame_has_the_documented_bytes() {
@@ -83,11 +84,7 @@ mod tests {
                 .extend_from_slice(b"hello")),
             37
         );
-        assert_eq!(
-            hex::encode(&out),
-            "256dde12 05000000 0700000000000000 2b00000000000000 3800000000000000 68656c6c6f"
-                .replace(' ', "")
-        );
+        assert_eq!(hex::encode(&out), golden("log.md", "frame"));
         let frame = decode_frame(&out, 0, checksum, 7).unwrap();
         assert_eq!(
             frame,
@@ -104,7 +101,7 @@ mod tests {
     fn a_frame_is_bound_to_its_store_and_file() {
         let mut out = Vec::new();
         encode_frame(&mut out, Checksum::new(1, 7), 7, Seq(1), 0, |out| {
-            out.push(1)
+            out.push(1);
         });
         assert!(decode_frame(&out, 0, Checksum::new(1, 7), 7).is_some());
         assert!(decode_frame(&out, 0, Checksum::new(2, 7), 7).is_none());

@@ -105,6 +105,7 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
 
     const HEADER: Header = Header {
         kind: LogKind::Wal,
@@ -117,11 +118,7 @@ mod tests {
 
     #[test]
     fn the_header_has_the_documented_bytes() {
-        assert_eq!(
-            hex::encode(HEADER.encode()),
-            "6b766c736d6c6f670100000007000000000000002211000000000000\
-             050000000000000058020000000000002b00000000000000b6239690"
-        );
+        assert_eq!(hex::encode(HEADER.encode()), golden("log.md", "header"));
     }
 
     #[test]

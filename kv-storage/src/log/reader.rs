@@ -155,7 +155,7 @@ mod tests {
             bad[at] ^= 0x40;
             match read(&bad, Tail::Open) {
                 Err(Error::Corrupt { offset, .. }) => {
-                    assert_eq!((start, offset), (0, starts[0] as u64))
+                    assert_eq!((start, offset), (0, starts[0] as u64));
                 }
                 Ok(count) => assert!(start > 0 && count == start, "byte {at}"),
                 Err(other) => panic!("{other}"),

@@ -80,6 +80,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
     use crate::hash::key_hash;
 
     fn hashes(range: std::ops::Range<u32>) -> Vec<u64> {
@@ -108,7 +109,7 @@ mod tests {
     fn the_filter_has_the_documented_bytes() {
         assert_eq!(
             hex::encode(encode(&hashes(0..3), 10)),
-            "01070000000000000000000000000000000000000001000000000000002e02072021092887"
+            golden("sstable.md", "filter")
         );
     }
 

@@ -134,6 +134,7 @@ fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
     use proptest::prelude::*;
 
     fn sample() -> Edit {
@@ -164,10 +165,7 @@ mod tests {
     fn an_edit_has_the_documented_bytes() {
         let mut out = Vec::new();
         sample().encode(&mut out);
-        assert_eq!(
-            hex::encode(&out),
-            "020105010e0100ac0280200c014d0161027a7a0301090402ad0205014d060309d804"
-        );
+        assert_eq!(hex::encode(&out), golden("manifest.md", "edit"));
         assert_eq!(Edit::decode(&out), Some(sample()));
     }
 

@@ -182,6 +182,7 @@ pub(crate) fn read_current(fs: &dyn Fs, dir: &Path) -> Result<Option<u64>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
     use crate::sim::SimFs;
 
     #[test]
@@ -206,14 +207,7 @@ mod tests {
             })
             .unwrap();
         let bytes = fs.dump()[&Numbered::Manifest(3).path(dir)].clone();
-        let expected = "
-             6b766c736d6d616e 01000000 0300000000000000 2211000000000000 0000000000000000 0000000000000000 0100000000000000 daa7f662
-             4211d653 06000000 0300000000000000 0100000000000000 3800000000000000 030102 040104
-             1036ff99 03000000 0300000000000000 0200000000000000 5e00000000000000 050109";
-        assert_eq!(
-            hex::encode(bytes),
-            expected.split_whitespace().collect::<String>()
-        );
+        assert_eq!(hex::encode(bytes), golden("manifest.md", "manifest"));
         let catalog =
             Manifest::read(&fs, dir, 0x1122, read_current(&fs, dir).unwrap().unwrap()).unwrap();
         assert_eq!(

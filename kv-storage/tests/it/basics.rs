@@ -279,7 +279,7 @@ fn scans_come_in_pages_both_ways() {
             let page = Arc::new(Mutex::new(None));
             let slot = page.clone();
             db.scan_with(&snapshot, next, move |outcome| {
-                *slot.lock().unwrap() = Some(outcome.unwrap())
+                *slot.lock().unwrap() = Some(outcome.unwrap());
             });
             let page = page.lock().unwrap().take().unwrap();
             assert!(page.entries.len() <= 7);

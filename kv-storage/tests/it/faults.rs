@@ -25,7 +25,7 @@ fn run_on(workload: &Workload, fs: &SimFs) -> (Outcome, Option<Db>) {
         }
         outcome.acked += 1;
         outcome.tried = outcome.acked;
-        if outcome.acked % 13 == 0 {
+        if outcome.acked.is_multiple_of(13) {
             let _ = db.flush();
         }
     }

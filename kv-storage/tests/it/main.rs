@@ -1,5 +1,10 @@
 //! Tests of the whole engine through its public face.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
 mod basics;
 mod corruption;
 mod crash;

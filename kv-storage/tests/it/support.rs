@@ -152,7 +152,7 @@ impl Workload {
                 return outcome;
             }
             outcome.acked += 1;
-            if outcome.acked % 29 == 0 && db.flush().is_err() {
+            if outcome.acked.is_multiple_of(29) && db.flush().is_err() {
                 return outcome;
             }
         }
