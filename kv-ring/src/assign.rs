@@ -10,12 +10,13 @@
 //! 5. replicas scatter: many nodes share a partition with each node, so that many help to rebuild it,
 //!    and every slot prefix is balanced, so that buckets with fewer replicas are balanced too.
 //!
-//! Goals 1 to 4 are met exactly, not approximately. A first table is laid out directly
-//! ([`layout`]) and its slots are put in order ([`order`]); a later one is repaired ([`repair`]) by
-//! moves that are each the cheapest possible ([`augment`]). A slot that stays keeps its position, and
-//! a node that comes takes the position of the one that left.
+//! Goals 1 to 4 are met exactly, not approximately. A first table is laid out directly (`layout`) and
+//! its slots are put in order (`order`); a later one is repaired (`repair`) by moves that are each the
+//! cheapest possible (`augment`). A slot that stays keeps its position, and a node that comes takes the
+//! position of the one that left.
 //!
-//! Cost: milliseconds for a thousand nodes and 4096 partitions; memory of a few tables.
+//! Cost, for a thousand nodes and 4096 partitions: 4 ms for a first table, under 1 ms when a node comes
+//! or goes, 40 ms when every zone changes; memory of a few tables.
 
 mod augment;
 mod draft;
@@ -110,13 +111,19 @@ pub enum PlanError {
         /// The members given.
         members: usize,
     },
-    /// Partitions are a power of two up to 65,536, and the same as in the previous table.
-    #[error("{partitions} partitions are not possible here; previous table: {previous:?}")]
+    /// Partitions are a power of two up to 65,536.
+    #[error("{partitions} partitions are not possible; the count is a power of two up to 65536")]
     Partitions {
         /// The partitions asked for.
         partitions: u32,
+    },
+    /// A table is planned from one of as many partitions.
+    #[error("{partitions} partitions cannot follow a table of {previous}")]
+    PartitionsDiffer {
+        /// The partitions asked for.
+        partitions: u32,
         /// The partitions of the previous table.
-        previous: Option<u32>,
+        previous: u32,
     },
     /// A member of weight 0 could hold nothing; give it a weight of at least 1, or leave it out.
     #[error("node {node} has weight 0; a weight is at least 1")]
@@ -205,15 +212,16 @@ fn check_counts(input: &PlanInput<'_>, members: usize) -> Result<(), PlanError> 
     if members > MAX_MEMBERS {
         return Err(PlanError::TooManyMembers { members });
     }
-    let previous = input.previous.map(Table::partitions);
-    let differs = previous.is_some_and(|previous| previous != partitions);
-    if !partitions.is_power_of_two() || partitions > 1 << 16 || differs {
-        return Err(PlanError::Partitions {
+    if !partitions.is_power_of_two() || partitions > 1 << 16 {
+        return Err(PlanError::Partitions { partitions });
+    }
+    match input.previous.map(Table::partitions) {
+        Some(previous) if previous != partitions => Err(PlanError::PartitionsDiffer {
             partitions,
             previous,
-        });
+        }),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 /// Zones by number, in order of their names.

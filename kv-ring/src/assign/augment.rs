@@ -171,6 +171,12 @@ impl Search {
     fn label(&mut self, point: Point, label: Label, queue: &mut Queue) {
         let number = self.number(point);
         if label < self.labels[number] {
+            // From a cheapest flow nothing can be gained; going on would never end.
+            assert!(
+                label.cost >= 0,
+                "a path costs {}: the draft is no cheapest flow",
+                label.cost
+            );
             self.labels[number] = label;
             self.marked[number] = true;
             queue.push(point, label.cost);

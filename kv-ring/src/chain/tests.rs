@@ -176,6 +176,26 @@ fn bytes_that_are_no_entry_are_told_apart() {
 }
 
 #[test]
+fn what_should_have_been_left_out_is_refused() {
+    let (_, entry) = two_epochs();
+    // Behind the epoch of the last change: the count of transitions, one of them, the hash.
+    let epoch_at = entry.encode().len() - HASH_BYTES - (2 + 6) - 4 - 8;
+    let listed = ChainEntry::decode(&forged(&entry, epoch_at, 2 ^ 1));
+    assert_eq!(
+        listed,
+        Err(ChainError::Malformed {
+            what: "listed epoch of a change",
+            value: 1
+        })
+    );
+    let later = ChainEntry::decode(&forged(&entry, epoch_at, 2 ^ 3));
+    assert!(matches!(
+        later,
+        Err(ChainError::Topology(TopologyError::ChangedAt { .. }))
+    ));
+}
+
+#[test]
 fn every_cut_is_noticed() {
     let bytes = genesis(3).encode();
     for length in 0..bytes.len() {
