@@ -1,6 +1,6 @@
 //! What all clones of a [`Db`](crate::Db) share, and how work is scheduled.
 
-use super::state::{State, Waiter};
+use super::state::{Due, State, Waiter};
 use super::view::View;
 use super::{compact, flush, sync};
 use crate::env::{Env, Job, JobClass};
@@ -68,19 +68,23 @@ impl Inner {
 
     /// Submits all background work that is due. Call without a lock.
     pub(super) fn schedule(self: &Arc<Self>) {
-        let due = self.state().take_due(|| self.env.clock.now());
+        let due = self.take_due(&mut self.state());
         self.submit(due);
     }
 
-    /// Submits jobs. Call without a lock: they may run at once.
-    pub(super) fn submit(self: &Arc<Self>, classes: Vec<JobClass>) {
-        for class in classes {
+    /// Work that must be submitted once the lock is released.
+    pub(super) fn take_due(&self, state: &mut State) -> Vec<Due> {
+        state.take_due(|| self.env.clock.now())
+    }
+
+    /// Submits work. Call without a lock: jobs may run at once.
+    pub(super) fn submit(self: &Arc<Self>, due: Vec<Due>) {
+        for work in due {
             let inner = Arc::clone(self);
-            let job: Job = match class {
-                JobClass::LogSync => Box::new(move || sync::job(&inner)),
-                JobClass::Flush => Box::new(move || flush::job(&inner)),
-                JobClass::Compaction => Box::new(move || compact::job(&inner)),
-                JobClass::Read => Box::new(|| {}),
+            let (class, job): (JobClass, Job) = match work {
+                Due::Log => (JobClass::LogSync, Box::new(move || sync::job(&inner))),
+                Due::Flush => (JobClass::Flush, Box::new(move || flush::job(&inner))),
+                Due::Compaction => (JobClass::Compaction, Box::new(move || compact::job(&inner))),
             };
             self.env.jobs.submit(class, job);
         }

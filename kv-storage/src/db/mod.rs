@@ -35,7 +35,8 @@ use std::sync::Arc;
 
 /// An open store. Cheap to clone; all clones are the same store, usable from any thread.
 ///
-/// Dropping the last clone is like killing the process: nothing acknowledged is lost, and the next open replays the log.
+/// Dropping the last clone is like killing the process: nothing acknowledged is lost, and the next open replays the log. The
+/// directory stays locked until waiting jobs, snapshots and iterators are gone too.
 /// [`close`](Self::close) first to make even unacknowledged writes durable.
 #[derive(Clone)]
 pub struct Db {
@@ -81,7 +82,7 @@ impl Db {
 
     /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at once if it does already.
     ///
-    /// It asks for the log sync that this needs.
+    /// It asks for the log sync that this needs. A number above the newest write counts as the newest write.
     pub fn on_durable(&self, seq: Seq, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         write::notify(&self.inner, seq, Durability::Sync, Box::new(done));
     }

@@ -154,7 +154,7 @@ fn finish_log(inner: &Arc<Inner>, mut round: Round) -> Result<Vec<Waiter>, Error
         log_end: Some((round.file.id(), round.file.synced())),
         ..Edit::default()
     };
-    let ready = sync::end(inner, round, &done);
+    let (ready, _) = sync::end(inner, round, &done);
     let manifest = inner.state().manifest.take();
     if let Some(mut manifest) = manifest {
         manifest.append(&edit)?;

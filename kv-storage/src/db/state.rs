@@ -6,7 +6,6 @@
 use super::pace::Pacer;
 use super::view::View;
 use crate::compaction::{Choice, pick};
-use crate::env::JobClass;
 use crate::error::Error;
 use crate::key::Seq;
 use crate::log::{LogFile, LogQueue};
@@ -51,6 +50,14 @@ pub(super) enum Task {
     /// A job was submitted and has not begun.
     Scheduled,
     Running,
+}
+
+/// Background work that should begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Log,
+    Flush,
+    Compaction,
 }
 
 /// What is known about free disk space.
@@ -214,25 +221,25 @@ impl State {
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.
-    pub(super) fn take_due(&mut self, now: impl FnOnce() -> Duration) -> Vec<JobClass> {
+    pub(super) fn take_due(&mut self, now: impl FnOnce() -> Duration) -> Vec<Due> {
         let mut due = Vec::new();
         if self.halted().is_some() {
             return due;
         }
         if self.log_task == Task::Idle && self.log_is_behind() {
             self.log_task = Task::Scheduled;
-            due.push(JobClass::LogSync);
+            due.push(Due::Log);
         }
         let flush = self.flush_task == Task::Idle && self.flushable().is_some();
         let compact = self.compaction_task == Task::Idle && self.choice.is_some();
         if (flush || compact) && (self.retry_at.is_zero() || now() >= self.retry_at) {
             if flush {
                 self.flush_task = Task::Scheduled;
-                due.push(JobClass::Flush);
+                due.push(Due::Flush);
             }
             if compact {
                 self.compaction_task = Task::Scheduled;
-                due.push(JobClass::Compaction);
+                due.push(Due::Compaction);
             }
         }
         due

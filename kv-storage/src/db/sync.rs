@@ -1,8 +1,8 @@
 //! Group commit: one round hands all waiting log bytes to the disk and answers all who wait for them.
 
 use super::inner::Inner;
-use super::state::{Durability, State, Task, Waiter};
-use crate::error::{Error, IoContext};
+use super::state::{Due, Durability, State, Task, Waiter};
+use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::log::{Chunk, LogFile};
@@ -23,6 +23,8 @@ pub(super) struct Round {
 pub(super) struct Done {
     /// Segments created, in order.
     created: Vec<u64>,
+    /// The newest write known to be synced by this round.
+    synced: Seq,
     appended_bytes: u64,
     appends: u64,
     syncs: u64,
@@ -31,31 +33,38 @@ pub(super) struct Done {
 
 /// The log job.
 pub(super) fn job(inner: &Arc<Inner>) {
-    {
+    let work = {
         let mut state = inner.state();
         if state.log_task == Task::Scheduled {
             state.log_task = Task::Idle;
         }
+        begin(&mut state)
+    };
+    if let Some(work) = work {
+        perform(inner, work);
     }
-    round(inner);
 }
 
 /// Runs one round, unless another thread runs one or there is nothing to do. Blocks on the disk.
 /// Writes that arrive meanwhile form the next round.
 pub(super) fn round(inner: &Arc<Inner>) {
-    let Some(mut round) = begin(&mut inner.state()) else {
-        return;
-    };
+    let work = begin(&mut inner.state());
+    if let Some(work) = work {
+        perform(inner, work);
+    }
+}
+
+fn perform(inner: &Arc<Inner>, mut round: Round) {
     let outcome = run(inner, &mut round);
     match outcome {
         Ok(done) => {
-            let ready = end(inner, round, &done);
+            let (ready, due) = end(inner, round, &done);
             inner.progress.notify_all();
             // Nothing is locked, and the next round may begin meanwhile: a callback may do what it likes.
             for waiter in ready {
                 (waiter.call)(Ok(()));
             }
-            inner.schedule();
+            inner.submit(due);
         }
         Err(error) => {
             let waiters = inner.poison(&mut inner.state(), &error);
@@ -100,6 +109,7 @@ pub(super) fn run(inner: &Inner, round: &mut Round) -> Result<Done, Error> {
             Chunk::Rotate(header) => {
                 // The new header will vouch for this segment's length.
                 round.file.sync()?;
+                done.synced = Seq(header.first.0 - 1);
                 done.syncs += 1;
                 debug_assert_eq!(round.file.length(), header.previous_length);
                 let path = Numbered::Log(header.id).path(&inner.dir);
@@ -110,31 +120,30 @@ pub(super) fn run(inner: &Inner, round: &mut Round) -> Result<Done, Error> {
     }
     if round.sync {
         round.file.sync()?;
+        done.synced = round.last;
         done.syncs += 1;
     }
     if round.look_for_space {
-        done.free = Some(
-            inner
-                .env
-                .fs
-                .free_space(&inner.dir)
-                .context("look up free space of", &inner.dir)?,
-        );
+        // Not knowing is no reason to stop: writing goes on until the log itself is refused space.
+        let free = inner.env.fs.free_space(&inner.dir);
+        done.free = free
+            .inspect_err(|error| tracing::warn!(%error, "could not look up free space"))
+            .ok();
     }
     Ok(done)
 }
 
-/// Notes what is true now, and returns those whose wait is over.
-pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> Vec<Waiter> {
+/// Notes what is true now. Returns those whose wait is over, and the work that is due.
+pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> (Vec<Waiter>, Vec<Due>) {
     let mut state = inner.state();
     state.written = state.written.max(round.last);
-    if round.sync {
-        state.durable = state.durable.max(round.last);
-    }
+    // Also without anyone asking: a memtable may only be flushed, and older versions dropped, up to here.
+    state.durable = state.durable.max(done.synced);
     state.log.note_synced(round.file.id(), round.file.synced());
     state.created_segment = round.file.id();
     state.segments.extend(&done.created);
     state.log_file = Some(round.file);
+    state.log.recycle(round.chunks);
     state.counts.log_appends += done.appends;
     state.counts.log_bytes += done.appended_bytes;
     state.counts.log_syncs += done.syncs;
@@ -149,5 +158,6 @@ pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> Vec<Waiter> {
         Durability::Sync => waiter.seq <= durable,
         Durability::Process => waiter.seq <= written,
     };
-    state.waiters.extract_if(.., over).collect()
+    let ready = state.waiters.extract_if(.., over).collect();
+    (ready, inner.take_due(&mut state))
 }

@@ -64,28 +64,39 @@ pub(super) fn write(
     batch: WriteBatch,
     need: Durability,
 ) -> Result<Commit, WriteError> {
-    let outcome = append(inner, batch, need);
+    let mut state = inner.state();
+    let outcome = apply(inner, &mut state, batch, need);
     // Also after a refusal: what the writer must wait for has to be under way.
-    inner.schedule();
+    let due = inner.take_due(&mut state);
+    drop(state);
+    inner.submit(due);
     outcome.map_err(|refused| refused.error)
 }
 
-/// Applies a batch: log queue, then memtable, then visible. Schedules nothing.
+/// Applies a batch and schedules nothing: for callers that wait, and then do the log's work themselves.
 pub(super) fn append(
     inner: &Arc<Inner>,
     batch: WriteBatch,
     need: Durability,
 ) -> Result<Commit, Refused> {
-    let mut state = inner.state();
-    if let Err(error) =
-        check_size(inner, &batch).and_then(|()| admit(inner, &mut state, batch.size_bytes()))
-    {
+    apply(inner, &mut inner.state(), batch, need)
+}
+
+/// Log queue, then memtable, then visible.
+fn apply(
+    inner: &Arc<Inner>,
+    state: &mut State,
+    batch: WriteBatch,
+    need: Durability,
+) -> Result<Commit, Refused> {
+    let checked = check_size(inner, &batch).and_then(|()| admit(inner, state, batch.size_bytes()));
+    if let Err(error) = checked {
         return Err(Refused { error, batch });
     }
-    let mut old_view = None;
     if state.active.size_bytes() >= inner.options.memtable_bytes {
         state.seal();
-        old_view = Some(inner.publish_view(&state));
+        // The old view is small to drop: its memtables live on in the new one.
+        inner.publish_view(state);
     }
     let first = state.last.next();
     let last = Seq(state.last.0 + batch.len() as u64);
@@ -97,8 +108,6 @@ pub(super) fn append(
     }
     // Only now do readers look at these numbers: all of the batch, or nothing.
     inner.visible.store(last.0, Ordering::Release);
-    drop(state);
-    drop(old_view);
     Ok(Commit {
         seq: last,
         need,
@@ -179,6 +188,8 @@ pub(super) fn notify(
     call: Box<dyn FnOnce(Result<(), Error>) + Send>,
 ) {
     let mut state = inner.state();
+    // A number that was not given out yet (from an earlier life of the store) would ask for syncs for ever.
+    let seq = seq.min(state.last);
     let outcome = if seq <= state.reached(need) {
         Ok(())
     } else if let Some(halt) = state.halted() {

@@ -27,7 +27,12 @@ pub(crate) struct LogQueue {
     synced: u64,
     chunks: Vec<Chunk>,
     bytes: usize,
+    /// An empty buffer whose memory is used again.
+    spare: Vec<u8>,
 }
+
+/// A buffer larger than this is given back to the allocator.
+const SPARE_MOST: usize = 4 << 20;
 
 impl LogQueue {
     /// A queue for a segment that has just been created with `start` synced bytes.
@@ -41,13 +46,15 @@ impl LogQueue {
             synced: start,
             chunks: Vec::new(),
             bytes: 0,
+            spare: Vec::new(),
         }
     }
 
     /// Adds one frame with a batch.
     pub(crate) fn push(&mut self, first: Seq, batch: &WriteBatch) {
         if !matches!(self.chunks.last(), Some(Chunk::Frames(_))) {
-            self.chunks.push(Chunk::Frames(Vec::new()));
+            let buffer = std::mem::take(&mut self.spare);
+            self.chunks.push(Chunk::Frames(buffer));
         }
         if let Some(Chunk::Frames(frames)) = self.chunks.last_mut() {
             let size = encode_frame(
@@ -84,6 +91,18 @@ impl LogQueue {
     pub(crate) fn take(&mut self) -> Vec<Chunk> {
         self.bytes = 0;
         std::mem::take(&mut self.chunks)
+    }
+
+    /// Gives chunks back whose work was done.
+    pub(crate) fn recycle(&mut self, chunks: Vec<Chunk>) {
+        for chunk in chunks {
+            if let Chunk::Frames(mut buffer) = chunk
+                && (self.spare.capacity()..=SPARE_MOST).contains(&buffer.capacity())
+            {
+                buffer.clear();
+                self.spare = buffer;
+            }
+        }
     }
 
     /// Notes that `length` bytes of `segment` are durable.

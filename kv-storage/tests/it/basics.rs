@@ -351,3 +351,20 @@ fn nothing_needed_and_nothing_useless_lies_in_the_directory() {
         "compaction dropped overwritten entries: {stats:?}"
     );
 }
+
+#[test]
+fn a_number_from_the_future_is_durable_when_the_newest_write_is() {
+    let db = open(&SimFs::new()).unwrap();
+    db.write(put(b"a", b"1"), Durability::Process)
+        .unwrap()
+        .wait()
+        .unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    db.on_durable(kv_storage::Seq(1_000), move |outcome| {
+        outcome.unwrap();
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    assert_eq!(db.stats().durable, db.stats().last);
+}

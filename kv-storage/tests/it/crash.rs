@@ -195,3 +195,26 @@ fn a_failed_sync_poisons_for_ever_and_durable_data_stays_readable() {
         "durable"
     );
 }
+
+#[test]
+fn a_poisoned_store_shows_what_was_flushed_although_nobody_asked_for_a_sync() {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    for round in 0..5u8 {
+        for number in 0..50u8 {
+            let batch = crate::support::put([number], [round; 100]);
+            db.blocking().write(batch, Durability::Process).unwrap();
+        }
+    }
+    db.flush().unwrap();
+    let stats = db.stats();
+    assert_eq!(
+        stats.durable, stats.last,
+        "a flush makes its writes durable"
+    );
+    fs.plan(fs.calls(), Fault::Io);
+    assert!(db.blocking().put(b"young", b"lost").is_err());
+    let found = contents(&db).unwrap();
+    assert_eq!(found.len(), 50);
+    assert!(found.values().all(|value| *value == [4; 100]));
+}
