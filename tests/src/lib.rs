@@ -1,6 +1,8 @@
 //! Whole-system tests of kv: the simulator, and what scenarios share.
 //!
 //! [`sim`] runs whole nodes, unchanged, in one process and one thread: virtual time, a simulated
-//! network and simulated disks, all from one seed. A seed reproduces a run bit for bit.
+//! network and simulated disks, all from one seed. A seed reproduces a run bit for bit. [`processes`]
+//! runs real `kv-node` processes.
 
+pub mod processes;
 pub mod sim;

@@ -1,0 +1,348 @@
+//! Every command and option of `kv`.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+use kv_client::{Context, Level};
+
+/// Reads, writes and looks at a kv cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kv", version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    /// The cluster, by the name of its context [env: KV_CONTEXT]
+    #[arg(id = "cluster", long = "context", value_name = "NAME")]
+    pub(super) context: Option<String>,
+    /// The cluster, as kv://host:port,host:port?context=NAME
+    #[arg(long, value_name = "URL")]
+    pub(super) connect: Option<String>,
+    /// Send every request through this node
+    #[arg(long, value_name = "NODE")]
+    pub(super) via: Option<String>,
+    /// Print JSON, one object per line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 other error, 2 usage, 3 key absent, 4 siblings, 5 precondition failed,
+6 not enough replicas, 7 outcome unknown, 8 cannot connect, 9 degraded (status --check)";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write a key
+    Put(PutArgs),
+    /// Print the value of a key
+    Get(GetArgs),
+    /// Delete a key
+    Delete(DeleteArgs),
+    /// Make one value of a key's siblings
+    Resolve(ResolveArgs),
+    /// Write the records of a file
+    Import(ImportArgs),
+    /// Print all records as JSON lines
+    Export(ExportArgs),
+    /// Show nodes, health and figures
+    Status(StatusArgs),
+    /// Print the metrics of nodes (needs an admin's certificate)
+    Metrics(MetricsArgs),
+    /// Put and get through every node
+    Probe(ProbeArgs),
+    /// List, show or choose contexts
+    #[command(subcommand)]
+    Context(ContextCommand),
+}
+
+/// Which key is meant.
+#[derive(Debug, Args)]
+pub(super) struct KeyArgs {
+    /// The key; with --sort its partition key
+    pub(super) key: String,
+    /// The sort key
+    #[arg(long, value_name = "KEY")]
+    pub(super) sort: Option<String>,
+    #[command(flatten)]
+    pub(super) bucket: BucketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BucketArgs {
+    /// The bucket
+    #[arg(long, default_value = "default")]
+    pub(super) bucket: String,
+}
+
+/// How much is asked of a read.
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// How much to ask of the answer
+    #[arg(long, value_enum)]
+    pub(super) level: Option<LevelArg>,
+    /// How many replicas must answer
+    #[arg(long)]
+    pub(super) r: Option<u8>,
+    /// The whole time of a request: 500ms, 2s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
+}
+
+/// How much is asked of a write.
+#[derive(Debug, Args)]
+pub(super) struct WriteArgs {
+    /// How much to ask before it counts as done
+    #[arg(long, value_enum)]
+    pub(super) level: Option<LevelArg>,
+    /// How many replicas must hold it durably
+    #[arg(long)]
+    pub(super) w: Option<u8>,
+    /// The whole time of a request: 500ms, 2s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
+    /// The context of the read that this write replaces
+    #[arg(long, value_name = "CONTEXT")]
+    pub(super) context: Option<Context>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LevelArg {
+    /// One replica
+    Weak,
+    /// The bucket's quorum
+    Quorum,
+    /// Every replica
+    All,
+}
+
+impl From<LevelArg> for Level {
+    fn from(level: LevelArg) -> Self {
+        match level {
+            LevelArg::Weak => Self::Weak,
+            LevelArg::Quorum => Self::Quorum,
+            LevelArg::All => Self::All,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PutArgs {
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+    /// The value; - reads stdin, @FILE a file, @@TEXT is @TEXT
+    #[arg(allow_hyphen_values = true)]
+    pub(super) value: String,
+    #[command(flatten)]
+    pub(super) write: WriteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+    /// Print all siblings, also when there are several
+    #[arg(long)]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) read: ReadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+    #[command(flatten)]
+    pub(super) write: WriteArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("choice").required(true))]
+pub(super) struct ResolveArgs {
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+    /// Keep the sibling with this number, as `kv get` shows them
+    #[arg(long, value_name = "N", group = "choice")]
+    pub(super) pick: Option<usize>,
+    /// Keep the newest sibling by the nodes' clocks
+    #[arg(long, group = "choice")]
+    pub(super) latest: bool,
+    #[command(flatten)]
+    pub(super) write: WriteArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// {"key":..,"value":..} a line; with --key-field any object a line
+    Jsonl,
+    /// Debian control stanzas; one stanza is one value
+    Deb822,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Source {
+    /// The package index of this system: apt-cache dumpavail
+    Apt,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").required(true))]
+pub(super) struct ImportArgs {
+    /// The file; - reads stdin
+    #[arg(value_name = "FILE", group = "input")]
+    pub(super) file: Option<String>,
+    /// Import from a program of this system
+    #[arg(long, value_enum, group = "input")]
+    pub(super) source: Option<Source>,
+    /// What the input is; --source apt is deb822
+    #[arg(long, value_enum, required_unless_present = "source")]
+    pub(super) format: Option<Format>,
+    /// Fields whose values, joined by /, are the key [deb822: Package, Version, Architecture]
+    #[arg(long, value_name = "FIELD")]
+    pub(super) key_field: Vec<String>,
+    /// Write nothing; compare what is stored with the input
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) in_flight: u16,
+    /// Stop after so many failures
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) max_failures: u64,
+    #[command(flatten)]
+    pub(super) bucket: BucketArgs,
+    /// How much to ask of reads and writes
+    #[arg(long, value_enum)]
+    pub(super) level: Option<LevelArg>,
+    /// How many replicas must answer a read
+    #[arg(long)]
+    pub(super) r: Option<u8>,
+    /// How many replicas must hold a record durably
+    #[arg(long)]
+    pub(super) w: Option<u8>,
+    /// The whole time of one request
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(super) deadline: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) bucket: BucketArgs,
+    /// Print keys without values
+    #[arg(long)]
+    pub(super) keys: bool,
+    /// Stop after so many keys
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// Continue from the cursor that an interrupted export printed
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) from: Option<kv_client::Cursor>,
+    /// How much to ask of every page
+    #[arg(long, value_enum)]
+    pub(super) level: Option<LevelArg>,
+    /// How many replicas must answer for every page
+    #[arg(long)]
+    pub(super) r: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Say only whether the cluster is well; exit 9 when it is not
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MetricsArgs {
+    /// Only this node
+    #[arg(long, value_name = "NODE")]
+    pub(super) node: Option<String>,
+    /// Print again and again
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// The time between two prints
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub(super) every: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProbeArgs {
+    /// How long to wait for nodes that do not serve yet
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub(super) wait: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContextCommand {
+    /// List all contexts
+    Ls,
+    /// Choose the context that commands use
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Print a context; the one in use when no name is given
+    Show {
+        /// Its name
+        name: Option<String>,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no length of time; write 500ms, 2s or 1m");
+    let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_fits_on_a_screen() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 40, "{help}");
+    }
+
+    #[test]
+    fn the_context_of_the_cluster_and_of_the_key_are_told_apart() {
+        let words = "kv --context dev put k v --context AAEC --w 2 --deadline 250ms --json";
+        let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+        assert_eq!(cli.context.as_deref(), Some("dev"));
+        assert!(cli.json);
+        let Command::Put(put) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!(put.write.context.unwrap().to_string(), "AAEC");
+        assert_eq!((put.write.w, put.write.deadline), (Some(2), Some(Duration::from_millis(250))));
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for words in [
+            "kv",
+            "kv put k",
+            "kv get",
+            "kv get k --deadline soon",
+            "kv get k --level best",
+            "kv resolve k",
+            "kv resolve k --pick 1 --latest",
+            "kv import",
+            "kv import f",
+            "kv import f --source apt",
+            "kv import f --format deb822 --in-flight 0",
+            "kv put k v --context !",
+        ] {
+            let error = Cli::try_parse_from(words.split(' ')).expect_err(words);
+            assert_eq!(error.exit_code(), 2, "{words}");
+        }
+        for words in ["kv put k -", "kv put k -1", "kv import --source apt", "kv status --check"] {
+            Cli::try_parse_from(words.split(' ')).expect(words);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `kv put` and `kv delete`.
+
+use kv_client::{Client, Key, Written};
+use serde::Serialize;
+
+use super::args::{DeleteArgs, PutArgs, WriteArgs};
+use super::failure::Failure;
+use super::output::Output;
+use super::session::{Session, names};
+use super::value::{self, KeyJson};
+
+#[derive(Serialize)]
+struct WrittenJson<'a> {
+    schema: u8,
+    #[serde(flatten)]
+    key: KeyJson,
+    ok: bool,
+    context: String,
+    acked: &'a [String],
+    w: u8,
+}
+
+/// Sets level, w, deadline and context of a put or a delete; both have the same methods.
+macro_rules! with_options {
+    ($request:expr, $options:expr) => {{
+        let WriteArgs { level, w, deadline, context } = $options;
+        let mut request = $request;
+        if let Some(level) = level {
+            request = request.level(level.into());
+        }
+        if let Some(w) = w {
+            request = request.w(w);
+        }
+        if let Some(deadline) = deadline {
+            request = request.deadline(deadline);
+        }
+        if let Some(context) = context {
+            request = request.context(context);
+        }
+        request
+    }};
+}
+
+/// Writes a key.
+pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Result<(), Failure> {
+    let key = value::key(&args.key)?;
+    let value = value::argument(&args.value)?;
+    let (client, bucket) = session.bucket(&args.key.bucket).await?;
+    let written = with_options!(bucket.put(&key, value), args.write).await?;
+    report(output, &client, &key, &written)
+}
+
+/// Deletes a key. What is not there can be deleted too.
+pub(super) async fn delete(
+    session: &Session,
+    output: &Output,
+    args: DeleteArgs,
+) -> Result<(), Failure> {
+    let key = value::key(&args.key)?;
+    let (client, bucket) = session.bucket(&args.key.bucket).await?;
+    let written = with_options!(bucket.delete(&key), args.write).await?;
+    report(output, &client, &key, &written)
+}
+
+/// Says that a write is done, on stderr: stdout is for values.
+pub(super) fn report(
+    output: &Output,
+    client: &Client,
+    key: &Key,
+    written: &Written,
+) -> Result<(), Failure> {
+    let acked = names(&client.topology(), &written.acked);
+    output.note(format!(
+        "ok  acked by {} (W={})  context {}",
+        acked.join(" "),
+        written.needed,
+        written.context
+    ));
+    output.json_only(&WrittenJson {
+        schema: 1,
+        key: KeyJson::of(key),
+        ok: true,
+        context: written.context.to_string(),
+        acked: &acked,
+        w: written.needed,
+    })?;
+    Ok(())
+}
+
+pub(super) use with_options;

@@ -1,0 +1,4 @@
+//! Scenarios over real processes, real QUIC and real disks.
+
+mod bad_starts;
+mod failover;

@@ -1,0 +1,195 @@
+//! Clusters of real `kv-node` processes on loopback, each in a directory of its own.
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kv_client::{Client, Target};
+use kv_net::Role;
+use kv_node::setup::{self, NewCluster, NewMember};
+use kv_ring::ClusterMode;
+
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// The program `kv-node`, built if it was not.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn kv_node() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "kv-node", "--bins"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "kv-node does not build");
+        // This test lies in <target>/<profile>/deps.
+        let test = std::env::current_exe().expect("this program");
+        let profile = test.parent().and_then(Path::parent).expect("a target directory");
+        profile.join("kv-node")
+    })
+}
+
+/// Runs `kv-node` to its end.
+///
+/// # Panics
+/// When it cannot be run.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(kv_node()).args(args).env_clear().output().expect("kv-node runs")
+}
+
+/// A cluster of processes. Dropping it kills them and removes their files.
+#[derive(Debug)]
+pub struct ProcessCluster {
+    dir: tempfile::TempDir,
+    addresses: Vec<String>,
+    running: Vec<Option<Child>>,
+}
+
+impl ProcessCluster {
+    /// Sets up `nodes` nodes with three replicas of each key, and starts them.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn start(nodes: usize) -> Self {
+        let mut cluster = Self::set_up(nodes);
+        for index in 0..nodes {
+            cluster.start_node(index);
+        }
+        cluster
+    }
+
+    /// Sets up nodes without starting them.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn set_up(nodes: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let authority = dir.path().join("ca");
+        setup::create_authority(&authority, "test").expect("an authority");
+        // All sockets are open at once, so that no port is given twice.
+        let sockets: Vec<UdpSocket> =
+            (0..nodes).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
+        let addresses: Vec<String> =
+            sockets.iter().map(|socket| socket.local_addr().expect("bound").to_string()).collect();
+        drop(sockets);
+        let mut members = Vec::new();
+        for (index, address) in addresses.iter().enumerate() {
+            let data = dir.path().join(format!("n{}", index + 1));
+            setup::init_node(&data).expect("an empty directory");
+            setup::issue_node(&authority, &data, LIFETIME).expect("a certificate");
+            let name = format!("n{}", index + 1);
+            members.push(NewMember { zone: name.clone(), name, weight: 1, address: address.clone(), data });
+        }
+        let replicas = u8::try_from(nodes.min(3)).expect("at most three");
+        let spec = NewCluster { name: "test".to_owned(), mode: ClusterMode::Ap, replicas, partitions: 256, members };
+        setup::create_cluster(&spec).expect("a possible cluster");
+        let client = Role::Client("test".to_owned());
+        setup::issue_person(&authority, client, &dir.path().join("client"), LIFETIME).expect("a certificate");
+        Self { dir, addresses, running: (0..nodes).map(|_| None).collect() }
+    }
+
+    /// The data directory of a node.
+    #[must_use]
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("n{}", index + 1))
+    }
+
+    /// Any other path of the cluster's directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where a node listens.
+    #[must_use]
+    pub fn address(&self, index: usize) -> &str {
+        &self.addresses[index]
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Panics
+    /// When the program cannot be run.
+    pub fn start_node(&mut self, index: usize) {
+        let log = File::options().create(true).append(true).open(self.path(&format!("n{}.log", index + 1)));
+        let child = Command::new(kv_node())
+            .args(["serve", "--gossip", "local", "--log-format", "human", "--data"])
+            .arg(self.data(index))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stderr(log.expect("a log file"))
+            .spawn()
+            .expect("kv-node runs");
+        self.running[index] = Some(child);
+    }
+
+    /// Kills a node's process with SIGKILL.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self, index: usize) {
+        let mut child = self.running[index].take().expect("it runs");
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
+
+    /// Tells a node to stop, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not run, or says that it failed.
+    pub fn stop(&mut self, index: usize) {
+        let mut child = self.running[index].take().expect("it runs");
+        let pid = child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(told.success());
+        let status = child.wait().expect("it is ours");
+        assert!(status.success(), "{status}: {}", self.log(index));
+    }
+
+    /// What a node has logged.
+    #[must_use]
+    pub fn log(&self, index: usize) -> String {
+        std::fs::read_to_string(self.path(&format!("n{}.log", index + 1))).unwrap_or_default()
+    }
+
+    /// A client with the given nodes as seeds.
+    #[must_use]
+    pub fn target(&self, seeds: &[usize]) -> Target {
+        let seeds: Vec<String> = seeds.iter().map(|index| self.addresses[*index].clone()).collect();
+        let tls = self.path("client");
+        Target::files(seeds, tls.join("ca.pem"), tls.join("cert.pem"), tls.join("key.pem"))
+    }
+
+    /// A connected client, as soon as a node answers.
+    ///
+    /// # Panics
+    /// When none does in 20 tries.
+    pub async fn client(&self, seeds: &[usize]) -> Client {
+        let mut last = None;
+        for _ in 0..20 {
+            match Client::connect(self.target(seeds)).await {
+                Ok(client) => return client,
+                Err(error) => last = Some(error),
+            }
+        }
+        panic!("no node answers: {last:?}\n{}", self.log(seeds[0]));
+    }
+}
+
+impl Drop for ProcessCluster {
+    fn drop(&mut self) {
+        for child in self.running.iter_mut().flatten() {
+            // Already gone is fine: all that matters is that none is left behind.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
