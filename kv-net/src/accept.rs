@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quinn::{Connecting, ConnectionError, Incoming};
 use tokio::time::timeout;
 
-use crate::link::leaf_of;
 use crate::session::{Session, Shared};
 use crate::streams::CloseCode;
-use crate::{transport, trust, x509};
+use crate::{dial, transport, trust, x509};
 
 /// Accepts connections until the endpoint is closed.
 ///
@@ -20,7 +19,9 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
     let handshakes = Arc::new(AtomicUsize::new(0));
     while let Some(incoming) = endpoint.accept().await {
         let under_way = handshakes.load(Ordering::Relaxed);
-        if endpoint.open_connections() >= shared.config.max_connections {
+        if shared.load.is_draining() {
+            incoming.refuse();
+        } else if endpoint.open_connections() >= shared.config.max_connections {
             let limit = shared.config.max_connections;
             shared
                 .counters
@@ -68,7 +69,7 @@ async fn serve(connecting: Connecting, under_way: UnderWay, shared: Arc<Shared>)
         Err(_elapsed) => return refuse("the handshake took too long"),
     };
     drop(under_way);
-    let identity = leaf_of(&connection).map(|leaf| x509::identity(&leaf));
+    let identity = dial::leaf_of(&connection).map(|leaf| x509::identity(&leaf));
     let Some(Ok(identity)) = identity else {
         // The verifier let nobody through without an identity.
         connection.close(CloseCode::Protocol.into(), b"no identity");
@@ -79,7 +80,7 @@ async fn serve(connecting: Connecting, under_way: UnderWay, shared: Arc<Shared>)
     }
     shared.counters.accepted();
     tracing::debug!(%remote, peer = %identity.role, "accepted a connection");
-    Session::new(connection, identity, Arc::clone(&shared))
+    Arc::new(Session::new(connection, identity, shared))
         .run()
         .await;
 }

@@ -12,6 +12,7 @@ use kv_types::NodeId;
 use tokio::time::{Instant, timeout};
 
 use crate::accept;
+use crate::admission::Load;
 use crate::call::{BindError, CallError, DialError, Peer};
 use crate::codec;
 use crate::config::EndpointConfig;
@@ -22,7 +23,7 @@ use crate::link::{Link, LinkError};
 use crate::message::{Request, Response};
 use crate::method::Class;
 use crate::pool::{NoLink, Pool};
-use crate::session::{Load, Shared};
+use crate::session::Shared;
 use crate::stats::{Counters, EndpointStats};
 use crate::streams::CloseCode;
 use crate::tls::Current;
@@ -298,11 +299,15 @@ impl Endpoint {
             .read(connections, self.inner.load.requests() as u64)
     }
 
-    /// Closes it: further requests of peers are answered `ShuttingDown`, those under way have
-    /// `grace` to end, then every connection is closed. Calls of our own go on during the grace.
+    /// Closes it: further connections are refused and further requests answered `ShuttingDown`,
+    /// those under way have `grace` to end and their responses are delivered, then every connection
+    /// is closed. Calls of our own go on during the grace.
     pub async fn close(&self, grace: Duration) {
-        self.inner.load.drain();
-        let _ = timeout(grace, self.inner.load.idle()).await;
+        let load = &self.inner.load;
+        load.drain();
+        let _ = timeout(grace, load.no_requests()).await;
+        load.say_farewell();
+        let _ = timeout(FAREWELL.min(grace), load.no_sessions()).await;
         self.inner.is_closed.store(true, Ordering::SeqCst);
         self.inner
             .endpoint

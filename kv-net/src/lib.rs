@@ -27,20 +27,24 @@
 //! | [`handler`] | [`Handler`]: who answers |
 //! | [`config`], [`stats`] | limits and times; figures |
 //!
-//! Below them, unseen: `tls` and `transport` (settings), `accept` and `session` (accepted
-//! connections), `pool` and `link` (dialled ones), `outbox`, `streams` and `pending` (lanes).
+//! Below them, unseen: `tls` and `transport` (settings), `hello`, `accept`, `admission`, `session`
+//! and `reply` (accepted connections), `pool`, `dial`, `link` and `pending` (dialled ones), `outbox`
+//! and `streams` (lanes and other streams), `bounded` and `x509` (decoding).
 
 mod accept;
+mod admission;
 mod bounded;
 pub mod call;
 pub mod certificate;
 pub mod codec;
 pub mod config;
 pub mod credentials;
+mod dial;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod handler;
+mod hello;
 pub mod identity;
 mod link;
 pub mod message;
@@ -48,6 +52,7 @@ pub mod method;
 mod outbox;
 mod pending;
 mod pool;
+mod reply;
 mod session;
 pub mod stats;
 mod streams;
@@ -63,8 +68,8 @@ pub use credentials::{Credentials, CredentialsError, write_private};
 pub use endpoint::{Endpoint, OtherIdentity};
 pub use error::ErrorCode;
 pub use handler::Handler;
+pub use hello::HelloV1;
 pub use identity::{Identity, IdentityError, Role};
-pub use link::HelloV1;
 pub use message::{Request, Response};
 pub use method::{Class, Method};
 pub use stats::EndpointStats;

@@ -2,49 +2,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::join_all;
 use kv_types::NodeId;
 use quinn::{Connection, ConnectionError, RecvStream};
-use rustls::pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use crate::call::DialError;
-use crate::codec::{self, Encoded};
+use crate::codec::Encoded;
 use crate::config::EndpointConfig;
 use crate::frame::{
     Frame, FrameError, HEADER_BYTES, Header, Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES,
     VERSION,
 };
+use crate::hello::HelloV1;
 use crate::method::Class;
 use crate::outbox::Outbox;
 use crate::pending::{Pending, Refused};
 use crate::streams::{self, CloseCode, LaneReader, ResetOnDrop, StreamError};
-use crate::{trust, x509};
-
-/// How each side introduces itself on a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelloV1 {
-    /// A bit for every feature that the sender knows; both sides use what both know. None so far.
-    pub features: u64,
-}
-
-/// The hello of this build.
-pub(crate) const HELLO: HelloV1 = HelloV1 { features: 0 };
-
-/// The header of a hello.
-pub(crate) fn hello_header(class: Class, body: &[u8]) -> Header {
-    Header {
-        len: u32::try_from(body.len()).expect("a hello is short"),
-        kind: Kind::Hello,
-        version: VERSION,
-        method: class.number(),
-        id: 0,
-        deadline_ms: 0,
-    }
-}
 
 /// Why a call over a link has no response.
 #[derive(Debug)]
@@ -69,109 +46,59 @@ pub(crate) struct Link {
     pending: Arc<Pending>,
     lanes: [Arc<Outbox>; 3],
     up_since: Instant,
+    /// Whether the other side has said that it will answer no more than it has.
+    is_leaving: Arc<AtomicBool>,
 }
 
 impl Link {
-    /// Dials, and returns once the node has introduced itself: only then it has accepted our
-    /// certificate, which TLS 1.3 alone does not tell the dialling side.
-    pub(crate) async fn dial(
-        endpoint: &quinn::Endpoint,
-        client: quinn::ClientConfig,
-        address: SocketAddr,
-        expected: Option<NodeId>,
-        config: &EndpointConfig,
-    ) -> Result<Arc<Self>, DialError> {
-        let deadline = Instant::now() + config.handshake_timeout;
-        let connecting = endpoint
-            .connect_with(client, address, &trust::server_name(expected))
-            .map_err(|error| DialError::Local {
-                reason: error.to_string(),
-            })?;
-        let dialling = async {
-            let connection = connecting.await.map_err(dial_error)?;
-            let node = node_of(&connection)?;
-            Self::open(connection, node, config).await
-        };
-        let waited = config.handshake_timeout;
-        match timeout_at(deadline, dialling).await {
-            Err(_) | Ok(Err(DialError::NoAnswer { .. })) => Err(DialError::NoAnswer { waited }),
-            Ok(result) => result,
-        }
-    }
-
-    /// Opens the lanes of a fresh connection.
-    async fn open(
-        connection: Connection,
-        node: NodeId,
-        config: &EndpointConfig,
-    ) -> Result<Arc<Self>, DialError> {
-        let pending = Arc::new(Pending::new(config.max_calls_per_peer));
+    /// A fresh connection; [`Self::open_lane`] and [`Self::start`] make it ready.
+    pub(crate) fn new(connection: Connection, node: NodeId, config: &EndpointConfig) -> Self {
         let outbox = || Arc::new(Outbox::new(config.max_waiting_bytes));
-        let lanes = [outbox(), outbox(), outbox()];
-        let link = Arc::new(Self {
+        Self {
             connection,
             node,
-            pending,
-            lanes,
+            pending: Arc::new(Pending::new(config.max_calls_per_peer)),
+            lanes: [outbox(), outbox(), outbox()],
             up_since: Instant::now(),
-        });
-        for class in Class::ALL {
-            let mut reader = link.open_lane(class, config).await.map_err(dial_error)?;
-            if class == Class::Control {
-                link.await_hello(&mut reader).await?;
-            }
-            tokio::spawn(read_lane(
-                link.connection.clone(),
-                Arc::clone(&link.pending),
-                reader,
-            ));
+            is_leaving: Arc::default(),
         }
-        tokio::spawn(accept_large_responses(
-            link.connection.clone(),
-            Arc::clone(&link.pending),
-        ));
-        tokio::spawn(watch(
-            link.connection.clone(),
-            Arc::clone(&link.pending),
-            link.lanes.clone(),
-        ));
-        Ok(link)
     }
 
-    async fn open_lane(
+    /// Opens the lane of a class and says hello on it.
+    pub(crate) async fn open_lane(
         &self,
         class: Class,
         config: &EndpointConfig,
     ) -> Result<LaneReader, ConnectionError> {
         let (send, receive) = self.connection.open_bi().await?;
         let outbox = Arc::clone(self.lane(class));
-        let body = codec::encode_whole(&HELLO);
-        // A fresh outbox has room for a hello.
-        outbox.try_push(hello_header(class, &body), &body, &[]);
+        HelloV1::OURS.send(class, &outbox);
         let send = ResetOnDrop::new(send, class.priority());
         tokio::spawn(async move { outbox.send_all(send).await });
         Ok(LaneReader::new(receive, config.partial_frame_timeout))
     }
 
-    async fn await_hello(&self, reader: &mut LaneReader) -> Result<(), DialError> {
-        let reason = match reader.next_frame().await {
-            Ok(frame) if frame.header.kind == Kind::Hello => match read_hello(&frame) {
-                Ok(_) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
-            Ok(frame) => FrameError::OutOfPlace {
-                kind: frame.header.kind,
-            }
-            .to_string(),
-            // What closed the connection says more than what ended the stream.
-            Err(error) => match self.connection.close_reason() {
-                Some(reason) => return Err(dial_error(reason)),
-                None => error.to_string(),
-            },
-        };
-        self.connection
-            .close(CloseCode::Protocol.into(), reason.as_bytes());
-        Err(DialError::Closed { reason })
+    /// Begins to take responses.
+    pub(crate) fn start(&self, lanes: Vec<LaneReader>) {
+        let lanes: Vec<_> = lanes
+            .into_iter()
+            .map(|reader| {
+                let (connection, pending) = (self.connection.clone(), Arc::clone(&self.pending));
+                let is_leaving = Arc::clone(&self.is_leaving);
+                tokio::spawn(read_lane(connection, pending, is_leaving, reader))
+            })
+            .collect();
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            join_all(lanes).await;
+            StreamError::Finished.close(&connection);
+        });
+        tokio::spawn(accept_large_responses(
+            self.connection.clone(),
+            Arc::clone(&self.pending),
+        ));
+        let (pending, lanes) = (Arc::clone(&self.pending), self.lanes.clone());
+        tokio::spawn(watch(self.connection.clone(), pending, lanes));
     }
 
     /// Who is at the other end.
@@ -187,7 +114,7 @@ impl Link {
 
     /// Whether it can still be used, as far as is known. Cheap.
     pub(crate) fn is_up(&self) -> bool {
-        !self.lane(Class::Control).is_closed()
+        !self.lane(Class::Control).is_closed() && !self.is_leaving.load(Ordering::Relaxed)
     }
 
     /// Since when it has been up.
@@ -251,11 +178,11 @@ impl Link {
         let mut send = ResetOnDrop::for_large_frame(send);
         let header = request_header(request, 0, deadline).ok_or(LinkError::NotSent)?;
         // The other side acts on whole requests only: until all is written, nothing has happened.
-        match timeout_at(deadline, send.write_only_frame(header, request)).await {
+        match timeout_at(deadline, send.write_frame(header, request)).await {
             Err(_elapsed) => return Err(LinkError::NotSent),
             Ok(Err(quinn::WriteError::Stopped(_))) => {} // it has answered already
             Ok(Err(_)) => return Err(LinkError::LostBefore),
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => send.finish(),
         }
         match timeout_at(deadline, streams::read_response(&mut receive)).await {
             Err(_elapsed) => Err(LinkError::Deadline),
@@ -303,6 +230,7 @@ impl Link {
 
     fn lost(&self) -> LinkError {
         let reason = match self.connection.close_reason() {
+            _ if self.is_leaving.load(Ordering::Relaxed) => "it is shutting down".to_owned(),
             Some(error) => error.to_string(),
             None => "its stream ended".to_owned(),
         };
@@ -360,31 +288,13 @@ fn request_header(request: &Encoded, id: u32, deadline: Instant) -> Option<Heade
     })
 }
 
-/// Reads a hello's body.
-pub(crate) fn read_hello(frame: &Frame) -> Result<HelloV1, codec::DecodeError> {
-    codec::whole(&frame.payload)
-}
-
-fn node_of(connection: &Connection) -> Result<NodeId, DialError> {
-    leaf_of(connection)
-        .and_then(|leaf| x509::identity(&leaf).ok())
-        .and_then(|identity| identity.node_id())
-        .ok_or_else(|| DialError::Untrusted {
-            reason: "it names no node".to_owned(),
-        })
-}
-
-/// The certificate that the peer showed, and that was verified in the handshake.
-pub(crate) fn leaf_of(connection: &Connection) -> Option<CertificateDer<'static>> {
-    let chain = connection
-        .peer_identity()?
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .ok()?;
-    chain.into_iter().next()
-}
-
 /// Hands responses to their calls until the lane ends.
-async fn read_lane(connection: Connection, pending: Arc<Pending>, mut reader: LaneReader) {
+async fn read_lane(
+    connection: Connection,
+    pending: Arc<Pending>,
+    is_leaving: Arc<AtomicBool>,
+    mut reader: LaneReader,
+) {
     let error = loop {
         match reader.next_frame().await {
             Ok(frame) => match frame.header.kind {
@@ -396,23 +306,12 @@ async fn read_lane(connection: Connection, pending: Arc<Pending>, mut reader: La
                     break FrameError::OutOfPlace { kind }.into();
                 }
             },
+            // No new calls; those that wait may still be answered on the other lanes.
+            Err(StreamError::Finished) => return is_leaving.store(true, Ordering::Relaxed),
             Err(error) => break error,
         }
     };
-    close_for(&connection, &error);
-}
-
-/// Ends a connection whose lane cannot be read on.
-pub(crate) fn close_for(connection: &Connection, error: &StreamError) {
-    if connection.close_reason().is_some() {
-        return; // closing it again would hide why it was closed
-    }
-    let code = match error {
-        StreamError::Frame(_) => CloseCode::Protocol,
-        StreamError::TooSlow(_) => CloseCode::TooSlow,
-        StreamError::Ended(_) => CloseCode::Shutdown,
-    };
-    connection.close(code.into(), error.to_string().as_bytes());
+    error.close(&connection);
 }
 
 /// Takes responses that are too long for a lane; each has a stream of its own.
@@ -451,45 +350,4 @@ async fn watch(connection: Connection, pending: Arc<Pending>, lanes: [Arc<Outbox
     for lane in &lanes {
         lane.close();
     }
-}
-
-/// Says what a failed handshake was.
-fn dial_error(error: ConnectionError) -> DialError {
-    match error {
-        ConnectionError::TransportError(error) if is_tls_alert(error.code) => {
-            DialError::Untrusted {
-                reason: trust::readable(&error.reason),
-            }
-        }
-        ConnectionError::TransportError(error) => DialError::Closed {
-            reason: error.to_string(),
-        },
-        ConnectionError::ConnectionClosed(close) => {
-            let reason = trust::readable(&String::from_utf8_lossy(&close.reason));
-            if is_tls_alert(close.error_code) {
-                DialError::Rejected { reason }
-            } else {
-                DialError::Closed {
-                    reason: format!("{} {reason}", close.error_code),
-                }
-            }
-        }
-        ConnectionError::ApplicationClosed(close) => DialError::Closed {
-            reason: String::from_utf8_lossy(&close.reason).into_owned(),
-        },
-        ConnectionError::TimedOut => DialError::NoAnswer {
-            waited: Duration::ZERO,
-        },
-        error @ (ConnectionError::VersionMismatch
-        | ConnectionError::Reset
-        | ConnectionError::LocallyClosed
-        | ConnectionError::CidsExhausted) => DialError::Closed {
-            reason: error.to_string(),
-        },
-    }
-}
-
-/// QUIC carries TLS alerts as error codes 0x100 to 0x1ff (RFC 9001, section 4.8).
-fn is_tls_alert(code: quinn::TransportErrorCode) -> bool {
-    (0x100..0x200).contains(&u64::from(code))
 }

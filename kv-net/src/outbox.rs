@@ -3,6 +3,7 @@
 //! While one buffer is being sent the next one fills, so frames coalesce by themselves: no timer,
 //! and under load one system call and one packet carry many frames.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,6 +26,7 @@ pub(crate) struct Outbox {
     filled: Notify,
     /// One permit per byte that may still be appended; closed with the stream.
     room: Semaphore,
+    is_finishing: AtomicBool,
 }
 
 impl Outbox {
@@ -34,6 +36,7 @@ impl Outbox {
             buffer: Mutex::default(),
             filled: Notify::new(),
             room: Semaphore::new(limit),
+            is_finishing: AtomicBool::new(false),
         }
     }
 
@@ -66,10 +69,14 @@ impl Outbox {
         true
     }
 
-    /// Sends what is appended until the stream fails; then the outbox is closed.
+    /// Sends what is appended until the stream fails or is finished; then the outbox is closed.
     pub(crate) async fn send_all(&self, mut stream: ResetOnDrop) {
         loop {
             let Some(batch) = self.take() else {
+                if self.is_finishing.load(Ordering::SeqCst) {
+                    stream.finish();
+                    break;
+                }
                 if self.room.is_closed() {
                     break;
                 }
@@ -83,6 +90,12 @@ impl Outbox {
             self.room.add_permits(bytes);
         }
         self.close();
+    }
+
+    /// Sends what is appended, then finishes the stream: the peer knows that nothing follows.
+    pub(crate) fn finish(&self) {
+        self.is_finishing.store(true, Ordering::SeqCst);
+        self.filled.notify_one();
     }
 
     /// Refuses frames from now on, and lets [`Self::send_all`] end.

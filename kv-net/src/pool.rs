@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::call::{DialError, Peer};
 use crate::config::EndpointConfig;
+use crate::dial;
 use crate::link::Link;
 use crate::stats::Counters;
 
@@ -190,7 +191,7 @@ impl Pool {
 
     async fn dial(self: Arc<Self>, slot: Arc<Slot>, peer: Peer, sender: watch::Sender<Dialled>) {
         let client = self.client.clone();
-        let result = Link::dial(
+        let result = dial::dial(
             &self.endpoint,
             client,
             peer.address,

@@ -2,36 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use kv_types::{Epoch, Outcome};
+use kv_types::Outcome;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::codec::{self, Encoded};
+use crate::admission::{Admitted, Gate, Load, Turned};
+use crate::codec;
 use crate::config::EndpointConfig;
 use crate::error::ErrorCode;
-use crate::frame::{
-    Frame, FrameError, Header, Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES, VERSION,
-};
+use crate::frame::{Frame, FrameError, Header, Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use crate::handler::Handler;
+use crate::hello::{HelloV1, MAX_HELLO_BYTES};
 use crate::identity::{Identity, Role};
-use crate::link::{HELLO, close_for, hello_header, read_hello};
-use crate::message::{ErrorReplyV1, Response};
+use crate::message::Response;
 use crate::method::{Class, Method};
 use crate::outbox::Outbox;
+use crate::reply::{self, Reply};
 use crate::stats::Counters;
 use crate::streams::{self, LaneReader, ResetOnDrop, StreamError};
-
-/// No caller is believed to wait longer than this.
-const MAX_BUDGET: Duration = Duration::from_secs(600);
-const MAX_HELLO_BYTES: usize = 256;
 
 /// What all sessions of an endpoint share.
 pub(crate) struct Shared {
@@ -41,66 +34,12 @@ pub(crate) struct Shared {
     pub(crate) load: Arc<Load>,
 }
 
-/// What is under way for all peers together.
-#[derive(Debug)]
-pub(crate) struct Load {
-    requests: AtomicUsize,
-    is_idle: Notify,
-    is_draining: std::sync::atomic::AtomicBool,
-    /// KiB that large requests of nodes may still take. Nodes have their own, so that clients
-    /// cannot keep replicas from writing to each other.
-    node_kib: Semaphore,
-    other_kib: Semaphore,
-}
-
-impl Load {
-    pub(crate) fn new(config: &EndpointConfig) -> Self {
-        let kib = (config.max_large_request_bytes / 1024).min(Semaphore::MAX_PERMITS);
-        Self {
-            requests: AtomicUsize::new(0),
-            is_idle: Notify::new(),
-            is_draining: false.into(),
-            node_kib: Semaphore::new(kib),
-            other_kib: Semaphore::new(kib),
-        }
-    }
-
-    /// Answers further requests with `ShuttingDown`.
-    pub(crate) fn drain(&self) {
-        self.is_draining.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
-
-    /// Returns once nothing is under way.
-    pub(crate) async fn idle(&self) {
-        loop {
-            let idle = self.is_idle.notified();
-            if self.requests() == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-
-    fn large(&self, role: &Role, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let room = match role {
-            Role::Node(_) => &self.node_kib,
-            Role::Client(_) | Role::Admin(_) => &self.other_kib,
-        };
-        room.try_acquire_many(u32::try_from(bytes.div_ceil(1024)).ok()?)
-            .ok()
-    }
-}
-
 /// One accepted connection.
 pub(crate) struct Session {
     connection: Connection,
     identity: Identity,
     shared: Arc<Shared>,
-    requests: AtomicUsize,
+    gate: Gate,
     state: Mutex<State>,
 }
 
@@ -111,60 +50,26 @@ struct State {
     lanes: BTreeMap<Class, Arc<Outbox>>,
 }
 
-/// A request that was let in.
-struct Admitted {
-    method: Method,
-    deadline: Instant,
-    slot: Slot,
-}
-
-/// Why a request is not let in. Nothing was done.
-enum Turned {
-    /// It is answered with an error.
-    Away(ErrorCode, String),
-    /// Nobody waits for an answer any more.
-    Expired,
-}
-
 impl Session {
-    pub(crate) fn new(
-        connection: Connection,
-        identity: Identity,
-        shared: Arc<Shared>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(connection: Connection, identity: Identity, shared: Arc<Shared>) -> Self {
+        let (load, counters) = (Arc::clone(&shared.load), Arc::clone(&shared.counters));
+        let gate = Gate::new(identity.role.clone(), &shared.config, load, counters);
+        Self {
             connection,
             identity,
             shared,
-            requests: AtomicUsize::new(0),
+            gate,
             state: Mutex::default(),
-        })
+        }
     }
 
     /// Serves the connection until it is closed.
     pub(crate) async fn run(self: Arc<Self>) {
-        let introduction = timeout(
-            self.shared.config.handshake_timeout,
-            self.await_control_lane(),
-        );
-        match introduction.await {
-            Ok(Ok(())) => loop {
-                tokio::select! {
-                    biased;
-                    stream = self.connection.accept_bi() => match stream {
-                        Ok((send, receive)) => drop(tokio::spawn(Arc::clone(&self).serve_stream(send, receive))),
-                        Err(_closed) => break,
-                    },
-                    datagram = self.connection.read_datagram() => match datagram {
-                        Ok(bytes) => self.on_datagram(bytes),
-                        Err(_closed) => break,
-                    },
-                }
-            },
+        let patience = self.shared.config.handshake_timeout;
+        match timeout(patience, self.await_control_lane()).await {
+            Ok(Ok(())) => self.serve_until_closed().await,
             Ok(Err(error)) => self.break_off(&error),
-            Err(_elapsed) => {
-                self.break_off(&StreamError::TooSlow(self.shared.config.handshake_timeout));
-            }
+            Err(_elapsed) => self.break_off(&StreamError::TooSlow(patience)),
         }
         self.end();
     }
@@ -180,14 +85,31 @@ impl Session {
         self.open_lane(header, send, receive).await
     }
 
+    async fn serve_until_closed(self: &Arc<Self>) {
+        let mut has_said_farewell = false;
+        loop {
+            tokio::select! {
+                biased;
+                stream = self.connection.accept_bi() => {
+                    let Ok((send, receive)) = stream else { return };
+                    tokio::spawn(Arc::clone(self).serve_stream(send, receive));
+                }
+                datagram = self.connection.read_datagram() => {
+                    let Ok(bytes) = datagram else { return };
+                    self.on_datagram(bytes);
+                }
+                () = self.shared.load.farewell(), if !has_said_farewell => {
+                    has_said_farewell = true;
+                    self.lock().lanes.values().for_each(|lane| lane.finish());
+                }
+            }
+        }
+    }
+
     async fn serve_stream(self: Arc<Self>, send: SendStream, mut receive: RecvStream) {
         let patience = self.shared.config.partial_frame_timeout;
-        let header = match timeout(
-            patience,
-            streams::read_header(&mut receive, MAX_PAYLOAD_BYTES),
-        )
-        .await
-        {
+        let reading = streams::read_header(&mut receive, MAX_PAYLOAD_BYTES);
+        let header = match timeout(patience, reading).await {
             Ok(Ok(header)) => header,
             Ok(Err(StreamError::Ended(_))) => return,
             Ok(Err(error)) => return self.break_off(&error),
@@ -219,24 +141,19 @@ impl Session {
         }
         let class = Class::from_number(header.method).ok_or_else(out_of_place)?;
         let payload = streams::read_payload(&mut receive, header).await?;
-        read_hello(&Frame { header, payload }).map_err(|_| out_of_place())?;
+        HelloV1::read(&payload).map_err(|_| out_of_place())?;
 
-        let outbox = Arc::new(Outbox::new(self.shared.config.max_waiting_bytes));
-        if self
-            .lock()
-            .lanes
-            .insert(class, Arc::clone(&outbox))
-            .is_some()
-        {
+        let lane = Arc::new(Outbox::new(self.shared.config.max_waiting_bytes));
+        HelloV1::OURS.send(class, &lane);
+        let earlier = self.lock().lanes.insert(class, Arc::clone(&lane));
+        if earlier.is_some() {
             return Err(out_of_place()); // one lane per class
         }
-        let hello = codec::encode_whole(&HELLO);
-        outbox.try_push(hello_header(class, &hello), &hello, &[]);
         let send = ResetOnDrop::new(send, class.priority());
-        let sending = Arc::clone(&outbox);
+        let sending = Arc::clone(&lane);
         tokio::spawn(async move { sending.send_all(send).await });
         let reader = LaneReader::new(receive, self.shared.config.partial_frame_timeout);
-        tokio::spawn(Arc::clone(self).read_lane(reader, outbox));
+        tokio::spawn(Arc::clone(self).read_lane(reader, lane));
         Ok(())
     }
 
@@ -260,28 +177,35 @@ impl Session {
     /// Starts a request that came on a lane, or turns it away.
     async fn on_request(self: &Arc<Self>, frame: Frame, lane: &Arc<Outbox>) {
         let id = frame.header.id;
-        let admitted = match self.admit(&frame.header) {
+        let Admitted {
+            method,
+            deadline,
+            slot,
+        } = match self.gate.admit(&frame.header) {
             Ok(admitted) => admitted,
-            Err(Turned::Expired) => return self.shared.counters.expired(),
-            // Waiting here holds up this lane only, whose peer does not read its responses.
+            Err(Turned::Expired) => return,
             Err(Turned::Away(code, message)) => {
-                return reply_on_lane(lane, id, &refusal(code, message)).await;
+                let Reply { header, message } = Reply::new(id, &reply::refusal(code, message));
+                // Waiting here holds up this lane only, whose peer does not read its responses. It
+                // fails only with the connection, and then nobody waits for the response.
+                let _ = lane.push(header, &message.body, &message.tail).await;
+                return;
             }
         };
         let (session, lane) = (Arc::clone(self), Arc::clone(lane));
         let mut state = self.lock();
         let task = tokio::spawn(async move {
-            let _running = Running {
-                session: &session,
-                id,
-            };
-            let Admitted {
-                method,
-                deadline,
-                slot: _slot,
-            } = admitted;
+            let (_slot, _running) = (
+                slot,
+                Running {
+                    session: &session,
+                    id,
+                },
+            );
             if let Some(response) = session.answer(method, &frame.payload, deadline).await {
-                session.reply(&lane, id, &response, deadline).await;
+                session
+                    .reply(&lane, Reply::new(id, &response), deadline)
+                    .await;
             }
         });
         // The task removes itself under the lock that is held here, so it cannot be gone already.
@@ -299,16 +223,14 @@ impl Session {
     }
 
     fn on_datagram(&self, bytes: Bytes) {
-        match Frame::parse_only(bytes, MAX_LANE_PAYLOAD_BYTES) {
-            Ok(frame) if frame.header.kind == Kind::Gossip => self.on_gossip(frame.payload),
-            Ok(frame) => self.break_off(
-                &FrameError::OutOfPlace {
-                    kind: frame.header.kind,
-                }
-                .into(),
-            ),
-            Err(error) => self.break_off(&error.into()),
-        }
+        let error = match Frame::parse_only(bytes, MAX_LANE_PAYLOAD_BYTES) {
+            Ok(Frame { header, payload }) => match header.kind {
+                Kind::Gossip => return self.on_gossip(payload),
+                kind => FrameError::OutOfPlace { kind },
+            },
+            Err(error) => error,
+        };
+        self.break_off(&error.into());
     }
 
     fn on_gossip(&self, bytes: Bytes) {
@@ -322,112 +244,60 @@ impl Session {
     }
 
     /// Serves a request that has a stream of its own.
-    async fn serve_large(
-        self: Arc<Self>,
+    async fn serve_large(self: Arc<Self>, header: Header, send: SendStream, receive: RecvStream) {
+        let mut send = ResetOnDrop::for_large_frame(send);
+        match self.gate.admit_large(&header) {
+            Ok((
+                Admitted {
+                    method,
+                    deadline,
+                    slot: _slot,
+                },
+                _room,
+            )) => {
+                let serving = self.answer_large(method, deadline, header, &mut send, receive);
+                if timeout_at(deadline, serving).await.is_err() {
+                    self.shared.counters.expired();
+                }
+            }
+            Err(Turned::Expired) => {}
+            Err(Turned::Away(code, message)) => {
+                let reply = Reply::new(header.id, &reply::refusal(code, message));
+                // Short enough for the stream's window, so this waits for nobody.
+                let _ = send.write_only_frame(&reply).await;
+            }
+        }
+    }
+
+    async fn answer_large(
+        &self,
+        method: Method,
+        deadline: Instant,
         header: Header,
-        send: SendStream,
+        send: &mut ResetOnDrop,
         mut receive: RecvStream,
     ) {
-        let mut send = ResetOnDrop::for_large_frame(send);
-        let admitted = match self.admit_large(&header) {
-            Ok(admitted) => admitted,
-            Err(Turned::Expired) => return self.shared.counters.expired(),
-            Err(Turned::Away(code, message)) => {
-                // A short answer: it fits into the stream's window without anybody reading it.
-                let message = codec::encode_response(&refusal(code, message));
-                let _ = send
-                    .write_only_frame(response_header(&message, header.id), &message)
-                    .await;
-                return;
+        // An unfinished request had no effect; its caller knows that, for it reset the stream.
+        let Ok(payload) = streams::read_payload(&mut receive, header).await else {
+            return;
+        };
+        let response = tokio::select! {
+            biased;
+            response = self.answer(method, &payload, deadline) => response,
+            () = send.settled() => {
+                self.shared.counters.cancelled();
+                None
             }
         };
-        let (
-            Admitted {
-                method,
-                deadline,
-                slot: _slot,
-            },
-            _room,
-        ) = admitted;
-        let serving = async {
-            // An unfinished request had no effect; its caller knows that, for it reset the stream.
-            let Ok(payload) = streams::read_payload(&mut receive, header).await else {
-                return;
-            };
-            let response = tokio::select! {
-                biased;
-                response = self.answer(method, &payload, deadline) => response,
-                () = send.no_longer_wanted() => {
-                    self.shared.counters.cancelled();
-                    None
-                }
-            };
-            drop(payload);
-            let Some(response) = response else { return };
-            let message = within_limits(codec::encode_response(&response));
-            let head = response_header(&message, header.id);
-            let _ = send.write_only_frame(head, &message).await;
-        };
-        let _ = timeout_at(deadline, serving).await;
-    }
-
-    /// Lets a request in, or says why not. Nothing of the body is looked at before.
-    fn admit(self: &Arc<Self>, header: &Header) -> Result<Admitted, Turned> {
-        let (number, version) = (header.method, header.version);
-        let Some(method) = Method::from_number(number).filter(|_| version == VERSION) else {
-            let message = format!(
-                "method {number} in version {version} is not known here: upgrade this node"
-            );
-            return Err(Turned::Away(ErrorCode::Unsupported, message));
-        };
-        let role = &self.identity.role;
-        if !role.may_call(method) {
-            self.shared.counters.denied();
-            let message = format!("{role} may not call {method:?}: use a certificate that may");
-            return Err(Turned::Away(ErrorCode::Denied, message));
-        }
-        if self.shared.load.is_draining.load(Ordering::SeqCst) {
-            let message = "this node is stopping: try another".to_owned();
-            return Err(Turned::Away(ErrorCode::ShuttingDown, message));
-        }
-        if header.deadline_ms == 0 {
-            return Err(Turned::Expired);
-        }
-        let budget = Duration::from_millis(header.deadline_ms.into()).min(MAX_BUDGET);
-        let deadline = Instant::now() + budget;
-        let limit = match role {
-            Role::Node(_) => self.shared.config.max_requests_per_node,
-            Role::Client(_) | Role::Admin(_) => self.shared.config.max_requests_per_client,
-        };
-        let Some(slot) = Slot::take(self, limit) else {
-            self.shared.counters.overloaded();
-            let message = format!("{limit} requests of this connection are under way: send fewer");
-            return Err(Turned::Away(ErrorCode::Overloaded, message));
-        };
-        Ok(Admitted {
-            method,
-            deadline,
-            slot,
-        })
-    }
-
-    /// As [`Self::admit`], for a request that also needs room for its many bytes.
-    fn admit_large(
-        self: &Arc<Self>,
-        header: &Header,
-    ) -> Result<(Admitted, SemaphorePermit<'_>), Turned> {
-        let admitted = self.admit(header)?;
-        match self
-            .shared
-            .load
-            .large(&self.identity.role, header.payload_bytes())
+        drop(payload);
+        let Some(response) = response else { return };
+        // Fails when nobody waits for the response any more.
+        if send
+            .write_only_frame(&Reply::new(header.id, &response))
+            .await
+            .is_ok()
         {
-            Some(room) => Ok((admitted, room)),
-            None => {
-                self.shared.counters.overloaded();
-                let message = "too many large requests are under way: send fewer".to_owned();
-                Err(Turned::Away(ErrorCode::Overloaded, message))
-            }
+            send.settled().await;
         }
     }
 
@@ -437,24 +307,20 @@ impl Session {
             Ok(request) => request,
             Err(reason) => {
                 let message = format!("the request is malformed: {reason}");
-                return Some(refusal(ErrorCode::BadRequest, message));
+                return Some(reply::refusal(ErrorCode::BadRequest, message));
             }
         };
         self.shared.counters.requests();
         let budget = deadline.saturating_duration_since(Instant::now());
-        let handling = async {
-            self.shared
-                .handler
-                .handle(&self.identity, request, budget)
-                .await
-        };
+        let (handler, peer) = (&self.shared.handler, &self.identity);
+        let handling = async { handler.handle(peer, request, budget).await };
         // A defect in the handling of one request must neither silence it nor touch others.
         match timeout_at(deadline, AssertUnwindSafe(handling).catch_unwind()).await {
             Ok(Ok(response)) => Some(response),
             Ok(Err(_panic)) => {
-                tracing::error!(?method, peer = %self.identity.role, "the handler panicked");
+                tracing::error!(?method, peer = %peer.role, "the handler panicked");
                 let message = "a defect in the node, whose log has more".to_owned();
-                Some(error(ErrorCode::Internal, Outcome::Unknown, message))
+                Some(reply::error(ErrorCode::Internal, Outcome::Unknown, message))
             }
             Err(_elapsed) => {
                 self.shared.counters.expired();
@@ -464,16 +330,17 @@ impl Session {
     }
 
     /// Sends the response to a request that came on a lane, there or on a stream of its own.
-    async fn reply(&self, lane: &Outbox, id: u32, response: &Response, deadline: Instant) {
-        let message = within_limits(codec::encode_response(response));
-        let header = response_header(&message, id);
+    async fn reply(&self, lane: &Outbox, reply: Reply, deadline: Instant) {
         let sending = async {
+            let message = &reply.message;
             if message.payload_bytes() <= MAX_LANE_PAYLOAD_BYTES {
                 // Fails only with the connection, and then nobody waits for the response.
-                let _ = lane.push(header, &message.body, &message.tail).await;
+                let _ = lane.push(reply.header, &message.body, &message.tail).await;
             } else if let Ok(stream) = self.connection.open_uni().await {
                 let mut stream = ResetOnDrop::for_large_frame(stream);
-                let _ = stream.write_only_frame(header, &message).await;
+                if stream.write_only_frame(&reply).await.is_ok() {
+                    stream.settled().await;
+                }
             }
         };
         if timeout_at(deadline, sending).await.is_err() {
@@ -483,14 +350,12 @@ impl Session {
 
     /// Closes a connection that cannot be read on.
     fn break_off(&self, error: &StreamError) {
-        if let StreamError::Frame(_) | StreamError::TooSlow(_) = error
-            && self.connection.close_reason().is_none()
-        {
+        if error.is_fault() && self.connection.close_reason().is_none() {
             self.shared.counters.broken();
             let remote = self.connection.remote_address();
             tracing::warn!(%remote, peer = %self.identity.role, %error, "closing a connection");
         }
-        close_for(&self.connection, error);
+        error.close(&self.connection);
     }
 
     /// The connection is closed: nobody waits for what is under way.
@@ -510,32 +375,6 @@ impl Session {
     }
 }
 
-/// A place among the requests under way, given back when dropped.
-struct Slot {
-    session: Arc<Session>,
-}
-
-impl Slot {
-    fn take(session: &Arc<Session>, limit: usize) -> Option<Self> {
-        let before = session.requests.fetch_add(1, Ordering::SeqCst);
-        session.shared.load.requests.fetch_add(1, Ordering::SeqCst);
-        let slot = Self {
-            session: Arc::clone(session),
-        };
-        (before < limit).then_some(slot)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.session.requests.fetch_sub(1, Ordering::SeqCst);
-        let load = &self.session.shared.load;
-        if load.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
-            load.is_idle.notify_waiters();
-        }
-    }
-}
-
 /// A request in the table of those that can be cancelled, taken out when dropped.
 struct Running<'a> {
     session: &'a Session,
@@ -546,49 +385,4 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.session.lock().running.remove(&self.id);
     }
-}
-
-async fn reply_on_lane(lane: &Outbox, id: u32, response: &Response) {
-    let message = codec::encode_response(response);
-    // Fails only with the connection, and then nobody waits for the response.
-    let _ = lane
-        .push(response_header(&message, id), &message.body, &message.tail)
-        .await;
-}
-
-fn response_header(message: &Encoded, id: u32) -> Header {
-    Header {
-        len: u32::try_from(message.payload_bytes()).expect("checked against the limit"),
-        kind: Kind::Response,
-        version: VERSION,
-        method: message.method,
-        id,
-        deadline_ms: 0,
-    }
-}
-
-/// The message, or in place of one that no frame can hold, an error that says so.
-fn within_limits(message: Encoded) -> Encoded {
-    let size = message.payload_bytes();
-    if size <= MAX_PAYLOAD_BYTES {
-        return message;
-    }
-    let text = format!("the answer has {size} bytes, and the limit is {MAX_PAYLOAD_BYTES}");
-    codec::encode_response(&error(ErrorCode::TooLarge, Outcome::Unknown, text))
-}
-
-/// The answer to a request with which nothing was done.
-fn refusal(code: ErrorCode, message: String) -> Response {
-    error(code, Outcome::NotApplied, message)
-}
-
-fn error(code: ErrorCode, outcome: Outcome, message: String) -> Response {
-    Response::Error(ErrorReplyV1 {
-        code,
-        outcome,
-        message,
-        needed: 0,
-        got: 0,
-        epoch: Epoch(0),
-    })
 }

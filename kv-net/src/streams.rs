@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::codec::Encoded;
 use crate::frame::{Frame, FrameBuffer, FrameError, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES};
+use crate::reply::Reply;
 
 /// Why a stream or a connection was ended; the number goes over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,14 @@ impl ResetOnDrop {
     }
 
     /// Writes one frame and finishes the stream. Dropped before it returns, it resets the stream.
-    pub(crate) async fn write_only_frame(
+    pub(crate) async fn write_only_frame(&mut self, frame: &Reply) -> Result<(), WriteError> {
+        self.write_frame(frame.header, &frame.message).await?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Writes one frame.
+    pub(crate) async fn write_frame(
         &mut self,
         header: Header,
         message: &Encoded,
@@ -74,13 +82,18 @@ impl ResetOnDrop {
         head.extend_from_slice(&message.body);
         self.stream
             .write_all_chunks(&mut [head.freeze(), message.tail.clone()])
-            .await?;
-        self.is_finished = true;
-        self.stream.finish().map_err(|_| WriteError::ClosedStream)
+            .await
     }
 
-    /// Waits until the peer no longer wants the stream, or has received all of it.
-    pub(crate) async fn no_longer_wanted(&self) {
+    /// Says that nothing follows; what was written still arrives.
+    pub(crate) fn finish(&mut self) {
+        self.is_finished = true;
+        // Fails for a stream that the peer no longer wants, which is the end of it too.
+        let _ = self.stream.finish();
+    }
+
+    /// Waits until the peer has received all of a finished stream, or no longer wants the stream.
+    pub(crate) async fn settled(&self) {
         let _ = self.stream.stopped().await;
     }
 }
@@ -100,12 +113,38 @@ pub(crate) enum StreamError {
     /// The peer sent what is not a frame, or not one for here: its connection is closed.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The stream ended, was reset, or its connection was lost.
+    /// The stream was finished between two frames: its sender says goodbye.
+    #[error("the stream was finished")]
+    Finished,
+    /// The stream ended within a frame, was reset, or its connection was lost.
     #[error("{0}")]
     Ended(String),
     /// A frame began and its rest did not come in time.
     #[error("the rest of a frame did not come within {} s", .0.as_secs_f32())]
     TooSlow(Duration),
+}
+
+impl StreamError {
+    /// Whether it is the peer's fault.
+    pub(crate) fn is_fault(&self) -> bool {
+        match self {
+            Self::Frame(_) | Self::TooSlow(_) => true,
+            Self::Finished | Self::Ended(_) => false,
+        }
+    }
+
+    /// Closes the connection whose stream cannot be read on.
+    pub(crate) fn close(&self, connection: &Connection) {
+        if connection.close_reason().is_some() {
+            return; // closing it again would hide why it was closed
+        }
+        let code = match self {
+            Self::Frame(_) => CloseCode::Protocol,
+            Self::TooSlow(_) => CloseCode::TooSlow,
+            Self::Finished | Self::Ended(_) => CloseCode::Shutdown,
+        };
+        connection.close(code.into(), self.to_string().as_bytes());
+    }
 }
 
 impl From<ReadError> for StreamError {
@@ -164,7 +203,11 @@ impl LaneReader {
             read.await?
         };
         let Some(count) = count else {
-            return Err(StreamError::Ended("the stream was finished".to_owned()));
+            return Err(if self.buffer.is_partial() {
+                StreamError::Ended("the stream was finished within a frame".to_owned())
+            } else {
+                StreamError::Finished
+            });
         };
         for chunk in &chunks[..count] {
             self.buffer.push(chunk);

@@ -22,12 +22,12 @@ async fn refusal(dialling: Credentials, listening: Credentials) -> (DialError, S
         panic!("another error: {error}")
     };
     // The dialling side may know before the listening one does, which is asked until it does.
-    let refusal = loop {
-        match server.stats().last_refusal {
-            Some(refusal) => break refusal.to_string(),
-            None => tokio::task::yield_now().await,
-        }
-    };
+    eventually(|| server.stats().last_refusal.is_some()).await;
+    let refusal = server
+        .stats()
+        .last_refusal
+        .expect("it is there")
+        .to_string();
     (reason, refusal)
 }
 

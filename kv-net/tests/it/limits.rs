@@ -60,9 +60,7 @@ async fn requests_above_the_bound_are_turned_away_and_room_comes_back() {
 
     hanging.pop().expect("four").abort();
     seen.dropped.recv().await.expect("cancelled");
-    while server.stats().requests_in_flight > 3 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| server.stats().requests_in_flight == 3).await;
     assert_eq!(
         acked_length(&client.call(&peer, put("x"), LONG).await.expect("let in")),
         1

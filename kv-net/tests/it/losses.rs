@@ -54,11 +54,9 @@ async fn a_call_that_is_dropped_is_cancelled_at_the_node() {
             .await
             .expect("the handler's future is dropped");
         // The counter follows the drop, perhaps on another thread.
-        while server.stats().cancelled < nth {
-            tokio::task::yield_now().await;
-        }
+        eventually(|| server.stats().cancelled == nth).await;
     }
-    assert_eq!(server.stats().requests_in_flight, 0);
+    eventually(|| server.stats().requests_in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -258,4 +256,40 @@ async fn a_closing_node_answers_what_is_under_way_and_refuses_the_rest() {
         .await
         .expect_err("closed");
     assert!(matches!(error, CallError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_closes_delivers_what_it_has_answered() {
+    let issuer = Issuer::new();
+    for length in [100, 60_000, 3 << 20] {
+        let (handler, mut seen) = Echo::new(Behaviour::Answer);
+        let (server, peer) = listen(issuer.node(1), handler);
+        let client = dialler(issuer.client());
+        let calls: Vec<_> = (0..6)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.call(&peer, get(length), LONG).await })
+            })
+            .collect();
+        for _ in 0..calls.len() {
+            seen.started
+                .recv()
+                .await
+                .expect("all have reached the handler");
+        }
+        server.close(LONG).await;
+        for call in calls {
+            let response = call
+                .await
+                .expect("no panic")
+                .expect("answered before the end");
+            assert_eq!(response, Response::Get(get_reply(length), value_of(length)));
+        }
+        // Whoever comes now is told at once, and nothing is applied.
+        let error = client
+            .call(&peer, put("x"), SHORT)
+            .await
+            .expect_err("closed");
+        assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
+    }
 }

@@ -278,3 +278,12 @@ pub(crate) fn acked_length(response: &Response) -> usize {
         other => panic!("not an acknowledgement: {other:?}"),
     }
 }
+
+/// Waits for what another task is about to do; fails when it never does.
+pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + LONG;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "it never came true");
+        tokio::task::yield_now().await;
+    }
+}
