@@ -121,6 +121,12 @@ impl Deadline {
         Self(env.now() + budget)
     }
 
+    /// This deadline, or `most` from now if that is earlier.
+    #[must_use]
+    pub fn at_most(self, env: &Env, most: Duration) -> Self {
+        Self(self.0.min(env.now() + most))
+    }
+
     /// What is left of it.
     #[must_use]
     pub fn left(self, env: &Env) -> Duration {

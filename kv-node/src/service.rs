@@ -23,6 +23,9 @@ use crate::replica::Replica;
 use crate::store::Store;
 use crate::topologies::Topologies;
 
+/// How long one peer is asked for a newer topology before the next is.
+const CATCH_UP_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Answers requests.
 #[derive(Debug)]
 pub struct Service {
@@ -98,7 +101,8 @@ impl Service {
             let others = topology.members().iter().map(|member| member.node).filter(|node| *node != self.me);
             let mut moved = false;
             for node in source.into_iter().chain(others) {
-                if self.coordinator.learn_topology(&topology, node, deadline).await.is_some() {
+                let patience = deadline.at_most(&self.env, CATCH_UP_PATIENCE);
+                if self.coordinator.learn_topology(&topology, node, patience).await.is_some() {
                     self.membership.topology_changed();
                     moved = true;
                     break;

@@ -12,18 +12,38 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kv-net", &["kv-types"]),
     ("kv-client", &["kv-types", "kv-ring", "kv-net"]),
     // kv-client only for the command line, see `only_the_command_line_uses_the_client`.
-    ("kv-node", &["kv-types", "kv-ring", "kv-gossip", "kv-net", "kv-storage", "kv-client"]),
+    (
+        "kv-node",
+        &[
+            "kv-types",
+            "kv-ring",
+            "kv-gossip",
+            "kv-net",
+            "kv-storage",
+            "kv-client",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
 fn metadata() -> serde_json::Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo prints JSON")
 }
 
@@ -35,10 +55,17 @@ fn dependencies() -> BTreeMap<String, Vec<(String, String, bool)>> {
         .iter()
         .map(|package| {
             let name = package["name"].as_str().expect("a name").to_owned();
-            let listed = package["dependencies"].as_array().expect("dependencies").iter();
+            let listed = package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter();
             let ours = listed.filter(|d| d["path"].is_string()).map(|d| {
                 let kind = d["kind"].as_str().unwrap_or("normal").to_owned();
-                (d["name"].as_str().expect("a name").to_owned(), kind, d["optional"] == true)
+                (
+                    d["name"].as_str().expect("a name").to_owned(),
+                    kind,
+                    d["optional"] == true,
+                )
             });
             (name, ours.collect())
         })
@@ -51,25 +78,49 @@ fn crates_depend_only_along_the_arrows() {
     for (name, allowed) in ARROWS {
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         for (dependency, kind, _) in &dependencies[*name] {
-            assert!(allowed.contains(dependency.as_str()), "{name} → {dependency} ({kind}) is not an arrow");
+            assert!(
+                allowed.contains(dependency.as_str()),
+                "{name} → {dependency} ({kind}) is not an arrow"
+            );
         }
     }
-    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).chain(["kv-tests"]).collect();
+    let known: BTreeSet<&str> = ARROWS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["kv-tests"])
+        .collect();
     for name in dependencies.keys() {
-        assert!(known.contains(name.as_str()), "{name} is not in the table of arrows");
+        assert!(
+            known.contains(name.as_str()),
+            "{name} is not in the table of arrows"
+        );
     }
 }
 
 #[test]
 fn only_the_command_line_uses_the_client() {
-    let edge = dependencies()["kv-node"].iter().find(|(name, ..)| name == "kv-client").cloned();
-    assert_eq!(edge, Some(("kv-client".to_owned(), "normal".to_owned(), true)), "optional, by the feature `cli`");
+    let edge = dependencies()["kv-node"]
+        .iter()
+        .find(|(name, ..)| name == "kv-client")
+        .cloned();
+    assert_eq!(
+        edge,
+        Some(("kv-client".to_owned(), "normal".to_owned(), true)),
+        "optional, by the feature `cli`"
+    );
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../kv-node/src");
     for path in rust_files(sources.as_ref()) {
         let text = std::fs::read_to_string(&path).expect("a source file");
-        let shown = path.strip_prefix(sources).expect("inside").display().to_string();
+        let shown = path
+            .strip_prefix(sources)
+            .expect("inside")
+            .display()
+            .to_string();
         let command_line = shown.starts_with("cli") || shown == "bin/kv.rs";
-        assert!(command_line || !text.contains("kv_client"), "{shown} uses the client");
+        assert!(
+            command_line || !text.contains("kv_client"),
+            "{shown} uses the client"
+        );
     }
 }
 
@@ -77,15 +128,35 @@ fn only_the_command_line_uses_the_client() {
 #[test]
 fn node_code_does_not_reach_for_the_real_world() {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../kv-node/src");
-    let real = ["adapters", "cli", "command", "bin", "setup.rs", "config.rs", "main.rs"];
+    let real = [
+        "adapters",
+        "cli",
+        "command",
+        "bin",
+        "setup.rs",
+        "config.rs",
+        "main.rs",
+    ];
     for path in rust_files(sources.as_ref()) {
-        let shown = path.strip_prefix(sources).expect("inside").display().to_string();
+        let shown = path
+            .strip_prefix(sources)
+            .expect("inside")
+            .display()
+            .to_string();
         if real.iter().any(|part| shown.starts_with(part)) {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("a source file");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for forbidden in ["tokio::time", "tokio::spawn", "tokio::net", "std::fs", "std::net", "std::thread", "Instant::now"] {
+        for forbidden in [
+            "tokio::time",
+            "tokio::spawn",
+            "tokio::net",
+            "std::fs",
+            "std::net",
+            "std::thread",
+            "Instant::now",
+        ] {
             assert!(!code.contains(forbidden), "{shown} uses {forbidden}");
         }
     }

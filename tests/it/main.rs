@@ -1,4 +1,6 @@
 //! Scenarios over whole nodes.
 
 mod arrows;
+mod client;
+mod epochs;
 mod simulated_cluster;

@@ -28,11 +28,19 @@ fn main() {
     assert_eq!(threads(), before, "nodes start no threads");
     assert_eq!(run(SEED), first, "a seed repeats its run");
     assert_ne!(run(SEED + 1), first, "another seed gives another run");
-    let again = Command::new(std::env::current_exe().expect("this program")).arg(SECOND_PROCESS).output();
+    let again = Command::new(std::env::current_exe().expect("this program"))
+        .arg(SECOND_PROCESS)
+        .output();
     let printed = String::from_utf8(again.expect("it runs").stdout).expect("text");
-    assert_eq!(printed.trim(), format!("{first:016x}"), "another process repeats the run");
+    assert_eq!(
+        printed.trim(),
+        format!("{first:016x}"),
+        "another process repeats the run"
+    );
     // The words of the usual harness, for whoever counts tests.
-    println!("running 1 test\ntest three_nodes_run_in_one_thread_and_a_seed_repeats_a_run ... ok\n");
+    println!(
+        "running 1 test\ntest three_nodes_run_in_one_thread_and_a_seed_repeats_a_run ... ok\n"
+    );
     println!("test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
 }
 
@@ -53,9 +61,14 @@ fn run(seed: u64) -> u64 {
             }
             let mut random = [0; 10];
             random[..8].copy_from_slice(&n.to_le_bytes());
-            let created_ms = WALL_START_MS + u64::try_from(inner.now().as_millis()).expect("a short run");
+            let created_ms =
+                WALL_START_MS + u64::try_from(inner.now().as_millis()).expect("a short run");
             let put = PutV1 {
-                head: DataHead { epoch: Epoch(1), trace: n, write_id: WriteId::new(created_ms, random) },
+                head: DataHead {
+                    epoch: Epoch(1),
+                    trace: n,
+                    write_id: WriteId::new(created_ms, random),
+                },
                 bucket: BucketId(1),
                 key: Key::new(format!("k{}", n % 50)).expect("a short key"),
                 kind: WriteKind::Put,
@@ -65,7 +78,10 @@ fn run(seed: u64) -> u64 {
             };
             let value = Bytes::from(vec![n as u8; 200]);
             let via = if n % 2 == 0 { NodeId(1) } else { NodeId(3) };
-            if let Ok(Response::Put(_)) = cluster.call(via, Request::Put(put, value), Duration::from_secs(1)).await {
+            if let Ok(Response::Put(_)) = cluster
+                .call(via, Request::Put(put, value), Duration::from_secs(1))
+                .await
+            {
                 done += 1;
             }
         }

@@ -6,7 +6,11 @@ use kv_tests::processes::{ProcessCluster, run};
 
 /// Runs `kv-node serve` on a data directory; it must end by itself.
 fn refusal(args: &[&str]) -> String {
-    let output = run(&[&["serve", "--gossip", "local", "--log-filter", "error"], args].concat());
+    let output = run(&[
+        &["serve", "--gossip", "local", "--log-filter", "error"],
+        args,
+    ]
+    .concat());
     assert!(!output.status.success(), "{args:?} started");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("error: "), "{text}");
@@ -23,9 +27,16 @@ fn nodes_that_must_not_start_say_why() {
     assert!(missing.contains("kv-node init"), "{missing}");
 
     let misspelt = cluster.path("misspelt.toml");
-    fs::write(&misspelt, format!("data = \"{data}\"\nlissten = \"127.0.0.1:1\"\n")).expect("a file");
+    fs::write(
+        &misspelt,
+        format!("data = \"{data}\"\nlissten = \"127.0.0.1:1\"\n"),
+    )
+    .expect("a file");
     let text = refusal(&["--config", misspelt.to_str().expect("text")]);
-    assert!(text.contains("`lissten`") && text.contains("`listen`"), "{text}");
+    assert!(
+        text.contains("`lissten`") && text.contains("`listen`"),
+        "{text}"
+    );
 
     // The certificate of another node of the same cluster.
     let keep = cluster.path("keep");
@@ -35,11 +46,18 @@ fn nodes_that_must_not_start_say_why() {
         fs::copy(second.join("tls").join(file), first.join("tls").join(file)).expect("a copy");
     }
     let text = refusal(&["--data", data]);
-    assert!(text.contains("is for node") && text.contains("kv-node cert node"), "{text}");
+    assert!(
+        text.contains("is for node") && text.contains("kv-node cert node"),
+        "{text}"
+    );
 
     // The certificate of a client.
     for file in ["cert.pem", "key.pem"] {
-        fs::copy(cluster.path("client").join(file), first.join("tls").join(file)).expect("a copy");
+        fs::copy(
+            cluster.path("client").join(file),
+            first.join("tls").join(file),
+        )
+        .expect("a copy");
     }
     let text = refusal(&["--data", data]);
     assert!(text.contains("not for a node"), "{text}");
@@ -66,15 +84,30 @@ fn nodes_that_must_not_start_say_why() {
 fn a_directory_in_use_and_a_store_of_another_node_are_refused() {
     let mut cluster = ProcessCluster::set_up(3);
     cluster.start_node(0);
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(async { drop(cluster.client(&[0]).await) });
+    tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(async { drop(cluster.client(&[0]).await) });
     let data = cluster.data(0);
-    let text = refusal(&["--data", data.to_str().expect("text"), "--listen", "127.0.0.1:0"]);
+    let text = refusal(&[
+        "--data",
+        data.to_str().expect("text"),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     assert!(text.contains("is in use by process"), "{text}");
 
     // The taken port is named before anything is touched.
     let second = cluster.data(1);
-    let text = refusal(&["--data", second.to_str().expect("text"), "--listen", cluster.address(0)]);
-    assert!(text.contains(cluster.address(0)) && text.contains("taken"), "{text}");
+    let text = refusal(&[
+        "--data",
+        second.to_str().expect("text"),
+        "--listen",
+        cluster.address(0),
+    ]);
+    assert!(
+        text.contains(cluster.address(0)) && text.contains("taken"),
+        "{text}"
+    );
 
     cluster.stop(0);
     fs::rename(data.join("store"), second.join("store")).expect("a move");

@@ -32,8 +32,14 @@ async fn work(client: Client, name: usize, stop: Arc<AtomicBool>) -> Seen {
         }
         match client.get(key.as_str()).r(2).await {
             Ok(read) => match read.one() {
-                Ok(Some(found)) if seen.acked.get(&key).is_some_and(|acked| found == acked.as_bytes()) => {}
-                other => seen.failed.push(format!("get {key}: {value} expected, found {other:?}")),
+                Ok(Some(found))
+                    if seen
+                        .acked
+                        .get(&key)
+                        .is_some_and(|acked| found == acked.as_bytes()) => {}
+                other => seen
+                    .failed
+                    .push(format!("get {key}: {value} expected, found {other:?}")),
             },
             Err(error) => seen.failed.push(format!("get {key}: {error}")),
         }
@@ -49,8 +55,9 @@ async fn no_request_fails_while_any_one_node_is_killed_and_comes_back() {
     let mut cluster = ProcessCluster::start(3);
     let client = cluster.client(&[0, 1, 2]).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let workers: Vec<_> =
-        (0..4).map(|name| tokio::spawn(work(client.clone(), name, Arc::clone(&stop)))).collect();
+    let workers: Vec<_> = (0..4)
+        .map(|name| tokio::spawn(work(client.clone(), name, Arc::clone(&stop))))
+        .collect();
     for victim in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         cluster.kill(victim);
@@ -61,7 +68,8 @@ async fn no_request_fails_while_any_one_node_is_killed_and_comes_back() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     stop.store(true, Ordering::SeqCst);
-    let (mut requests, mut slowest, mut failed, mut acked) = (0, Duration::ZERO, Vec::new(), BTreeMap::new());
+    let (mut requests, mut slowest, mut failed, mut acked) =
+        (0, Duration::ZERO, Vec::new(), BTreeMap::new());
     for worker in workers {
         let seen = worker.await.expect("a worker does not panic");
         requests += seen.requests;
@@ -69,11 +77,24 @@ async fn no_request_fails_while_any_one_node_is_killed_and_comes_back() {
         failed.extend(seen.failed);
         acked.extend(seen.acked);
     }
-    println!("{requests} requests at r=w=2 over three kills, {} failed, slowest pair {slowest:?}", failed.len());
-    assert!(failed.is_empty(), "{} of {requests}: {:#?}", failed.len(), &failed[..failed.len().min(10)]);
+    println!(
+        "{requests} requests at r=w=2 over three kills, {} failed, slowest pair {slowest:?}",
+        failed.len()
+    );
+    assert!(
+        failed.is_empty(),
+        "{} of {requests}: {:#?}",
+        failed.len(),
+        &failed[..failed.len().min(10)]
+    );
     assert!(requests > 200, "only {requests} requests were made");
     for (key, value) in acked {
-        let found = client.get(key.as_str()).await.expect("all nodes are up").one().expect("one value");
+        let found = client
+            .get(key.as_str())
+            .await
+            .expect("all nodes are up")
+            .one()
+            .expect("one value");
         assert_eq!(found.as_deref(), Some(value.as_bytes()));
     }
 }
@@ -85,7 +106,10 @@ async fn killing_every_node_at_once_loses_nothing_that_was_acked() {
     let mut acked = Vec::new();
     for n in 0..300 {
         let (key, value) = (format!("k{n}"), format!("value {n}"));
-        client.put(key.as_str(), value.clone()).await.expect("a healthy cluster");
+        client
+            .put(key.as_str(), value.clone())
+            .await
+            .expect("a healthy cluster");
         acked.push((key, value));
     }
     for index in 0..3 {
@@ -96,8 +120,15 @@ async fn killing_every_node_at_once_loses_nothing_that_was_acked() {
     }
     let client = cluster.client(&[0, 1, 2]).await;
     for (key, value) in acked {
-        let read = client.get(key.as_str()).deadline(Duration::from_secs(5)).await.expect("all nodes are back");
-        assert_eq!(read.one().expect("one value").as_deref(), Some(value.as_bytes()));
+        let read = client
+            .get(key.as_str())
+            .deadline(Duration::from_secs(5))
+            .await
+            .expect("all nodes are back");
+        assert_eq!(
+            read.one().expect("one value").as_deref(),
+            Some(value.as_bytes())
+        );
     }
 }
 
@@ -109,7 +140,16 @@ async fn a_client_needs_only_one_living_seed_and_a_told_node_stops_in_good_order
     cluster.stop(0);
     assert!(cluster.log(0).contains("stopped"), "{}", cluster.log(0));
     let one_of_two = cluster.client(&[0, 2]).await;
-    assert_eq!(one_of_two.get("k").await.expect("two are up").one().expect("one value").as_deref(), Some(&b"v"[..]));
+    assert_eq!(
+        one_of_two
+            .get("k")
+            .await
+            .expect("two are up")
+            .one()
+            .expect("one value")
+            .as_deref(),
+        Some(&b"v"[..])
+    );
     client.put("k2", "v2").await.expect("two are up");
     cluster.start_node(0);
     drop(cluster.client(&[0]).await);

@@ -30,7 +30,10 @@ pub fn kv_node() -> &'static Path {
         assert!(built.success(), "kv-node does not build");
         // This test lies in <target>/<profile>/deps.
         let test = std::env::current_exe().expect("this program");
-        let profile = test.parent().and_then(Path::parent).expect("a target directory");
+        let profile = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("a target directory");
         profile.join("kv-node")
     })
 }
@@ -40,7 +43,11 @@ pub fn kv_node() -> &'static Path {
 /// # Panics
 /// When it cannot be run.
 pub fn run(args: &[&str]) -> Output {
-    Command::new(kv_node()).args(args).env_clear().output().expect("kv-node runs")
+    Command::new(kv_node())
+        .args(args)
+        .env_clear()
+        .output()
+        .expect("kv-node runs")
 }
 
 /// A cluster of processes. Dropping it kills them and removes their files.
@@ -75,10 +82,13 @@ impl ProcessCluster {
         let authority = dir.path().join("ca");
         setup::create_authority(&authority, "test").expect("an authority");
         // All sockets are open at once, so that no port is given twice.
-        let sockets: Vec<UdpSocket> =
-            (0..nodes).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
-        let addresses: Vec<String> =
-            sockets.iter().map(|socket| socket.local_addr().expect("bound").to_string()).collect();
+        let sockets: Vec<UdpSocket> = (0..nodes)
+            .map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
+        let addresses: Vec<String> = sockets
+            .iter()
+            .map(|socket| socket.local_addr().expect("bound").to_string())
+            .collect();
         drop(sockets);
         let mut members = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
@@ -86,14 +96,31 @@ impl ProcessCluster {
             setup::init_node(&data).expect("an empty directory");
             setup::issue_node(&authority, &data, LIFETIME).expect("a certificate");
             let name = format!("n{}", index + 1);
-            members.push(NewMember { zone: name.clone(), name, weight: 1, address: address.clone(), data });
+            members.push(NewMember {
+                zone: name.clone(),
+                name,
+                weight: 1,
+                address: address.clone(),
+                data,
+            });
         }
         let replicas = u8::try_from(nodes.min(3)).expect("at most three");
-        let spec = NewCluster { name: "test".to_owned(), mode: ClusterMode::Ap, replicas, partitions: 256, members };
+        let spec = NewCluster {
+            name: "test".to_owned(),
+            mode: ClusterMode::Ap,
+            replicas,
+            partitions: 256,
+            members,
+        };
         setup::create_cluster(&spec).expect("a possible cluster");
         let client = Role::Client("test".to_owned());
-        setup::issue_person(&authority, client, &dir.path().join("client"), LIFETIME).expect("a certificate");
-        Self { dir, addresses, running: (0..nodes).map(|_| None).collect() }
+        setup::issue_person(&authority, client, &dir.path().join("client"), LIFETIME)
+            .expect("a certificate");
+        Self {
+            dir,
+            addresses,
+            running: (0..nodes).map(|_| None).collect(),
+        }
     }
 
     /// The data directory of a node.
@@ -119,9 +146,19 @@ impl ProcessCluster {
     /// # Panics
     /// When the program cannot be run.
     pub fn start_node(&mut self, index: usize) {
-        let log = File::options().create(true).append(true).open(self.path(&format!("n{}.log", index + 1)));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("n{}.log", index + 1)));
         let child = Command::new(kv_node())
-            .args(["serve", "--gossip", "local", "--log-format", "human", "--data"])
+            .args([
+                "serve",
+                "--gossip",
+                "local",
+                "--log-format",
+                "human",
+                "--data",
+            ])
             .arg(self.data(index))
             .env_clear()
             .stdin(Stdio::null())
@@ -148,7 +185,10 @@ impl ProcessCluster {
     pub fn stop(&mut self, index: usize) {
         let mut child = self.running[index].take().expect("it runs");
         let pid = child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let told = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill runs");
         assert!(told.success());
         let status = child.wait().expect("it is ours");
         assert!(status.success(), "{status}: {}", self.log(index));
@@ -163,9 +203,17 @@ impl ProcessCluster {
     /// A client with the given nodes as seeds.
     #[must_use]
     pub fn target(&self, seeds: &[usize]) -> Target {
-        let seeds: Vec<String> = seeds.iter().map(|index| self.addresses[*index].clone()).collect();
+        let seeds: Vec<String> = seeds
+            .iter()
+            .map(|index| self.addresses[*index].clone())
+            .collect();
         let tls = self.path("client");
-        Target::files(seeds, tls.join("ca.pem"), tls.join("cert.pem"), tls.join("key.pem"))
+        Target::files(
+            seeds,
+            tls.join("ca.pem"),
+            tls.join("cert.pem"),
+            tls.join("key.pem"),
+        )
     }
 
     /// A connected client, as soon as a node answers.

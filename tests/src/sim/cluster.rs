@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_net::message::{Request, Response};
 use kv_net::Role;
+use kv_net::message::{Request, Response};
 use kv_node::env::Env;
 use kv_node::topologies::Topologies;
 use kv_node::transport::CallFailure;
@@ -65,21 +65,49 @@ impl SimCluster {
             buckets: Vec::new(),
         });
         let topology = Arc::new(topology.expect("a possible cluster"));
-        let entry = ChainEntry::genesis(Arc::clone(&topology)).expect("it encodes").encode();
+        let entry = ChainEntry::genesis(Arc::clone(&topology))
+            .expect("it encodes")
+            .encode();
         let mut machines = BTreeMap::new();
         for n in 1..=nodes {
             let fs = SimFs::new();
-            Topologies::install(&fs, &data().join("topology"), Epoch::GENESIS, &entry).expect("an empty disk");
+            Topologies::install(&fs, &data().join("topology"), Epoch::GENESIS, &entry)
+                .expect("an empty disk");
             machines.insert(NodeId(n), Machine { fs, running: None });
         }
         let network = SimNetwork::new(handle.clone());
-        Self { handle, network, topology, machines, storage }
+        Self {
+            handle,
+            network,
+            topology,
+            machines,
+            storage,
+        }
     }
 
     /// The topology of genesis.
     #[must_use]
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
+    }
+
+    /// Puts a chain entry onto the disk of a node that does not run.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn install(&self, node: NodeId, entry: &ChainEntry) {
+        let fs = &self.machines[&node].fs;
+        Topologies::install(fs, &data().join("topology"), entry.epoch(), &entry.encode())
+            .expect("a healthy disk");
+    }
+
+    /// The chain entry of genesis.
+    ///
+    /// # Panics
+    /// Never: the topology was encoded before.
+    #[must_use]
+    pub fn genesis(&self) -> ChainEntry {
+        ChainEntry::genesis(Arc::clone(&self.topology)).expect("it encodes")
     }
 
     /// All nodes.
@@ -93,12 +121,18 @@ impl SimCluster {
     /// What the node says.
     pub async fn start(&mut self, node: NodeId) -> Result<(), StartError> {
         let group = self.handle.new_group();
-        let machine = self.machines.get_mut(&node).expect("a node of this cluster");
+        let machine = self
+            .machines
+            .get_mut(&node)
+            .expect("a node of this cluster");
         let env = Env {
             host: Arc::new(SimHost::new(self.handle.clone(), group)),
             fs: Arc::new(machine.fs.clone()),
             jobs: Arc::new(SimJobs::new(self.handle.clone(), group)),
-            transport: Arc::new(SimTransport { me: node, network: self.network.clone() }),
+            transport: Arc::new(SimTransport {
+                me: node,
+                network: self.network.clone(),
+            }),
         };
         let options = NodeOptions {
             node,
@@ -128,7 +162,11 @@ impl SimCluster {
     /// A running node.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<Arc<Node>> {
-        self.machines.get(&node)?.running.as_ref().map(|(_, node)| Arc::clone(node))
+        self.machines
+            .get(&node)?
+            .running
+            .as_ref()
+            .map(|(_, node)| Arc::clone(node))
     }
 
     /// Ends a node's process; what it had handed to the operating system survives.
@@ -143,7 +181,10 @@ impl SimCluster {
     }
 
     fn end(&mut self, node: NodeId, after: impl FnOnce(&SimFs) -> SimFs) {
-        let machine = self.machines.get_mut(&node).expect("a node of this cluster");
+        let machine = self
+            .machines
+            .get_mut(&node)
+            .expect("a node of this cluster");
         if let Some((group, running)) = machine.running.take() {
             self.network.detach(node);
             self.handle.kill(group);
@@ -156,8 +197,15 @@ impl SimCluster {
     ///
     /// # Errors
     /// When no answer comes within `budget`.
-    pub async fn call(&self, to: NodeId, request: Request, budget: Duration) -> Result<Response, CallFailure> {
-        self.network.call(Role::Client("test".to_owned()), to, &request, budget).await
+    pub async fn call(
+        &self,
+        to: NodeId,
+        request: Request,
+        budget: Duration,
+    ) -> Result<Response, CallFailure> {
+        self.network
+            .call(Role::Client("test".to_owned()), to, &request, budget)
+            .await
     }
 }
 

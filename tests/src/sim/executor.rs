@@ -66,7 +66,12 @@ impl Executor {
             rng: Rng::with_seed(seed),
             trace: 0xcbf2_9ce4_8422_2325,
         };
-        Self { handle: Handle { state: Arc::new(Mutex::new(state)) }, tasks: BTreeMap::new() }
+        Self {
+            handle: Handle {
+                state: Arc::new(Mutex::new(state)),
+            },
+            tasks: BTreeMap::new(),
+        }
     }
 
     /// The way in.
@@ -90,7 +95,11 @@ impl Executor {
             if let Some(value) = result.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return value;
             }
-            assert!(self.step(), "the simulated world is stuck at {:?}", self.handle.now());
+            assert!(
+                self.step(),
+                "the simulated world is stuck at {:?}",
+                self.handle.now()
+            );
         }
     }
 
@@ -104,7 +113,12 @@ impl Executor {
                 None
             } else {
                 let index = state.rng.usize(0..ready);
-                let id = state.ready.iter().nth(index).copied().expect("the index is in range");
+                let id = state
+                    .ready
+                    .iter()
+                    .nth(index)
+                    .copied()
+                    .expect("the index is in range");
                 state.ready.remove(&id);
                 state.note(id);
                 Some(id)
@@ -131,16 +145,30 @@ impl Executor {
             self.tasks.insert(id, (group, task));
         }
         // Dropped outside of the lock: destructors may wake or spawn.
-        let killed: Vec<u64> = self.tasks.iter().filter(|(_, (g, _))| dead.contains(g)).map(|(id, _)| *id).collect();
+        let killed: Vec<u64> = self
+            .tasks
+            .iter()
+            .filter(|(_, (g, _))| dead.contains(g))
+            .map(|(id, _)| *id)
+            .collect();
         for id in killed {
             self.tasks.remove(&id);
         }
     }
 
     fn poll(&mut self, id: u64) {
-        let Some((_, task)) = self.tasks.get_mut(&id) else { return };
-        let waker = Waker::from(Arc::new(TaskWaker { id, state: Arc::clone(&self.handle.state) }));
-        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        let Some((_, task)) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        let waker = Waker::from(Arc::new(TaskWaker {
+            id,
+            state: Arc::clone(&self.handle.state),
+        }));
+        if task
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_ready()
+        {
             self.tasks.remove(&id);
         }
     }
@@ -148,7 +176,9 @@ impl Executor {
     fn fire(&mut self) -> bool {
         let timer = {
             let mut state = self.handle.state();
-            let Some(((at, id), (group, timer))) = state.timers.pop_first() else { return false };
+            let Some(((at, id), (group, timer))) = state.timers.pop_first() else {
+                return false;
+            };
             state.now = state.now.max(at);
             state.note(id);
             (!state.dead.contains(&group)).then_some(timer)
@@ -164,7 +194,10 @@ impl Executor {
 
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Executor").field("now", &self.handle.now()).field("tasks", &self.tasks.len()).finish()
+        f.debug_struct("Executor")
+            .field("now", &self.handle.now())
+            .field("tasks", &self.tasks.len())
+            .finish()
     }
 }
 
@@ -176,7 +209,9 @@ impl State {
 
     fn note(&mut self, event: u64) {
         for part in [event, self.now.as_nanos() as u64] {
-            self.trace = (self.trace ^ part).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+            self.trace = (self.trace ^ part)
+                .wrapping_mul(0x0100_0000_01b3)
+                .rotate_left(23);
         }
     }
 }
@@ -232,13 +267,19 @@ impl Handle {
         let mut state = self.state();
         let at = state.now + delay;
         let id = state.id();
-        state.timers.insert((at, id), (group, Timer::Run(Box::new(action))));
+        state
+            .timers
+            .insert((at, id), (group, Timer::Run(Box::new(action))));
     }
 
     /// Ends after a delay.
     #[must_use]
     pub fn sleep(&self, delay: Duration) -> Sleep {
-        Sleep { handle: self.clone(), at: self.now() + delay, timer: None }
+        Sleep {
+            handle: self.clone(),
+            at: self.now() + delay,
+            timer: None,
+        }
     }
 
     /// A group for a new process.
@@ -252,8 +293,15 @@ impl Handle {
         let unrun: Vec<_> = {
             let mut state = self.state();
             state.dead.insert(group);
-            let ids: Vec<_> = state.timers.iter().filter(|(_, (g, _))| *g == group).map(|(id, _)| *id).collect();
-            ids.into_iter().filter_map(|id| state.timers.remove(&id)).collect()
+            let ids: Vec<_> = state
+                .timers
+                .iter()
+                .filter(|(_, (g, _))| *g == group)
+                .map(|(id, _)| *id)
+                .collect();
+            ids.into_iter()
+                .filter_map(|id| state.timers.remove(&id))
+                .collect()
         };
         drop(unrun);
     }
@@ -288,7 +336,9 @@ impl Future for Sleep {
         };
         self.timer = Some(key);
         // Timers of tasks are in no group: a task that was dropped takes its timer with it.
-        state.timers.insert(key, (OUTSIDE, Timer::Wake(context.waker().clone())));
+        state
+            .timers
+            .insert(key, (OUTSIDE, Timer::Wake(context.waker().clone())));
         Poll::Pending
     }
 }
@@ -308,7 +358,11 @@ struct TaskWaker {
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).ready.insert(self.id);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ready
+            .insert(self.id);
     }
 }
 
@@ -356,7 +410,9 @@ mod tests {
                 let inner = handle.clone();
                 handle.spawn(OUTSIDE, async move {
                     for _ in 0..5 {
-                        inner.sleep(Duration::from_millis(inner.below(10) + n)).await;
+                        inner
+                            .sleep(Duration::from_millis(inner.below(10) + n))
+                            .await;
                     }
                 });
             }

@@ -40,7 +40,10 @@ impl Host for SimHost {
     }
 
     fn random(&self) -> u64 {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+        self.rng
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .u64(..)
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, select};
-use kv_net::message::{Request, Response};
-use kv_net::codec::{self, Encoded};
 use kv_net::Role;
+use kv_net::codec::{self, Encoded};
+use kv_net::message::{Request, Response};
 use kv_node::Node;
 use kv_node::transport::{CallFailure, Peer, Transport};
 use kv_types::{NodeId, Outcome};
@@ -41,7 +41,10 @@ impl SimNetwork {
     /// A network without processes.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
-        Self { handle, state: Arc::default() }
+        Self {
+            handle,
+            state: Arc::default(),
+        }
     }
 
     /// Makes a node reachable.
@@ -64,6 +67,11 @@ impl SimNetwork {
         }
     }
 
+    /// Lets virtual time pass.
+    pub async fn pause(&self, duration: Duration) {
+        self.handle.sleep(duration).await;
+    }
+
     /// Messages sent so far.
     #[must_use]
     pub fn messages(&self) -> u64 {
@@ -82,8 +90,12 @@ impl SimNetwork {
         let method = request.method();
         let sent = codec::encode_request(request);
         Box::pin(async move {
-            let lost = |reason: &str| CallFailure { outcome: Outcome::Unknown, reason: reason.to_owned() };
-            let request = codec::decode_request(method, &payload(&sent)).expect("what was encoded decodes");
+            let lost = |reason: &str| CallFailure {
+                outcome: Outcome::Unknown,
+                reason: reason.to_owned(),
+            };
+            let request =
+                codec::decode_request(method, &payload(&sent)).expect("what was encoded decodes");
             let called = this.exchange(from, to, request, budget);
             match select(Box::pin(called), this.handle.sleep(budget)).await {
                 Either::Left((Some(response), _)) => Ok(response),
@@ -96,7 +108,13 @@ impl SimNetwork {
         })
     }
 
-    async fn exchange(&self, from: Role, to: NodeId, request: Request, budget: Duration) -> Option<Response> {
+    async fn exchange(
+        &self,
+        from: Role,
+        to: NodeId,
+        request: Request,
+        budget: Duration,
+    ) -> Option<Response> {
         self.deliver(&from, to).await?;
         let (group, node) = {
             let state = self.state();
@@ -107,23 +125,32 @@ impl SimNetwork {
         let (done, answer) = oneshot::channel();
         let handling = node.handle(from.clone(), request, budget);
         drop(node);
-        self.handle.spawn(group, async move { drop(done.send(handling.await)) });
+        self.handle
+            .spawn(group, async move { drop(done.send(handling.await)) });
         let response = answer.await.ok()?;
         self.deliver(&from, to).await?;
         let sent = codec::encode_response(&response);
-        Some(codec::decode_response(method, sent.method, &payload(&sent)).expect("what was encoded decodes"))
+        Some(
+            codec::decode_response(method, sent.method, &payload(&sent))
+                .expect("what was encoded decodes"),
+        )
     }
 
     /// One message's way; `None` when it is lost.
     async fn deliver(&self, one_end: &Role, other_end: NodeId) -> Option<()> {
         self.state().messages += 1;
-        self.handle.sleep(Duration::from_micros(50 + self.handle.below(MAX_DELAY_MICROS))).await;
+        self.handle
+            .sleep(Duration::from_micros(
+                50 + self.handle.below(MAX_DELAY_MICROS),
+            ))
+            .await;
         let state = self.state();
         let end = match one_end {
             Role::Node(node) => Some(*node),
             Role::Client(_) | Role::Admin(_) => None,
         };
-        let cut = end.is_some_and(|node| state.cut_off.contains(&node)) || state.cut_off.contains(&other_end);
+        let cut = end.is_some_and(|node| state.cut_off.contains(&node))
+            || state.cut_off.contains(&other_end);
         (!cut).then_some(())
     }
 
@@ -133,7 +160,11 @@ impl SimNetwork {
             if this.deliver(&Role::Node(from), to).await.is_none() {
                 return;
             }
-            let node = this.state().nodes.get(&to).and_then(|(_, node)| node.upgrade());
+            let node = this
+                .state()
+                .nodes
+                .get(&to)
+                .and_then(|(_, node)| node.upgrade());
             if let Some(node) = node {
                 node.gossip(from, bytes);
             }
@@ -160,8 +191,14 @@ pub struct SimTransport {
 }
 
 impl Transport for SimTransport {
-    fn call(&self, to: Peer, request: Request, budget: Duration) -> BoxFuture<'static, Result<Response, CallFailure>> {
-        self.network.call(Role::Node(self.me), to.node, &request, budget)
+    fn call(
+        &self,
+        to: Peer,
+        request: Request,
+        budget: Duration,
+    ) -> BoxFuture<'static, Result<Response, CallFailure>> {
+        self.network
+            .call(Role::Node(self.me), to.node, &request, budget)
     }
 
     fn gossip(&self, to: Peer, bytes: Bytes) {

@@ -1,0 +1,171 @@
+//! Topology epochs: who must refuse, and who must catch up first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_net::ErrorCode;
+use kv_net::message::WriteKind;
+use kv_ring::{ChainEntry, PartitionState};
+use kv_storage::Options;
+use kv_tests::sim::{Executor, SimCluster};
+use kv_types::{Epoch, NodeId, Outcome};
+
+use crate::client::{BUCKET, Client, key};
+
+const MOVED: &str = "k";
+
+/// The entry after genesis: the partition of [`MOVED`] goes from nodes 1, 2, 3 to 1, 2, 4.
+fn second_epoch(cluster: &SimCluster) -> ChainEntry {
+    let genesis = cluster.genesis();
+    let topology = cluster.topology();
+    let (_, partition) = topology.locate(BUCKET, key(MOVED).partition_key());
+    let PartitionState::Stable(old) = topology.partition_state(partition) else {
+        panic!("at genesis every partition is at rest");
+    };
+    let joiner = cluster
+        .nodes()
+        .find(|node| !old.contains(node))
+        .expect("four nodes, three replicas");
+    let new = old
+        .iter()
+        .map(|node| if *node == old[2] { joiner } else { *node })
+        .collect();
+    let joint = PartitionState::Joint { old, new };
+    let topology = topology
+        .with_partition_state(partition, &joint, Epoch(2))
+        .expect("a possible change");
+    ChainEntry::snapshot(Arc::new(topology), genesis.chain_hash()).expect("it encodes")
+}
+
+fn with_second_epoch_on<T: Send + 'static, F>(
+    node: u128,
+    scenario: impl FnOnce(SimCluster, Client) -> F + Send + 'static,
+) -> T
+where
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut executor = Executor::new(3);
+    let handle = executor.handle();
+    let inner = handle.clone();
+    executor.run(async move {
+        let mut cluster = SimCluster::new(inner.clone(), 4, 3, Options::tiny());
+        let entry = second_epoch(&cluster);
+        cluster.install(NodeId(node), &entry);
+        cluster.start_all().await.expect("the nodes start");
+        scenario(cluster, Client::new(inner)).await
+    })
+}
+
+fn epoch_of(cluster: &SimCluster, node: NodeId) -> Epoch {
+    cluster.node(node).expect("it runs").topology().epoch()
+}
+
+#[test]
+fn a_request_from_before_the_partitions_last_change_is_refused_and_does_nothing() {
+    with_second_epoch_on(1, |cluster, mut client| async move {
+        let refused = client
+            .put(&cluster, NodeId(1), MOVED, "v")
+            .await
+            .expect_err("made under epoch 1");
+        assert_eq!(refused, (ErrorCode::StaleEpoch, Outcome::NotApplied));
+        client.epoch = Epoch(2);
+        let (shown, _) = client
+            .get(&cluster, NodeId(1), MOVED)
+            .await
+            .expect("made under epoch 2");
+        assert!(shown.is_empty(), "the refused write left nothing");
+    });
+}
+
+#[test]
+fn partitions_that_did_not_change_serve_requests_of_the_older_epoch() {
+    with_second_epoch_on(1, |cluster, mut client| async move {
+        let topology = cluster.topology();
+        let place = |name: &str| topology.locate(BUCKET, key(name).partition_key()).1;
+        let other = (0..)
+            .map(|n| format!("other{n}"))
+            .find(|name| place(name) != place(MOVED))
+            .expect("many partitions");
+        client
+            .put(&cluster, NodeId(1), &other, "v")
+            .await
+            .expect("its partition is at rest");
+    });
+}
+
+#[test]
+fn a_node_that_is_behind_adopts_the_newer_epoch_durably_before_it_serves() {
+    with_second_epoch_on(1, |mut cluster, mut client| async move {
+        client.epoch = Epoch(2);
+        let behind = NodeId(2);
+        assert_eq!(epoch_of(&cluster, behind), Epoch(1));
+        client
+            .put(&cluster, behind, MOVED, "v")
+            .await
+            .expect("it catches up first");
+        assert_eq!(epoch_of(&cluster, behind), Epoch(2));
+        cluster.cut_power(behind);
+        cluster.start(behind).await.expect("it starts again");
+        assert_eq!(
+            epoch_of(&cluster, behind),
+            Epoch(2),
+            "what was adopted survives power loss"
+        );
+    });
+}
+
+#[test]
+fn gossip_spreads_a_newer_epoch_to_every_node() {
+    with_second_epoch_on(4, |cluster, _| async move {
+        for _ in 0..100 {
+            if cluster
+                .nodes()
+                .all(|node| epoch_of(&cluster, node) == Epoch(2))
+            {
+                return;
+            }
+            cluster.network.pause(Duration::from_millis(100)).await;
+        }
+        panic!("some node never heard of epoch 2");
+    });
+}
+
+#[test]
+fn in_transition_a_write_needs_its_quorum_among_old_and_new_owners() {
+    with_second_epoch_on(1, |mut cluster, mut client| async move {
+        client.epoch = Epoch(2);
+        // Everyone has heard of it before two of them die.
+        cluster.network.pause(Duration::from_secs(5)).await;
+        let topology = second_epoch(&cluster).topology().clone();
+        let (_, partition) = topology.locate(BUCKET, key(MOVED).partition_key());
+        let PartitionState::Joint { old, new } = topology.partition_state(partition) else {
+            panic!("in transition")
+        };
+        // One owner of both sides and the leaver are two of the old owners, but one of the new.
+        let common: Vec<NodeId> = old
+            .iter()
+            .filter(|node| new.contains(node))
+            .copied()
+            .collect();
+        let joiner = new
+            .iter()
+            .find(|node| !old.contains(node))
+            .copied()
+            .expect("one joins");
+        cluster.kill(common[1]);
+        cluster.kill(joiner);
+        cluster.network.pause(Duration::from_secs(8)).await;
+        let request = client.put_request(MOVED, None, WriteKind::Put);
+        let refused = client
+            .send_put(&cluster, common[0], request, "v")
+            .await
+            .expect_err("one of the new owners");
+        assert_eq!(refused, (ErrorCode::NotEnoughReplicas, Outcome::NotApplied));
+        cluster.start(joiner).await.expect("it starts again");
+        cluster.network.pause(Duration::from_secs(8)).await;
+        client
+            .put(&cluster, common[0], MOVED, "v")
+            .await
+            .expect("two of each side");
+    });
+}
