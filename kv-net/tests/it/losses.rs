@@ -163,7 +163,7 @@ async fn where_nobody_listens_nothing_is_applied_and_the_back_off_answers_at_onc
         address: socket.local_addr().expect("bound"),
     };
     let config = EndpointConfig {
-        handshake_timeout: SHORT,
+        handshake_timeout: 4 * SHORT,
         backoff_min: Duration::from_secs(60),
         backoff_max: Duration::from_secs(60),
         ..EndpointConfig::node()
@@ -188,7 +188,7 @@ async fn where_nobody_listens_nothing_is_applied_and_the_back_off_answers_at_onc
         else {
             panic!("another error: {error}");
         };
-        assert_eq!(*waited, SHORT);
+        assert_eq!(*waited, 4 * SHORT);
         assert_eq!(error.outcome(), Outcome::NotApplied);
         assert!(
             error.to_string().contains("is kv-node running there"),
