@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kv_types::{BucketName, Key, KeyError};
+use kv_types::{BucketName, Key, KeyError, NodeId};
 
 use crate::get::Get;
 use crate::into_key::IntoKey;
@@ -19,6 +19,7 @@ use crate::view::{DigestOnly, Raw};
 pub struct Bucket {
     pub(crate) session: Arc<Session>,
     pub(crate) name: BucketName,
+    pub(crate) via: Option<NodeId>,
 }
 
 impl Bucket {
@@ -26,6 +27,14 @@ impl Bucket {
     #[must_use]
     pub fn name(&self) -> &BucketName {
         &self.name
+    }
+
+    /// The same bucket, with every request sent to one node, whichever replicas the key has. The node
+    /// passes on what it does not hold. For tests and tools: it gives up the client's own routing.
+    #[must_use]
+    pub fn via(mut self, node: NodeId) -> Self {
+        self.via = Some(node);
+        self
     }
 
     /// Reads a key: all its concurrent values, and the context for a write that replaces them.

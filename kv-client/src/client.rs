@@ -123,6 +123,7 @@ impl Client {
         Ok(Bucket {
             session: Arc::clone(&self.session),
             name,
+            via: None,
         })
     }
 
@@ -141,6 +142,7 @@ impl Client {
         Bucket {
             session: Arc::clone(&self.session),
             name,
+            via: None,
         }
     }
 

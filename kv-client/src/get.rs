@@ -81,6 +81,7 @@ impl<W: View> Get<W> {
         let place = Place::Key(key.clone());
         let call = Call {
             bucket: bucket.name,
+            via: bucket.via,
             place,
             ranking: Ranking::Balanced,
             writes: false,

@@ -78,6 +78,7 @@ impl WriteRequest {
         let place = Place::Key(key.clone());
         let call = Call {
             bucket: bucket.name,
+            via: bucket.via,
             place,
             ranking: Ranking::Slots,
             writes: true,

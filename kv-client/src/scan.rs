@@ -193,6 +193,7 @@ impl<W: View> Scan<W> {
         let begins_after = after.clone();
         let call = Call {
             bucket: self.bucket.name.clone(),
+            via: self.bucket.via,
             place: Place::Hash(KeyHash(*range.start())),
             ranking: Ranking::Balanced,
             writes: false,

@@ -42,6 +42,8 @@ type MakeRequest = Box<dyn Fn(Routed, DataHead) -> Request + Send + Sync>;
 /// One request, with all that is needed to send it again.
 pub(crate) struct Call<T> {
     pub(crate) bucket: BucketName,
+    /// The one node to send it through, in place of the client's routing.
+    pub(crate) via: Option<NodeId>,
     pub(crate) place: Place,
     pub(crate) ranking: Ranking,
     pub(crate) writes: bool,

@@ -1,7 +1,7 @@
 //! What a client needs from the world: calls to nodes, time, and randomness.
 //!
 //! Everything else in this crate is driven by these six functions, so a whole client runs in a
-//! simulation under virtual time when they are simulated. [`crate::net`] holds the real ones.
+//! simulation under virtual time when they are simulated. The module `net` holds the real ones.
 
 use core::fmt;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::failure::{Cause, Failure, GivenUp};
 use crate::health::Health;
 use crate::route::{Candidates, Tried, choose};
-use crate::transport::SendError;
+use crate::transport::{Destination, SendError};
 
 /// How long a probe of a node in doubt may hold up a request.
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
@@ -92,17 +92,45 @@ impl<'a, T> Run<'a, T> {
     /// Sends to the next node, or looks for a newer topology where this one does not help.
     async fn send(&mut self, now: Duration) -> Result<(), Error> {
         let topology = self.session.topology();
-        let Some(bucket) = topology.bucket_by_name(&self.call.bucket) else {
-            if self.has_looked_around {
-                let (bucket, epoch) = (self.call.bucket.clone(), topology.epoch());
-                return Err(Error::UnknownBucket {
-                    bucket,
-                    epoch,
-                    outcome: self.attempts.outcome(),
-                });
-            }
+        let Some((routed, candidates)) = self.locate(&topology)? else {
             self.look_around(now).await;
             return Ok(());
+        };
+        let failed = &self.tried.failed;
+        let nobody_fresh = candidates.replicas.iter().all(|node| failed.contains(node));
+        if nobody_fresh && !self.has_looked_around {
+            self.look_around(now).await;
+            return Ok(());
+        }
+        match self.choose(&topology, &candidates, now) {
+            Some((node, to)) if self.may_send(now) => {
+                let head = DataHead {
+                    epoch: topology.epoch(),
+                    trace: self.session.transport.random(),
+                    write_id: self.call.write_id,
+                };
+                let request = (self.call.request)(routed, head);
+                let budget = self.attempts.remaining(now);
+                self.launch(node, self.session.transport.call(&to, request, budget), now);
+            }
+            _ => self.attempts.on_no_more(),
+        }
+        Ok(())
+    }
+
+    /// Where the request goes; `None` when the bucket is not in the topology and a newer one may help.
+    fn locate(&self, topology: &Topology) -> Result<Option<(Routed, Candidates)>, Error> {
+        let Some(bucket) = topology.bucket_by_name(&self.call.bucket) else {
+            if !self.has_looked_around {
+                return Ok(None);
+            }
+            let (bucket, epoch) = (self.call.bucket.clone(), topology.epoch());
+            let outcome = self.attempts.outcome();
+            return Err(Error::UnknownBucket {
+                bucket,
+                epoch,
+                outcome,
+            });
         };
         let quorum = bucket.properties.quorum;
         if self.attempts.sent() == 0 {
@@ -117,41 +145,27 @@ impl<'a, T> Run<'a, T> {
             bucket: bucket.id,
             partition,
         };
-        let candidates = candidates(&topology, routed, quorum.n());
-        let nobody_fresh = candidates
-            .replicas
-            .iter()
-            .all(|node| self.tried.failed.contains(node));
-        if nobody_fresh && !self.has_looked_around {
-            self.look_around(now).await;
-            return Ok(());
-        }
-        let chosen = {
-            let random = self.session.transport.random();
-            let health = self.session.health();
-            choose(
-                &candidates,
-                self.call.ranking,
-                &self.tried,
-                &health,
-                now,
-                random,
-            )
+        let candidates = match self.call.via {
+            Some(node) => Candidates {
+                replicas: vec![node],
+                others: Vec::new(),
+            },
+            None => candidates(topology, routed, quorum.n()),
         };
-        match chosen.and_then(|node| Some((node, destination(&topology, node)?))) {
-            Some((node, to)) if self.may_send(now) => {
-                let head = DataHead {
-                    epoch: topology.epoch(),
-                    trace: self.session.transport.random(),
-                    write_id: self.call.write_id,
-                };
-                let request = (self.call.request)(routed, head);
-                let budget = self.attempts.remaining(now);
-                self.launch(node, self.session.transport.call(&to, request, budget), now);
-            }
-            _ => self.attempts.on_no_more(),
-        }
-        Ok(())
+        Ok(Some((routed, candidates)))
+    }
+
+    fn choose(
+        &self,
+        topology: &Topology,
+        candidates: &Candidates,
+        now: Duration,
+    ) -> Option<(NodeId, Destination)> {
+        let random = self.session.transport.random();
+        let health = self.session.health();
+        let ranking = self.call.ranking;
+        let node = choose(candidates, ranking, &self.tried, &health, now, random)?;
+        Some((node, destination(topology, node)?))
     }
 
     /// First attempts are free; others are paid from the retry budget.

@@ -1,0 +1,89 @@
+//! Virtual time: a clock that jumps to the next timer when nothing else can be done.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+/// The clock and the timers of one simulated run.
+#[derive(Clone, Default)]
+pub(crate) struct World {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    now: Duration,
+    timers: BTreeMap<(Duration, u64), Waker>,
+    last_timer: u64,
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl World {
+    pub(crate) fn now(&self) -> Duration {
+        self.state.lock().unwrap().now
+    }
+
+    /// Lets time pass without doing anything.
+    pub(crate) fn skip(&self, pause: Duration) {
+        self.state.lock().unwrap().now += pause;
+    }
+
+    pub(crate) async fn sleep(&self, pause: Duration) {
+        let until = self.now() + pause;
+        std::future::poll_fn(|task| {
+            let mut state = self.state.lock().unwrap();
+            if state.now >= until {
+                return Poll::Ready(());
+            }
+            state.last_timer += 1;
+            let key = (until, state.last_timer);
+            state.timers.insert(key, task.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Runs a future to its end. Panics when it waits for what never comes.
+    pub(crate) fn run<F: Future>(&self, future: F) -> F::Output {
+        self.run_for(future, usize::MAX)
+            .unwrap_or_else(|| unreachable!("polls are not limited"))
+    }
+
+    /// Polls a future at most so many times; `None` when it was not ready by then, and is dropped.
+    pub(crate) fn run_for<F: Future>(&self, future: F, polls: usize) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&flag));
+        for _ in 0..polls {
+            while !flag.0.swap(false, Ordering::SeqCst) {
+                self.jump();
+            }
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    /// Goes to the next timer and wakes who waits for it.
+    fn jump(&self) {
+        let mut state = self.state.lock().unwrap();
+        let Some(((at, _), waker)) = state.timers.pop_first() else {
+            panic!("nothing is left that could wake the future");
+        };
+        state.now = state.now.max(at);
+        drop(state);
+        waker.wake();
+    }
+}
