@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A block is named by its table file and its offset in it. File numbers are never reused while a store is open.
+/// A block is named by its table file and its offset in it. File numbers are never reused while a
+/// store is open.
 type BlockName = (u64, u64);
 
 #[derive(Debug, Clone)]
@@ -20,7 +21,8 @@ impl Weighter<BlockName, Arc<Block>> for BlockWeight {
     }
 }
 
-/// Shared by all tables of a store. Eviction depends only on the order of calls, so a single-threaded run repeats exactly.
+/// Shared by all tables of a store. Eviction depends only on the order of calls, so a
+/// single-threaded run repeats exactly.
 pub(crate) struct BlockCache {
     blocks: Cache<
         BlockName,

@@ -2,9 +2,9 @@
 
 /// Computes checksums for one file of one store.
 ///
-/// The store id and file id are part of every checksum without being stored beside it. So a block or frame
-/// from another file fails its check (a misdirected write is noticed), and nobody who only chooses keys and values can
-/// make bytes that look like a valid frame.
+/// The store id and file id are part of every checksum without being stored beside it. So a block
+/// or frame from another file fails its check (a misdirected write is noticed), and nobody who only
+/// chooses keys and values can make bytes that look like a valid frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Checksum {
     seed: u32,

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 
-/// How a block is encoded. The numbers are on disk: never change them. 1 is kept for lz4, 3 for zstd with a dictionary.
+/// How a block is encoded. The numbers are on disk: never change them. 1 is kept for lz4, 3 for
+/// zstd with a dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Codec {

@@ -19,7 +19,8 @@ pub enum JobClass {
     Read,
     /// Writes a sealed memtable to a table file.
     Flush,
-    /// One compaction step of at most [`Options::compaction_step_bytes`](crate::Options::compaction_step_bytes).
+    /// One compaction step of at most
+    /// [`Options::compaction_step_bytes`](crate::Options::compaction_step_bytes).
     Compaction,
 }
 
@@ -47,7 +48,8 @@ pub struct Env {
     pub jobs: Arc<dyn Jobs>,
     /// Time for pacing.
     pub clock: Arc<dyn Clock>,
-    /// Names a newly created store (its 64-bit store id is derived from this), so use a random number in production.
+    /// Names a newly created store (its 64-bit store id is derived from this), so use a random
+    /// number in production.
     pub seed: u64,
 }
 

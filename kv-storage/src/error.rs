@@ -109,7 +109,8 @@ pub enum WriteError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process (or another open store in this one) has the directory. Stop it, or use another directory.
+    /// Another process (or another open store in this one) has the directory. Stop it, or use
+    /// another directory.
     #[error("{} is in use by {}; stop it or choose another directory", dir.display(), owner(*.pid))]
     Locked {
         /// The store's directory.

@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Hash of a user key for filters (and later memtable and row cache). It is on disk in filters: never change it.
+/// Hash of a user key for filters (and later memtable and row cache). It is on disk in filters:
+/// never change it.
 pub(crate) fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
 }

@@ -1,7 +1,7 @@
 //! A log-structured storage engine: bytes in, bytes out.
 //!
-//! [`Db`] is an ordered map from keys to values that survives crashes. It knows nothing of nodes, versions or networks, and
-//! anyone can use it as an embedded store:
+//! [`Db`] is an ordered map from keys to values that survives crashes. It knows nothing of nodes,
+//! versions or networks, and anyone can use it as an embedded store:
 //!
 //! ```
 //! use kv_storage::{Db, Durability, Env, Options, WriteBatch};
@@ -24,24 +24,30 @@
 //! ```
 //!
 //! # What it promises
-//! 1. A write whose [`Commit`] reported success with [`Durability::Sync`] survives power loss; with [`Durability::Process`] it survives
-//!    the death of the process, and power loss takes only a suffix of such writes, never one from the middle.
+//! 1. A write whose [`Commit`] reported success with [`Durability::Sync`] survives power loss; with
+//!    [`Durability::Process`] it survives the death of the process, and power loss takes only a
+//!    suffix of such writes, never one from the middle.
 //! 2. A batch is applied whole or not at all, for readers and after a crash.
-//! 3. What cannot be verified is not returned: damaged bytes give [`Error::Corrupt`] with file and offset.
-//! 4. After a failed sync the store takes no more writes, because nobody knows what is on disk; it goes on serving durable data.
-//! 5. It starts no thread, never sleeps, and reads no clock but the one in [`Env`]. Whatever may block is a job handed to
-//!    [`Jobs`]; only [`Db::open`], [`Db::flush`], [`Db::close`], [`Db::blocking`], [`Commit::wait`] and snapshot reads block. With the same calls, seed and jobs run
-//!    inline, it writes the same bytes.
+//! 3. What cannot be verified is not returned: damaged bytes give [`Error::Corrupt`] with file and
+//!    offset.
+//! 4. After a failed sync the store takes no more writes, because nobody knows what is on disk; it
+//!    goes on serving durable data.
+//! 5. It starts no thread, never sleeps, and reads no clock but the one in [`Env`]. Whatever may
+//!    block is a job handed to [`Jobs`]; only [`Db::open`], [`Db::flush`], [`Db::close`],
+//!    [`Db::blocking`], [`Commit::wait`] and snapshot reads block. With the same calls, seed and
+//!    jobs run inline, it writes the same bytes.
 //!
 //! # Life of a put and of a get
-//! A put is encoded into the log queue (`log/queue.rs`), inserted into the memtable (`memtable.rs`) and becomes visible, all in
-//! `db/write.rs`. A log job (`db/sync.rs`) hands all queued bytes to the disk with one sync and answers everyone who waits. A full
-//! memtable is sealed; a flush job (`db/flush.rs`) writes it as a table (`table/`) into level 0, records that in the
-//! manifest (`version/`), and lets its log segment go. Compaction jobs (`db/compact.rs`, decided by `compaction/pick.rs`) merge
-//! tables downward in steps.
+//! A put is encoded into the log queue (`log/queue.rs`), inserted into the memtable (`memtable.rs`)
+//! and becomes visible, all in `db/write.rs`. A log job (`db/sync.rs`) hands all queued bytes to
+//! the disk with one sync and answers everyone who waits. A full memtable is sealed; a flush job
+//! (`db/flush.rs`) writes it as a table (`table/`) into level 0, records that in the manifest
+//! (`version/`), and lets its log segment go. Compaction jobs (`db/compact.rs`, decided by
+//! `compaction/pick.rs`) merge tables downward in steps.
 //!
-//! A get (`db/read.rs`) looks through one immutable view (`db/view.rs`): memtables from new to old, then tables from new to old, asking
-//! each table's filter first. If a block is not in the cache, the caller gets a job that reads it.
+//! A get (`db/read.rs`) looks through one immutable view (`db/view.rs`): memtables from new to old,
+//! then tables from new to old, asking each table's filter first. If a block is not in the cache,
+//! the caller gets a job that reads it.
 //!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
 

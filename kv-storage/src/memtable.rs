@@ -1,7 +1,7 @@
 //! The memtable: recent writes in memory, every version of every key, in order.
 //!
-//! Behind this interface (insert, newest version at or below a number, ordered cursor) the map may be replaced by an arena with
-//! a hash index without touching its users.
+//! Behind this interface (insert, newest version at or below a number, ordered cursor) the map may
+//! be replaced by an arena with a hash index without touching its users.
 
 use crate::batch::Operations;
 use crate::key::{KeyVersion, Kind, Seq};
@@ -35,8 +35,8 @@ impl Memtable {
         Self::default()
     }
 
-    /// Adds the operations of a batch, numbered from `first` on. Readers must not look above the last published number,
-    /// so they see all of the batch or nothing.
+    /// Adds the operations of a batch, numbered from `first` on. Readers must not look above the
+    /// last published number, so they see all of the batch or nothing.
     pub(crate) fn insert(&self, first: Seq, operations: Operations) {
         let mut seq = first;
         let mut added = 0;
@@ -130,7 +130,8 @@ impl MemEntry {
     }
 }
 
-/// Walks a memtable in one direction without holding its lock, by copying (references to) a few entries at a time.
+/// Walks a memtable in one direction without holding its lock, by copying (references to) a few
+/// entries at a time.
 #[derive(Debug)]
 pub(crate) struct MemCursor {
     table: Arc<Memtable>,

@@ -69,7 +69,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Tiny sizes, so that a few kilobytes already cause flushes and compactions over several levels: for tests and simulation.
+    /// Tiny sizes, so that a few kilobytes already cause flushes and compactions over several
+    /// levels: for tests and simulation.
     pub fn tiny() -> Self {
         Self {
             memtable_bytes: 4 << 10,

@@ -1,7 +1,8 @@
-//! Compaction: rewrites tables so that reads meet few of them and dropped versions free their space.
+//! Compaction: rewrites tables so that reads meet few of them and dropped versions free their
+//! space.
 //!
-//! [`pick`] decides, [`Rewrite`] does the work in steps, [`Retention`] says which versions live on. Installing the result is the
-//! business of `db`.
+//! [`pick`] decides, [`Rewrite`] does the work in steps, [`Retention`] says which versions live on.
+//! Installing the result is the business of `db`.
 
 mod pick;
 mod retain;

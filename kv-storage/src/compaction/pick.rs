@@ -1,7 +1,8 @@
 //! Decides what to compact next: leveled compaction as a pure function.
 //!
-//! Level 0 is due by its number of runs, each deeper level by its size. The level furthest over its limit goes first. Level 0
-//! gives its oldest runs; a deeper level gives the table that overlaps least, relative to its size, with the level below.
+//! Level 0 is due by its number of runs, each deeper level by its size. The level furthest over its
+//! limit goes first. Level 0 gives its oldest runs; a deeper level gives the table that overlaps
+//! least, relative to its size, with the level below.
 
 use crate::options::Options;
 use crate::version::{LEVELS, Level, Placed, Version};

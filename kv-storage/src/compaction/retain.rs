@@ -2,10 +2,11 @@
 
 use crate::key::{KeyVersion, Kind, Seq};
 
-/// Sees versions in order (by key, newest first) and says for each whether a reader may still need it.
+/// Sees versions in order (by key, newest first) and says for each whether a reader may still need
+/// it.
 ///
-/// Readers look at the newest state or at a snapshot, each a sequence number. Of the versions between two neighbouring such
-/// numbers only the newest can be seen.
+/// Readers look at the newest state or at a snapshot, each a sequence number. Of the versions
+/// between two neighbouring such numbers only the newest can be seen.
 #[derive(Debug)]
 pub(crate) struct Retention {
     /// Snapshots in use, ascending. Later ones will be newer than every version seen here.
@@ -45,7 +46,8 @@ impl Retention {
             key.extend_from_slice(version.key);
         }
         self.gap = gap;
-        // Only in the oldest gap are all older versions dropped too; otherwise one of them would come back to life.
+        // Only in the oldest gap are all older versions dropped too; otherwise one of them would
+        // come back to life.
         !(kind == Kind::Delete && gap == 0 && nothing_below())
     }
 }

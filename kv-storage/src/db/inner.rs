@@ -52,8 +52,8 @@ impl Inner {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets readers see the memtables and version of `state`. The old view is returned, to be dropped without the lock:
-    /// it may be the last user of a large memtable.
+    /// Lets readers see the memtables and version of `state`. The old view is returned, to be
+    /// dropped without the lock: it may be the last user of a large memtable.
     pub(super) fn publish_view(&self, state: &State) -> Arc<View> {
         let view = Arc::new(state.view());
         std::mem::replace(
@@ -90,7 +90,8 @@ impl Inner {
         }
     }
 
-    /// Ends all writing, because it is unknown what is on disk. Readers keep what is durable. Returns the waiters to be told.
+    /// Ends all writing, because it is unknown what is on disk. Readers keep what is durable.
+    /// Returns the waiters to be told.
     pub(super) fn poison(&self, state: &mut State, error: &Error) -> Vec<Waiter> {
         if state.poison.is_none() {
             tracing::error!(dir = %self.dir.display(), %error, "the store takes no more writes");
@@ -111,9 +112,11 @@ impl Inner {
         }
     }
 
-    /// Makes an edit durable, then visible. `prepare` decides it, `change` is called when it has become true.
+    /// Makes an edit durable, then visible. `prepare` decides it, `change` is called when it has
+    /// become true.
     ///
-    /// Edits are installed one at a time. A failure poisons the store: the edit may or may not be in the manifest.
+    /// Edits are installed one at a time. A failure poisons the store: the edit may or may not be
+    /// in the manifest.
     pub(super) fn install(
         self: &Arc<Self>,
         prepare: impl FnOnce(&State) -> (Edit, Arc<Version>),

@@ -35,16 +35,17 @@ use std::sync::Arc;
 
 /// An open store. Cheap to clone; all clones are the same store, usable from any thread.
 ///
-/// Dropping the last clone is like killing the process: nothing acknowledged is lost, and the next open replays the log. The
-/// directory stays locked until waiting jobs, snapshots and iterators are gone too.
-/// [`close`](Self::close) first to make even unacknowledged writes durable.
+/// Dropping the last clone is like killing the process: nothing acknowledged is lost, and the next
+/// open replays the log. The directory stays locked until waiting jobs, snapshots and iterators are
+/// gone too. [`close`](Self::close) first to make even unacknowledged writes durable.
 #[derive(Clone)]
 pub struct Db {
     inner: Arc<Inner>,
 }
 
 impl Db {
-    /// Opens the store in `dir`, creating it if the directory has none, and replays its log. Blocks; call it at start-up.
+    /// Opens the store in `dir`, creating it if the directory has none, and replays its log.
+    /// Blocks; call it at start-up.
     ///
     /// Everything it finds is durable when it returns, whatever the durability of the writes was.
     ///
@@ -61,7 +62,8 @@ impl Db {
         read::get(&self.inner, key)
     }
 
-    /// Reads a key and calls `done` with the outcome: before this returns if memory holds the answer, otherwise from a job.
+    /// Reads a key and calls `done` with the outcome: before this returns if memory holds the
+    /// answer, otherwise from a job.
     pub fn get_with(
         &self,
         key: &[u8],
@@ -80,9 +82,11 @@ impl Db {
         write::write(&self.inner, batch, durability)
     }
 
-    /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at once if it does already.
+    /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at
+    /// once if it does already.
     ///
-    /// It asks for the log sync that this needs. A number above the newest write counts as the newest write.
+    /// It asks for the log sync that this needs. A number above the newest write counts as the
+    /// newest write.
     pub fn on_durable(&self, seq: Seq, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         write::notify(&self.inner, seq, Durability::Sync, Box::new(done));
     }
@@ -115,9 +119,11 @@ impl Db {
         flush::flush_all(&self.inner)
     }
 
-    /// Syncs the log, waits for running jobs to end their step, and gives the directory free. Blocks.
+    /// Syncs the log, waits for running jobs to end their step, and gives the directory free.
+    /// Blocks.
     ///
-    /// Calls on the closed store fail with `Closed`. Closing twice is allowed. Do not call it from a job or callback.
+    /// Calls on the closed store fail with `Closed`. Closing twice is allowed. Do not call it from
+    /// a job or callback.
     ///
     /// # Errors
     /// The log could not be synced; what was acknowledged before is durable nevertheless.

@@ -14,7 +14,8 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Admits a write of `size_bytes`, or says how long to wait. Debt is `debt` of `limit`; none means no pacing.
+    /// Admits a write of `size_bytes`, or says how long to wait. Debt is `debt` of `limit`; none
+    /// means no pacing.
     pub(super) fn admit(
         &mut self,
         now: Duration,

@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 pub struct Found {
     /// The value. It may share memory with the engine; copy it if you keep small values for long.
     pub value: Bytes,
-    /// The number of the write that stored it. It is not always durable yet: see [`Db::on_durable`](crate::Db::on_durable).
+    /// The number of the write that stored it. It is not always durable yet: see
+    /// [`Db::on_durable`](crate::Db::on_durable).
     pub seq: Seq,
 }
 

@@ -1,8 +1,9 @@
 //! Replays the log at open.
 //!
-//! What a log segment holds after the last promise may have been seen only by the page cache of the operating system: the
-//! last sync may have failed, or never begun. So these frames are not trusted where they are: they are carried over into the new segment,
-//! which is synced before it gets its name, and whose header ends the old segment at its last promise.
+//! What a log segment holds after the last promise may have been seen only by the page cache of the
+//! operating system: the last sync may have failed, or never begun. So these frames are not trusted
+//! where they are: they are carried over into the new segment, which is synced before it gets its
+//! name, and whose header ends the old segment at its last promise.
 
 use super::state::Sealed;
 use crate::batch::Operations;

@@ -1,7 +1,8 @@
 //! The engine's shared state, and which background work is due.
 //!
-//! One mutex guards [`State`]. It is held for memory operations only: never across file calls, `jobs.submit` or callbacks.
-//! Parts that need file calls (log file, manifest) are taken out while they are used and put back afterwards.
+//! One mutex guards [`State`]. It is held for memory operations only: never across file calls,
+//! `jobs.submit` or callbacks. Parts that need file calls (log file, manifest) are taken out while
+//! they are used and put back afterwards.
 
 use super::pace::Pacer;
 use super::view::View;
@@ -21,8 +22,8 @@ use std::time::Duration;
 pub enum Durability {
     /// It survives power loss: the log was synced.
     Sync,
-    /// It survives the death of the process: the operating system has it, soon after the write. Power loss may take it,
-    /// together with everything written after it, never with a gap.
+    /// It survives the death of the process: the operating system has it, soon after the write.
+    /// Power loss may take it, together with everything written after it, never with a gap.
     Process,
 }
 
@@ -75,8 +76,8 @@ impl Space {
     /// Most log bytes between two looks: others use up the disk too.
     const CREDIT_MOST: u64 = 64 << 20;
 
-    /// Notes what a look found. Until the next one, the log takes at most half of what is left above the reserve, or a
-    /// quarter of the reserve itself.
+    /// Notes what a look found. Until the next one, the log takes at most half of what is left
+    /// above the reserve, or a quarter of the reserve itself.
     pub(super) fn note(&mut self, free: u64, reserve: u64) {
         self.short = (free < reserve).then_some(free);
         self.credit_bytes = (free.saturating_sub(reserve) / 2)
@@ -202,8 +203,9 @@ impl State {
         });
     }
 
-    /// The oldest sealed memtable, if the segment after it exists. Before that, a manifest that names that segment
-    /// as the oldest needed one would promise a file that is not there. It also means that the memtable's own log is synced.
+    /// The oldest sealed memtable, if the segment after it exists. Before that, a manifest that
+    /// names that segment as the oldest needed one would promise a file that is not there. It also
+    /// means that the memtable's own log is synced.
     pub(super) fn flushable(&self) -> Option<&Sealed> {
         self.sealed
             .front()

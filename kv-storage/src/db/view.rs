@@ -10,8 +10,8 @@ use crate::table::{Fetch, Looked};
 use crate::version::Version;
 use std::sync::Arc;
 
-/// Swapped as a whole whenever a memtable is sealed or the version changes. The active memtable still grows, but
-/// only with numbers above those that a reader looks at.
+/// Swapped as a whole whenever a memtable is sealed or the version changes. The active memtable
+/// still grows, but only with numbers above those that a reader looks at.
 #[derive(Debug)]
 pub(super) struct View {
     pub active: Arc<Memtable>,
@@ -28,7 +28,8 @@ pub(super) enum Answer {
 }
 
 impl View {
-    /// The value of `key` at number `at`: memtables from new to old, then tables from new to old. The first version found counts.
+    /// The value of `key` at number `at`: memtables from new to old, then tables from new to old.
+    /// The first version found counts.
     pub(super) fn get(&self, key: &[u8], at: Seq, fetch: Fetch) -> Result<Answer, Error> {
         for table in std::iter::once(&self.active).chain(&self.sealed) {
             if let Some((seq, stored)) = table.get(key, at) {

@@ -26,7 +26,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Calls `done` when the write is as durable as was asked for: at once if it is, otherwise from the log job.
+    /// Calls `done` when the write is as durable as was asked for: at once if it is, otherwise from
+    /// the log job.
     ///
     /// An error means that its outcome is unknown until the store is opened again.
     pub fn on_durable(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {

@@ -1,12 +1,13 @@
-//! The file system as the engine sees it: append-only files, positioned reads, and explicit durability.
+//! The file system as the engine sees it: append-only files, positioned reads, and explicit
+//! durability.
 //!
 //! What an implementation must keep, and what the engine relies on:
 //! 1. Appended bytes survive power loss only after [`AppendFile::sync`] returned `Ok`.
-//! 2. Creating, renaming or removing a file survives power loss only after [`Fs::sync_dir`] returned `Ok`.
-//!    Before that, each such change may be lost or kept on its own.
+//! 2. Creating, renaming or removing a file survives power loss only after [`Fs::sync_dir`]
+//!    returned `Ok`. Before that, each such change may be lost or kept on its own.
 //! 3. Rename replaces its target in one step.
-//! 4. After a failed sync nothing is known about the bytes since the last good one; a second sync proves nothing
-//!    (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//! 4. After a failed sync nothing is known about the bytes since the last good one; a second sync
+//!    proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
 
 mod real;
 
@@ -17,7 +18,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file system. All calls may block, so the engine makes them only from jobs, at open, and from its blocking calls.
+/// A file system. All calls may block, so the engine makes them only from jobs, at open, and from
+/// its blocking calls.
 pub trait Fs: fmt::Debug + Send + Sync {
     /// Creates a new, empty file for appending.
     ///

@@ -16,10 +16,12 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    /// Creates the file with its header and the frames it begins with; all are durable when this returns.
+    /// Creates the file with its header and the frames it begins with; all are durable when this
+    /// returns.
     ///
-    /// The file gets its name only when it is complete and synced: whatever bears the name has a whole header, and
-    /// vouches for the end of its predecessor only together with the frames that it took over from it.
+    /// The file gets its name only when it is complete and synced: whatever bears the name has a
+    /// whole header, and vouches for the end of its predecessor only together with the frames that
+    /// it took over from it.
     pub(crate) fn create(
         fs: &dyn Fs,
         path: &Path,

@@ -175,8 +175,9 @@ impl Disk {
         self.drop_unreachable();
     }
 
-    /// Forgets inodes that no name, durable or pending, leads to. Open handles to removed files keep working
-    /// only as long as the removal is pending, which is enough for an engine that closes files before it removes them.
+    /// Forgets inodes that no name, durable or pending, leads to. Open handles to removed files
+    /// keep working only as long as the removal is pending, which is enough for an engine that
+    /// closes files before it removes them.
     fn drop_unreachable(&mut self) {
         let mut reachable: Vec<InodeId> = self
             .names

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// What goes wrong at a chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The call fails with an I/O error and has no effect, except that a failed sync loses the unsynced bytes for ever,
-    /// although they can still be read and a later sync reports success.
+    /// The call fails with an I/O error and has no effect, except that a failed sync loses the
+    /// unsynced bytes for ever, although they can still be read and a later sync reports success.
     Io,
     /// The call fails because the disk is full. Only calls that need space are touched: creating and appending.
     NoSpace,
@@ -28,9 +28,9 @@ pub enum Fault {
 
 /// A handle to a simulated disk, held by one simulated process.
 ///
-/// [`power_loss`](Self::power_loss) and [`kill`](Self::kill) return the handle of the next process; every call through the old one,
-/// or through a file it opened, fails from then on. Clones belong to the same process. Paths may lie in any directory;
-/// directories need not be created.
+/// [`power_loss`](Self::power_loss) and [`kill`](Self::kill) return the handle of the next process;
+/// every call through the old one, or through a file it opened, fails from then on. Clones belong
+/// to the same process. Paths may lie in any directory; directories need not be created.
 #[derive(Debug, Clone)]
 pub struct SimFs {
     disk: Arc<Mutex<Disk>>,
@@ -65,7 +65,8 @@ impl SimFs {
         }
     }
 
-    /// Kills the process. The operating system goes on, so nothing written is lost, but nothing is synced either.
+    /// Kills the process. The operating system goes on, so nothing written is lost, but nothing is
+    /// synced either.
     #[must_use = "the old handle is dead; this is the one of the next process"]
     pub fn kill(&self) -> Self {
         let process = self.guard().next_process();

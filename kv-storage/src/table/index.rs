@@ -1,4 +1,5 @@
-//! The index: the last version of each data block, and the block's handle. Kept in memory while a table is open.
+//! The index: the last version of each data block, and the block's handle. Kept in memory while a
+//! table is open.
 
 use super::block::{Block, BlockBuilder, BlockCursor, Malformed};
 use super::format::Handle;

@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! 1. A table is written once, synced, and then only read until it is removed.
-//! 2. Entries are in [`KeyVersion`](crate::key::KeyVersion) order: by key, then newest first. All versions of a key lie in one table of a run.
-//! 3. Every byte is checked before it is used: blocks by the checksum in their handle, handles by the
-//!    checksum of the block they lie in, the root handles by the footer's own.
+//! 2. Entries are in [`KeyVersion`](crate::key::KeyVersion) order: by key, then newest first. All
+//!    versions of a key lie in one table of a run.
+//! 3. Every byte is checked before it is used: blocks by the checksum in their handle, handles by
+//!    the checksum of the block they lie in, the root handles by the footer's own.
 
 mod block;
 mod builder;

@@ -78,7 +78,8 @@ pub(crate) enum Looked {
     NeedsIo,
 }
 
-/// An open table. Shared by versions; the file goes when the last user drops it after [`mark_obsolete`](Self::mark_obsolete).
+/// An open table. Shared by versions; the file goes when the last user drops it after
+/// [`mark_obsolete`](Self::mark_obsolete).
 #[derive(Debug)]
 pub(crate) struct Table {
     path: PathBuf,

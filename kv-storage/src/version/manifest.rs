@@ -1,6 +1,8 @@
-//! The manifest: a log of edits, and `CURRENT`, which names the manifest in use. Bytes in `docs/formats/manifest.md`.
+//! The manifest: a log of edits, and `CURRENT`, which names the manifest in use. Bytes in
+//! `docs/formats/manifest.md`.
 //!
-//! The first frame of a manifest holds the whole state, each later one an edit. An edit is true once its frame is synced.
+//! The first frame of a manifest holds the whole state, each later one an edit. An edit is true
+//! once its frame is synced.
 
 use super::{Edit, Version};
 use crate::checksum::Checksum;

@@ -2,9 +2,11 @@
 //!
 //! Invariants:
 //! 1. Within a run, tables are sorted and their key ranges do not overlap.
-//! 2. Within a level, runs stand newest first; anything in a newer run is newer than what an older one has for the same key.
-//! 3. The same holds between levels: a lower number is newer. Level 0 takes one run per flush; deeper levels have one run
-//!    now, but the manifest already carries (level, run), so that a level may hold several.
+//! 2. Within a level, runs stand newest first; anything in a newer run is newer than what an older
+//!    one has for the same key.
+//! 3. The same holds between levels: a lower number is newer. Level 0 takes one run per flush;
+//!    deeper levels have one run now, but the manifest already carries (level, run), so that a
+//!    level may hold several.
 
 mod edit;
 mod manifest;
@@ -125,7 +127,8 @@ impl<R> Version<R> {
         self.levels.iter().flat_map(Level::tables)
     }
 
-    /// The version after an edit. A table that only changes its place keeps its reader; `open` gives readers to new ones.
+    /// The version after an edit. A table that only changes its place keeps its reader; `open`
+    /// gives readers to new ones.
     pub(crate) fn apply<E>(
         &self,
         edit: &Edit,

@@ -1,4 +1,5 @@
-//! Damaged, shortened and missing files: an error that names the file, or right data. Never a panic, never wrong data.
+//! Damaged, shortened and missing files: an error that names the file, or right data. Never a
+//! panic, never wrong data.
 
 use crate::support::{Outcome, Workload, contents, dir, env, open};
 use kv_storage::sim::SimFs;
@@ -118,7 +119,8 @@ fn swapped_tables_are_noticed() {
     assert_eq!(read(&swapped, &tables[0].0), None);
 }
 
-/// After a kill the newest frames carry no promise, so damage there looks like a torn tail: a prefix is right then.
+/// After a kill the newest frames carry no promise, so damage there looks like a torn tail: a
+/// prefix is right then.
 #[test]
 fn damage_to_the_log_of_a_killed_store_gives_a_prefix_or_an_error() {
     let workload = Workload::new(25, Durability::Sync);

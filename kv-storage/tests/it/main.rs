@@ -12,3 +12,4 @@ mod determinism;
 mod faults;
 mod model;
 mod support;
+mod threads;

@@ -1,4 +1,5 @@
-//! Random histories against a map: batches, flushes, snapshots, scans, late jobs, reopening, kills and power cuts.
+//! Random histories against a map: batches, flushes, snapshots, scans, late jobs, reopening, kills
+//! and power cuts.
 
 use crate::support::{ManualJobs, dir, env_with};
 use bytes::Bytes;
