@@ -1,7 +1,7 @@
 //! The accused answer, and others answer for them.
 
 use bytes::Bytes;
-use kv_gossip::message::{Body, Claim, Header, Message, Rumor};
+use kv_gossip::message::{Body, Claim, Header, Message, Profile, Rumor};
 use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
 use kv_types::{Epoch, NodeId};
 
@@ -151,7 +151,7 @@ impl Bench {
             peer_incarnation: Incarnation(5),
         };
         for node in [PEER, ACCUSER] {
-            let profile = kv_gossip::message::Profile {
+            let profile = Profile {
                 address: "b:1".to_owned(),
                 boot: 1,
                 heartbeat: 100,
@@ -393,6 +393,29 @@ fn a_suspect_is_told_with_every_ping_that_it_is_accused() {
         Output::Send { .. } | Output::Event(_) => false,
     });
     assert!(told);
+}
+
+#[test]
+fn a_process_that_starts_no_higher_than_an_earlier_one_raises_itself() {
+    let mut bench = Bench::new();
+    let own = |bench: &Bench| bench.gossip.member(NodeId(1)).unwrap().incarnation();
+    let before = own(&bench);
+    let profile = Profile {
+        address: "old:1".to_owned(),
+        boot: 0,
+        heartbeat: 9,
+        age: 9,
+        epoch: Epoch(1),
+    };
+    let claim = Claim::Alive { cleared: 0 };
+    let rumor = Rumor {
+        node: NodeId(1),
+        incarnation: before,
+        claim,
+        profile: Some(profile),
+    };
+    bench.receive(ACCUSER, 100, Body::State, vec![rumor]);
+    assert_eq!(own(&bench), before.next());
 }
 
 #[test]
