@@ -69,13 +69,11 @@ impl Bucket {
     }
 
     /// All keys in the order of their hashes, as a stream.
-    #[must_use]
     pub fn scan(&self) -> Scan<Raw> {
         Scan::new(self.clone())
     }
 
     /// All keys with only lengths and hashes of their values.
-    #[must_use]
     pub fn scan_digests(&self) -> Scan<DigestOnly> {
         Scan::new(self.clone())
     }

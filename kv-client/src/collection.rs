@@ -21,6 +21,9 @@ use crate::scan::{Entry, Scan};
 use crate::update::{Change, Plan};
 use crate::view::{Typed, seen_as};
 
+/// Types that are named and not held.
+type Types<K, V, C> = PhantomData<fn() -> (K, V, C)>;
+
 /// A bucket whose keys are of type `K` and whose values are of type `V`, written with codec `C`.
 ///
 /// The cluster does not know the types: read with the ones that wrote. Cheap to clone.
@@ -45,7 +48,7 @@ use crate::view::{Typed, seen_as};
 pub struct Collection<K, V, C = Postcard> {
     bucket: Bucket,
     resolver: Arc<dyn Resolver<V>>,
-    types: PhantomData<fn() -> (K, V, C)>,
+    types: Types<K, V, C>,
 }
 
 impl<K, V, C> Clone for Collection<K, V, C> {

@@ -26,6 +26,9 @@ use crate::view::{Raw, View, seen_as};
 /// Partitions that are fetched while an earlier one is consumed.
 const AHEAD: usize = 8;
 
+/// One key before its view.
+type Row = Result<(Key, Read<Bytes>), Error>;
+
 /// One key of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<T = Bytes> {
@@ -231,11 +234,7 @@ impl<W: View> Scan<W> {
     }
 
     /// Takes what has arrived, then waits for the next page.
-    fn poll_pages(
-        &mut self,
-        task: &mut TaskContext<'_>,
-        pages: &mut Pages,
-    ) -> Poll<Option<Result<(Key, Read<Bytes>), Error>>> {
+    fn poll_pages(&mut self, task: &mut TaskContext<'_>, pages: &mut Pages) -> Poll<Option<Row>> {
         let count = self.bucket.session.topology().partition_count().get();
         loop {
             while pages.fetching.len() < AHEAD

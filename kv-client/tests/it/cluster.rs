@@ -1,7 +1,7 @@
 //! A cluster as a client sees it: nodes that answer from one shared map, as the test tells them to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -135,63 +135,61 @@ impl Cluster {
 
     /// A client that has every node as a seed.
     pub(crate) fn client(&self) -> Client {
-        let nodes = self.state.lock().unwrap().moods.len() as u128;
+        let nodes = self.state().moods.len() as u128;
         let seeds: Vec<u128> = (1..=nodes).collect();
         let client = self.world.run(self.try_client(&seeds, Options::default()));
-        self.state.lock().unwrap().seen.clear();
+        self.state().seen.clear();
         client.expect("all nodes are well")
     }
 
     pub(crate) fn set(&self, number: NodeId, mood: Mood) {
-        self.state.lock().unwrap().moods.insert(number, mood);
+        self.state().moods.insert(number, mood);
     }
 
     pub(crate) fn set_all(&self, mood: Mood) {
-        self.state
-            .lock()
-            .unwrap()
-            .moods
-            .values_mut()
-            .for_each(|m| *m = mood);
+        self.state().moods.values_mut().for_each(|m| *m = mood);
     }
 
     pub(crate) fn refuse_puts(&self, count: u32, code: ErrorCode) {
-        self.state.lock().unwrap().refuse_puts = (count, code);
+        self.state().refuse_puts = (count, code);
     }
 
     /// Everything that nodes got since this was last asked.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        core::mem::take(&mut self.state.lock().unwrap().seen)
+        core::mem::take(&mut self.state().seen)
     }
 
     /// Stores siblings without asking anyone.
     pub(crate) fn store(&self, key: &str, siblings: &[Option<&str>]) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state();
         let siblings = siblings.iter().enumerate().map(|(index, value)| {
             let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
             (WriteId::new(index as u64 + 1, [0; 10]), value)
         });
-        state
-            .data
-            .insert(Key::new(key.to_owned()).unwrap(), siblings.collect());
+        state.data.insert(
+            Key::new(key.to_owned()).expect("a short key"),
+            siblings.collect(),
+        );
     }
 
     /// The live values of a key.
     pub(crate) fn values(&self, key: &str) -> Vec<String> {
-        let state = self.state.lock().unwrap();
-        let siblings = state.data.get(&Key::new(key.to_owned()).unwrap());
+        let state = self.state();
+        let siblings = state
+            .data
+            .get(&Key::new(key.to_owned()).expect("a short key"));
         let values = siblings
             .into_iter()
             .flatten()
             .filter_map(|(_, value)| value.clone());
         values
-            .map(|value| String::from_utf8(value.to_vec()).unwrap())
+            .map(|value| String::from_utf8_lossy(&value).into_owned())
             .collect()
     }
 
     /// The replicas of a key of the default bucket, in slot order.
     pub(crate) fn replicas(&self, key: &str) -> Vec<NodeId> {
-        let topology = Arc::clone(&self.state.lock().unwrap().topology);
+        let topology = Arc::clone(&self.state().topology);
         let bucket = &topology.buckets()[0];
         let (_, partition) = topology.locate(bucket.id, key.as_bytes());
         topology.replicas(partition, 3).nodes().collect()
@@ -199,7 +197,7 @@ impl Cluster {
 
     /// All nodes move to an epoch in which every partition counts as changed.
     pub(crate) fn advance_epoch(&self) -> Epoch {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state();
         let epoch = state.topology.epoch().next();
         let mut next = Topology::clone(&state.topology);
         for partition in state.topology.partition_count().iter() {
@@ -210,6 +208,10 @@ impl Cluster {
         }
         state.topology = Arc::new(next);
         epoch
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
     }
 
     async fn serve(
@@ -249,7 +251,7 @@ impl Cluster {
     }
 
     fn receive(&self, to: &Destination, request: &Request) -> (NodeId, Mood) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state();
         let members = state.topology.members().iter();
         let member = members
             .clone()
@@ -274,7 +276,7 @@ impl Cluster {
     }
 
     fn refusal(&self, code: ErrorCode, outcome: Outcome) -> Response {
-        let epoch = self.state.lock().unwrap().topology.epoch();
+        let epoch = self.state().topology.epoch();
         let message = format!("refused with {code:?}");
         Response::Error(ErrorReplyV1 {
             code,
@@ -287,13 +289,13 @@ impl Cluster {
     }
 
     fn execute(&self, node: NodeId, request: Request) -> Response {
-        let epoch = self.state.lock().unwrap().topology.epoch();
+        let epoch = self.state().topology.epoch();
         match request {
             Request::Topology(request) if request.known >= epoch => {
                 Response::Topology(TopologyReplyV1 { epoch }, Bytes::new())
             }
             Request::Topology(_) => {
-                let topology = Arc::clone(&self.state.lock().unwrap().topology);
+                let topology = Arc::clone(&self.state().topology);
                 let previous = match epoch {
                     Epoch::GENESIS => ChainHash::BEFORE_GENESIS,
                     _ => ChainHash([1; 16]),
@@ -319,7 +321,7 @@ impl Cluster {
     }
 
     fn get(&self, node: NodeId, key: &Key, headers_only: bool) -> Response {
-        let state = self.state.lock().unwrap();
+        let state = self.state();
         let stored = state.data.get(key).cloned().unwrap_or_default();
         let (siblings, tail) = heads(&stored, headers_only);
         let context = context(&stored);
@@ -340,7 +342,7 @@ impl Cluster {
         given: Option<Context>,
         value: Option<Bytes>,
     ) -> Response {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state();
         if state.refuse_puts.0 > 0 {
             state.refuse_puts.0 -= 1;
             let code = state.refuse_puts.1;
@@ -365,7 +367,7 @@ impl Cluster {
 
     /// Keys of the partition in order, in pages of at most two.
     fn list(&self, list: &kv_net::message::ListV1) -> Response {
-        let state = self.state.lock().unwrap();
+        let state = self.state();
         let topology = &state.topology;
         let place = |key: &Key| {
             let (hash, partition) = topology.locate(list.bucket, key.partition_key());
@@ -450,6 +452,6 @@ impl Transport for Cluster {
     }
 
     fn random(&self) -> u64 {
-        self.state.lock().unwrap().random.u64(..)
+        self.state().random.u64(..)
     }
 }

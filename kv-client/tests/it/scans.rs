@@ -16,7 +16,7 @@ fn filled(keys: usize) -> (Cluster, BTreeSet<String>) {
 }
 
 fn name(entry: &kv_client::Entry) -> String {
-    String::from_utf8(entry.key.partition_key().to_vec()).unwrap()
+    String::from_utf8_lossy(entry.key.partition_key()).into_owned()
 }
 
 #[test]

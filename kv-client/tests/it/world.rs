@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -30,19 +30,23 @@ impl Wake for Flag {
 }
 
 impl World {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
     pub(crate) fn now(&self) -> Duration {
-        self.state.lock().unwrap().now
+        self.state().now
     }
 
     /// Lets time pass without doing anything.
     pub(crate) fn skip(&self, pause: Duration) {
-        self.state.lock().unwrap().now += pause;
+        self.state().now += pause;
     }
 
     pub(crate) async fn sleep(&self, pause: Duration) {
         let until = self.now() + pause;
         std::future::poll_fn(|task| {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state();
             if state.now >= until {
                 return Poll::Ready(());
             }
@@ -78,7 +82,7 @@ impl World {
 
     /// Goes to the next timer and wakes who waits for it.
     fn jump(&self) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state();
         let Some(((at, _), waker)) = state.timers.pop_first() else {
             panic!("nothing is left that could wake the future");
         };
