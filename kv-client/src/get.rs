@@ -95,7 +95,6 @@ impl<W: View> Get<W> {
                     bucket,
                     key,
                     options,
-                    forwarded: false,
                 })
             }),
             read: |response| reply::get(response, W::HEADERS_ONLY),

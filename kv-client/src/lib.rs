@@ -86,3 +86,8 @@ pub use kv_ring as ring;
 pub use kv_types::{
     BucketName, Context, Dot, Epoch, Hlc, Key, KeyError, Level, NodeId, Outcome, Quorum, WriteId,
 };
+
+/// The README's snippet is compiled with the documentation's examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -42,7 +42,7 @@ pub struct WriteOptions {
     pub w: Option<u8>,
 }
 
-/// Client or forwarding node → coordinator: read a key.
+/// Client → coordinator: read a key. Any node coordinates reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetV1 {
     /// Epoch, trace and request id.
@@ -53,8 +53,6 @@ pub struct GetV1 {
     pub key: Key,
     /// How many must answer, and what is wanted.
     pub options: ReadOptions,
-    /// Whether a node that holds no replica already passed this on once.
-    pub forwarded: bool,
 }
 
 /// One sibling in a reply; its value, if any, stands in the tail in the same order.

@@ -23,7 +23,10 @@ pub struct Config {
 
     /// A file to write the metrics to as Prometheus text, every ten seconds, replacing it in one
     /// step. Without it, metrics are read with `kv metrics`.
-    #[config(env = "KV_NODE_METRICS_FILE", layer_attr(arg(long, value_name = "FILE")))]
+    #[config(
+        env = "KV_NODE_METRICS_FILE",
+        layer_attr(arg(long, value_name = "FILE"))
+    )]
     pub metrics_file: Option<PathBuf>,
 
     /// What is logged.
@@ -45,11 +48,19 @@ pub struct Config {
 pub struct Log {
     /// What is logged, as `level` or `module=level,…`: error, warn, info, debug, trace. More detail
     /// costs speed.
-    #[config(default = "info", env = "KV_NODE_LOG", layer_attr(arg(long = "log-filter", value_name = "FILTER")))]
+    #[config(
+        default = "info",
+        env = "KV_NODE_LOG",
+        layer_attr(arg(long = "log-filter", value_name = "FILTER"))
+    )]
     pub filter: String,
 
     /// How it is written to standard error: `human`, `json`, or `auto` (human on a terminal).
-    #[config(default = "auto", env = "KV_NODE_LOG_FORMAT", layer_attr(arg(long = "log-format", value_name = "FORMAT")))]
+    #[config(
+        default = "auto",
+        env = "KV_NODE_LOG_FORMAT",
+        layer_attr(arg(long = "log-format", value_name = "FORMAT"))
+    )]
     pub format: LogFormat,
 }
 
@@ -95,7 +106,11 @@ pub struct Storage {
 pub struct Gossip {
     /// Timings of failure detection: `lan` for machines in one region, `local` (four times as fast)
     /// for a cluster on one machine. All nodes of a cluster use the same.
-    #[config(default = "lan", env = "KV_NODE_GOSSIP", layer_attr(arg(long = "gossip", value_name = "PROFILE")))]
+    #[config(
+        default = "lan",
+        env = "KV_NODE_GOSSIP",
+        layer_attr(arg(long = "gossip", value_name = "PROFILE"))
+    )]
     pub profile: GossipProfile,
 }
 
@@ -121,11 +136,12 @@ impl Config {
     pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self> {
         let mut builder = Self::builder().preloaded(flags).env();
         if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let table: toml::Table =
-                toml::from_str(&text).map_err(|error| anyhow!("{} is not TOML: {error}", path.display()))?;
-            check_keys(&table, &Self::META, "").with_context(|| format!("in {}", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("{} cannot be read", path.display()))?;
+            let table: toml::Table = toml::from_str(&text)
+                .map_err(|error| anyhow!("{} is not TOML: {error}", path.display()))?;
+            check_keys(&table, &Self::META, "")
+                .with_context(|| format!("in {}", path.display()))?;
             builder = builder.file(path);
         }
         builder.load().map_err(|error| {
@@ -174,10 +190,14 @@ fn check_keys(table: &toml::Table, meta: &Meta, prefix: &str) -> Result<()> {
                     .iter()
                     .min_by_key(|field| strsim::levenshtein(field.name, key))
                     .map_or("", |field| field.name);
-                bail!("there is no key `{prefix}{key}`; the nearest is `{prefix}{nearest}`, and `kv-node config template` lists all");
+                bail!(
+                    "there is no key `{prefix}{key}`; the nearest is `{prefix}{nearest}`, and `kv-node config template` lists all"
+                );
             }
             Some(field) => {
-                if let (FieldKind::Nested { meta }, toml::Value::Table(inner)) = (&field.kind, value) {
+                if let (FieldKind::Nested { meta }, toml::Value::Table(inner)) =
+                    (&field.kind, value)
+                {
                     check_keys(inner, meta, &format!("{prefix}{key}."))?;
                 }
             }
@@ -206,7 +226,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config = load("data = \"/d\"\n[storage]\nmemtable_mib = 7\nread_threads = 3\n", &["--memtable-mib", "9"]);
+        let config = load(
+            "data = \"/d\"\n[storage]\nmemtable_mib = 7\nread_threads = 3\n",
+            &["--memtable-mib", "9"],
+        );
         let config = config.expect("it loads");
         assert_eq!(config.storage.memtable_mib, 9);
         assert_eq!(config.storage.read_threads, 3);
@@ -217,9 +240,18 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_would_be_right() {
         let cases = [
-            ("data = \"/d\"\nlisten_on = \"x\"\n", "no key `listen_on`; the nearest is `listen`"),
-            ("data = \"/d\"\n[storage]\nmemtable_mb = 1\n", "no key `storage.memtable_mb`; the nearest is `storage.memtable_mib`"),
-            ("data = \"/d\"\n[storage]\nmemtable_mib = 0\n", "must be 1 to 4096"),
+            (
+                "data = \"/d\"\nlisten_on = \"x\"\n",
+                "no key `listen_on`; the nearest is `listen`",
+            ),
+            (
+                "data = \"/d\"\n[storage]\nmemtable_mb = 1\n",
+                "no key `storage.memtable_mb`; the nearest is `storage.memtable_mib`",
+            ),
+            (
+                "data = \"/d\"\n[storage]\nmemtable_mib = 0\n",
+                "must be 1 to 4096",
+            ),
             ("data = \"/d\"\nlisten = \"nowhere\"\n", "listen"),
             ("data = ", "is not TOML"),
             ("[log]\nfilter = \"info\"\n", "data"),

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{Request, Response, SiblingHeadV1};
 use kv_ring::{ReplicaSet, Topology};
-use kv_types::{BucketId, ContextKey, ContextError, Context, Key, NodeId, Object, Outcome};
+use kv_types::{BucketId, Context, ContextError, ContextKey, Key, NodeId, Object, Outcome};
 
 use crate::env::{Deadline, Env};
 use crate::liveness::Liveness;
@@ -52,7 +52,14 @@ impl Coordinator {
         liveness: Arc<Liveness>,
     ) -> Self {
         let contexts = ContextKey::new(topologies.current().secret().context_key());
-        Self { env, me, topologies, replica, liveness, contexts }
+        Self {
+            env,
+            me,
+            topologies,
+            replica,
+            liveness,
+            contexts,
+        }
     }
 
     /// The replicas worth asking: this node first, then those that are up, in slot order, then the
@@ -71,10 +78,21 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<Response, Refusal> {
         let Some(member) = topology.member(to) else {
-            return Err(Refusal::new(ErrorCode::Internal, format!("{to} is not a member of epoch {}", topology.epoch())));
+            return Err(Refusal::new(
+                ErrorCode::Internal,
+                format!("{to} is not a member of epoch {}", topology.epoch()),
+            ));
         };
-        let peer = Peer { node: to, address: member.address.clone() };
-        match self.env.transport.call(peer, request, deadline.left(&self.env)).await {
+        let peer = Peer {
+            node: to,
+            address: member.address.clone(),
+        };
+        match self
+            .env
+            .transport
+            .call(peer, request, deadline.left(&self.env))
+            .await
+        {
             Ok(Response::Error(error)) => Err(Refusal {
                 code: error.code,
                 outcome: error.outcome,
@@ -88,21 +106,28 @@ impl Coordinator {
                     Outcome::NotApplied => ErrorCode::NotEnoughReplicas,
                     Outcome::Unknown => ErrorCode::Timeout,
                 };
-                Err(Refusal { outcome, ..Refusal::new(code, format!("{}: {reason}", member.name)) })
+                Err(Refusal {
+                    outcome,
+                    ..Refusal::new(code, format!("{}: {reason}", member.name))
+                })
             }
         }
     }
 
     /// The context of a key whose replicas know `object`.
     fn seal(&self, bucket: BucketId, key: &Key, object: &Object) -> Result<Context, Refusal> {
-        self.contexts.seal(bucket, key, object.clock()).map_err(|error| context_refusal(&error))
+        self.contexts
+            .seal(bucket, key, object.clock())
+            .map_err(|error| context_refusal(&error))
     }
 }
 
 fn context_refusal(error: &ContextError) -> Refusal {
     let code = match error {
         ContextError::TooLong { .. } => ErrorCode::TooLarge,
-        ContextError::Damaged | ContextError::OtherKey | ContextError::Future { .. } => ErrorCode::WrongContext,
+        ContextError::Damaged | ContextError::OtherKey | ContextError::Future { .. } => {
+            ErrorCode::WrongContext
+        }
     };
     Refusal::new(code, error.to_string())
 }
@@ -111,7 +136,11 @@ fn context_refusal(error: &ContextError) -> Refusal {
 fn unexpected(response: &Response) -> Refusal {
     let name = format!("{response:?}");
     let name = name.split('(').next().unwrap_or_default().to_owned();
-    Refusal::new(ErrorCode::Internal, format!("a peer answered with an unexpected {name}")).unknown()
+    Refusal::new(
+        ErrorCode::Internal,
+        format!("a peer answered with an unexpected {name}"),
+    )
+    .unknown()
 }
 
 /// The siblings of an object as a reply shows them; values are appended to `tail`.

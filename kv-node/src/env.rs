@@ -76,7 +76,11 @@ impl Env {
     ///
     /// # Errors
     /// [`Elapsed`] when the limit passed first; `work` is then dropped.
-    pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub async fn timeout<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
         // `select` polls its first argument first: work that is done at the deadline counts.
         match select(std::pin::pin!(work), self.sleep(limit)).await {
             Either::Left((done, _)) => Ok(done),

@@ -17,12 +17,18 @@ impl Liveness {
     /// Nobody was heard of yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        Self { me, states: RwLock::default() }
+        Self {
+            me,
+            states: RwLock::default(),
+        }
     }
 
     /// Takes in a change.
     pub fn set(&self, node: NodeId, state: MemberState) {
-        self.states.write().unwrap_or_else(PoisonError::into_inner).insert(node, state);
+        self.states
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node, state);
     }
 
     /// The state of a member.

@@ -48,7 +48,10 @@ impl Membership {
         store: Store,
     ) -> Arc<Self> {
         let topology = topologies.current();
-        let address = topology.member(me).map(|member| member.address.clone()).unwrap_or_default();
+        let address = topology
+            .member(me)
+            .map(|member| member.address.clone())
+            .unwrap_or_default();
         let myself = Myself {
             node: me,
             address,
@@ -57,12 +60,27 @@ impl Membership {
             epoch: topology.epoch(),
             chain_hash: short(topologies.chain_hash()),
         };
-        let gossip = Mutex::new(Gossip::new(config, myself, env.host.random(), Time::from(env.now())));
-        let membership = Arc::new(Self { env, me, gossip, wake: Notify::new(), liveness, topologies, store });
+        let gossip = Mutex::new(Gossip::new(
+            config,
+            myself,
+            env.host.random(),
+            Time::from(env.now()),
+        ));
+        let membership = Arc::new(Self {
+            env,
+            me,
+            gossip,
+            wake: Notify::new(),
+            liveness,
+            topologies,
+            store,
+        });
         membership.feed(Input::LivenessProof { healthy: true });
         membership.feed(Input::Seeds(others(&topology, me)));
         membership.env.spawn(Arc::clone(&membership).keep_time());
-        membership.env.spawn(Arc::clone(&membership).prove_liveness());
+        membership
+            .env
+            .spawn(Arc::clone(&membership).prove_liveness());
         membership
     }
 
@@ -91,9 +109,18 @@ impl Membership {
                 since_ms: millis(now.since(member.since())),
                 heartbeat: member.heartbeat(),
             },
-            None => MemberViewV1 { node, state: self.liveness.state(node), since_ms: 0, heartbeat: 0 },
+            None => MemberViewV1 {
+                node,
+                state: self.liveness.state(node),
+                since_ms: 0,
+                heartbeat: 0,
+            },
         };
-        topology.members().iter().map(|member| view(member.node)).collect()
+        topology
+            .members()
+            .iter()
+            .map(|member| view(member.node))
+            .collect()
     }
 
     /// A hash of this node's view: equal on nodes that see the same.
@@ -110,13 +137,30 @@ impl Membership {
 
     fn feed(self: &Arc<Self>, input: Input) {
         let mut out = Vec::new();
-        self.gossip().handle(Time::from(self.env.now()), input, &mut out);
+        self.gossip()
+            .handle(Time::from(self.env.now()), input, &mut out);
         self.wake.notify_one();
         for output in out {
             match output {
-                Output::Send { to, address, bytes } => self.env.transport.gossip(Peer { node: to, address }, bytes),
+                Output::Send { to, address, bytes } => self.send(to, address, bytes),
                 Output::Event(event) => self.on_event(event),
             }
+        }
+    }
+
+    fn send(&self, to: NodeId, address: String, bytes: Bytes) {
+        // Gossip may not have heard where a member is; the topology lists all.
+        let listed = || {
+            self.topologies
+                .current()
+                .member(to)
+                .map(|member| member.address.clone())
+        };
+        let address = Some(address)
+            .filter(|address| !address.is_empty())
+            .or_else(listed);
+        if let Some(address) = address {
+            self.env.transport.gossip(Peer { node: to, address }, bytes);
         }
     }
 
@@ -151,19 +195,31 @@ impl Membership {
     }
 
     fn name(&self, node: NodeId) -> String {
-        self.topologies.current().member(node).map_or_else(|| node.short(), |member| member.name.clone())
+        self.topologies
+            .current()
+            .member(node)
+            .map_or_else(|| node.short(), |member| member.name.clone())
     }
 
     async fn fetch_topology(self: Arc<Self>, from: NodeId) {
         let topology = self.topologies.current();
-        let Some(member) = topology.member(from) else { return };
-        let peer = Peer { node: from, address: member.address.clone() };
-        let request = Request::Topology(TopologyV1 { known: topology.epoch() });
+        let Some(member) = topology.member(from) else {
+            return;
+        };
+        let peer = Peer {
+            node: from,
+            address: member.address.clone(),
+        };
+        let request = Request::Topology(TopologyV1 {
+            known: topology.epoch(),
+        });
         match self.env.transport.call(peer, request, FETCH_BUDGET).await {
-            Ok(Response::Topology(_, entry)) if !entry.is_empty() => match self.topologies.adopt(entry) {
-                Ok(_) => self.topology_changed(),
-                Err(error) => tracing::error!(%error, "a newer topology was not taken over"),
-            },
+            Ok(Response::Topology(_, entry)) if !entry.is_empty() => {
+                match self.topologies.adopt(entry) {
+                    Ok(_) => self.topology_changed(),
+                    Err(error) => tracing::error!(%error, "a newer topology was not taken over"),
+                }
+            }
             Ok(_) => {}
             Err(failure) => tracing::debug!(%failure, "a newer topology could not be fetched yet"),
         }
@@ -173,7 +229,10 @@ impl Membership {
     pub fn topology_changed(self: &Arc<Self>) {
         let topology = self.topologies.current();
         let chain_hash = short(self.topologies.chain_hash());
-        self.feed(Input::Topology { epoch: topology.epoch(), chain_hash });
+        self.feed(Input::Topology {
+            epoch: topology.epoch(),
+            chain_hash,
+        });
         self.feed(Input::Seeds(others(&topology, self.me)));
     }
 
@@ -200,7 +259,10 @@ impl Membership {
         loop {
             self.env.sleep(period).await;
             let mut batch = WriteBatch::new();
-            batch.put(&storage_key::system("liveness-probe"), &self.env.host.wall_ms().to_le_bytes());
+            batch.put(
+                &storage_key::system("liveness-probe"),
+                &self.env.host.wall_ms().to_le_bytes(),
+            );
             let probe = async { committed(self.store.write(batch).await?).await };
             let healthy = matches!(self.env.timeout(period, probe).await, Ok(Ok(())));
             if !healthy {
@@ -217,13 +279,17 @@ impl Membership {
 
 impl fmt::Debug for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Membership").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("Membership")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
     }
 }
 
 fn others(topology: &Topology, me: NodeId) -> Vec<(NodeId, String)> {
     let members = topology.members().iter().filter(|member| member.node != me);
-    members.map(|member| (member.node, member.address.clone())).collect()
+    members
+        .map(|member| (member.node, member.address.clone()))
+        .collect()
 }
 
 /// Gossip carries half of the chain hash: enough to notice a difference.

@@ -82,15 +82,22 @@ impl Metrics {
             let name = format!("{operation:?}").to_lowercase();
             let figures = Figures {
                 done: Counter::default(),
-                seconds: Histogram::new(
-                    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0].into_iter(),
+                seconds: Histogram::new([
+                    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
+                ]),
+                micros: Mutex::new(
+                    Percentiles::new_with_bounds(1, MAX_MICROS, 2).expect("constant bounds"),
                 ),
-                micros: Mutex::new(Percentiles::new_with_bounds(1, MAX_MICROS, 2).expect("constant bounds")),
             };
             let help = format!("Client {name} requests coordinated here");
             registry.register(format!("{name}_requests"), help, figures.done.clone());
             let help = format!("Time to answer client {name} requests");
-            registry.register_with_unit(format!("{name}_duration"), help, Unit::Seconds, figures.seconds.clone());
+            registry.register_with_unit(
+                format!("{name}_duration"),
+                help,
+                Unit::Seconds,
+                figures.seconds.clone(),
+            );
             figures
         });
         let metrics = Self {
@@ -103,14 +110,45 @@ impl Metrics {
             members_up: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("failed_requests", "Client requests that were not done, by reason", metrics.failures.clone());
-        registry.register("storage_entries", "Entries in the engine, as it estimates", metrics.storage.entries.clone());
-        registry.register("storage_disk_bytes", "Bytes of the engine's files", metrics.storage.disk_bytes.clone());
-        registry.register("storage_free_bytes", "Bytes free on the engine's disk", metrics.storage.free_bytes.clone());
-        registry.register("gossip_sent_bytes", "Bytes of gossip sent since the start", metrics.gossip_bytes.clone());
-        registry.register("topology_epoch", "Newest topology epoch known here", metrics.epoch.clone());
-        registry.register("members_up", "Members that answer, as seen from here", metrics.members_up.clone());
-        Self { registry, ..metrics }
+        registry.register(
+            "failed_requests",
+            "Client requests that were not done, by reason",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "storage_entries",
+            "Entries in the engine, as it estimates",
+            metrics.storage.entries.clone(),
+        );
+        registry.register(
+            "storage_disk_bytes",
+            "Bytes of the engine's files",
+            metrics.storage.disk_bytes.clone(),
+        );
+        registry.register(
+            "storage_free_bytes",
+            "Bytes free on the engine's disk",
+            metrics.storage.free_bytes.clone(),
+        );
+        registry.register(
+            "gossip_sent_bytes",
+            "Bytes of gossip sent since the start",
+            metrics.gossip_bytes.clone(),
+        );
+        registry.register(
+            "topology_epoch",
+            "Newest topology epoch known here",
+            metrics.epoch.clone(),
+        );
+        registry.register(
+            "members_up",
+            "Members that answer, as seen from here",
+            metrics.members_up.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
     /// Takes in a client request that was answered.
@@ -118,8 +156,14 @@ impl Metrics {
         let figures = self.of(operation);
         figures.done.inc();
         figures.seconds.observe(took.as_secs_f64());
-        let micros = u64::try_from(took.as_micros()).unwrap_or(MAX_MICROS).clamp(1, MAX_MICROS);
-        figures.micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+        let micros = u64::try_from(took.as_micros())
+            .unwrap_or(MAX_MICROS)
+            .clamp(1, MAX_MICROS);
+        figures
+            .micros
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .saturating_record(micros);
         if let Some(refusal) = refused {
             let outcome = match refusal.outcome {
                 Outcome::NotApplied => "not_applied",
@@ -127,7 +171,13 @@ impl Metrics {
             };
             self.failed.inc();
             let code = format!("{:?}", refusal.code);
-            self.failures.get_or_create(&FailureLabels { operation, code, outcome }).inc();
+            self.failures
+                .get_or_create(&FailureLabels {
+                    operation,
+                    code,
+                    outcome,
+                })
+                .inc();
         }
     }
 
@@ -146,7 +196,11 @@ impl Metrics {
     /// Median and 99th percentile since the start, in microseconds.
     #[must_use]
     pub fn percentiles(&self, operation: Operation) -> (u32, u32) {
-        let micros = self.of(operation).micros.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = self
+            .of(operation)
+            .micros
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let at = |quantile| u32::try_from(micros.value_at_quantile(quantile)).unwrap_or(u32::MAX);
         (at(0.5), at(0.99))
     }
@@ -161,7 +215,11 @@ impl Metrics {
         self.storage.free_bytes.set(gauge(usage.free_bytes));
         self.gossip_bytes.set(gauge(membership.stats().bytes_sent));
         self.epoch.set(gauge(topologies.current().epoch().0));
-        let up = membership.views().iter().filter(|view| view.state == kv_net::message::MemberState::Up).count();
+        let up = membership
+            .views()
+            .iter()
+            .filter(|view| view.state == kv_net::message::MemberState::Up)
+            .count();
         self.members_up.set(gauge(up as u64));
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {

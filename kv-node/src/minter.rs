@@ -52,8 +52,18 @@ impl Minter {
         };
         let mut clock = HybridClock::starting_above(mark);
         let held_since = clock.tick(env.wall());
-        let state = Mutex::new(State { clock, durable_mark: mark });
-        let minter = Self { actor, held_since, env, store, state, raising: tokio::sync::Mutex::default() };
+        let state = Mutex::new(State {
+            clock,
+            durable_mark: mark,
+        });
+        let minter = Self {
+            actor,
+            held_since,
+            env,
+            store,
+            state,
+            raising: tokio::sync::Mutex::default(),
+        };
         minter.raise_mark().await?;
         Ok(minter)
     }
@@ -95,7 +105,11 @@ impl Minter {
     /// The latest point that an honest context can carry.
     #[must_use]
     pub fn latest_plausible(&self) -> Hlc {
-        self.state().clock.last().max(self.env.wall()).plus(HybridClock::MAX_SKEW)
+        self.state()
+            .clock
+            .last()
+            .max(self.env.wall())
+            .plus(HybridClock::MAX_SKEW)
     }
 
     async fn raise_mark(&self) -> Result<(), StoreError> {
@@ -124,6 +138,8 @@ fn mark_key() -> Bytes {
 }
 
 fn decode_mark(bytes: &[u8]) -> Result<Hlc, StoreError> {
-    let bytes = bytes.try_into().map_err(|_| StoreError::Failed("the stored clock mark is damaged".to_owned()))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| StoreError::Failed("the stored clock mark is damaged".to_owned()))?;
     Ok(Hlc(u64::from_le_bytes(bytes)))
 }

@@ -1,6 +1,6 @@
 //! A node: the one place where its components are made and joined.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
+use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{ClusterId, NodeId};
+use kv_types::{ActorId, ClusterId, NodeId};
 use tokio::sync::{Notify, watch};
 
 use crate::coordinator::Coordinator;
@@ -65,7 +66,9 @@ pub enum StartError {
         expected: ClusterId,
     },
     /// The topology does not list this node.
-    #[error("node {node} is not a member of cluster {cluster} at epoch {epoch}; it was never added, or it was removed")]
+    #[error(
+        "node {node} is not a member of cluster {cluster} at epoch {epoch}; it was never added, or it was removed"
+    )]
     NotMember {
         /// Who starts.
         node: NodeId,
@@ -101,26 +104,38 @@ impl Node {
     /// # Errors
     /// [`StartError`] says what is wrong and what to do.
     pub async fn start(options: NodeOptions, env: Env) -> Result<Arc<Self>, StartError> {
-        let NodeOptions { node, cluster, data, storage, gossip } = options;
-        let topologies = Arc::new(Topologies::open(Arc::clone(&env.fs), &data.join("topology"))?);
+        let NodeOptions {
+            node,
+            cluster,
+            data,
+            storage,
+            gossip,
+        } = options;
+        let topologies = Arc::new(Topologies::open(
+            Arc::clone(&env.fs),
+            &data.join("topology"),
+        )?);
         let topology = topologies.current();
-        if topology.cluster_id() != cluster {
-            return Err(StartError::OtherCluster { data, found: topology.cluster_id(), expected: cluster });
-        }
-        let (Some(_), Some(actor)) = (topology.member(node), topology.actor_of(node)) else {
-            let (cluster, epoch) = (topology.cluster_name().to_owned(), topology.epoch());
-            return Err(StartError::NotMember { node, cluster, epoch });
-        };
+        let actor = belongs(&topology, node, cluster, &data)?;
 
         let store = Store::open(&data.join("store"), storage, &env)?;
         if let Some(found) = owner(&store).await?.filter(|found| *found != node) {
-            return Err(StartError::OtherNode { data, found, expected: node });
+            return Err(StartError::OtherNode {
+                data,
+                found,
+                expected: node,
+            });
         }
         let boot = next_boot(&store, node).await?;
 
         let minter = Minter::start(actor, store.clone(), env.clone()).await?;
         let liveness = Arc::new(Liveness::new(node));
-        let replica = Arc::new(Replica::new(env.clone(), store.clone(), minter, Arc::clone(&topologies)));
+        let replica = Arc::new(Replica::new(
+            env.clone(),
+            store.clone(),
+            minter,
+            Arc::clone(&topologies),
+        ));
         let coordinator = Arc::new(Coordinator::new(
             env.clone(),
             node,
@@ -128,8 +143,15 @@ impl Node {
             Arc::clone(&replica),
             Arc::clone(&liveness),
         ));
-        let membership =
-            Membership::start(env.clone(), gossip, node, boot, liveness, Arc::clone(&topologies), store.clone());
+        let membership = Membership::start(
+            env.clone(),
+            gossip,
+            node,
+            boot,
+            liveness,
+            Arc::clone(&topologies),
+            store.clone(),
+        );
         let service = Arc::new(Service {
             started: env.now(),
             env: env.clone(),
@@ -142,13 +164,27 @@ impl Node {
             metrics: Arc::new(Metrics::new()),
         });
         tracing::info!(%node, boot, epoch = %topology.epoch(), "node started");
-        Ok(Arc::new(Self { env, service, membership, store, in_flight: Arc::default() }))
+        Ok(Arc::new(Self {
+            env,
+            service,
+            membership,
+            store,
+            in_flight: Arc::default(),
+        }))
     }
 
     /// Answers one request of an authenticated peer, within `budget`.
-    pub fn handle(&self, from: Role, request: Request, budget: Duration) -> BoxFuture<'static, Response> {
+    pub fn handle(
+        &self,
+        from: Role,
+        request: Request,
+        budget: Duration,
+    ) -> BoxFuture<'static, Response> {
         let Some(counted) = InFlight::enter(&self.in_flight) else {
-            let refusal = Refusal::new(ErrorCode::ShuttingDown, "this node is stopping; try another");
+            let refusal = Refusal::new(
+                ErrorCode::ShuttingDown,
+                "this node is stopping; try another",
+            );
             let response = refusal.reply(self.service.topologies.current().epoch());
             return Box::pin(std::future::ready(response));
         };
@@ -168,12 +204,14 @@ impl Node {
     /// The metrics as Prometheus text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.service.metrics.text(&self.store, &self.membership, &self.service.topologies)
+        self.service
+            .metrics
+            .text(&self.store, &self.membership, &self.service.topologies)
     }
 
-    /// Whether this node is seen by itself as having heard of all members.
+    /// The topology that this node lives by.
     #[must_use]
-    pub fn topology(&self) -> Arc<kv_ring::Topology> {
+    pub fn topology(&self) -> Arc<Topology> {
         self.service.topologies.current()
     }
 
@@ -185,7 +223,12 @@ impl Node {
     pub async fn stop(&self, grace: Duration) -> Result<(), kv_storage::Error> {
         self.in_flight.close();
         self.membership.leave().await;
-        if self.env.timeout(grace, self.in_flight.ended()).await.is_err() {
+        if self
+            .env
+            .timeout(grace, self.in_flight.ended())
+            .await
+            .is_err()
+        {
             tracing::warn!("requests were still in flight after {grace:?}");
         }
         self.store.db().close()
@@ -202,7 +245,11 @@ struct InFlight {
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { count: AtomicUsize::new(0), open: watch::Sender::new(true), ended: Notify::new() }
+        Self {
+            count: AtomicUsize::new(0),
+            open: watch::Sender::new(true),
+            ended: Notify::new(),
+        }
     }
 }
 
@@ -239,9 +286,42 @@ impl Drop for Counted {
     }
 }
 
+/// Checks that a topology is of this cluster and lists this node; returns the node's actor.
+///
+/// # Errors
+/// [`StartError::OtherCluster`], [`StartError::NotMember`].
+pub fn belongs(
+    topology: &Topology,
+    node: NodeId,
+    cluster: ClusterId,
+    data: &Path,
+) -> Result<ActorId, StartError> {
+    if topology.cluster_id() != cluster {
+        let found = topology.cluster_id();
+        return Err(StartError::OtherCluster {
+            data: data.to_owned(),
+            found,
+            expected: cluster,
+        });
+    }
+    match (topology.member(node), topology.actor_of(node)) {
+        (Some(_), Some(actor)) => Ok(actor),
+        _ => {
+            let cluster = topology.cluster_name().to_owned();
+            Err(StartError::NotMember {
+                node,
+                cluster,
+                epoch: topology.epoch(),
+            })
+        }
+    }
+}
+
 /// Which node wrote this store first.
 async fn owner(store: &Store) -> Result<Option<NodeId>, StoreError> {
-    let Some(found) = store.get(&storage_key::system("node")).await? else { return Ok(None) };
+    let Some(found) = store.get(&storage_key::system("node")).await? else {
+        return Ok(None);
+    };
     let bytes = found.value[..].try_into().map_err(|_| damaged("node id"))?;
     Ok(Some(NodeId(u128::from_le_bytes(bytes))))
 }
@@ -251,7 +331,11 @@ async fn next_boot(store: &Store, node: NodeId) -> Result<u64, StoreError> {
     let key = storage_key::system("boot");
     let last = match store.get(&key).await? {
         None => 0,
-        Some(found) => u64::from_le_bytes(found.value[..].try_into().map_err(|_| damaged("boot counter"))?),
+        Some(found) => u64::from_le_bytes(
+            found.value[..]
+                .try_into()
+                .map_err(|_| damaged("boot counter"))?,
+        ),
     };
     let boot = last + 1;
     let mut batch = WriteBatch::new();

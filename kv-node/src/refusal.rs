@@ -27,7 +27,13 @@ impl Refusal {
     /// A refusal before anything was changed.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, outcome: Outcome::NotApplied, message: message.into(), needed: 0, got: 0 }
+        Self {
+            code,
+            outcome: Outcome::NotApplied,
+            message: message.into(),
+            needed: 0,
+            got: 0,
+        }
     }
 
     /// Too few replicas answered or could answer.
@@ -36,14 +42,22 @@ impl Refusal {
         let message = format!(
             "needed {needed} replicas to {doing}, got {got}; see which nodes are down with `kv status`, or ask for fewer"
         );
-        Self { needed, got, ..Self::new(ErrorCode::NotEnoughReplicas, message) }
+        Self {
+            needed,
+            got,
+            ..Self::new(ErrorCode::NotEnoughReplicas, message)
+        }
     }
 
     /// The deadline passed first.
     #[must_use]
     pub fn timeout(needed: u8, got: u8, doing: &str) -> Self {
         let message = format!("the deadline passed with {got} of {needed} replicas to {doing}");
-        Self { needed, got, ..Self::new(ErrorCode::Timeout, message) }
+        Self {
+            needed,
+            got,
+            ..Self::new(ErrorCode::Timeout, message)
+        }
     }
 
     /// The request was made under a topology older than the partition's last change.
@@ -65,7 +79,10 @@ impl Refusal {
     /// This refusal, of a request that may have been carried out in part.
     #[must_use]
     pub fn unknown(self) -> Self {
-        Self { outcome: Outcome::Unknown, ..self }
+        Self {
+            outcome: Outcome::Unknown,
+            ..self
+        }
     }
 
     /// The reply that carries it.
@@ -86,7 +103,9 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::Busy => Self::new(ErrorCode::Overloaded, error.to_string()),
-            StoreError::Full(_) | StoreError::Refused(_) => Self::new(ErrorCode::Storage, error.to_string()),
+            StoreError::Full(_) | StoreError::Refused(_) => {
+                Self::new(ErrorCode::Storage, error.to_string())
+            }
             StoreError::Failed(_) => Self::new(ErrorCode::Storage, error.to_string()).unknown(),
         }
     }
@@ -94,6 +113,9 @@ impl From<StoreError> for Refusal {
 
 impl From<QueueFull> for Refusal {
     fn from(full: QueueFull) -> Self {
-        Self::new(ErrorCode::Overloaded, format!("{full}; try again in a moment"))
+        Self::new(
+            ErrorCode::Overloaded,
+            format!("{full}; try again in a moment"),
+        )
     }
 }

@@ -111,7 +111,14 @@ impl Replica {
     #[must_use]
     pub fn new(env: Env, store: Store, minter: Minter, topologies: Arc<Topologies>) -> Self {
         let secret = *topologies.current().secret();
-        Self { env, store, minter, topologies, turns: Turns::default(), secret }
+        Self {
+            env,
+            store,
+            minter,
+            topologies,
+            turns: Turns::default(),
+            secret,
+        }
     }
 
     /// The node's source of dots.
@@ -133,7 +140,11 @@ impl Replica {
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
                 let encoded = object.encode();
-                return Ok(Appended { object, encoded, durable: Durable::Seq(seq) });
+                return Ok(Appended {
+                    object,
+                    encoded,
+                    durable: Durable::Seq(seq),
+                });
             }
             (Admission::New | Admission::Known, _) => {}
             (Admission::TooOld | Admission::FromTheFuture, _) => {
@@ -142,13 +153,23 @@ impl Replica {
         }
         let read = new.read.unwrap_or_else(|| object.clock().clone());
         let dot = self.minter.mint().await?;
-        object.write(new.write, &read, dot, self.minter.held_since(), now_ms).map_err(|refused| match refused {
-            WriteRefused::TooManySiblings { .. } => Refusal::new(ErrorCode::TooManySiblings, refused.to_string()),
-            WriteRefused::TooLarge { .. } => Refusal::new(ErrorCode::TooLarge, refused.to_string()),
-        })?;
+        object
+            .write(new.write, &read, dot, self.minter.held_since(), now_ms)
+            .map_err(|refused| match refused {
+                WriteRefused::TooManySiblings { .. } => {
+                    Refusal::new(ErrorCode::TooManySiblings, refused.to_string())
+                }
+                WriteRefused::TooLarge { .. } => {
+                    Refusal::new(ErrorCode::TooLarge, refused.to_string())
+                }
+            })?;
         let encoded = object.encode();
         let commit = self.append(target, stored, encoded.clone()).await?;
-        Ok(Appended { object, encoded, durable: Durable::Commit(commit) })
+        Ok(Appended {
+            object,
+            encoded,
+            durable: Durable::Commit(commit),
+        })
     }
 
     /// Waits until a coordinated write is durable here.
@@ -196,8 +217,13 @@ impl Replica {
             return Ok(None);
         };
         self.store.durable(found.seq).await?;
-        let digest = self.digest(&found.value).map_err(|damage| damaged(&target.key, damage))?;
-        Ok(Some(Held { encoded: found.value, digest }))
+        let digest = self
+            .digest(&found.value)
+            .map_err(|damage| damaged(&target.key, damage))?;
+        Ok(Some(Held {
+            encoded: found.value,
+            digest,
+        }))
     }
 
     /// A page of what is held of a partition, after a key.
@@ -220,7 +246,9 @@ impl Replica {
             Some(key) => {
                 let (hash, _) = topology.locate(bucket, key.partition_key());
                 // The smallest key behind: the same with a zero byte more in its sort key.
-                [&storage_key::encode(bucket, hash, key)[..], &[0]].concat().into()
+                [&storage_key::encode(bucket, hash, key)[..], &[0]]
+                    .concat()
+                    .into()
             }
         };
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
@@ -236,7 +264,10 @@ impl Replica {
         if let Some(seq) = newest {
             self.store.durable(seq).await?;
         }
-        Ok(HeldPage { entries, complete: page.next.is_none() })
+        Ok(HeldPage {
+            entries,
+            complete: page.next.is_none(),
+        })
     }
 
     /// The keyed digest of an encoded object: equal exactly when the objects are.
@@ -251,19 +282,30 @@ impl Replica {
         let Some(found) = self.store.get(stored).await? else {
             return Ok((Object::new(), None));
         };
-        let object = Object::decode(&found.value)
-            .map_err(|damage| Refusal::new(ErrorCode::Storage, format!("a stored object is damaged: {damage}")))?;
+        let object = Object::decode(&found.value).map_err(|damage| {
+            Refusal::new(
+                ErrorCode::Storage,
+                format!("a stored object is damaged: {damage}"),
+            )
+        })?;
         Ok((object, Some(found.seq)))
     }
 
-    async fn append(&self, target: &Target, stored: Bytes, encoded: Bytes) -> Result<Commit, Refusal> {
+    async fn append(
+        &self,
+        target: &Target,
+        stored: Bytes,
+        encoded: Bytes,
+    ) -> Result<Commit, Refusal> {
         let mut batch = WriteBatch::new();
         batch.put(&stored, &encoded);
         let mut waited = Duration::ZERO;
         loop {
             let appended = self
                 .topologies
-                .unchanged_since(target.epoch, target.partition, || self.store.try_write(batch.clone()))
+                .unchanged_since(target.epoch, target.partition, || {
+                    self.store.try_write(batch.clone())
+                })
                 .map_err(Refusal::stale)?;
             match appended {
                 Err(StoreError::Busy) if waited < Self::MAX_PACING => {
@@ -287,5 +329,8 @@ fn stale_write_id(created_ms: u64, now_ms: u64) -> Refusal {
 }
 
 fn damaged(key: &Key, damage: DecodeError) -> Refusal {
-    Refusal::new(ErrorCode::Storage, format!("the stored object of {key} is damaged: {damage}"))
+    Refusal::new(
+        ErrorCode::Storage,
+        format!("the stored object of {key} is damaged: {damage}"),
+    )
 }

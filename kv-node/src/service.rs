@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
-use kv_net::message::{
-    DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1,
-    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StatusReplyV1, TopologyReplyV1,
-};
 use kv_net::Role;
+use kv_net::message::{
+    DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
+    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response,
+    StatusReplyV1, TopologyReplyV1,
+};
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 
-use crate::coordinator::plan::{Plan, check};
 use crate::coordinator::Coordinator;
+use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Operation};
@@ -42,21 +43,31 @@ pub struct Service {
 
 impl Service {
     /// Answers one request within its budget.
-    pub async fn handle(self: Arc<Self>, from: Role, request: Request, budget: Duration) -> Response {
+    pub async fn handle(
+        self: Arc<Self>,
+        from: Role,
+        request: Request,
+        budget: Duration,
+    ) -> Response {
         let deadline = Deadline::after(&self.env, budget);
         if let Some(epoch) = epoch_of(&request) {
             self.catch_up(&from, epoch, deadline).await;
         }
         let answered = match request {
             Request::Get(get) => {
-                let answered = self.measured(Operation::Get, self.coordinator.get(get, deadline)).await;
+                let answered = self
+                    .measured(Operation::Get, self.coordinator.get(get, deadline))
+                    .await;
                 answered.map(|(reply, values)| Response::Get(reply, values))
             }
-            Request::Put(put, value) => {
-                self.measured(Operation::Put, self.coordinator.put(put, value, deadline)).await.map(Response::Put)
-            }
+            Request::Put(put, value) => self
+                .measured(Operation::Put, self.coordinator.put(put, value, deadline))
+                .await
+                .map(Response::Put),
             Request::List(list) => {
-                let answered = self.measured(Operation::List, self.coordinator.list(list, deadline)).await;
+                let answered = self
+                    .measured(Operation::List, self.coordinator.list(list, deadline))
+                    .await;
                 answered.map(|(reply, values)| Response::List(reply, values))
             }
             Request::Topology(request) => {
@@ -65,7 +76,9 @@ impl Service {
             }
             Request::Status(_) => Ok(Response::Status(self.status())),
             Request::Metrics(_) => {
-                let text = self.metrics.text(&self.store, &self.membership, &self.topologies);
+                let text = self
+                    .metrics
+                    .text(&self.store, &self.membership, &self.topologies);
                 Ok(Response::Metrics(MetricsReplyV1 {}, text.into()))
             }
             Request::ReplicaWrite(write, object) => self.replica_write(write, object).await,
@@ -82,7 +95,11 @@ impl Service {
     ) -> Result<T, Refusal> {
         let begun = self.env.now();
         let done = work.await;
-        self.metrics.record(operation, self.env.now().saturating_sub(begun), done.as_ref().err());
+        self.metrics.record(
+            operation,
+            self.env.now().saturating_sub(begun),
+            done.as_ref().err(),
+        );
         done
     }
 
@@ -98,11 +115,20 @@ impl Service {
                 // A client cannot serve the chain: ask the other members.
                 Role::Client(_) | Role::Admin(_) => None,
             };
-            let others = topology.members().iter().map(|member| member.node).filter(|node| *node != self.me);
+            let others = topology
+                .members()
+                .iter()
+                .map(|member| member.node)
+                .filter(|node| *node != self.me);
             let mut moved = false;
             for node in source.into_iter().chain(others) {
                 let patience = deadline.at_most(&self.env, CATCH_UP_PATIENCE);
-                if self.coordinator.learn_topology(&topology, node, patience).await.is_some() {
+                if self
+                    .coordinator
+                    .learn_topology(&topology, node, patience)
+                    .await
+                    .is_some()
+                {
                     self.membership.topology_changed();
                     moved = true;
                     break;
@@ -114,20 +140,35 @@ impl Service {
         }
     }
 
-    async fn replica_write(&self, write: ReplicaWriteV1, encoded: Bytes) -> Result<Response, Refusal> {
+    async fn replica_write(
+        &self,
+        write: ReplicaWriteV1,
+        encoded: Bytes,
+    ) -> Result<Response, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
-        let object = Object::decode(&encoded)
-            .map_err(|damage| Refusal::new(ErrorCode::BadRequest, format!("the object is damaged: {damage}")))?;
+        let object = Object::decode(&encoded).map_err(|damage| {
+            Refusal::new(
+                ErrorCode::BadRequest,
+                format!("the object is damaged: {damage}"),
+            )
+        })?;
         self.replica.merge(&plan.target, &object).await?;
-        Ok(Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch: plan.partition_epoch }))
+        Ok(Response::ReplicaWrite(ReplicaWriteReplyV1 {
+            partition_epoch: plan.partition_epoch,
+        }))
     }
 
     async fn replica_read(&self, read: ReplicaReadV1) -> Result<Response, Refusal> {
         let plan = self.owned(&read.head, read.bucket, read.key)?;
         let held = self.replica.read(&plan.target).await?;
-        let reply =
-            ReplicaReadReplyV1 { partition_epoch: plan.partition_epoch, digest: held.as_ref().map(|held| held.digest) };
-        let object = held.filter(|_| !read.digest_only).map(|held| held.encoded).unwrap_or_default();
+        let reply = ReplicaReadReplyV1 {
+            partition_epoch: plan.partition_epoch,
+            digest: held.as_ref().map(|held| held.digest),
+        };
+        let object = held
+            .filter(|_| !read.digest_only)
+            .map(|held| held.encoded)
+            .unwrap_or_default();
         Ok(Response::ReplicaRead(reply, object))
     }
 
@@ -135,17 +176,33 @@ impl Service {
         let topology = self.topologies.current();
         let partition = PartitionId(list.partition);
         if u32::from(list.partition) >= topology.partition_count().get() {
-            return Err(Refusal::new(ErrorCode::BadRequest, format!("there is no partition {}", list.partition)));
+            return Err(Refusal::new(
+                ErrorCode::BadRequest,
+                format!("there is no partition {}", list.partition),
+            ));
         }
         let (_, partition_epoch) = check(&topology, &list.head, list.bucket, partition)?;
         let (items, bytes) = (list.max_items as usize, list.max_bytes as usize);
-        let page = self.replica.list(list.bucket, partition, list.after.as_ref(), items, bytes).await?;
-        let length = |object: &Bytes| u32::try_from(object.len()).expect("objects are at most a little over 16 MiB");
+        let page = self
+            .replica
+            .list(list.bucket, partition, list.after.as_ref(), items, bytes)
+            .await?;
+        let length = |object: &Bytes| {
+            u32::try_from(object.len()).expect("objects are at most a little over 16 MiB")
+        };
         let entries = page.entries.iter();
-        let entries =
-            entries.map(|(key, object)| ReplicaListEntryV1 { key: key.clone(), object_bytes: length(object) }).collect();
+        let entries = entries
+            .map(|(key, object)| ReplicaListEntryV1 {
+                key: key.clone(),
+                object_bytes: length(object),
+            })
+            .collect();
         let tail: Vec<Bytes> = page.entries.into_iter().map(|(_, object)| object).collect();
-        let reply = ReplicaListReplyV1 { partition_epoch, entries, complete: page.complete };
+        let reply = ReplicaListReplyV1 {
+            partition_epoch,
+            entries,
+            complete: page.complete,
+        };
         Ok(Response::ReplicaList(reply, tail.concat().into()))
     }
 
@@ -155,7 +212,10 @@ impl Service {
         if plan.has_replica(self.me) {
             return Ok(plan);
         }
-        let message = format!("this node holds no replica of the key at epoch {}", plan.target.epoch);
+        let message = format!(
+            "this node holds no replica of the key at epoch {}",
+            plan.target.epoch
+        );
         Err(Refusal::new(ErrorCode::NotReplica, message))
     }
 
@@ -167,7 +227,8 @@ impl Service {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: topology.epoch(),
             view_hash: self.membership.view_hash(),
-            uptime_ms: u64::try_from(self.env.now().saturating_sub(self.started).as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: u64::try_from(self.env.now().saturating_sub(self.started).as_millis())
+                .unwrap_or(u64::MAX),
             members: self.membership.views(),
             objects: usage.entries,
             disk_bytes: usage.disk_bytes,

@@ -47,7 +47,11 @@ pub fn credentials_dir(data: &Path) -> PathBuf {
 /// When there is one already, or a file cannot be written.
 pub fn create_authority(dir: &Path, name: &str) -> Result<ClusterId> {
     let certificate = dir.join(AUTHORITY_CERTIFICATE);
-    ensure!(!certificate.exists(), "{} exists; choose an empty directory, or use that authority", certificate.display());
+    ensure!(
+        !certificate.exists(),
+        "{} exists; choose an empty directory, or use that authority",
+        certificate.display()
+    );
     let cluster = ClusterId(random_u128()?);
     let validity = Validity::starting(now(), AUTHORITY_LIFETIME);
     let authority = CertificateAuthority::create(cluster, &format!("kv cluster {name}"), validity)?;
@@ -64,11 +68,23 @@ pub fn create_authority(dir: &Path, name: &str) -> Result<ClusterId> {
 /// When the directory holds a node already, or a file cannot be written.
 pub fn init_node(data: &Path) -> Result<NodeId> {
     let file = data.join(NODE_FILE);
-    ensure!(!file.exists(), "{} exists: this directory belongs to a node already; an id is made only once", file.display());
+    ensure!(
+        !file.exists(),
+        "{} exists: this directory belongs to a node already; an id is made only once",
+        file.display()
+    );
     let node = NodeId(random_u128()?);
     create_dir(&credentials_dir(data))?;
-    write_secret(&credentials_dir(data).join(KEY_FILE), &KeyPair::generate()?.to_pem())?;
-    write(&file, &toml::to_string(&NodeFile { node: node.to_string() })?)?;
+    write_secret(
+        &credentials_dir(data).join(KEY_FILE),
+        &KeyPair::generate()?.to_pem(),
+    )?;
+    write(
+        &file,
+        &toml::to_string(&NodeFile {
+            node: node.to_string(),
+        })?,
+    )?;
     Ok(node)
 }
 
@@ -78,10 +94,18 @@ pub fn init_node(data: &Path) -> Result<NodeId> {
 /// When the directory holds no node.
 pub fn node_of(data: &Path) -> Result<NodeId> {
     let path = data.join(NODE_FILE);
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("{} cannot be read; run `kv-node init --data {}` first", path.display(), data.display()))?;
-    let file: NodeFile = toml::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
-    file.node.parse().with_context(|| format!("{} is damaged", path.display()))
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "{} cannot be read; run `kv-node init --data {}` first",
+            path.display(),
+            data.display()
+        )
+    })?;
+    let file: NodeFile =
+        toml::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    file.node
+        .parse()
+        .with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// Issues the certificate of a node into its data directory.
@@ -102,17 +126,34 @@ pub fn issue_node(authority: &Path, data: &Path, lifetime: Duration) -> Result<N
 /// When the authority cannot be read, the name is not allowed, or a file cannot be written.
 pub fn issue_person(authority: &Path, role: Role, out: &Path, lifetime: Duration) -> Result<()> {
     let key_file = out.join(KEY_FILE);
-    ensure!(!key_file.exists(), "{} exists; choose another directory, so that no key is overwritten", key_file.display());
+    ensure!(
+        !key_file.exists(),
+        "{} exists; choose another directory, so that no key is overwritten",
+        key_file.display()
+    );
     create_dir(out)?;
     let key = KeyPair::generate()?;
     write_secret(&key_file, &key.to_pem())?;
     issue(authority, role, &key, out, lifetime)
 }
 
-fn issue(authority: &Path, role: Role, key: &KeyPair, out: &Path, lifetime: Duration) -> Result<()> {
+fn issue(
+    authority: &Path,
+    role: Role,
+    key: &KeyPair,
+    out: &Path,
+    lifetime: Duration,
+) -> Result<()> {
     let authority = load_authority(authority)?;
-    let identity = Identity { cluster: authority.cluster(), role };
-    let certificate = authority.issue(&identity, &key.public_key(), Validity::starting(now(), lifetime))?;
+    let identity = Identity {
+        cluster: authority.cluster(),
+        role,
+    };
+    let certificate = authority.issue(
+        &identity,
+        &key.public_key(),
+        Validity::starting(now(), lifetime),
+    )?;
     write(&out.join(CERTIFICATE_FILE), &certificate)?;
     write(&out.join(CA_FILE), authority.certificate_pem())
 }
@@ -120,8 +161,12 @@ fn issue(authority: &Path, role: Role, key: &KeyPair, out: &Path, lifetime: Dura
 fn load_authority(dir: &Path) -> Result<CertificateAuthority> {
     let certificate = read(&dir.join(AUTHORITY_CERTIFICATE))?;
     let key = read(&dir.join(AUTHORITY_KEY))?;
-    CertificateAuthority::load(&certificate, &key)
-        .with_context(|| format!("{} does not hold an authority; make one with `kv-node ca create`", dir.display()))
+    CertificateAuthority::load(&certificate, &key).with_context(|| {
+        format!(
+            "{} does not hold an authority; make one with `kv-node ca create`",
+            dir.display()
+        )
+    })
 }
 
 /// One member of a cluster to be created.
@@ -164,15 +209,29 @@ pub fn create_cluster(spec: &NewCluster) -> Result<ClusterId> {
     let mut members = Vec::new();
     for member in &spec.members {
         let topology = topology_dir(&member.data);
-        ensure!(!topology.exists(), "{} exists: {} belongs to a cluster already", topology.display(), member.name);
+        ensure!(
+            !topology.exists(),
+            "{} exists: {} belongs to a cluster already",
+            topology.display(),
+            member.name
+        );
         let credentials = Credentials::load(&credentials_dir(&member.data))?;
         let identity = credentials.identity();
         let node = node_of(&member.data)?;
-        ensure!(identity.role == Role::Node(node), "the certificate in {} is for {}, not for this node", member.data.display(), identity.role);
+        ensure!(
+            identity.role == Role::Node(node),
+            "the certificate in {} is for {}, not for this node",
+            member.data.display(),
+            identity.role
+        );
         match cluster {
             None => cluster = Some(identity.cluster),
             Some(cluster) if cluster != identity.cluster => {
-                bail!("the certificate of {} is of cluster {}, the others are of {cluster}", member.name, identity.cluster)
+                bail!(
+                    "the certificate of {} is of cluster {}, the others are of {cluster}",
+                    member.name,
+                    identity.cluster
+                )
             }
             Some(_) => {}
         }
@@ -210,7 +269,10 @@ pub fn topology_dir(data: &Path) -> PathBuf {
     data.join("topology")
 }
 
-#[expect(clippy::disallowed_methods, reason = "commands of an operator run in the real world")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "commands of an operator run in the real world"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }

@@ -62,7 +62,9 @@ pub fn decode(stored: &[u8]) -> Option<Key> {
 #[must_use]
 pub fn partition_range(bucket: BucketId, hashes: &RangeInclusive<u64>) -> (Bytes, Option<Bytes>) {
     let at = |bucket: u32, hash: u64| -> Bytes {
-        [&bucket.to_be_bytes()[..], &hash.to_be_bytes()[..]].concat().into()
+        [&bucket.to_be_bytes()[..], &hash.to_be_bytes()[..]]
+            .concat()
+            .into()
     };
     let end = match hashes.end().checked_add(1) {
         Some(next) => Some(at(bucket.0, next)),
@@ -74,7 +76,9 @@ pub fn partition_range(bucket: BucketId, hashes: &RangeInclusive<u64>) -> (Bytes
 /// The engine's key of one of the node's own records.
 #[must_use]
 pub fn system(name: &str) -> Bytes {
-    [&SYSTEM_BUCKET.0.to_be_bytes()[..], name.as_bytes()].concat().into()
+    [&SYSTEM_BUCKET.0.to_be_bytes()[..], name.as_bytes()]
+        .concat()
+        .into()
 }
 
 #[cfg(test)]
@@ -85,8 +89,15 @@ mod tests {
     const BUCKET: BucketId = BucketId(7);
 
     fn any_key() -> impl Strategy<Value = Key> {
-        let part = || proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(255), any::<u8>()], 0..6);
-        (part(), part()).prop_filter_map("a partition key is not empty", |(p, s)| Key::with_sort(p, s).ok())
+        let part = || {
+            proptest::collection::vec(
+                prop_oneof![Just(0_u8), Just(1), Just(255), any::<u8>()],
+                0..6,
+            )
+        };
+        (part(), part()).prop_filter_map("a partition key is not empty", |(p, s)| {
+            Key::with_sort(p, s).ok()
+        })
     }
 
     proptest! {
@@ -115,7 +126,10 @@ mod tests {
     fn the_bytes_of_a_key_are_fixed() {
         let key = Key::with_sort("a\0b", "z").expect("short");
         let stored = encode(BucketId(1), KeyHash(0x0123_4567_89ab_cdef), &key);
-        let expected = [0, 0, 0, 1, 1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, b'a', 0, 0xff, b'b', 0, 1, b'z'];
+        let expected = [
+            0, 0, 0, 1, 1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, b'a', 0, 0xff, b'b', 0, 1,
+            b'z',
+        ];
         assert_eq!(stored[..], expected);
         assert_eq!(system("boot")[..], [0, 0, 0, 0, b'b', b'o', b'o', b't']);
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kv_storage::{Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, WriteBatch, WriteError};
+use kv_storage::{
+    Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, WriteBatch, WriteError,
+};
 use tokio::sync::oneshot;
 
 use crate::env::Env;
@@ -38,7 +40,8 @@ pub struct Store {
 /// How much is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Entries in table files, older versions included: an estimate of the objects held.
+    /// Entries in memtables and table files, older versions included: an estimate of the objects
+    /// held.
     pub entries: u64,
     /// Bytes of table files.
     pub disk_bytes: u64,
@@ -55,7 +58,11 @@ impl Store {
     /// # Errors
     /// Whatever [`Db::open`] says.
     pub fn open(dir: &Path, options: Options, env: &Env) -> Result<Self, kv_storage::OpenError> {
-        Ok(Self { db: Db::open(dir, options, env.storage())?, env: env.clone(), dir: dir.to_owned() })
+        Ok(Self {
+            db: Db::open(dir, options, env.storage())?,
+            env: env.clone(),
+            dir: dir.to_owned(),
+        })
     }
 
     /// The value of a key, with the sequence number of the write that stored it.
@@ -93,7 +100,9 @@ impl Store {
     /// # Errors
     /// As [`Self::write`].
     pub fn try_write(&self, batch: WriteBatch) -> Result<Commit, StoreError> {
-        self.db.write(batch, Durability::Sync).map_err(|refused| refusal(&refused))
+        self.db
+            .write(batch, Durability::Sync)
+            .map_err(|refused| refusal(&refused))
     }
 
     /// Waits until everything up to `seq` survives power loss.
@@ -102,7 +111,8 @@ impl Store {
     /// [`StoreError::Failed`] when the log could not be synced.
     pub async fn durable(&self, seq: Seq) -> Result<(), StoreError> {
         let (done, result) = oneshot::channel();
-        self.db.on_durable(seq, move |synced| drop(done.send(synced)));
+        self.db
+            .on_durable(seq, move |synced| drop(done.send(synced)));
         answered(result.await)?.map_err(failed)
     }
 
@@ -118,19 +128,27 @@ impl Store {
         max_bytes: usize,
     ) -> Result<ScanPage, StoreError> {
         let (done, result) = oneshot::channel();
-        let request = ScanRequest { start, end, reverse: false, max_items, max_bytes };
+        let request = ScanRequest {
+            start,
+            end,
+            reverse: false,
+            max_items,
+            max_bytes,
+        };
         let snapshot = self.db.snapshot();
-        self.db.scan_with(&snapshot, request, move |page| drop(done.send(page)));
+        self.db
+            .scan_with(&snapshot, request, move |page| drop(done.send(page)));
         answered(result.await)?.map_err(failed)
     }
 
     /// How much is stored.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let levels = self.db.stats().levels;
+        let stats = self.db.stats();
+        let in_tables: u64 = stats.levels.iter().map(|level| level.entries).sum();
         Usage {
-            entries: levels.iter().map(|level| level.entries).sum(),
-            disk_bytes: levels.iter().map(|level| level.size_bytes).sum(),
+            entries: stats.memtable_entries + in_tables,
+            disk_bytes: stats.levels.iter().map(|level| level.size_bytes).sum(),
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
         }
     }

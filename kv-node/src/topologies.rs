@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
-use kv_storage::fs::Fs;
+use kv_storage::fs::{Fs, read_all, replace_file};
 use kv_types::Epoch;
 
 /// The present topology, and its history on disk.
@@ -66,37 +66,54 @@ impl Topologies {
     /// # Errors
     /// [`TopologyError`] when it is missing, damaged or broken off.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, TopologyError> {
-        let missing = || TopologyError::Missing { dir: dir.to_owned() };
+        let missing = || TopologyError::Missing {
+            dir: dir.to_owned(),
+        };
         let names = fs.list(dir).map_err(|_| missing())?;
         let mut current: Option<Current> = None;
         for name in names.iter().filter(|name| name.ends_with(".entry")) {
-            let bytes = read_file(&*fs, &dir.join(name))?;
-            let refused = |problem: String| TopologyError::Refused { name: name.clone(), problem };
+            let path = dir.join(name);
+            let bytes = read_all(&*fs, &path).map_err(|source| TopologyError::Io {
+                action: "read",
+                path,
+                source,
+            })?;
+            let bytes = Bytes::from(bytes);
+            let refused = |problem: String| TopologyError::Refused {
+                name: name.clone(),
+                problem,
+            };
             current = Some(successor(current.as_ref(), bytes).map_err(refused)?);
         }
         let current = current.ok_or_else(missing)?;
-        Ok(Self { fs, dir: dir.to_owned(), current: RwLock::new(current), adopting: std::sync::Mutex::default() })
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            current: RwLock::new(current),
+            adopting: std::sync::Mutex::default(),
+        })
     }
 
     /// Writes one entry into `dir`, durably: how genesis gets into a data directory.
     ///
     /// # Errors
     /// [`TopologyError::Io`]; an entry of that epoch is left as it is.
-    pub fn install(fs: &dyn Fs, dir: &Path, epoch: Epoch, entry: &[u8]) -> Result<(), TopologyError> {
-        let io = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| TopologyError::Io { action, path, source }
+    pub fn install(
+        fs: &dyn Fs,
+        dir: &Path,
+        epoch: Epoch,
+        entry: &[u8],
+    ) -> Result<(), TopologyError> {
+        let io = |action| {
+            move |source| TopologyError::Io {
+                action,
+                path: dir.to_owned(),
+                source,
+            }
         };
-        let path = dir.join(format!("{:010}.entry", epoch.0));
-        let draft = dir.join(format!("{:010}.draft", epoch.0));
-        fs.create_dir(dir).map_err(io("create", dir))?;
-        let _ = fs.remove(&draft);
-        let mut file = fs.create(&draft).map_err(io("create", &draft))?;
-        file.append(entry).map_err(io("write", &draft))?;
-        file.sync().map_err(io("sync", &draft))?;
-        drop(file);
-        fs.rename(&draft, &path).map_err(io("rename", &draft))?;
-        fs.sync_dir(dir).map_err(io("sync", dir))
+        fs.create_dir(dir).map_err(io("create"))?;
+        replace_file(fs, dir, &format!("{:010}.entry", epoch.0), entry)
+            .map_err(io("write a topology entry into"))
     }
 
     /// The present topology, immutable; a request takes it once and keeps it.
@@ -151,10 +168,11 @@ impl Topologies {
         if before.entries.values().any(|known| *known == entry) {
             return Ok(false);
         }
-        let next = successor(Some(&before), entry.clone()).map_err(|problem| TopologyError::Refused {
-            name: format!("after epoch {}", before.topology.epoch()),
-            problem,
-        })?;
+        let next =
+            successor(Some(&before), entry.clone()).map_err(|problem| TopologyError::Refused {
+                name: format!("after epoch {}", before.topology.epoch()),
+                problem,
+            })?;
         Self::install(&*self.fs, &self.dir, next.topology.epoch(), &entry)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)
@@ -179,16 +197,15 @@ fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, String> 
         }
         entries.clone_from(&before.entries);
     } else if entry.epoch() != Epoch::GENESIS {
-        return Err(format!("is the first one here, but has epoch {}; genesis is missing", entry.epoch()));
+        return Err(format!(
+            "is the first one here, but has epoch {}; genesis is missing",
+            entry.epoch()
+        ));
     }
     entries.insert(entry.epoch(), bytes);
-    Ok(Current { topology: Arc::clone(entry.topology()), chain_hash: entry.chain_hash(), entries })
-}
-
-fn read_file(fs: &dyn Fs, path: &Path) -> Result<Bytes, TopologyError> {
-    let io = |source| TopologyError::Io { action: "read", path: path.to_owned(), source };
-    let file = fs.open(path).map_err(io)?;
-    let mut bytes = vec![0; usize::try_from(file.len()).unwrap_or(usize::MAX)];
-    file.read_at(0, &mut bytes).map_err(io)?;
-    Ok(bytes.into())
+    Ok(Current {
+        topology: Arc::clone(entry.topology()),
+        chain_hash: entry.chain_hash(),
+        entries,
+    })
 }

@@ -42,12 +42,17 @@ impl Turns {
             match waiting.get_mut(key) {
                 None => {
                     waiting.insert(key.clone(), VecDeque::new());
-                    return Ok(Turn { key: key.clone(), turns: self.clone() });
+                    return Ok(Turn {
+                        key: key.clone(),
+                        turns: self.clone(),
+                    });
                 }
                 Some(queue) => {
                     queue.retain(|place| !place.is_closed());
                     if queue.len() >= Self::MAX_WAITING {
-                        return Err(QueueFull { waiting: queue.len() });
+                        return Err(QueueFull {
+                            waiting: queue.len(),
+                        });
                     }
                     let (place, turn) = oneshot::channel();
                     queue.push_back(place);
@@ -62,7 +67,11 @@ impl Turns {
 impl Drop for Turn {
     fn drop(&mut self) {
         let next = {
-            let mut waiting = self.turns.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self
+                .turns
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let next = waiting.get_mut(&self.key).and_then(|queue| {
                 queue.retain(|place| !place.is_closed());
                 queue.pop_front()
@@ -74,7 +83,10 @@ impl Drop for Turn {
         };
         if let Some(place) = next {
             // If the waiter goes away before it takes the turn, dropping it there passes it on again.
-            let _ = place.send(Self { key: self.key.clone(), turns: self.turns.clone() });
+            let _ = place.send(Self {
+                key: self.key.clone(),
+                turns: self.turns.clone(),
+            });
         }
     }
 }
@@ -118,7 +130,10 @@ mod tests {
         // The second was given the turn, but goes away before it looks.
         drop(second);
         assert!(third.now_or_never().is_some());
-        assert!(turns.waiting.lock().expect("not poisoned").is_empty(), "nothing is left behind");
+        assert!(
+            turns.waiting.lock().expect("not poisoned").is_empty(),
+            "nothing is left behind"
+        );
     }
 
     #[test]
@@ -126,12 +141,20 @@ mod tests {
         let turns = Turns::default();
         let key = key();
         let _first = block_on(turns.take(&key)).expect("free");
-        let mut places: Vec<_> = (0..Turns::MAX_WAITING).map(|_| Box::pin(turns.take(&key))).collect();
+        let mut places: Vec<_> = (0..Turns::MAX_WAITING)
+            .map(|_| Box::pin(turns.take(&key)))
+            .collect();
         for place in &mut places {
             assert!(place.as_mut().now_or_never().is_none());
         }
-        assert_eq!(block_on(turns.take(&key)).expect_err("full"), QueueFull { waiting: 64 });
+        assert_eq!(
+            block_on(turns.take(&key)).expect_err("full"),
+            QueueFull { waiting: 64 }
+        );
         places.pop();
-        assert!(turns.take(&key).now_or_never().is_none(), "a place is free again");
+        assert!(
+            turns.take(&key).now_or_never().is_none(),
+            "a place is free again"
+        );
     }
 }

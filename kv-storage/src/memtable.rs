@@ -74,6 +74,14 @@ impl Memtable {
         self.size.load(Relaxed)
     }
 
+    /// Versions held, tombstones included.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len() as u64
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.size_bytes() == 0
     }

@@ -117,7 +117,6 @@ impl Client {
             bucket: BUCKET,
             key: key(name),
             options,
-            forwarded: false,
         };
         match cluster.call(via, Request::Get(request), BUDGET).await {
             Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),

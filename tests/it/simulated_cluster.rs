@@ -46,7 +46,7 @@ fn acked_writes_survive_the_death_and_return_of_any_one_node() {
                     _ => {}
                 }
                 let (name, value) = (format!("k{}", n % 30), format!("v{n}"));
-                let via = if n < 40 || n > 110 {
+                let via = if !(40..=110).contains(&n) {
                     NodeId(n as u128 % 3 + 1)
                 } else {
                     others[n % 2]
@@ -65,7 +65,11 @@ fn acked_writes_survive_the_death_and_return_of_any_one_node() {
                         .get(&cluster, via, name)
                         .await
                         .expect("all nodes are back");
-                    assert_eq!(shown, [value.clone()], "seed {seed}, {name} via {via}");
+                    assert_eq!(
+                        shown,
+                        std::slice::from_ref(value),
+                        "seed {seed}, {name} via {via}"
+                    );
                     assert!(reply.answered.len() >= 2);
                 }
             }

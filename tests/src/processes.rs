@@ -14,20 +14,25 @@ use kv_ring::ClusterMode;
 
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// The program `kv-node`, built if it was not.
+/// Set by `cargo xtask test`, which has built the programs already.
+const BUILT: &str = "KV_TEST_PROGRAMS_BUILT";
+
+/// The program `kv-node`, built now unless that was done already.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn kv_node() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "kv-node", "--bins"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
-        assert!(built.success(), "kv-node does not build");
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if std::env::var_os(BUILT).is_none() {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let built = Command::new(cargo)
+                .args(["build", "--quiet", "--package", "kv-node", "--bins"])
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status()
+                .expect("cargo runs");
+            assert!(built.success(), "kv-node does not build");
+        }
         // This test lies in <target>/<profile>/deps.
         let test = std::env::current_exe().expect("this program");
         let profile = test

@@ -30,7 +30,11 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<()> {
 
 fn run_tests(passed_on: &[String], programs: &[Executable]) -> Result<()> {
     let mut tests = test(passed_on);
-    tests.arg("--no-fail-fast").args(passed_on);
+    // Building the tests has built the programs as well; tests of processes need not do it again.
+    tests
+        .arg("--no-fail-fast")
+        .args(passed_on)
+        .env("KV_TEST_PROGRAMS_BUILT", "1");
     let mut ledger = Ledger::new(programs);
     // Cargo names each program on stderr and the program reports on stdout; one pipe keeps their order.
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;

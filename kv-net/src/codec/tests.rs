@@ -51,7 +51,6 @@ fn requests() -> Vec<Request> {
                 r: Some(2),
                 headers_only: true,
             },
-            forwarded: false,
         }),
         Request::Put(
             PutV1 {

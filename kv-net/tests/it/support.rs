@@ -249,7 +249,6 @@ pub(crate) fn get(length: usize) -> Request {
         bucket: BucketId(0),
         key: Key::new(length.to_string()).expect("short"),
         options: ReadOptions::default(),
-        forwarded: false,
     })
 }
 

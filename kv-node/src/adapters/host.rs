@@ -17,7 +17,9 @@ impl TokioHost {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the real adapter")]
     pub fn starting_now() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -28,7 +30,9 @@ impl Host for TokioHost {
 
     #[expect(clippy::disallowed_methods, reason = "this is the real adapter")]
     fn wall_ms(&self) -> u64 {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 

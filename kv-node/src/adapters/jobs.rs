@@ -48,7 +48,9 @@ fn queue(name: &str, threads: usize) -> std::io::Result<Sender<Job>> {
     let jobs = Arc::new(Mutex::new(jobs));
     for index in 0..threads {
         let jobs = Arc::clone(&jobs);
-        thread::Builder::new().name(format!("{name}-{index}")).spawn(move || run(&jobs))?;
+        thread::Builder::new()
+            .name(format!("{name}-{index}"))
+            .spawn(move || run(&jobs))?;
     }
     Ok(submit)
 }

@@ -37,9 +37,15 @@ impl Transport for QuicTransport {
         let endpoint = self.endpoint.clone();
         Box::pin(async move {
             let address = resolve(&to.address).await?;
-            let peer = kv_net::Peer { node: Some(to.node), address };
+            let peer = kv_net::Peer {
+                node: Some(to.node),
+                address,
+            };
             let called = endpoint.call(&peer, request, budget).await;
-            called.map_err(|error| CallFailure { outcome: error.outcome(), reason: error.to_string() })
+            called.map_err(|error| CallFailure {
+                outcome: error.outcome(),
+                reason: error.to_string(),
+            })
         })
     }
 
@@ -47,7 +53,13 @@ impl Transport for QuicTransport {
         // A name that is not an address would have to be looked up, which may take long; calls do
         // that, and gossip only goes to addresses.
         if let Ok(address) = to.address.parse() {
-            self.endpoint.gossip(&kv_net::Peer { node: Some(to.node), address }, bytes);
+            self.endpoint.gossip(
+                &kv_net::Peer {
+                    node: Some(to.node),
+                    address,
+                },
+                bytes,
+            );
         }
     }
 }
@@ -56,11 +68,16 @@ async fn resolve(address: &str) -> Result<SocketAddr, CallFailure> {
     if let Ok(address) = address.parse() {
         return Ok(address);
     }
-    let failure = |reason: String| CallFailure { outcome: Outcome::NotApplied, reason };
+    let failure = |reason: String| CallFailure {
+        outcome: Outcome::NotApplied,
+        reason,
+    };
     let mut found = tokio::net::lookup_host(address)
         .await
         .map_err(|error| failure(format!("the address {address} cannot be resolved: {error}")))?;
-    found.next().ok_or_else(|| failure(format!("the address {address} has no host")))
+    found
+        .next()
+        .ok_or_else(|| failure(format!("the address {address} has no host")))
 }
 
 /// Hands requests of a QUIC endpoint to a node.
@@ -68,7 +85,12 @@ async fn resolve(address: &str) -> Result<SocketAddr, CallFailure> {
 pub struct NodeHandler(pub Arc<Node>);
 
 impl Handler for NodeHandler {
-    fn handle(&self, peer: &Identity, request: Request, budget: Duration) -> BoxFuture<'static, Response> {
+    fn handle(
+        &self,
+        peer: &Identity,
+        request: Request,
+        budget: Duration,
+    ) -> BoxFuture<'static, Response> {
         self.0.handle(peer.role.clone(), request, budget)
     }
 

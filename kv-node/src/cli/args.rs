@@ -317,9 +317,14 @@ mod tests {
         let cli = Cli::try_parse_from(words.split(' ')).unwrap();
         assert_eq!(cli.context.as_deref(), Some("dev"));
         assert!(cli.json);
-        let Command::Put(put) = cli.command else { panic!("{:?}", cli.command) };
+        let Command::Put(put) = cli.command else {
+            panic!("{:?}", cli.command)
+        };
         assert_eq!(put.write.context.unwrap().to_string(), "AAEC");
-        assert_eq!((put.write.w, put.write.deadline), (Some(2), Some(Duration::from_millis(250))));
+        assert_eq!(
+            (put.write.w, put.write.deadline),
+            (Some(2), Some(Duration::from_millis(250)))
+        );
     }
 
     #[test]
@@ -341,7 +346,12 @@ mod tests {
             let error = Cli::try_parse_from(words.split(' ')).expect_err(words);
             assert_eq!(error.exit_code(), 2, "{words}");
         }
-        for words in ["kv put k -", "kv put k -1", "kv import --source apt", "kv status --check"] {
+        for words in [
+            "kv put k -",
+            "kv put k -1",
+            "kv import --source apt",
+            "kv status --check",
+        ] {
             Cli::try_parse_from(words.split(' ')).expect(words);
         }
     }

@@ -11,7 +11,11 @@ pub(super) fn encode(bytes: &[u8]) -> String {
         let bits = u32::from_be_bytes(group);
         for place in 0..4 {
             let letter = ALPHABET[(bits >> (18 - 6 * place) & 0x3f) as usize];
-            text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
+            text.push(if place <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -61,7 +65,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["Z", "Zg", "Zg=", "Zh==", "Zg==Zg==", "====", "Z===", "Zm9-", "Zm9 ", "ü=="] {
+        for text in [
+            "Z", "Zg", "Zg=", "Zh==", "Zg==Zg==", "====", "Z===", "Zm9-", "Zm9 ", "ü==",
+        ] {
             assert_eq!(decode(text), None, "{text}");
         }
     }

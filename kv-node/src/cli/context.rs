@@ -31,7 +31,10 @@ pub(super) fn run(output: &Output, command: ContextCommand) -> Result<(), Failur
         ContextCommand::Ls => list(output, &directory),
         ContextCommand::Use { name } => {
             let context = directory.select(&name)?;
-            output.note(format!("context {name} is in use (cluster {})", context.cluster));
+            output.note(format!(
+                "context {name} is in use (cluster {})",
+                context.cluster
+            ));
             show(output, &context, true)
         }
         ContextCommand::Show { name } => {
@@ -48,7 +51,9 @@ pub(super) fn run(output: &Output, command: ContextCommand) -> Result<(), Failur
 
 /// The environment comes before the choice on disk, as when connecting.
 fn in_use(directory: &ContextDirectory) -> Result<Option<String>, Failure> {
-    let variable = std::env::var("KV_CONTEXT").ok().filter(|name| !name.is_empty());
+    let variable = std::env::var("KV_CONTEXT")
+        .ok()
+        .filter(|name| !name.is_empty());
     match variable {
         Some(name) => Ok(Some(name)),
         None => Ok(directory.current()?),
@@ -67,7 +72,10 @@ fn list(output: &Output, directory: &ContextDirectory) -> Result<(), Failure> {
             Ok(context) => {
                 let mark = if is_in_use { "*" } else { " " };
                 let seeds = context.seeds.join(",");
-                output.line(format!("{mark} {name}  cluster {}  {seeds}", context.cluster))?;
+                output.line(format!(
+                    "{mark} {name}  cluster {}  {seeds}",
+                    context.cluster
+                ))?;
                 output.json_only(&json(&context, is_in_use))?;
             }
             Err(error) => output.error(&error.to_string()),
@@ -82,7 +90,10 @@ fn show(output: &Output, context: &ContextFile, is_in_use: bool) -> Result<(), F
         ("cluster", context.cluster.clone()),
         ("seeds", context.seeds.join(", ")),
         ("ca", context.ca.display().to_string()),
-        ("certificate", context.client.certificate.display().to_string()),
+        (
+            "certificate",
+            context.client.certificate.display().to_string(),
+        ),
         ("key", context.client.key.display().to_string()),
     ];
     if let Some(KeyPairFiles { certificate, key }) = &context.admin {

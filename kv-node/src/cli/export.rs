@@ -57,20 +57,30 @@ pub(super) async fn run(
         let scan = configured(bucket.scan_digests(), &args);
         print_all(scan, output, &args, &bar, |key, _| {
             let (schema, key) = (1, KeyJson::of(&key));
-            output.json_line(&RecordJson { schema, key, value: None, value_base64: None })
+            output.json_line(&RecordJson {
+                schema,
+                key,
+                value: None,
+                value_base64: None,
+            })
         })
         .await
     } else {
         let scan = configured(bucket.scan(), &args);
         let topology = client.topology();
-        print_all(scan, output, &args, &bar, |key, read| print(output, &key, read, &topology)).await
+        print_all(scan, output, &args, &bar, |key, read| {
+            print(output, &key, read, &topology)
+        })
+        .await
     };
     bar.finish_and_clear();
     let counts = counts?;
     let (keys, conflicts) = (value::count(counts.keys), value::count(counts.conflicts));
     output.note(format!("{keys} keys"));
     if counts.conflicts > 0 && !args.keys {
-        output.error(&format!("{conflicts} keys have siblings, printed as `values`"));
+        output.error(&format!(
+            "{conflicts} keys have siblings, printed as `values`"
+        ));
         output.hint("look at each with `kv get KEY`, then `kv resolve KEY`");
         return Err(Failure::silent(4));
     }
@@ -104,8 +114,9 @@ async fn print_all<W: View>(
             None => return Ok(counts),
             Some(Ok(entry)) => entry,
             Some(Err(error)) => {
-                return Err(Failure::from(error)
-                    .hint(format!("continue with `kv export --from {cursor}`")));
+                return Err(
+                    Failure::from(error).hint(format!("continue with `kv export --from {cursor}`"))
+                );
             }
         };
         let (at, of) = scan.progress();
@@ -119,7 +130,10 @@ async fn print_all<W: View>(
         }
     }
     if !scan.cursor().is_end() {
-        output.hint(&format!("continue with `kv export --from {}`", scan.cursor()));
+        output.hint(&format!(
+            "continue with `kv export --from {}`",
+            scan.cursor()
+        ));
     }
     Ok(counts)
 }
@@ -134,13 +148,27 @@ fn print(
         Ok(found) => {
             let (value, value_base64) = value::split(&found.unwrap_or_default());
             let key = KeyJson::of(key);
-            output.json_line(&RecordJson { schema: 1, key, value, value_base64 })
+            output.json_line(&RecordJson {
+                schema: 1,
+                key,
+                value,
+                value_base64,
+            })
         }
         Err(conflict) => {
             let read = conflict.into_read();
-            let values = read.siblings().iter().map(|s| SiblingJson::of(s, topology)).collect();
+            let values = read
+                .siblings()
+                .iter()
+                .map(|s| SiblingJson::of(s, topology))
+                .collect();
             let context = read.context().to_string();
-            output.json_line(&ConflictJson { schema: 1, key: KeyJson::of(key), values, context })
+            output.json_line(&ConflictJson {
+                schema: 1,
+                key: KeyJson::of(key),
+                values,
+                context,
+            })
         }
     }
 }

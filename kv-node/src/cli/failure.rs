@@ -35,7 +35,15 @@ struct FailureJson<'a> {
 impl Failure {
     fn new(exit: u8, code: &'static str, message: impl Into<String>) -> Self {
         let (message, outcome) = (message.into(), Outcome::NotApplied);
-        Self { exit, code, outcome, message, hint: None, is_retryable: false, is_silent: false }
+        Self {
+            exit,
+            code,
+            outcome,
+            message,
+            hint: None,
+            is_retryable: false,
+            is_silent: false,
+        }
     }
 
     /// The command or its input makes no sense.
@@ -55,7 +63,10 @@ impl Failure {
 
     /// Ends with an exit code; stdout and stderr have said why.
     pub(super) fn silent(exit: u8) -> Self {
-        Self { is_silent: true, ..Self::new(exit, "", "") }
+        Self {
+            is_silent: true,
+            ..Self::new(exit, "", "")
+        }
     }
 
     /// What to do next, on a line of its own.

@@ -45,7 +45,11 @@ pub(super) async fn run(session: &Session, output: &Output, args: GetArgs) -> Re
         key: KeyJson::of(&key),
         found: read.is_found(),
         context: read.context().to_string(),
-        values: read.siblings().iter().map(|s| SiblingJson::of(s, &topology)).collect(),
+        values: read
+            .siblings()
+            .iter()
+            .map(|s| SiblingJson::of(s, &topology))
+            .collect(),
         answered: names(&topology, read.answered()),
         r: read.needed(),
     })?;
@@ -84,7 +88,9 @@ fn finish(
 /// Siblings on stderr, with what to do about them.
 pub(super) fn show_conflict(output: &Output, key: &Key, read: &Read, topology: &Topology) {
     let count = read.siblings().len();
-    output.note(format!("conflict: {count} concurrent values for {key}   (exit 4)"));
+    output.note(format!(
+        "conflict: {count} concurrent values for {key}   (exit 4)"
+    ));
     for line in listing(read, topology) {
         output.note(line);
     }
@@ -138,6 +144,9 @@ mod tests {
     fn keys_are_quoted_for_the_shell() {
         assert_eq!(quoted(&Key::new("cart:7").unwrap()), "cart:7");
         assert_eq!(quoted(&Key::new("it's $5").unwrap()), r"'it'\''s $5'");
-        assert_eq!(quoted(&Key::with_sort("a", "b c").unwrap()), "a --sort 'b c'");
+        assert_eq!(
+            quoted(&Key::with_sort("a", "b c").unwrap()),
+            "a --sort 'b c'"
+        );
     }
 }

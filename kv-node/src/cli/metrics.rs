@@ -44,7 +44,11 @@ pub(super) async fn run(
         }
         let failed = print(&client, output, &members).await?;
         if !args.watch {
-            return if failed == 0 { Ok(()) } else { Err(Failure::silent(8)) };
+            return if failed == 0 {
+                Ok(())
+            } else {
+                Err(Failure::silent(8))
+            };
         }
         real::sleep(args.every).await;
     }
@@ -52,7 +56,9 @@ pub(super) async fn run(
 
 /// Asks all at once, prints in order; how many did not answer.
 async fn print(client: &Client, output: &Output, members: &[Member]) -> Result<usize, Failure> {
-    let replies = members.iter().map(|member| client.node_metrics(member.node, NODE_DEADLINE));
+    let replies = members
+        .iter()
+        .map(|member| client.node_metrics(member.node, NODE_DEADLINE));
     let mut failed = 0;
     for (member, reply) in members.iter().zip(join_all(replies).await) {
         match &reply {

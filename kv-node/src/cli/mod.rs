@@ -19,10 +19,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`args`] | every command and option |
-//! | [`session`] | from options to a connected client |
-//! | [`output`], [`failure`] | stdout, stderr, exit codes |
-//! | [`value`], [`base64`], [`time`] | bytes and moments as text |
+//! | `args` | every command and option |
+//! | `session` | from options to a connected client |
+//! | `output`, `failure` | stdout, stderr, exit codes |
+//! | `value`, `base64`, `time` | bytes and moments as text |
 //! | the others | one command each |
 
 mod args;
@@ -57,7 +57,10 @@ use session::Session;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::of_process(cli.json);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(cli, &output)),
         Err(error) => Err(Failure::other(format!("cannot start the runtime: {error}"))),

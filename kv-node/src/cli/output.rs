@@ -78,20 +78,20 @@ impl Output {
     /// A line for people on stderr; nothing with `--json`.
     pub(super) fn note(&self, line: impl AsRef<str>) {
         if !self.json {
-            self.to_stderr(line.as_ref());
+            self.say(line.as_ref());
         }
     }
 
     /// What went wrong, on stderr.
     pub(super) fn error(&self, message: &str) {
         let label = self.painted_on_stderr("error:", "31;1");
-        self.to_stderr(&format!("{label} {message}"));
+        self.say(&format!("{label} {message}"));
     }
 
     /// What to do next, on stderr.
     pub(super) fn hint(&self, hint: &str) {
         let label = self.painted_on_stderr("hint:", "36");
-        self.to_stderr(&format!("{label} {hint}"));
+        self.say(&format!("{label} {hint}"));
     }
 
     /// A word of alarm on stdout.
@@ -107,7 +107,10 @@ impl Output {
     /// A table without borders: two blanks before every column.
     pub(super) fn table(&self, header: &[&str], rows: Vec<Vec<Cell>>) -> String {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(header.to_vec()).add_rows(rows);
+        table
+            .load_style(presets::NOTHING)
+            .set_header(header.to_vec())
+            .add_rows(rows);
         if self.has_colours {
             table.enforce_styling();
         } else {
@@ -140,12 +143,16 @@ impl Output {
         painted(text, colour, self.stderr_has_colours)
     }
 
-    fn to_stderr(&self, line: &str) {
+    fn say(&self, line: &str) {
         // Nobody is left to be told when stderr is closed.
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 }
 
 fn painted(text: &str, colour: &str, has_colours: bool) -> String {
-    if has_colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    if has_colours {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }

@@ -95,9 +95,19 @@ async fn put_and_get(client: &Client, member: &Member) -> Result<(), Failure> {
     let value = Bytes::from(format!("probe of {} at {:?}", member.name, real::now()));
     let written = bucket.put(&key, value.clone()).deadline(ATTEMPT).await?;
     let read = bucket.get(&key).deadline(ATTEMPT).await?;
-    if !read.siblings().iter().any(|sibling| sibling.value() == Some(&value)) {
-        return Err(Failure::other("the value that was put is not the one that was got"));
+    if !read
+        .siblings()
+        .iter()
+        .any(|sibling| sibling.value() == Some(&value))
+    {
+        return Err(Failure::other(
+            "the value that was put is not the one that was got",
+        ));
     }
-    bucket.delete(&key).context(written.context).deadline(ATTEMPT).await?;
+    bucket
+        .delete(&key)
+        .context(written.context)
+        .deadline(ATTEMPT)
+        .await?;
     Ok(())
 }

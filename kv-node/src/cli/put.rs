@@ -3,7 +3,7 @@
 use kv_client::{Client, Key, Written};
 use serde::Serialize;
 
-use super::args::{DeleteArgs, PutArgs, WriteArgs};
+use super::args::{DeleteArgs, PutArgs};
 use super::failure::Failure;
 use super::output::Output;
 use super::session::{Session, names};
@@ -23,7 +23,12 @@ struct WrittenJson<'a> {
 /// Sets level, w, deadline and context of a put or a delete; both have the same methods.
 macro_rules! with_options {
     ($request:expr, $options:expr) => {{
-        let WriteArgs { level, w, deadline, context } = $options;
+        let $crate::cli::args::WriteArgs {
+            level,
+            w,
+            deadline,
+            context,
+        } = $options;
         let mut request = $request;
         if let Some(level) = level {
             request = request.level(level.into());

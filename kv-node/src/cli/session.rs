@@ -23,17 +23,19 @@ impl Session {
         connect: Option<String>,
         via: Option<String>,
     ) -> Self {
-        Self { context, connect, via }
-    }
-
-    /// Connects as a client, with the usual 3 s.
-    pub(super) async fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::builder().connect(self.target()?).await?)
+        Self {
+            context,
+            connect,
+            via,
+        }
     }
 
     /// Connects as a client within a given time.
     pub(super) async fn client_within(&self, timeout: Duration) -> Result<Client, Failure> {
-        Ok(Client::builder().connect_timeout(timeout).connect(self.target()?).await?)
+        Ok(Client::builder()
+            .connect_timeout(timeout)
+            .connect(self.target()?)
+            .await?)
     }
 
     /// Connects as an admin.
@@ -52,7 +54,10 @@ impl Session {
         args: &BucketArgs,
         options: Options,
     ) -> Result<(Client, Bucket), Failure> {
-        let client = Client::builder().options(options).connect(self.target()?).await?;
+        let client = Client::builder()
+            .options(options)
+            .connect(self.target()?)
+            .await?;
         let bucket = client.bucket(args.bucket.as_str())?;
         let bucket = match &self.via {
             Some(name) => bucket.via(member(&client.topology(), name)?.node),
@@ -81,18 +86,25 @@ pub(super) fn member<'a>(topology: &'a Topology, name: &str) -> Result<&'a Membe
     let by_id = || {
         let is_meant = |member: &&Member| member.node.to_string().starts_with(name);
         let mut meant = members.iter().filter(is_meant);
-        meant.next().filter(|_| name.len() >= 4 && meant.next().is_none())
+        meant
+            .next()
+            .filter(|_| name.len() >= 4 && meant.next().is_none())
     };
     by_name.or_else(by_id).ok_or_else(|| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        Failure::usage(format!("there is no node `{name}`; the nodes are {}", names.join(", ")))
+        Failure::usage(format!(
+            "there is no node `{name}`; the nodes are {}",
+            names.join(", ")
+        ))
     })
 }
 
 /// The names of nodes, for people.
 pub(super) fn names(topology: &Topology, nodes: &[NodeId]) -> Vec<String> {
     let name = |node: &NodeId| {
-        topology.member(*node).map_or_else(|| node.short(), |member| member.name.clone())
+        topology
+            .member(*node)
+            .map_or_else(|| node.short(), |member| member.name.clone())
     };
     nodes.iter().map(name).collect()
 }

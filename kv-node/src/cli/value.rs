@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use kv_client::{Dot, Key, Sibling};
 use kv_client::ring::Topology;
+use kv_client::{Dot, Key, Sibling};
 use serde::Serialize;
 
 use super::args::KeyArgs;
@@ -25,7 +25,9 @@ pub(super) fn key(args: &KeyArgs) -> Result<Key, Failure> {
 /// The value that an argument names: itself, stdin (`-`), a file (`@file`); `@@` is a literal `@`.
 pub(super) fn argument(argument: &str) -> Result<Vec<u8>, Failure> {
     let unreadable = |name: &str, error| {
-        Failure::usage(format!("cannot read {name}: {error}; correct the path or its permissions"))
+        Failure::usage(format!(
+            "cannot read {name}: {error}; correct the path or its permissions"
+        ))
     };
     match argument.strip_prefix('@') {
         None if argument == "-" => {
@@ -74,7 +76,12 @@ impl KeyJson {
             [] => (None, None),
             sort => split(sort),
         };
-        Self { key: partition, key_base64: partition_base64, sort, sort_base64 }
+        Self {
+            key: partition,
+            key_base64: partition_base64,
+            sort,
+            sort_base64,
+        }
     }
 }
 
@@ -110,7 +117,10 @@ impl SiblingJson {
 
 /// Who minted it and when: `n2:1763839203118.0`.
 pub(super) fn dot(dot: Dot, topology: &Topology) -> String {
-    let node = topology.actors().get(&dot.actor).and_then(|&node| topology.member(node));
+    let node = topology
+        .actors()
+        .get(&dot.actor)
+        .and_then(|&node| topology.member(node));
     let name = node.map_or_else(|| dot.actor.to_string(), |member| member.name.clone());
     format!("{name}:{}.{}", dot.hlc.millis(), dot.hlc.0 & 0xffff)
 }
@@ -180,7 +190,10 @@ mod tests {
     #[test]
     fn previews_stay_on_one_line() {
         assert_eq!(preview(b"two\nlines\x1b[2J"), "two\\nlines\\u{1b}[2J");
-        assert_eq!(preview("é".repeat(61).as_bytes()), format!("{}…", "é".repeat(60)));
+        assert_eq!(
+            preview("é".repeat(61).as_bytes()),
+            format!("{}…", "é".repeat(60))
+        );
         assert_eq!(preview(b"\xff\x00"), "base64 /wA=");
     }
 
@@ -195,9 +208,15 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([size(0), size(1023), size(2048)], ["0 B", "1023 B", "2.0 KiB"]);
+        assert_eq!(
+            [size(0), size(1023), size(2048)],
+            ["0 B", "1023 B", "2.0 KiB"]
+        );
         assert_eq!([size(1 << 20), size(u64::MAX)], ["1.0 MiB", "16384.0 PiB"]);
-        assert_eq!([count(0), count(999), count(63_077)], ["0", "999", "63,077"]);
+        assert_eq!(
+            [count(0), count(999), count(63_077)],
+            ["0", "999", "63,077"]
+        );
         assert_eq!(count(1_234_567), "1,234,567");
     }
 }

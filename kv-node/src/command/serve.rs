@@ -11,10 +11,11 @@ use kv_net::{Credentials, Endpoint, EndpointConfig, Role};
 use kv_node::adapters::{JobThreads, NodeHandler, QuicTransport, TokioHost};
 use kv_node::config::{Config, LogFormat};
 use kv_node::env::Env;
+use kv_node::node::belongs;
 use kv_node::topologies::Topologies;
 use kv_node::{Node, NodeOptions, setup};
 use kv_storage::fs::RealFs;
-use kv_types::NodeId;
+use kv_types::{ClusterId, NodeId};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +25,9 @@ const METRICS_PERIOD: Duration = Duration::from_secs(10);
 
 pub(super) fn run(config: Config) -> Result<()> {
     start_logging(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config))
 }
 
@@ -39,10 +42,14 @@ async fn serve(config: Config) -> Result<()> {
             config.data.display()
         ),
         Role::Client(_) | Role::Admin(_) => {
-            bail!("the certificate in {} is for {}, not for a node; issue one with `kv-node cert node`", config.data.display(), identity.role)
+            bail!(
+                "the certificate in {} is for {}, not for a node; issue one with `kv-node cert node`",
+                config.data.display(),
+                identity.role
+            )
         }
     }
-    let listen = listen_address(&config, node_id)?;
+    let listen = listen_address(&config, node_id, identity.cluster)?;
     let endpoint = Endpoint::bind(listen, credentials, EndpointConfig::node())?;
     let env = Env {
         host: Arc::new(TokioHost::starting_now()),
@@ -77,16 +84,23 @@ async fn serve(config: Config) -> Result<()> {
 }
 
 /// Where to listen: as configured, or where the topology says that this node is.
-fn listen_address(config: &Config, node: NodeId) -> Result<SocketAddr> {
+fn listen_address(config: &Config, node: NodeId, cluster: ClusterId) -> Result<SocketAddr> {
+    let topology =
+        Topologies::open(Arc::new(RealFs), &setup::topology_dir(&config.data))?.current();
+    belongs(&topology, node, cluster, &config.data)?;
     if let Some(listen) = config.listen {
         return Ok(listen);
     }
-    let topology = Topologies::open(Arc::new(RealFs), &setup::topology_dir(&config.data))?.current();
-    let member = topology
+    let address = topology
         .member(node)
-        .with_context(|| format!("node {node} is not a member of cluster {}", topology.cluster_name()))?;
-    let mut found = member.address.to_socket_addrs().with_context(|| format!("the address {} cannot be resolved", member.address))?;
-    found.next().with_context(|| format!("the address {} has no host", member.address))
+        .map(|member| member.address.as_str())
+        .unwrap_or_default();
+    let mut found = address
+        .to_socket_addrs()
+        .with_context(|| format!("the address {address} cannot be resolved"))?;
+    found
+        .next()
+        .with_context(|| format!("the address {address} has no host"))
 }
 
 /// Ends when the node is told to stop.
@@ -102,7 +116,8 @@ async fn wait_for_stop() -> Result<()> {
 async fn write_metrics(node: &Node, env: &Env, path: &Path) {
     let draft = path.with_extension("draft");
     loop {
-        let written = std::fs::write(&draft, node.metrics()).and_then(|()| std::fs::rename(&draft, path));
+        let written =
+            std::fs::write(&draft, node.metrics()).and_then(|()| std::fs::rename(&draft, path));
         if let Err(error) = written {
             tracing::warn!(%error, path = %path.display(), "the metrics file could not be written");
         }
@@ -111,9 +126,15 @@ async fn write_metrics(node: &Node, env: &Env, path: &Path) {
 }
 
 fn start_logging(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)
-        .with_context(|| format!("log.filter `{}` is not a filter such as `info` or `kv_node=debug,info`", config.log.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(&config.log.filter).with_context(|| {
+        format!(
+            "log.filter `{}` is not a filter such as `info` or `kv_node=debug,info`",
+            config.log.filter
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();
     match config.log.format {
         LogFormat::Human => builder.with_ansi(terminal).init(),

@@ -21,7 +21,11 @@ pub(super) fn init(args: &InitArgs) -> Result<()> {
     let node = setup::init_node(&args.data)?;
     let data = args.data.display();
     let text = format!("node {node} in {data}\nnext: kv-node cert node --ca CA_DIR --data {data}");
-    say(args.json, &json!({ "schema": 1, "node_id": node.to_string() }), &text);
+    say(
+        args.json,
+        &json!({ "schema": 1, "node_id": node.to_string() }),
+        &text,
+    );
     Ok(())
 }
 
@@ -32,7 +36,11 @@ pub(super) fn ca(command: CaCommand) -> Result<()> {
         "authority of cluster {cluster} in {}\nkeep ca-key.pem safe and off the nodes: whoever has it can join the cluster",
         dir.display()
     );
-    say(json, &json!({ "schema": 1, "cluster_id": cluster.to_string() }), &text);
+    say(
+        json,
+        &json!({ "schema": 1, "cluster_id": cluster.to_string() }),
+        &text,
+    );
     Ok(())
 }
 
@@ -40,14 +48,30 @@ pub(super) fn cert(command: CertCommand) -> Result<()> {
     let (person, role): (PersonArgs, fn(String) -> Role) = match command {
         CertCommand::Node { issuing, data } => {
             let node = setup::issue_node(&issuing.ca, &data, issuing.valid)?;
-            say(false, &json!({}), &format!("certificate of node {node} in {}", setup::credentials_dir(&data).display()));
+            say(
+                false,
+                &json!({}),
+                &format!(
+                    "certificate of node {node} in {}",
+                    setup::credentials_dir(&data).display()
+                ),
+            );
             return Ok(());
         }
         CertCommand::Client(person) => (person, Role::Client),
         CertCommand::Admin(person) => (person, Role::Admin),
     };
-    setup::issue_person(&person.issuing.ca, role(person.name.clone()), &person.out, person.issuing.valid)?;
-    say(false, &json!({}), &format!("certificate of {} in {}", person.name, person.out.display()));
+    setup::issue_person(
+        &person.issuing.ca,
+        role(person.name.clone()),
+        &person.out,
+        person.issuing.valid,
+    )?;
+    say(
+        false,
+        &json!({}),
+        &format!("certificate of {} in {}", person.name, person.out.display()),
+    );
     Ok(())
 }
 
@@ -69,7 +93,11 @@ pub(super) fn create(args: CreateArgs) -> Result<()> {
         "cluster {} ({cluster}): {count} nodes, {} replicas of each key\nnext: kv-node serve --data DIR, for each node",
         spec.name, spec.replicas
     );
-    say(args.json, &json!({ "schema": 1, "cluster_id": cluster.to_string() }), &text);
+    say(
+        args.json,
+        &json!({ "schema": 1, "cluster_id": cluster.to_string() }),
+        &text,
+    );
     Ok(())
 }
 
@@ -77,14 +105,21 @@ pub(super) fn create(args: CreateArgs) -> Result<()> {
 pub(super) fn parse_member(text: &str) -> Result<NewMember> {
     let (mut name, mut zone, mut weight, mut address, mut data) = (None, None, 1, None, None);
     for part in text.split(',') {
-        let (field, value) = part.split_once('=').with_context(|| format!("`{part}` is not `field=value`"))?;
+        let (field, value) = part
+            .split_once('=')
+            .with_context(|| format!("`{part}` is not `field=value`"))?;
         match field {
             "name" => name = Some(value.to_owned()),
             "zone" => zone = Some(value.to_owned()),
             "address" => address = Some(value.to_owned()),
             "data" => data = Some(value.into()),
-            "weight" => weight = value.parse().with_context(|| format!("weight `{value}` is not a number"))?,
-            _ => bail!("there is no field `{field}`; the fields are name, zone, address, data and weight"),
+            "weight" => {
+                let parsed = value.parse();
+                weight = parsed.with_context(|| format!("weight `{value}` is not a number"))?;
+            }
+            _ => bail!(
+                "there is no field `{field}`; the fields are name, zone, address, data and weight"
+            ),
         }
     }
     let missing = |field| format!("`{text}` lacks {field}=…");

@@ -7,7 +7,9 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, GetReplyV1, GetV1, ReplicaReadReplyV1, ReplicaReadV1, Request, Response, TopologyV1};
+use kv_net::message::{
+    DataHead, GetReplyV1, GetV1, ReplicaReadReplyV1, ReplicaReadV1, Request, Response, TopologyV1,
+};
 use kv_ring::Topology;
 use kv_types::{Epoch, NodeId, Object};
 
@@ -27,20 +29,36 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Refusal`]; a read changes nothing.
-    pub async fn get(self: &Arc<Self>, request: GetV1, deadline: Deadline) -> Result<(GetReplyV1, Bytes), Refusal> {
+    pub async fn get(
+        self: &Arc<Self>,
+        request: GetV1,
+        deadline: Deadline,
+    ) -> Result<(GetReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let needed = plan.read_quorum(&request.options)?.r();
         reachable(&plan.replicas, needed, &self.liveness, DOING)?;
 
-        let GetReply { object, answered, repair } = self.collect(&plan, &request.head, needed, deadline).await?;
+        let GetReply {
+            object,
+            answered,
+            repair,
+        } = self.collect(&plan, &request.head, needed, deadline).await?;
         if !repair.is_empty() {
             self.repair(&plan, &request.head, &object, repair, deadline);
         }
         let context = self.seal(request.bucket, &request.key, &object)?;
         let mut values = Vec::new();
         let siblings = describe(&object, request.options.headers_only, &mut values);
-        Ok((GetReplyV1 { siblings, context, answered, needed }, join(values)))
+        Ok((
+            GetReplyV1 {
+                siblings,
+                context,
+                answered,
+                needed,
+            },
+            join(values),
+        ))
     }
 
     async fn collect(
@@ -51,7 +69,12 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<GetReply, Refusal> {
         let candidates = self.candidates(&plan.replicas);
-        let mut core = GetCore::new(plan.replicas.clone(), needed, plan.partition_epoch, candidates);
+        let mut core = GetCore::new(
+            plan.replicas.clone(),
+            needed,
+            plan.partition_epoch,
+            candidates,
+        );
         let mut answers = Answers::new();
         let ask = |answers: &Answers, asks: Vec<(NodeId, Want)>| {
             for (node, want) in asks {
@@ -94,14 +117,37 @@ impl Coordinator {
         }
     }
 
-    async fn ask(self: Arc<Self>, plan: Plan, head: DataHead, node: NodeId, want: Want, deadline: Deadline) -> GetAnswer {
+    async fn ask(
+        self: Arc<Self>,
+        plan: Plan,
+        head: DataHead,
+        node: NodeId,
+        want: Want,
+        deadline: Deadline,
+    ) -> GetAnswer {
         if node == self.me {
             return self.ask_self(&plan).await;
         }
-        let head = DataHead { epoch: plan.target.epoch, ..head };
+        let head = DataHead {
+            epoch: plan.target.epoch,
+            ..head
+        };
         let digest_only = want == Want::Digest;
-        let message = ReplicaReadV1 { head, bucket: plan.target.bucket, key: plan.target.key, digest_only };
-        match self.call(&plan.topology, node, Request::ReplicaRead(message), deadline).await {
+        let message = ReplicaReadV1 {
+            head,
+            bucket: plan.target.bucket,
+            key: plan.target.key,
+            digest_only,
+        };
+        match self
+            .call(
+                &plan.topology,
+                node,
+                Request::ReplicaRead(message),
+                deadline,
+            )
+            .await
+        {
             Ok(Response::ReplicaRead(reply, encoded)) => self.understand(&reply, encoded, want),
             Ok(_) => GetAnswer::Failed,
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
@@ -119,9 +165,11 @@ impl Coordinator {
         let holding = match self.replica.read(&plan.target).await {
             Ok(None) => Holding::Nothing,
             Ok(Some(held)) => match Object::decode(&held.encoded) {
-                Ok(object) => {
-                    Holding::Object { digest: held.digest, object: Box::new(object), encoded: held.encoded }
-                }
+                Ok(object) => Holding::Object {
+                    digest: held.digest,
+                    object: Box::new(object),
+                    encoded: held.encoded,
+                },
                 Err(damage) => {
                     tracing::error!(%damage, key = %plan.target.key, "a stored object is damaged");
                     return GetAnswer::Failed;
@@ -140,9 +188,11 @@ impl Coordinator {
             (None, _) => Holding::Nothing,
             (Some(digest), Want::Digest) => Holding::Digest(digest),
             (Some(digest), Want::Object) => match Object::decode(&encoded) {
-                Ok(object) if self.replica.digest(&encoded) == Ok(digest) => {
-                    Holding::Object { digest, object: Box::new(object), encoded }
-                }
+                Ok(object) if self.replica.digest(&encoded) == Ok(digest) => Holding::Object {
+                    digest,
+                    object: Box::new(object),
+                    encoded,
+                },
                 _ => return GetAnswer::Failed,
             },
         };
@@ -151,7 +201,12 @@ impl Coordinator {
 
     /// Fetches and adopts a newer topology from a peer. Returns this node's epoch afterwards if it
     /// is newer than the request's.
-    pub(crate) async fn learn_topology(&self, topology: &Topology, from: NodeId, deadline: Deadline) -> Option<Epoch> {
+    pub(crate) async fn learn_topology(
+        &self,
+        topology: &Topology,
+        from: NodeId,
+        deadline: Deadline,
+    ) -> Option<Epoch> {
         let known = self.topologies.current().epoch();
         let request = Request::Topology(TopologyV1 { known });
         if let Ok(Response::Topology(_, entry)) = self.call(topology, from, request, deadline).await

@@ -88,7 +88,12 @@ pub struct GetCore {
 impl GetCore {
     /// A read that needs `needed` of `replicas`; `candidates` are those worth asking, best first.
     #[must_use]
-    pub fn new(replicas: ReplicaSet, needed: u8, partition_epoch: Epoch, candidates: Vec<NodeId>) -> Self {
+    pub fn new(
+        replicas: ReplicaSet,
+        needed: u8,
+        partition_epoch: Epoch,
+        candidates: Vec<NodeId>,
+    ) -> Self {
         Self {
             replicas,
             needed,
@@ -105,12 +110,26 @@ impl GetCore {
         let enough = (1..=self.unasked.len())
             .find(|count| {
                 let asked = &self.unasked[..*count];
-                self.replicas.is_met(|node| asked.contains(&node), self.needed)
+                self.replicas
+                    .is_met(|node| asked.contains(&node), self.needed)
             })
             .unwrap_or(self.unasked.len());
         let asked: Vec<NodeId> = self.unasked.drain(..enough).collect();
         self.objects_underway.extend(asked.first());
-        asked.into_iter().enumerate().map(|(rank, node)| (node, if rank == 0 { Want::Object } else { Want::Digest })).collect()
+        asked
+            .into_iter()
+            .enumerate()
+            .map(|(rank, node)| {
+                (
+                    node,
+                    if rank == 0 {
+                        Want::Object
+                    } else {
+                        Want::Digest
+                    },
+                )
+            })
+            .collect()
     }
 
     /// Answers are late: asks everyone who was not asked yet.
@@ -141,7 +160,10 @@ impl GetCore {
     }
 
     fn replace_failed(&mut self) -> GetStep {
-        if !self.replicas.is_met(|node| !self.failed.contains(&node), self.needed) {
+        if !self
+            .replicas
+            .is_met(|node| !self.failed.contains(&node), self.needed)
+        {
             return GetStep::Fail;
         }
         let object_at_hand = self.objects().next().is_some();
@@ -171,7 +193,9 @@ impl GetCore {
         let unknown = self
             .held
             .iter()
-            .filter(|(node, holding)| !self.is_known(holding) && !self.objects_underway.contains(node))
+            .filter(|(node, holding)| {
+                !self.is_known(holding) && !self.objects_underway.contains(node)
+            })
             .map(|(node, _)| *node)
             .collect();
         GetStep::Ask(self.ask_for_objects(unknown))
@@ -202,11 +226,18 @@ impl GetCore {
         for (_, object) in self.objects() {
             merged.merge(object);
         }
-        let whole: BTreeSet<u64> =
-            self.objects().filter(|(_, object)| **object == merged).map(|(digest, _)| digest).collect();
+        let whole: BTreeSet<u64> = self
+            .objects()
+            .filter(|(_, object)| **object == merged)
+            .map(|(digest, _)| digest)
+            .collect();
         let mut answered = Vec::new();
         let mut repair = Vec::new();
-        for (node, holding) in self.held.iter().filter(|(_, holding)| self.is_known(holding)) {
+        for (node, holding) in self
+            .held
+            .iter()
+            .filter(|(_, holding)| self.is_known(holding))
+        {
             answered.push(*node);
             let up_to_date = match holding {
                 Holding::Nothing => merged.is_empty(),
@@ -216,7 +247,11 @@ impl GetCore {
                 repair.push(*node);
             }
         }
-        GetReply { object: merged, answered, repair }
+        GetReply {
+            object: merged,
+            answered,
+            repair,
+        }
     }
 
     /// How many answers count towards the need.
@@ -246,10 +281,14 @@ mod tests {
     fn object(actors: &[u32]) -> Object {
         let mut object = Object::new();
         for actor in actors {
-            let write =
-                Write { write_id: WriteId::new(1, [*actor as u8; 10]), payload: Payload::Value(Bytes::from_static(b"v")) };
+            let write = Write {
+                write_id: WriteId::new(1, [*actor as u8; 10]),
+                payload: Payload::Value(Bytes::from_static(b"v")),
+            };
             let dot = Dot::new(ActorId(*actor), Hlc(10));
-            object.write(write, &Clock::new(), dot, Hlc::ZERO, 1).expect("few siblings");
+            object
+                .write(write, &Clock::new(), dot, Hlc::ZERO, 1)
+                .expect("few siblings");
         }
         object
     }
@@ -259,12 +298,18 @@ mod tests {
     }
 
     fn xxh(bytes: &[u8]) -> u64 {
-        bytes.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+        bytes.iter().fold(7, |sum: u64, byte| {
+            sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+        })
     }
 
     fn full(object: &Object) -> GetAnswer {
         let encoded = object.encode();
-        let holding = Holding::Object { digest: xxh(&encoded), object: Box::new(object.clone()), encoded };
+        let holding = Holding::Object {
+            digest: xxh(&encoded),
+            object: Box::new(object.clone()),
+            encoded,
+        };
         GetAnswer::Held(EPOCH, holding)
     }
 
@@ -282,11 +327,24 @@ mod tests {
     #[test]
     fn equal_digests_answer_without_a_second_round() {
         let mut core = core(2);
-        assert_eq!(core.start(), [(node(1), Want::Object), (node(2), Want::Digest)]);
+        assert_eq!(
+            core.start(),
+            [(node(1), Want::Object), (node(2), Want::Digest)]
+        );
         let held = object(&[1]);
-        assert_eq!(core.on_answer(node(2), only_digest(&held)), GetStep::Ask(vec![]));
+        assert_eq!(
+            core.on_answer(node(2), only_digest(&held)),
+            GetStep::Ask(vec![])
+        );
         let reply = reply(core.on_answer(node(1), full(&held)));
-        assert_eq!(reply, GetReply { object: held, answered: vec![node(1), node(2)], repair: vec![] });
+        assert_eq!(
+            reply,
+            GetReply {
+                object: held,
+                answered: vec![node(1), node(2)],
+                repair: vec![]
+            }
+        );
     }
 
     #[test]
@@ -295,9 +353,19 @@ mod tests {
         core.start();
         let (old, new) = (object(&[1]), object(&[1, 2]));
         assert_eq!(core.on_answer(node(1), full(&old)), GetStep::Ask(vec![]));
-        assert_eq!(core.on_answer(node(2), only_digest(&new)), GetStep::Ask(vec![(node(2), Want::Object)]));
+        assert_eq!(
+            core.on_answer(node(2), only_digest(&new)),
+            GetStep::Ask(vec![(node(2), Want::Object)])
+        );
         let reply = reply(core.on_answer(node(2), full(&new)));
-        assert_eq!(reply, GetReply { object: new, answered: vec![node(1), node(2)], repair: vec![node(1)] });
+        assert_eq!(
+            reply,
+            GetReply {
+                object: new,
+                answered: vec![node(1), node(2)],
+                repair: vec![node(1)]
+            }
+        );
     }
 
     #[test]
@@ -335,7 +403,10 @@ mod tests {
         let mut core = core(2);
         core.start();
         let held = object(&[1]);
-        assert_eq!(core.on_answer(node(1), GetAnswer::Failed), GetStep::Ask(vec![(node(3), Want::Object)]));
+        assert_eq!(
+            core.on_answer(node(1), GetAnswer::Failed),
+            GetStep::Ask(vec![(node(3), Want::Object)])
+        );
         core.on_answer(node(2), only_digest(&held));
         let reply = reply(core.on_answer(node(3), full(&held)));
         assert_eq!(reply.answered, [node(2), node(3)]);
@@ -347,7 +418,10 @@ mod tests {
         core.start();
         core.on_answer(node(1), full(&object(&[1])));
         core.on_answer(node(2), only_digest(&object(&[1, 2])));
-        assert_eq!(core.on_answer(node(2), GetAnswer::Failed), GetStep::Ask(vec![(node(3), Want::Digest)]));
+        assert_eq!(
+            core.on_answer(node(2), GetAnswer::Failed),
+            GetStep::Ask(vec![(node(3), Want::Digest)])
+        );
         assert_eq!(core.on_answer(node(3), GetAnswer::Failed), GetStep::Fail);
     }
 
@@ -365,7 +439,10 @@ mod tests {
     fn a_digest_is_fetched_when_the_object_was_lost_with_its_replica() {
         let mut core = core(1);
         assert_eq!(core.start(), [(node(1), Want::Object)]);
-        assert_eq!(core.on_answer(node(1), GetAnswer::Failed), GetStep::Ask(vec![(node(2), Want::Object)]));
+        assert_eq!(
+            core.on_answer(node(1), GetAnswer::Failed),
+            GetStep::Ask(vec![(node(2), Want::Object)])
+        );
         let reply = reply(core.on_answer(node(2), full(&object(&[1]))));
         assert_eq!(reply.answered, [node(2)]);
     }
@@ -374,7 +451,10 @@ mod tests {
     fn answers_of_a_newer_epoch_end_the_read() {
         let mut core = core(2);
         core.start();
-        assert_eq!(core.on_answer(node(1), GetAnswer::Stale(Epoch(6))), GetStep::Restart(Epoch(6)));
+        assert_eq!(
+            core.on_answer(node(1), GetAnswer::Stale(Epoch(6))),
+            GetStep::Restart(Epoch(6))
+        );
         let newer = GetAnswer::Held(Epoch(7), Holding::Nothing);
         assert_eq!(core.on_answer(node(2), newer), GetStep::Restart(Epoch(7)));
     }

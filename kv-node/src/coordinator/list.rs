@@ -7,7 +7,9 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, ListEntryV1, ListReplyV1, ListV1, ReplicaListV1, Request, Response};
+use kv_net::message::{
+    DataHead, ListEntryV1, ListReplyV1, ListV1, ReplicaListV1, Request, Response,
+};
 use kv_ring::{PartitionId, ReplicaSet, Topology};
 use kv_types::{Epoch, Key, NodeId, Object};
 
@@ -28,21 +30,38 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Refusal`]; a read changes nothing.
-    pub async fn list(self: &Arc<Self>, request: ListV1, deadline: Deadline) -> Result<(ListReplyV1, Bytes), Refusal> {
+    pub async fn list(
+        self: &Arc<Self>,
+        request: ListV1,
+        deadline: Deadline,
+    ) -> Result<(ListReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
         if u32::from(request.partition) >= topology.partition_count().get() {
-            let message =
-                format!("there is no partition {}; the ring has {}", request.partition, topology.partition_count().get());
+            let message = format!(
+                "there is no partition {}; the ring has {}",
+                request.partition,
+                topology.partition_count().get()
+            );
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
         let partition = PartitionId(request.partition);
-        let (properties, partition_epoch) = check(&topology, &request.head, request.bucket, partition)?;
-        let quorum = request.options.level.quorum(properties.quorum).with(request.options.r, None);
-        let quorum = quorum.map_err(|impossible| Refusal::new(ErrorCode::BadRequest, impossible.to_string()))?;
+        let (properties, partition_epoch) =
+            check(&topology, &request.head, request.bucket, partition)?;
+        let quorum = request
+            .options
+            .level
+            .quorum(properties.quorum)
+            .with(request.options.r, None);
+        let quorum = quorum
+            .map_err(|impossible| Refusal::new(ErrorCode::BadRequest, impossible.to_string()))?;
         let replicas = topology.replicas(partition, properties.quorum.n());
         reachable(&replicas, quorum.r(), &self.liveness, DOING)?;
 
-        let ask = PageRequest { topology, partition_epoch, message: replica_request(&request) };
+        let ask = PageRequest {
+            topology,
+            partition_epoch,
+            message: replica_request(&request),
+        };
         let collecting = self.collect_pages(ask, &replicas, quorum.r(), deadline);
         let pages = self
             .env
@@ -55,9 +74,19 @@ impl Coordinator {
         for (key, object) in page.entries {
             let context = self.seal(request.bucket, &key, &object)?;
             let siblings = describe(&object, request.options.headers_only, &mut values);
-            entries.push(ListEntryV1 { key, siblings, context });
+            entries.push(ListEntryV1 {
+                key,
+                siblings,
+                context,
+            });
         }
-        Ok((ListReplyV1 { entries, next_after: page.next_after }, join(values)))
+        Ok((
+            ListReplyV1 {
+                entries,
+                next_after: page.next_after,
+            },
+            join(values),
+        ))
     }
 
     async fn collect_pages(
@@ -69,8 +98,9 @@ impl Coordinator {
     ) -> Result<Vec<ReplicaPage>, Refusal> {
         let mut unasked = self.candidates(replicas).into_iter();
         let mut pages: Vec<(NodeId, ReplicaPage)> = Vec::new();
-        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>> =
-            FuturesUnordered::new();
+        let mut answers: FuturesUnordered<
+            BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>,
+        > = FuturesUnordered::new();
         let send = |node: NodeId| -> BoxFuture<'static, _> {
             let page = Arc::clone(self).ask_for_page(node, ask.clone(), deadline);
             Box::pin(async move { (node, page.await) })
@@ -96,7 +126,9 @@ impl Coordinator {
                     let got = replicas.count(|node| pages.iter().any(|(from, _)| *from == node));
                     return Err(Refusal::not_enough(needed, got, DOING));
                 }
-                Some((_, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => return Err(refusal),
+                Some((_, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => {
+                    return Err(refusal);
+                }
                 Some((_, Err(_))) => answers.extend(unasked.next().map(send)),
                 Some((from, Ok(page))) => {
                     pages.push((from, page));
@@ -112,31 +144,70 @@ impl Coordinator {
         }
     }
 
-    async fn ask_for_page(self: Arc<Self>, node: NodeId, ask: PageRequest, deadline: Deadline) -> Result<ReplicaPage, Refusal> {
-        let PageRequest { topology, partition_epoch, message } = ask;
+    async fn ask_for_page(
+        self: Arc<Self>,
+        node: NodeId,
+        ask: PageRequest,
+        deadline: Deadline,
+    ) -> Result<ReplicaPage, Refusal> {
+        let PageRequest {
+            topology,
+            partition_epoch,
+            message,
+        } = ask;
         let (entries, complete) = if node == self.me {
             let partition = PartitionId(message.partition);
             let (items, bytes) = (message.max_items as usize, message.max_bytes as usize);
-            let page = self.replica.list(message.bucket, partition, message.after.as_ref(), items, bytes).await?;
+            let page = self
+                .replica
+                .list(
+                    message.bucket,
+                    partition,
+                    message.after.as_ref(),
+                    items,
+                    bytes,
+                )
+                .await?;
             (page.entries, page.complete)
         } else {
-            match self.call(&topology, node, Request::ReplicaList(message.clone()), deadline).await? {
+            match self
+                .call(
+                    &topology,
+                    node,
+                    Request::ReplicaList(message.clone()),
+                    deadline,
+                )
+                .await?
+            {
                 Response::ReplicaList(reply, tail) => {
                     if reply.partition_epoch != partition_epoch {
                         return Err(Refusal::stale(reply.partition_epoch));
                     }
-                    let lengths = reply.entries.into_iter().map(|entry| (entry.key, entry.object_bytes));
+                    let lengths = reply
+                        .entries
+                        .into_iter()
+                        .map(|entry| (entry.key, entry.object_bytes));
                     (split(lengths, tail)?, reply.complete)
                 }
                 other => return Err(super::unexpected(&other)),
             }
         };
-        let mut page = ReplicaPage { complete, ..ReplicaPage::default() };
+        let mut page = ReplicaPage {
+            complete,
+            ..ReplicaPage::default()
+        };
         for (key, encoded) in entries {
-            let object = Object::decode(&encoded)
-                .map_err(|damage| Refusal::new(ErrorCode::Storage, format!("the object of {key} is damaged: {damage}")))?;
+            let object = Object::decode(&encoded).map_err(|damage| {
+                Refusal::new(
+                    ErrorCode::Storage,
+                    format!("the object of {key} is damaged: {damage}"),
+                )
+            })?;
             let (hash, _) = topology.locate(message.bucket, key.partition_key());
-            page.entries.insert(storage_key::encode(message.bucket, hash, &key), (key, object));
+            page.entries.insert(
+                storage_key::encode(message.bucket, hash, &key),
+                (key, object),
+            );
         }
         Ok(page)
     }
@@ -151,7 +222,9 @@ struct PageRequest {
 }
 
 fn replica_request(request: &ListV1) -> ReplicaListV1 {
-    let head = DataHead { ..request.head.clone() };
+    let head = DataHead {
+        ..request.head.clone()
+    };
     ReplicaListV1 {
         head,
         bucket: request.bucket,
@@ -163,12 +236,18 @@ fn replica_request(request: &ListV1) -> ReplicaListV1 {
 }
 
 /// Cuts a tail into the objects whose lengths the reply states.
-fn split(lengths: impl Iterator<Item = (Key, u32)>, mut tail: Bytes) -> Result<Vec<(Key, Bytes)>, Refusal> {
+fn split(
+    lengths: impl Iterator<Item = (Key, u32)>,
+    mut tail: Bytes,
+) -> Result<Vec<(Key, Bytes)>, Refusal> {
     let mut entries = Vec::new();
     for (key, length) in lengths {
         let length = length as usize;
         if length > tail.len() {
-            return Err(Refusal::new(ErrorCode::Internal, "a peer's page is shorter than it says"));
+            return Err(Refusal::new(
+                ErrorCode::Internal,
+                "a peer's page is shorter than it says",
+            ));
         }
         entries.push((key, tail.split_to(length)));
     }

@@ -30,16 +30,29 @@ pub struct MergedPage {
 #[must_use]
 pub fn merge(pages: Vec<ReplicaPage>) -> MergedPage {
     let truncated = pages.iter().filter(|page| !page.complete);
-    let end = truncated.filter_map(|page| page.entries.last_key_value().map(|(stored, _)| stored.clone())).min();
+    let end = truncated
+        .filter_map(|page| {
+            page.entries
+                .last_key_value()
+                .map(|(stored, _)| stored.clone())
+        })
+        .min();
     let mut merged: BTreeMap<Bytes, (Key, Object)> = BTreeMap::new();
     for (stored, (key, object)) in pages.into_iter().flat_map(|page| page.entries) {
         if end.as_ref().is_some_and(|end| stored > *end) {
             continue;
         }
-        merged.entry(stored).or_insert_with(|| (key, Object::new())).1.merge(&object);
+        merged
+            .entry(stored)
+            .or_insert_with(|| (key, Object::new()))
+            .1
+            .merge(&object);
     }
     let next_after = end.and_then(|end| merged.get(&end).map(|(key, _)| key.clone()));
-    MergedPage { entries: merged.into_values().collect(), next_after }
+    MergedPage {
+        entries: merged.into_values().collect(),
+        next_after,
+    }
 }
 
 #[cfg(test)]
@@ -54,8 +67,13 @@ mod tests {
 
     fn written(payload: Payload, at: u64, read: &Clock) -> Object {
         let mut object = Object::new();
-        let write = Write { write_id: WriteId::new(at, [1; 10]), payload };
-        object.write(write, read, Dot::new(ActorId(1), Hlc(at)), Hlc::ZERO, at).expect("one sibling");
+        let write = Write {
+            write_id: WriteId::new(at, [1; 10]),
+            payload,
+        };
+        object
+            .write(write, read, Dot::new(ActorId(1), Hlc(at)), Hlc::ZERO, at)
+            .expect("one sibling");
         object
     }
 
@@ -64,17 +82,38 @@ mod tests {
     }
 
     fn page(entries: Vec<(Bytes, (Key, Object))>, complete: bool) -> ReplicaPage {
-        ReplicaPage { entries: entries.into_iter().collect(), complete }
+        ReplicaPage {
+            entries: entries.into_iter().collect(),
+            complete,
+        }
     }
 
     fn names(page: &MergedPage) -> Vec<String> {
-        page.entries.iter().map(|(key, _)| key.to_string()).collect()
+        page.entries
+            .iter()
+            .map(|(key, _)| key.to_string())
+            .collect()
     }
 
     #[test]
     fn a_page_stops_where_the_first_truncated_answer_stops() {
-        let ahead = page(vec![entry("k1", value(1)), entry("k5", value(1)), entry("k7", value(1)), entry("k9", value(1))], false);
-        let behind = page(vec![entry("k1", value(1)), entry("k3", value(1)), entry("k5", value(1))], false);
+        let ahead = page(
+            vec![
+                entry("k1", value(1)),
+                entry("k5", value(1)),
+                entry("k7", value(1)),
+                entry("k9", value(1)),
+            ],
+            false,
+        );
+        let behind = page(
+            vec![
+                entry("k1", value(1)),
+                entry("k3", value(1)),
+                entry("k5", value(1)),
+            ],
+            false,
+        );
         let merged = merge(vec![ahead, behind]);
         // The second replica may hold a deletion of k7.
         assert_eq!(names(&merged), ["k1", "k3", "k5"]);
@@ -83,7 +122,10 @@ mod tests {
 
     #[test]
     fn complete_answers_end_the_partition() {
-        let merged = merge(vec![page(vec![entry("a", value(1))], true), page(vec![], true)]);
+        let merged = merge(vec![
+            page(vec![entry("a", value(1))], true),
+            page(vec![], true),
+        ]);
         assert_eq!((names(&merged).len(), merged.next_after), (1, None));
     }
 
@@ -99,7 +141,10 @@ mod tests {
     fn objects_of_one_key_are_merged() {
         let old = value(1);
         let deleted = written(Payload::Tombstone, 2, old.clock());
-        let merged = merge(vec![page(vec![entry("a", old)], true), page(vec![entry("a", deleted)], true)]);
+        let merged = merge(vec![
+            page(vec![entry("a", old)], true),
+            page(vec![entry("a", deleted)], true),
+        ]);
         let (_, object) = &merged.entries[0];
         assert!(object.siblings().all(|s| s.payload().value().is_none()));
     }

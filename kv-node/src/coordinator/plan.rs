@@ -31,12 +31,29 @@ impl Plan {
     ///
     /// # Errors
     /// [`Refusal`] for an unknown bucket, or a request made under an outdated topology.
-    pub fn for_key(topology: Arc<Topology>, head: &DataHead, bucket: BucketId, key: Key) -> Result<Self, Refusal> {
+    pub fn for_key(
+        topology: Arc<Topology>,
+        head: &DataHead,
+        bucket: BucketId,
+        key: Key,
+    ) -> Result<Self, Refusal> {
         let (hash, partition) = topology.locate(bucket, key.partition_key());
         let (properties, partition_epoch) = check(&topology, head, bucket, partition)?;
         let replicas = topology.replicas(partition, properties.quorum.n());
-        let target = Target { bucket, key, hash, partition, epoch: topology.epoch() };
-        Ok(Self { topology, target, properties, replicas, partition_epoch })
+        let target = Target {
+            bucket,
+            key,
+            hash,
+            partition,
+            epoch: topology.epoch(),
+        };
+        Ok(Self {
+            topology,
+            target,
+            properties,
+            replicas,
+            partition_epoch,
+        })
     }
 
     /// The quorum of a read.
@@ -44,7 +61,12 @@ impl Plan {
     /// # Errors
     /// [`Refusal`] for an impossible `r`.
     pub fn read_quorum(&self, options: &ReadOptions) -> Result<Quorum, Refusal> {
-        quorum(options.level.quorum(self.properties.quorum).with(options.r, None))
+        quorum(
+            options
+                .level
+                .quorum(self.properties.quorum)
+                .with(options.r, None),
+        )
     }
 
     /// The quorum of a write.
@@ -52,7 +74,12 @@ impl Plan {
     /// # Errors
     /// [`Refusal`] for an impossible `w`.
     pub fn write_quorum(&self, options: &WriteOptions) -> Result<Quorum, Refusal> {
-        quorum(options.level.quorum(self.properties.quorum).with(None, options.w))
+        quorum(
+            options
+                .level
+                .quorum(self.properties.quorum)
+                .with(None, options.w),
+        )
     }
 
     /// Whether a node is among the replicas.
@@ -80,7 +107,11 @@ pub fn check(
         Fence::BehindRequest => return Err(Refusal::behind(topology.epoch(), head.epoch)),
     }
     let bucket = topology.bucket(bucket).ok_or_else(|| {
-        let message = format!("no bucket has id {} at epoch {}; refresh the topology", bucket.0, topology.epoch());
+        let message = format!(
+            "no bucket has id {} at epoch {}; refresh the topology",
+            bucket.0,
+            topology.epoch()
+        );
         Refusal::new(ErrorCode::UnknownBucket, message)
     })?;
     Ok((bucket.properties, partition_epoch))
@@ -90,11 +121,20 @@ pub fn check(
 ///
 /// # Errors
 /// [`Refusal`] with `needed` and `got`; nothing was sent.
-pub fn reachable(replicas: &ReplicaSet, needed: u8, liveness: &Liveness, doing: &str) -> Result<(), Refusal> {
+pub fn reachable(
+    replicas: &ReplicaSet,
+    needed: u8,
+    liveness: &Liveness,
+    doing: &str,
+) -> Result<(), Refusal> {
     if replicas.is_met(|node| liveness.is_up(node), needed) {
         return Ok(());
     }
-    Err(Refusal::not_enough(needed, replicas.count(|node| liveness.is_up(node)), doing))
+    Err(Refusal::not_enough(
+        needed,
+        replicas.count(|node| liveness.is_up(node)),
+        doing,
+    ))
 }
 
 fn quorum(checked: Result<Quorum, kv_types::QuorumError>) -> Result<Quorum, Refusal> {

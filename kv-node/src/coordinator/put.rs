@@ -24,7 +24,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Refusal`]; its outcome says whether the write may have been applied.
-    pub async fn put(self: &Arc<Self>, request: PutV1, value: Bytes, deadline: Deadline) -> Result<PutReplyV1, Refusal> {
+    pub async fn put(
+        self: &Arc<Self>,
+        request: PutV1,
+        value: Bytes,
+        deadline: Deadline,
+    ) -> Result<PutReplyV1, Refusal> {
         let payload = payload(request.kind, value)?;
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
@@ -34,11 +39,25 @@ impl Coordinator {
         }
         let read = self.what_was_read(&plan, &request)?;
         reachable(&plan.replicas, needed, &self.liveness, DOING)?;
-        let write = Write { write_id: request.head.write_id, payload };
-        let appended = self.replica.coordinate(&plan.target, NewWrite { write, read }).await?;
-        let context = self.seal(request.bucket, &request.key, &appended.object).map_err(Refusal::unknown)?;
-        let acked = self.replicate(plan, request.head, appended, needed, deadline).await?;
-        Ok(PutReplyV1 { context, acked, needed })
+        let write = Write {
+            write_id: request.head.write_id,
+            payload,
+        };
+        let appended = self
+            .replica
+            .coordinate(&plan.target, NewWrite { write, read })
+            .await?;
+        let context = self
+            .seal(request.bucket, &request.key, &appended.object)
+            .map_err(Refusal::unknown)?;
+        let acked = self
+            .replicate(plan, request.head, appended, needed, deadline)
+            .await?;
+        Ok(PutReplyV1 {
+            context,
+            acked,
+            needed,
+        })
     }
 
     /// Passes a write on to a replica of its key, once.
@@ -50,14 +69,23 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<PutReplyV1, Refusal> {
         if request.forwarded {
-            let message = format!("this node holds no replica of {} at epoch {}", request.key, plan.target.epoch);
+            let message = format!(
+                "this node holds no replica of {} at epoch {}",
+                request.key, plan.target.epoch
+            );
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
         let mut replicas = plan.replicas.nodes();
         let first_up = replicas.find(|node| self.liveness.is_up(*node));
         let to = first_up.ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
         let value = payload.value().cloned().unwrap_or_default();
-        let request = Request::Put(PutV1 { forwarded: true, ..request }, value);
+        let request = Request::Put(
+            PutV1 {
+                forwarded: true,
+                ..request
+            },
+            value,
+        );
         match self.call(&plan.topology, to, request, deadline).await? {
             Response::Put(reply) => Ok(reply),
             other => Err(unexpected(&other)),
@@ -69,7 +97,9 @@ impl Coordinator {
         match (&request.context, plan.properties.blind_put) {
             (Some(context), _) => {
                 let latest = self.replica.minter().latest_plausible();
-                let clock = self.contexts.open(request.bucket, &request.key, context, latest);
+                let clock = self
+                    .contexts
+                    .open(request.bucket, &request.key, context, latest);
                 clock.map(Some).map_err(|error| context_refusal(&error))
             }
             (None, BlindPut::Overwrite) => Ok(None),
@@ -88,16 +118,30 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<Vec<NodeId>, Refusal> {
         let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
-        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> = FuturesUnordered::new();
-        for node in plan.replicas.nodes().filter(|node| *node != self.me && self.liveness.is_up(*node)) {
-            let send = Arc::clone(self).send(plan.clone(), head.clone(), node, appended.encoded.clone(), deadline);
+        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> =
+            FuturesUnordered::new();
+        for node in plan
+            .replicas
+            .nodes()
+            .filter(|node| *node != self.me && self.liveness.is_up(*node))
+        {
+            let send = Arc::clone(self).send(
+                plan.clone(),
+                head.clone(),
+                node,
+                appended.encoded.clone(),
+                deadline,
+            );
             answers.push(Box::pin(async move { (node, send.await) }));
         }
         let this = Arc::clone(self);
         let epoch = plan.partition_epoch;
         answers.push(Box::pin(async move {
             let durable = this.replica.durable(appended).await;
-            (this.me, durable.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch)))
+            (
+                this.me,
+                durable.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch)),
+            )
         }));
 
         let counting = async {
@@ -122,13 +166,37 @@ impl Coordinator {
         }
     }
 
-    async fn send(self: Arc<Self>, plan: Plan, head: DataHead, to: NodeId, object: Bytes, deadline: Deadline) -> PutAnswer {
-        let head = DataHead { epoch: plan.target.epoch, ..head };
-        let message = ReplicaWriteV1 { head, bucket: plan.target.bucket, key: plan.target.key };
-        match self.call(&plan.topology, to, Request::ReplicaWrite(message, object), deadline).await {
+    async fn send(
+        self: Arc<Self>,
+        plan: Plan,
+        head: DataHead,
+        to: NodeId,
+        object: Bytes,
+        deadline: Deadline,
+    ) -> PutAnswer {
+        let head = DataHead {
+            epoch: plan.target.epoch,
+            ..head
+        };
+        let message = ReplicaWriteV1 {
+            head,
+            bucket: plan.target.bucket,
+            key: plan.target.key,
+        };
+        match self
+            .call(
+                &plan.topology,
+                to,
+                Request::ReplicaWrite(message, object),
+                deadline,
+            )
+            .await
+        {
             Ok(Response::ReplicaWrite(reply)) => PutAnswer::Acked(reply.partition_epoch),
             Ok(_) => PutAnswer::Failed,
-            Err(refusal) if refusal.code == ErrorCode::StaleEpoch => self.stale(&plan.topology, to, deadline).await,
+            Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
+                self.stale(&plan.topology, to, deadline).await
+            }
             Err(refusal) => {
                 tracing::debug!(peer = %to, %refusal, "a replica did not take a write");
                 PutAnswer::Failed
@@ -137,7 +205,12 @@ impl Coordinator {
     }
 
     /// A replica knows a newer topology: learn it before the client is told to try again.
-    async fn stale(&self, topology: &kv_ring::Topology, from: NodeId, deadline: Deadline) -> PutAnswer {
+    async fn stale(
+        &self,
+        topology: &kv_ring::Topology,
+        from: NodeId,
+        deadline: Deadline,
+    ) -> PutAnswer {
         match self.learn_topology(topology, from, deadline).await {
             Some(epoch) => PutAnswer::Stale(epoch),
             None => PutAnswer::Failed,
@@ -146,9 +219,17 @@ impl Coordinator {
 
     /// Brings an object that a read has merged to replicas that hold less. Failures are left to the
     /// next read.
-    pub(super) fn repair(self: &Arc<Self>, plan: &Plan, head: &DataHead, object: &Object, behind: Vec<NodeId>, deadline: Deadline) {
+    pub(super) fn repair(
+        self: &Arc<Self>,
+        plan: &Plan,
+        head: &DataHead,
+        object: &Object,
+        behind: Vec<NodeId>,
+        deadline: Deadline,
+    ) {
         for node in behind {
-            let (this, plan, head, object) = (Arc::clone(self), plan.clone(), head.clone(), object.clone());
+            let (this, plan, head, object) =
+                (Arc::clone(self), plan.clone(), head.clone(), object.clone());
             self.env.spawn(async move {
                 if node == this.me {
                     drop(this.replica.merge(&plan.target, &object).await);
@@ -163,7 +244,10 @@ impl Coordinator {
 fn payload(kind: WriteKind, value: Bytes) -> Result<Payload, Refusal> {
     match kind {
         WriteKind::Delete if value.is_empty() => Ok(Payload::Tombstone),
-        WriteKind::Delete => Err(Refusal::new(ErrorCode::BadRequest, "a delete carries no value")),
+        WriteKind::Delete => Err(Refusal::new(
+            ErrorCode::BadRequest,
+            "a delete carries no value",
+        )),
         WriteKind::Put if value.len() > Object::MAX_VALUE_BYTES => {
             let message = format!(
                 "the value has {} bytes; the limit is {}; split it over several keys",

@@ -43,7 +43,13 @@ impl PutCore {
     /// A write that needs `needed` acknowledgements from `replicas`, under one epoch.
     #[must_use]
     pub fn new(replicas: ReplicaSet, needed: u8, partition_epoch: Epoch) -> Self {
-        Self { replicas, needed, partition_epoch, acked: BTreeSet::new(), failed: BTreeSet::new() }
+        Self {
+            replicas,
+            needed,
+            partition_epoch,
+            acked: BTreeSet::new(),
+            failed: BTreeSet::new(),
+        }
     }
 
     /// Takes in an answer.
@@ -59,9 +65,15 @@ impl PutCore {
                 self.failed.insert(from);
             }
         }
-        if self.replicas.is_met(|node| self.acked.contains(&node), self.needed) {
+        if self
+            .replicas
+            .is_met(|node| self.acked.contains(&node), self.needed)
+        {
             PutStep::Reply
-        } else if self.replicas.is_met(|node| !self.failed.contains(&node), self.needed) {
+        } else if self
+            .replicas
+            .is_met(|node| !self.failed.contains(&node), self.needed)
+        {
             PutStep::Wait
         } else {
             PutStep::Fail
@@ -100,7 +112,8 @@ mod tests {
     #[test]
     fn a_write_replies_at_its_quorum_and_fails_when_it_cannot_be_met() {
         use PutStep::{Fail, Reply, Wait};
-        let table: [(u8, &[(u128, PutAnswer, PutStep)]); 7] = [
+        type Answered = (u128, PutAnswer, PutStep);
+        let table: [(u8, &[Answered]); 7] = [
             (1, &[(1, ACK, Reply)]),
             (2, &[(1, ACK, Wait), (2, ACK, Reply)]),
             (2, &[(1, ACK, Wait), (2, LOST, Wait), (3, ACK, Reply)]),
@@ -114,7 +127,11 @@ mod tests {
         for (needed, answers) in table {
             let mut core = PutCore::new(stable(), needed, EPOCH);
             for (from, answer, step) in answers {
-                assert_eq!(core.on_answer(node(*from), *answer), *step, "w={needed}: {answers:?}");
+                assert_eq!(
+                    core.on_answer(node(*from), *answer),
+                    *step,
+                    "w={needed}: {answers:?}"
+                );
             }
         }
     }
@@ -124,7 +141,11 @@ mod tests {
         let joint = ReplicaSet::joint([node(1), node(2), node(3)], [node(1), node(2), node(4)]);
         let mut core = PutCore::new(joint, 2, EPOCH);
         assert_eq!(core.on_answer(node(3), ACK), PutStep::Wait);
-        assert_eq!(core.on_answer(node(1), ACK), PutStep::Wait, "two of the old, one of the new");
+        assert_eq!(
+            core.on_answer(node(1), ACK),
+            PutStep::Wait,
+            "two of the old, one of the new"
+        );
         assert_eq!(core.count(), 1);
         assert_eq!(core.on_answer(node(4), ACK), PutStep::Reply);
     }
@@ -133,14 +154,23 @@ mod tests {
     fn answers_of_a_newer_epoch_end_the_tally() {
         let mut core = PutCore::new(stable(), 2, EPOCH);
         assert_eq!(core.on_answer(node(1), ACK), PutStep::Wait);
-        assert_eq!(core.on_answer(node(2), PutAnswer::Acked(Epoch(6))), PutStep::Restart(Epoch(6)));
-        assert_eq!(core.on_answer(node(3), PutAnswer::Stale(Epoch(7))), PutStep::Restart(Epoch(7)));
+        assert_eq!(
+            core.on_answer(node(2), PutAnswer::Acked(Epoch(6))),
+            PutStep::Restart(Epoch(6))
+        );
+        assert_eq!(
+            core.on_answer(node(3), PutAnswer::Stale(Epoch(7))),
+            PutStep::Restart(Epoch(7))
+        );
     }
 
     #[test]
     fn an_answer_of_an_older_epoch_does_not_count() {
         let mut core = PutCore::new(stable(), 2, EPOCH);
-        assert_eq!(core.on_answer(node(1), PutAnswer::Acked(Epoch(4))), PutStep::Wait);
+        assert_eq!(
+            core.on_answer(node(1), PutAnswer::Acked(Epoch(4))),
+            PutStep::Wait
+        );
         assert_eq!(core.on_answer(node(2), ACK), PutStep::Wait);
         assert_eq!(core.on_answer(node(3), ACK), PutStep::Reply);
     }

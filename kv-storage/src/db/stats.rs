@@ -13,6 +13,8 @@ pub struct Stats {
     pub durable: Seq,
     /// Memory in memtables, in bytes.
     pub memtable_bytes: usize,
+    /// Entries in memtables, older versions and tombstones included.
+    pub memtable_entries: u64,
     /// Memtables that wait for their flush.
     pub sealed_memtables: usize,
     /// Log segments on disk.
@@ -84,6 +86,12 @@ pub(super) fn collect(inner: &Inner) -> Stats {
                 .iter()
                 .map(|sealed| sealed.table.size_bytes())
                 .sum::<usize>(),
+        memtable_entries: state.active.entries()
+            + state
+                .sealed
+                .iter()
+                .map(|sealed| sealed.table.entries())
+                .sum::<u64>(),
         sealed_memtables: state.sealed.len(),
         log_segments: state.segments.len(),
         levels: levels.collect(),

@@ -124,7 +124,10 @@ pub enum LockError {
 }
 
 /// Reads a whole file.
-pub(crate) fn read_all(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// `NotFound`, and whatever the system says.
+pub fn read_all(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
     let file = fs.open(path)?;
     let length =
         usize::try_from(file.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
@@ -134,8 +137,12 @@ pub(crate) fn read_all(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Puts a small file in place so that a reader finds the old or the new bytes, never a mixture:
-/// write a temporary, sync it, rename it over the target, sync the directory.
-pub(crate) fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// write a temporary, sync it, rename it over the target, sync the directory. On return it survives
+/// power loss.
+///
+/// # Errors
+/// Whatever the system says; the old bytes are then still in place, or the new ones are.
+pub fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     match fs.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -21,7 +21,11 @@ pub(super) struct Stanzas<R> {
 
 impl<R: BufRead> Stanzas<R> {
     pub(super) fn new(input: R, key_fields: Vec<String>) -> Self {
-        Self { lines: Lines::new(input), key_fields, is_broken: false }
+        Self {
+            lines: Lines::new(input),
+            key_fields,
+            is_broken: false,
+        }
     }
 }
 
@@ -43,7 +47,10 @@ impl<R: BufRead> Iterator for Stanzas<R> {
                     if stanza.len() > MOST_BYTES {
                         self.is_broken = true;
                         let problem = format!("the stanza is longer than {MOST_BYTES} bytes");
-                        return Some(Item::Bad(BadRecord { line: first_line, problem }));
+                        return Some(Item::Bad(BadRecord {
+                            line: first_line,
+                            problem,
+                        }));
                     }
                 }
                 Ok(more) => {
@@ -74,7 +81,11 @@ fn record(key_fields: &[String], line: u64, stanza: Vec<u8>) -> Item {
         }
     }
     match Key::new(parts.join(&b'/')) {
-        Ok(key) => Item::Good(Record { line, key, value: Bytes::from(stanza) }),
+        Ok(key) => Item::Good(Record {
+            line,
+            key,
+            value: Bytes::from(stanza),
+        }),
         Err(error) => bad(error.to_string()),
     }
 }
@@ -84,6 +95,8 @@ fn field<'a>(stanza: &'a [u8], name: &str) -> Option<&'a [u8]> {
     stanza.split(|&byte| byte == b'\n').find_map(|line| {
         let colon = line.iter().position(|&byte| byte == b':')?;
         let (found, value) = line.split_at(colon);
-        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value[1..].trim_ascii())
+        found
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then(|| value[1..].trim_ascii())
     })
 }

@@ -50,7 +50,12 @@ impl Input {
         if format == Format::Deb822 && key_fields.is_empty() {
             key_fields = KEY_FIELDS.map(str::to_owned).to_vec();
         }
-        Ok(Self { source, length, format, key_fields })
+        Ok(Self {
+            source,
+            length,
+            format,
+            key_fields,
+        })
     }
 
     /// Reads records on a thread of its own, so that a slow pipe holds up no request.
@@ -72,12 +77,17 @@ impl Input {
 /// The output of `apt-cache dumpavail`.
 fn package_index() -> Result<impl Read + Send, Failure> {
     let mut command = Command::new("apt-cache");
-    command.arg("dumpavail").stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .arg("dumpavail")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let child = command.spawn().map_err(|error| {
         let failure = Failure::usage(format!("cannot run apt-cache dumpavail: {error}"));
         failure.hint("this needs Debian or one of its kind; elsewhere, import a file of stanzas")
     })?;
-    child.stdout.ok_or_else(|| Failure::other("apt-cache has no output"))
+    child
+        .stdout
+        .ok_or_else(|| Failure::other("apt-cache has no output"))
 }
 
 /// What to say when there was not a single record.

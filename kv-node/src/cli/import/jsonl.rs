@@ -20,7 +20,11 @@ pub(super) struct JsonLines<R> {
 
 impl<R: BufRead> JsonLines<R> {
     pub(super) fn new(input: R, key_fields: Vec<String>) -> Self {
-        Self { lines: Lines::new(input), key_fields, is_broken: false }
+        Self {
+            lines: Lines::new(input),
+            key_fields,
+            is_broken: false,
+        }
     }
 }
 
@@ -35,8 +39,15 @@ impl<R: BufRead> Iterator for JsonLines<R> {
                 Ok(true) => {
                     let number = self.lines.number();
                     return Some(match record(&self.key_fields, line.trim_ascii_end()) {
-                        Ok((key, value)) => Item::Good(Record { line: number, key, value }),
-                        Err(problem) => Item::Bad(BadRecord { line: number, problem }),
+                        Ok((key, value)) => Item::Good(Record {
+                            line: number,
+                            key,
+                            value,
+                        }),
+                        Err(problem) => Item::Bad(BadRecord {
+                            line: number,
+                            problem,
+                        }),
                     });
                 }
                 Ok(false) => return None,
@@ -60,9 +71,11 @@ fn record(key_fields: &[String], line: &[u8]) -> Result<(Key, Bytes), String> {
         return Ok((key, Bytes::copy_from_slice(line)));
     }
     if object.contains_key("values") {
-        return Err("the key had siblings when it was exported; resolve it there, \
+        return Err(
+            "the key had siblings when it was exported; resolve it there, \
                     or give it one `value` here"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let partition = bytes(&object, "key")?.ok_or("it has neither `key` nor `key_base64`")?;
     let sort = bytes(&object, "sort")?.unwrap_or_default();
@@ -86,10 +99,12 @@ fn bytes(object: &Map<String, Value>, name: &str) -> Result<Option<Vec<u8>>, Str
     match (object.get(name), object.get(&base64_name)) {
         (None, None) => Ok(None),
         (Some(Value::String(text)), None) => Ok(Some(text.clone().into_bytes())),
-        (Some(_), None) => Err(format!("`{name}` is no text; for other bytes there is `{base64_name}`")),
-        (None, Some(Value::String(text))) => {
-            base64::decode(text).map(Some).ok_or_else(|| format!("`{base64_name}` is no base64"))
-        }
+        (Some(_), None) => Err(format!(
+            "`{name}` is no text; for other bytes there is `{base64_name}`"
+        )),
+        (None, Some(Value::String(text))) => base64::decode(text)
+            .map(Some)
+            .ok_or_else(|| format!("`{base64_name}` is no base64")),
         (None, Some(_)) => Err(format!("`{base64_name}` is no text")),
         (Some(_), Some(_)) => Err(format!("it has both `{name}` and `{base64_name}`")),
     }

@@ -67,7 +67,12 @@ pub(super) async fn run(
         options.level = level.into();
     }
     let (_client, bucket) = session.bucket_with(&args.bucket, options).await?;
-    let writer = Writer { bucket, r: args.r, w: args.w, is_verify: args.verify };
+    let writer = Writer {
+        bucket,
+        r: args.r,
+        w: args.w,
+        is_verify: args.verify,
+    };
     let template = if input.length.is_some() { BAR } else { SPINNER };
     let bar = output.progress(input.length, template);
     let format = input.format;
@@ -108,7 +113,8 @@ impl Import {
                 Item::Good(record) => self.begin(record).await,
                 Item::Bad(bad) => {
                     self.summary.records += 1;
-                    self.summary.fail(bad.line, None, &Failure::usage(bad.problem));
+                    self.summary
+                        .fail(bad.line, None, &Failure::usage(bad.problem));
                 }
                 Item::Broken(error) => {
                     let failure = Failure::usage(format!("cannot read the input: {error}"));
@@ -139,13 +145,24 @@ impl Import {
             let Record { line, key, value } = record;
             let size_bytes = value.len() as u64;
             let result = writer.carry(&key, value).await;
-            Landed { line, key, size_bytes, result }
+            Landed {
+                line,
+                key,
+                size_bytes,
+                result,
+            }
         }));
     }
 
     /// Waits for the next record that is over; `false` when none is under way.
     async fn land(&mut self) -> bool {
-        let Some(Landed { line, key, size_bytes, result }) = self.flights.next().await else {
+        let Some(Landed {
+            line,
+            key,
+            size_bytes,
+            result,
+        }) = self.flights.next().await
+        else {
             return false;
         };
         self.keys.remove(&key);
@@ -156,8 +173,15 @@ impl Import {
             Err(failure) => self.summary.fail(line, Some(key.to_string()), &failure),
         }
         self.bar.inc(size_bytes);
-        let Summary { written, skipped, errors, .. } = &self.summary;
-        self.bar.set_message(format!("written {written} · skipped {skipped} · errors {errors}"));
+        let Summary {
+            written,
+            skipped,
+            errors,
+            ..
+        } = &self.summary;
+        self.bar.set_message(format!(
+            "written {written} · skipped {skipped} · errors {errors}"
+        ));
         true
     }
 }

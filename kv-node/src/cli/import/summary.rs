@@ -46,7 +46,10 @@ struct Named {
 
 impl Summary {
     pub(super) fn new() -> Self {
-        Self { schema: 1, ..Self::default() }
+        Self {
+            schema: 1,
+            ..Self::default()
+        }
     }
 
     /// Counts a failure; the first one gives the exit code.
@@ -56,7 +59,11 @@ impl Summary {
             self.exit = failure.exit();
         }
         if self.failures.len() < MOST_NAMED {
-            self.failures.push(Named { line, key, error: failure.message().to_owned() });
+            self.failures.push(Named {
+                line,
+                key,
+                error: failure.message().to_owned(),
+            });
         }
     }
 
@@ -69,7 +76,10 @@ impl Summary {
     ) -> Result<(), Failure> {
         self.seconds = took.as_secs_f64();
         for Named { line, key, error } in &self.failures {
-            let key = key.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
+            let key = key
+                .as_ref()
+                .map(|key| format!(" ({key})"))
+                .unwrap_or_default();
             output.note(format!("line {line}{key}: {error}"));
         }
         let named = self.failures.len() as u64;
@@ -89,7 +99,11 @@ impl Summary {
         ))?;
         let done = match is_verify {
             true => format!("equal {}", count(self.equal)),
-            false => format!("written {} · skipped {}", count(self.written), count(self.skipped)),
+            false => format!(
+                "written {} · skipped {}",
+                count(self.written),
+                count(self.skipped)
+            ),
         };
         output.line(format!("{done} · errors {}", count(self.errors)))?;
         output.json_only(&self)?;

@@ -34,8 +34,15 @@ fn stanzas_are_records_byte_for_byte() {
     let shown = shown(&items);
     assert_eq!(shown.len(), 4, "{shown:?}");
     assert_eq!((shown[0].0, shown[0].1.as_str()), (3, "alpha/1.0-1/amd64"));
-    assert_eq!((shown[1].0, shown[1].1.as_str()), (11, "beta/2:2.1/all"));
-    assert_eq!(shown[2], (15, "bad".to_owned(), "the stanza has no field Version".to_owned()));
+    assert_eq!((shown[1].0, shown[1].1.as_str()), (12, "beta/2:2.1/all"));
+    assert_eq!(
+        shown[2],
+        (
+            16,
+            "bad".to_owned(),
+            "the stanza has no field Version".to_owned()
+        )
+    );
     assert_eq!(shown[3].1, "delta/3/arm64");
     let values: Vec<&[u8]> = items
         .iter()
@@ -50,7 +57,10 @@ fn stanzas_are_records_byte_for_byte() {
         assert!(text.starts_with("Package:") && !text.contains("\n\n"));
     }
     assert!(values[0].ends_with(b" with Package: inside\n"));
-    assert!(values[2].ends_with(b"arm64"), "the input ended without a line end");
+    assert!(
+        values[2].ends_with(b"arm64"),
+        "the input ended without a line end"
+    );
 }
 
 #[test]
@@ -67,7 +77,9 @@ fn stanzas_of_any_bytes_are_taken() {
     let bytes = b"Package: x\nVersion: 1\nArchitecture: \xff\nBlob: \x00\xfe\n".to_vec();
     let fields = KEY_FIELDS.map(str::to_owned).to_vec();
     let items: Vec<Item> = Stanzas::new(Cursor::new(bytes.clone()), fields).collect();
-    let [Item::Good(record)] = &items[..] else { panic!("{items:?}") };
+    let [Item::Good(record)] = &items[..] else {
+        panic!("{items:?}")
+    };
     assert_eq!(record.key.partition_key(), b"x/1/\xff");
     assert_eq!(record.value, bytes);
 }
@@ -101,10 +113,22 @@ fn lines_with_mistakes_are_named_and_the_rest_is_read() {
 {"key":"a","values":[]}
 {"key":"good","value":"v"}"#;
     let shown = shown(&lines(text, &[]));
-    let problems = ["neither `value`", "no JSON object", "both", "empty", "`value_base64`", "no base64", "siblings"];
+    let problems = [
+        "neither `value`",
+        "no JSON object",
+        "both",
+        "empty",
+        "`value_base64`",
+        "no base64",
+        "siblings",
+    ];
     for (index, problem) in problems.into_iter().enumerate() {
         assert_eq!(shown[index].0, index as u64 + 1);
-        assert!(shown[index].2.contains(problem), "{problem}: {:?}", shown[index]);
+        assert!(
+            shown[index].2.contains(problem),
+            "{problem}: {:?}",
+            shown[index]
+        );
     }
     assert_eq!(shown[7].1, "good");
 }
@@ -115,7 +139,11 @@ fn objects_can_name_their_own_key() {
     assert_eq!(
         shown(&lines(text, &["kind", "id"])),
         [
-            (1, "x/7".to_owned(), r#"{\"id\": 7, \"kind\":\"x\", \"more\":[1, 2]}"#.to_owned()),
+            (
+                1,
+                "x/7".to_owned(),
+                r#"{\"id\": 7, \"kind\":\"x\", \"more\":[1, 2]}"#.to_owned()
+            ),
             (2, "bad".to_owned(), "it has no field `kind`".to_owned()),
         ]
     );

@@ -1,0 +1,171 @@
+//! What the nodes say about themselves and about each other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kv_client::cluster::{MemberState, NodeStatus};
+use kv_client::ring::{Member, Topology};
+use kv_client::{Client, NodeId};
+
+const NODE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How a node is, by its own answer and by what the others say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It answered.
+    Up,
+    /// It did not answer us; the others say that it is up.
+    Silent,
+    /// The others have not heard it lately.
+    Suspect,
+    /// The others have not heard it for long.
+    Down,
+    /// It said that it leaves.
+    Left,
+    /// Nobody has ever heard of it.
+    Unknown,
+}
+
+/// One member as it is seen.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) member: Member,
+    pub(super) state: State,
+    /// For how long the others have seen it so; none of an answering node.
+    pub(super) since: Option<Duration>,
+    /// The newest heartbeat that anyone knows.
+    pub(super) heartbeat: u64,
+    /// Who says so: the names of the nodes that see it suspect or down.
+    pub(super) accusers: Vec<String>,
+    /// Its share of all replica slots, in percent.
+    pub(super) owns_percent: f64,
+    /// Its own answer, or why there is none.
+    pub(super) status: Result<NodeStatus, String>,
+}
+
+/// The cluster as it is seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) topology: Arc<Topology>,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl Node {
+    /// Whether requests can count on it.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Up | State::Silent)
+    }
+}
+
+impl Seen {
+    /// The answers that came.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (&Node, &NodeStatus)> {
+        self.nodes
+            .iter()
+            .filter_map(|node| Some((node, node.status.as_ref().ok()?)))
+    }
+
+    /// How many answering nodes see the same: epoch and members.
+    pub(super) fn agreeing(&self) -> usize {
+        let mut views: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        for (_, status) in self.answers() {
+            *views.entry((status.epoch.0, status.view_hash)).or_default() += 1;
+        }
+        views.into_values().max().unwrap_or(0)
+    }
+}
+
+/// Asks every member at once.
+pub(super) async fn gather(client: &Client) -> Seen {
+    let topology = client.topology();
+    let members = topology.members();
+    let replies = members
+        .iter()
+        .map(|member| client.node_status(member.node, NODE_DEADLINE));
+    let replies = join_all(replies).await;
+    let replies = replies
+        .into_iter()
+        .map(|reply| reply.map_err(|error| error.to_string()));
+    combine(&topology, replies.collect())
+}
+
+/// Joins the answers, in the order of the members.
+pub(super) fn combine(topology: &Arc<Topology>, replies: Vec<Result<NodeStatus, String>>) -> Seen {
+    let loads = topology.table().loads(topology.replication_factor());
+    let slots: u32 = loads.iter().sum();
+    let views: Vec<(String, NodeStatus)> = topology
+        .members()
+        .iter()
+        .zip(&replies)
+        .filter_map(|(member, reply)| Some((member.name.clone(), reply.as_ref().ok()?.clone())))
+        .collect();
+    let members = topology.members().iter();
+    let nodes = members
+        .zip(replies)
+        .zip(loads)
+        .map(|((member, status), load)| {
+            let opinion = Opinion::of_others(&views, member.node);
+            Node {
+                member: member.clone(),
+                state: if status.is_ok() {
+                    State::Up
+                } else {
+                    opinion.state
+                },
+                since: if status.is_ok() { None } else { opinion.since },
+                heartbeat: opinion.heartbeat,
+                accusers: opinion.accusers,
+                owns_percent: f64::from(load) * 100.0 / f64::from(slots.max(1)),
+                status,
+            }
+        });
+    Seen {
+        topology: Arc::clone(topology),
+        nodes: nodes.collect(),
+    }
+}
+
+/// What the others say of one node.
+struct Opinion {
+    state: State,
+    since: Option<Duration>,
+    heartbeat: u64,
+    accusers: Vec<String>,
+}
+
+impl Opinion {
+    /// The best that anyone says of it: who heard it knows more than who did not.
+    fn of_others(views: &[(String, NodeStatus)], node: NodeId) -> Self {
+        let mut opinion = Self {
+            state: State::Unknown,
+            since: None,
+            heartbeat: 0,
+            accusers: Vec::new(),
+        };
+        let mut best = None;
+        for (name, status) in views.iter().filter(|(_, status)| status.node != node) {
+            let Some(view) = status.members.iter().find(|view| view.node == node) else {
+                continue;
+            };
+            let (rank, state) = match view.state {
+                MemberState::Up => (0, State::Silent),
+                MemberState::Suspect => (1, State::Suspect),
+                MemberState::Down => (2, State::Down),
+                MemberState::Left => (3, State::Left),
+                MemberState::Unknown => (4, State::Unknown),
+            };
+            opinion.heartbeat = opinion.heartbeat.max(view.heartbeat);
+            if matches!(view.state, MemberState::Suspect | MemberState::Down) {
+                opinion.accusers.push(name.clone());
+            }
+            if best.is_none_or(|best| rank < best) {
+                best = Some(rank);
+                opinion.state = state;
+                opinion.since = Some(Duration::from_millis(view.since_ms));
+            }
+        }
+        opinion
+    }
+}
