@@ -263,7 +263,8 @@ impl Membership {
                 &storage_key::system("liveness-probe"),
                 &self.env.host.wall_ms().to_le_bytes(),
             );
-            let probe = async { committed(self.store.write(batch).await?).await };
+            let probe =
+                async { committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await };
             let healthy = matches!(self.env.timeout(period, probe).await, Ok(Ok(())));
             if !healthy {
                 tracing::error!("the log cannot be synced; this node stops claiming to be alive");

@@ -64,7 +64,7 @@ impl Minter {
             state,
             raising: tokio::sync::Mutex::default(),
         };
-        minter.raise_mark().await?;
+        minter.raise_mark(Store::START_PATIENCE).await?;
         Ok(minter)
     }
 
@@ -93,7 +93,7 @@ impl Minter {
                     return Ok(Dot::new(self.actor, hlc));
                 }
             }
-            self.raise_mark().await?;
+            self.raise_mark(Store::REQUEST_PATIENCE).await?;
         }
     }
 
@@ -112,7 +112,7 @@ impl Minter {
             .plus(HybridClock::MAX_SKEW)
     }
 
-    async fn raise_mark(&self) -> Result<(), StoreError> {
+    async fn raise_mark(&self, patience: Duration) -> Result<(), StoreError> {
         let _one = self.raising.lock().await;
         let mark = {
             let state = self.state();
@@ -123,7 +123,7 @@ impl Minter {
         };
         let mut batch = WriteBatch::new();
         batch.put(&mark_key(), &mark.0.to_le_bytes());
-        committed(self.store.write(batch).await?).await?;
+        committed(self.store.write(batch, patience).await?).await?;
         self.state().durable_mark = mark;
         Ok(())
     }

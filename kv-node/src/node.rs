@@ -341,7 +341,7 @@ async fn next_boot(store: &Store, node: NodeId) -> Result<u64, StoreError> {
     let mut batch = WriteBatch::new();
     batch.put(&key, &boot.to_le_bytes());
     batch.put(&storage_key::system("node"), &node.0.to_le_bytes());
-    committed(store.write(batch).await?).await?;
+    committed(store.write(batch, Store::START_PATIENCE).await?).await?;
     Ok(boot)
 }
 

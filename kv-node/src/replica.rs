@@ -104,9 +104,6 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// How long an append waits for an engine that is behind, before it is refused.
-    const MAX_PACING: Duration = Duration::from_millis(200);
-
     /// The copies in `store`.
     #[must_use]
     pub fn new(env: Env, store: Store, minter: Minter, topologies: Arc<Topologies>) -> Self {
@@ -308,7 +305,7 @@ impl Replica {
                 })
                 .map_err(Refusal::stale)?;
             match appended {
-                Err(StoreError::Busy) if waited < Self::MAX_PACING => {
+                Err(StoreError::Busy) if waited < Store::REQUEST_PATIENCE => {
                     let pause = Duration::from_millis(5);
                     self.env.sleep(pause).await;
                     waited += pause;

@@ -50,8 +50,10 @@ pub struct Usage {
 }
 
 impl Store {
-    /// How long a write waits for an engine that is behind, before it is refused.
-    const MAX_PACING: Duration = Duration::from_millis(200);
+    /// How long a write of a request waits for an engine that is behind, before it is refused.
+    pub const REQUEST_PATIENCE: Duration = Duration::from_millis(200);
+    /// How long the start of a node waits for an engine that is behind after a crash.
+    pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
     /// Opens the engine in `dir`. Blocks; called once, at the start of the node.
     ///
@@ -78,15 +80,16 @@ impl Store {
     }
 
     /// Appends a batch to the log order and makes it visible; the ticket says when it is durable.
+    /// Waits up to `patience` for an engine that is behind.
     ///
     /// # Errors
     /// Every error but [`StoreError::Failed`]; nothing was changed.
-    pub async fn write(&self, batch: WriteBatch) -> Result<Commit, StoreError> {
+    pub async fn write(&self, batch: WriteBatch, patience: Duration) -> Result<Commit, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
             match self.db.write(batch.clone(), Durability::Sync) {
                 Ok(commit) => return Ok(commit),
-                Err(WriteError::Busy(delay)) if waited < Self::MAX_PACING => {
+                Err(WriteError::Busy(delay)) if waited < patience => {
                     self.env.sleep(delay).await;
                     waited += delay;
                 }

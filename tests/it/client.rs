@@ -10,6 +10,7 @@ use kv_net::message::{
 };
 use kv_storage::Options;
 use kv_tests::sim::host::WALL_START_MS;
+use kv_tests::sim::network::SimNetwork;
 use kv_tests::sim::{Executor, Handle, SimCluster};
 use kv_types::{BucketId, Context, Epoch, Key, Level, NodeId, Outcome, WriteId};
 
@@ -21,6 +22,7 @@ pub(crate) const BUDGET: Duration = Duration::from_secs(1);
 /// A client that talks to nodes of its choice.
 pub(crate) struct Client {
     handle: Handle,
+    number: u64,
     writes: u64,
     /// The epoch it claims to know.
     pub(crate) epoch: Epoch,
@@ -30,11 +32,27 @@ pub(crate) type Refused = (ErrorCode, Outcome);
 
 impl Client {
     pub(crate) fn new(handle: Handle) -> Self {
+        Self::numbered(handle, 0)
+    }
+
+    /// One of several clients; no two with the same number.
+    pub(crate) fn numbered(handle: Handle, number: u64) -> Self {
         Self {
             handle,
+            number,
             writes: 0,
             epoch: Epoch(1),
         }
+    }
+
+    /// Virtual time.
+    pub(crate) fn now(&self) -> Duration {
+        self.handle.now()
+    }
+
+    /// Lets virtual time pass.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        self.handle.sleep(duration).await;
     }
 
     pub(crate) fn head(&mut self) -> DataHead {
@@ -43,6 +61,7 @@ impl Client {
             WALL_START_MS + u64::try_from(self.handle.now().as_millis()).expect("a short run");
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.writes.to_le_bytes());
+        random[8..].copy_from_slice(&self.number.to_le_bytes()[..2]);
         DataHead {
             epoch: self.epoch,
             trace: self.writes,
@@ -69,24 +88,24 @@ impl Client {
 
     pub(crate) async fn put(
         &mut self,
-        cluster: &SimCluster,
+        network: &impl AsRef<SimNetwork>,
         via: NodeId,
         name: &str,
         value: &str,
     ) -> Result<PutReplyV1, Refused> {
         let request = self.put_request(name, None, WriteKind::Put);
-        self.send_put(cluster, via, request, value).await
+        self.send_put(network, via, request, value).await
     }
 
     pub(crate) async fn send_put(
         &mut self,
-        cluster: &SimCluster,
+        network: &impl AsRef<SimNetwork>,
         via: NodeId,
         request: PutV1,
         value: &str,
     ) -> Result<PutReplyV1, Refused> {
         let request = Request::Put(request, Bytes::from(value.to_owned()));
-        match cluster.call(via, request, BUDGET).await {
+        match network.as_ref().call_as_client(via, request, BUDGET).await {
             Ok(Response::Put(reply)) => Ok(reply),
             other => Err(refused(other)),
         }
@@ -94,7 +113,7 @@ impl Client {
 
     pub(crate) async fn get(
         &mut self,
-        cluster: &SimCluster,
+        network: &impl AsRef<SimNetwork>,
         via: NodeId,
         name: &str,
     ) -> Result<(Vec<String>, GetReplyV1), Refused> {
@@ -102,12 +121,12 @@ impl Client {
             level: Level::Quorum,
             ..ReadOptions::default()
         };
-        self.get_with(cluster, via, name, options).await
+        self.get_with(network, via, name, options).await
     }
 
     pub(crate) async fn get_with(
         &mut self,
-        cluster: &SimCluster,
+        network: &impl AsRef<SimNetwork>,
         via: NodeId,
         name: &str,
         options: ReadOptions,
@@ -118,7 +137,11 @@ impl Client {
             key: key(name),
             options,
         };
-        match cluster.call(via, Request::Get(request), BUDGET).await {
+        match network
+            .as_ref()
+            .call_as_client(via, Request::Get(request), BUDGET)
+            .await
+        {
             Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),
             other => Err(refused(other)),
         }

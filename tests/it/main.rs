@@ -1,6 +1,7 @@
 //! Scenarios over whole nodes.
 
 mod arrows;
+mod chaos;
 mod client;
 mod epochs;
 mod simulated_cluster;

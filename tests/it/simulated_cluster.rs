@@ -155,7 +155,7 @@ fn concurrent_writes_through_two_nodes_become_siblings_and_a_context_resolves_th
         let first = client.put_request("k", None, WriteKind::Put);
         let second = client.put_request("k", None, WriteKind::Put);
         let send = |via, request, value: &'static str| {
-            cluster.call(
+            cluster.network.call_as_client(
                 NodeId(via),
                 Request::Put(request, Bytes::from_static(value.as_bytes())),
                 BUDGET,
@@ -266,7 +266,11 @@ fn a_bucket_is_listed_whole_in_pages() {
                     max_items: 1,
                     options: ReadOptions::default(),
                 };
-                match cluster.call(NodeId(2), Request::List(list), BUDGET).await {
+                match cluster
+                    .network
+                    .call_as_client(NodeId(2), Request::List(list), BUDGET)
+                    .await
+                {
                     Ok(Response::List(page, _)) => {
                         seen.extend(page.entries.into_iter().map(|entry| entry.key.to_string()));
                         after = page.next_after;

@@ -83,7 +83,8 @@ fn run(seed: u64) -> u64 {
             let value = Bytes::from(vec![n as u8; 200]);
             let via = if n % 2 == 0 { NodeId(1) } else { NodeId(3) };
             if let Ok(Response::Put(_)) = cluster
-                .call(via, Request::Put(put, value), Duration::from_secs(1))
+                .network
+                .call_as_client(via, Request::Put(put, value), Duration::from_secs(1))
                 .await
             {
                 done += 1;

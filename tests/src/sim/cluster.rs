@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use kv_net::Role;
-use kv_net::message::{Request, Response};
 use kv_node::env::Env;
 use kv_node::topologies::Topologies;
-use kv_node::transport::CallFailure;
 use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
 use kv_storage::sim::SimFs;
@@ -192,20 +188,11 @@ impl SimCluster {
             drop(running);
         }
     }
+}
 
-    /// Sends a request to a node as a client.
-    ///
-    /// # Errors
-    /// When no answer comes within `budget`.
-    pub async fn call(
-        &self,
-        to: NodeId,
-        request: Request,
-        budget: Duration,
-    ) -> Result<Response, CallFailure> {
-        self.network
-            .call(Role::Client("test".to_owned()), to, &request, budget)
-            .await
+impl AsRef<SimNetwork> for SimCluster {
+    fn as_ref(&self) -> &SimNetwork {
+        &self.network
     }
 }
 

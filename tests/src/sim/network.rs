@@ -78,6 +78,20 @@ impl SimNetwork {
         self.state().messages
     }
 
+    /// Calls a node as a client.
+    ///
+    /// # Errors
+    /// When no answer comes within `budget`.
+    pub async fn call_as_client(
+        &self,
+        to: NodeId,
+        request: Request,
+        budget: Duration,
+    ) -> Result<Response, CallFailure> {
+        self.call(Role::Client("test".to_owned()), to, &request, budget)
+            .await
+    }
+
     /// Calls a node as `from`.
     pub fn call(
         &self,
@@ -173,6 +187,12 @@ impl SimNetwork {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRef<Self> for SimNetwork {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

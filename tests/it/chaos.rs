@@ -1,0 +1,287 @@
+//! Clients read and write while nodes crash, lose power and are cut off; afterwards every acked
+//! write must be there, or superseded by one that had read it.
+//!
+//! Every write carries the context of a read, so what it may supersede is known exactly: the writes
+//! that its client had been shown. A write whose fate its client does not know may supersede too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fastrand::Rng;
+use kv_net::message::{ReadOptions, WriteKind};
+use kv_storage::Options;
+use kv_tests::sim::executor::OUTSIDE;
+use kv_tests::sim::network::SimNetwork;
+use kv_tests::sim::{Executor, SimCluster};
+use kv_types::{Level, NodeId, Outcome, WriteId};
+
+use crate::client::Client;
+
+const KEYS: usize = 6;
+const CLIENTS: u64 = 4;
+const NODES: u128 = 3;
+
+/// What one write was, and what its client knows of it.
+#[derive(Debug, Clone)]
+struct Written {
+    key: String,
+    read: BTreeSet<WriteId>,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Acked,
+    NotApplied,
+    Unknown,
+}
+
+type History = Arc<Mutex<BTreeMap<WriteId, Written>>>;
+
+/// Reads and writes keys through random nodes until told to stop.
+async fn work(
+    network: SimNetwork,
+    mut client: Client,
+    seed: u64,
+    until: Duration,
+    history: History,
+) {
+    let mut rng = Rng::with_seed(seed);
+    while client.now() < until {
+        client.sleep(Duration::from_millis(rng.u64(0..60))).await;
+        let key = format!("k{}", rng.usize(0..KEYS));
+        let via = NodeId(rng.u128(1..=NODES));
+        let Ok((_, reply)) = client.get(&network, via, &key).await else {
+            continue;
+        };
+        let read: BTreeSet<WriteId> = reply
+            .siblings
+            .iter()
+            .map(|sibling| sibling.write_id)
+            .collect();
+        let kind = if rng.u8(0..8) == 0 {
+            WriteKind::Delete
+        } else {
+            WriteKind::Put
+        };
+        let request = client.put_request(&key, Some(reply.context), kind);
+        let write_id = request.head.write_id;
+        let value = if kind == WriteKind::Put {
+            format!("{write_id:?}")
+        } else {
+            String::new()
+        };
+        let written = Written {
+            key,
+            read,
+            fate: Fate::Unknown,
+        };
+        history
+            .lock()
+            .expect("not poisoned")
+            .insert(write_id, written);
+        // The worst over all attempts counts: a late "not applied" says nothing of an earlier one.
+        let mut fate = Fate::NotApplied;
+        for _ in 0..3 {
+            let via = NodeId(rng.u128(1..=NODES));
+            match client
+                .send_put(&network, via, request.clone(), &value)
+                .await
+            {
+                Ok(_) => {
+                    fate = Fate::Acked;
+                    break;
+                }
+                Err((_, Outcome::Unknown)) => fate = Fate::Unknown,
+                Err((_, Outcome::NotApplied)) => {}
+            }
+        }
+        history
+            .lock()
+            .expect("not poisoned")
+            .get_mut(&write_id)
+            .expect("it was inserted")
+            .fate = fate;
+    }
+}
+
+/// Crashes, power cuts and partitions, one after another and now and then together.
+async fn torment(cluster: &mut SimCluster, client: Client, seed: u64, until: Duration) {
+    let mut rng = Rng::with_seed(seed);
+    while client.now() < until {
+        client
+            .sleep(Duration::from_millis(rng.u64(100..1500)))
+            .await;
+        let victim = NodeId(rng.u128(1..=NODES));
+        match rng.u8(0..10) {
+            0..3 => cluster.kill(victim),
+            3..6 => cluster.cut_power(victim),
+            6 => {
+                for node in cluster.nodes().collect::<Vec<_>>() {
+                    cluster.cut_power(node);
+                }
+            }
+            _ => cluster.network.cut_off(victim, rng.bool()),
+        }
+        if rng.u8(0..3) > 0 {
+            heal(cluster, rng.bool()).await;
+        }
+    }
+}
+
+/// Starts what does not run; with `network`, also ends all partitions.
+async fn heal(cluster: &mut SimCluster, network: bool) {
+    for node in cluster.nodes().collect::<Vec<_>>() {
+        if network {
+            cluster.network.cut_off(node, false);
+        }
+        if cluster.node(node).is_none() {
+            cluster
+                .start(node)
+                .await
+                .expect("a node starts after any crash");
+        }
+    }
+}
+
+/// How many writes a run made, and how many were acked.
+fn run(seed: u64) -> (usize, usize) {
+    let mut executor = Executor::new(seed);
+    let handle = executor.handle();
+    executor.run(async move {
+        let mut cluster = SimCluster::new(handle.clone(), NODES, 3, Options::tiny());
+        cluster.start_all().await.expect("the nodes start");
+        let history = History::default();
+        let until = Duration::from_secs(20);
+        for n in 0..CLIENTS {
+            let client = Client::numbered(handle.clone(), n + 1);
+            let work = work(
+                cluster.network.clone(),
+                client,
+                seed * 31 + n,
+                until,
+                Arc::clone(&history),
+            );
+            handle.spawn(OUTSIDE, work);
+        }
+        let nemesis = Client::numbered(handle.clone(), 99);
+        torment(&mut cluster, nemesis, seed, until).await;
+        handle.sleep(Duration::from_secs(10)).await;
+
+        heal(&mut cluster, true).await;
+        handle.sleep(Duration::from_secs(10)).await;
+        let mut client = Client::numbered(handle.clone(), 100);
+        let mut shown = BTreeMap::new();
+        for n in 0..KEYS {
+            let key = format!("k{n}");
+            let all = ReadOptions {
+                level: Level::All,
+                ..ReadOptions::default()
+            };
+            let (_, reply) = client
+                .get_with(&cluster, NodeId(1), &key, all)
+                .await
+                .expect("all is healed");
+            handle.sleep(Duration::from_millis(200)).await;
+            let ids: BTreeSet<WriteId> = reply
+                .siblings
+                .iter()
+                .map(|sibling| sibling.write_id)
+                .collect();
+            for node in cluster.nodes().collect::<Vec<_>>() {
+                let weak = ReadOptions {
+                    level: Level::Weak,
+                    ..all
+                };
+                let (_, own) = client
+                    .get_with(&cluster, node, &key, weak)
+                    .await
+                    .expect("all is healed");
+                let own: BTreeSet<WriteId> = own
+                    .siblings
+                    .iter()
+                    .map(|sibling| sibling.write_id)
+                    .collect();
+                assert_eq!(own, ids, "seed {seed}: {key} at {node} after read repair");
+            }
+            shown.insert(key, ids);
+        }
+        let history = history.lock().expect("not poisoned");
+        check(seed, &history, &shown);
+        let acked = history
+            .values()
+            .filter(|written| written.fate == Fate::Acked)
+            .count();
+        (history.len(), acked)
+    })
+}
+
+fn check(
+    seed: u64,
+    history: &BTreeMap<WriteId, Written>,
+    shown: &BTreeMap<String, BTreeSet<WriteId>>,
+) {
+    for (key, ids) in shown {
+        for id in ids {
+            let written = history
+                .get(id)
+                .unwrap_or_else(|| panic!("seed {seed}: {key} shows an invented {id:?}"));
+            assert_eq!(&written.key, key, "seed {seed}: {id:?} is of another key");
+            assert_ne!(
+                written.fate,
+                Fate::NotApplied,
+                "seed {seed}: {key} shows {id:?}, which was not applied"
+            );
+        }
+    }
+    for (id, written) in history {
+        let there = |id: &WriteId| shown[&written.key].contains(id);
+        // Writes that had read this one, directly or through another.
+        let readers = |id: &WriteId| -> Vec<WriteId> {
+            history
+                .iter()
+                .filter(|(_, other)| other.read.contains(id))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        if written.fate == Fate::Acked {
+            let mut frontier = vec![*id];
+            let mut seen = BTreeSet::new();
+            let mut survives = false;
+            while let Some(next) = frontier.pop() {
+                survives |= there(&next);
+                frontier.extend(
+                    readers(&next)
+                        .into_iter()
+                        .filter(|reader| seen.insert(*reader)),
+                );
+            }
+            assert!(
+                survives,
+                "seed {seed}: acked {id:?} of {} is lost",
+                written.key
+            );
+        }
+        let superseded = readers(id)
+            .iter()
+            .any(|reader| history[reader].fate == Fate::Acked);
+        assert!(
+            !(superseded && there(id)),
+            "seed {seed}: superseded {id:?} of {} came back",
+            written.key
+        );
+    }
+}
+
+#[test]
+fn no_acked_write_is_lost_and_none_comes_back_through_crashes_and_partitions() {
+    let (mut made, mut acked) = (0, 0);
+    for seed in 0..24 {
+        let (writes, done) = run(seed);
+        made += writes;
+        acked += done;
+    }
+    println!("{made} writes, {acked} acked");
+    assert!(acked > 2_000, "only {acked} of {made} writes were acked");
+}
