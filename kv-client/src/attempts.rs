@@ -16,6 +16,7 @@ use crate::failure::{Failure, Remedy};
 const MOST_REFRESHES: u32 = 2;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_MARGIN: Duration = Duration::from_millis(20);
 
 /// The bounds of one request.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +54,8 @@ pub(crate) struct Attempts {
     refresh: Option<Epoch>,
     refreshes: u32,
     worst: Outcome,
-    last: Option<Failure>,
+    /// The failure that says most, the last of those that say as much.
+    telling: Option<Failure>,
     hopeless: bool,
 }
 
@@ -67,7 +69,7 @@ impl Attempts {
             refresh: None,
             refreshes: 0,
             worst: Outcome::NotApplied,
-            last: None,
+            telling: None,
             hopeless: false,
         }
     }
@@ -126,7 +128,13 @@ impl Attempts {
             }
             Remedy::Refresh(_) => self.hopeless = true,
         }
-        self.last = Some(failure);
+        if self
+            .telling
+            .as_ref()
+            .is_none_or(|other| other.weight() <= failure.weight())
+        {
+            self.telling = Some(failure);
+        }
     }
 
     /// The topology was refreshed, or could not be.
@@ -137,6 +145,13 @@ impl Attempts {
     /// Whether another attempt would be a retry, which the retry budget pays for.
     pub(crate) fn next_is_retry(&self) -> bool {
         self.sent > self.refreshes
+    }
+
+    /// What an attempt sent now may take: a little less than is left, so that its end, which says
+    /// whether it was sent at all, comes before the deadline.
+    pub(crate) fn budget(&self, now: Duration) -> Duration {
+        let remaining = self.remaining(now);
+        remaining - (remaining / 32).min(LONGEST_MARGIN)
     }
 
     pub(crate) fn remaining(&self, now: Duration) -> Duration {
@@ -156,9 +171,9 @@ impl Attempts {
         }
     }
 
-    /// The last failure, if an attempt failed at all; otherwise every attempt is silent.
-    pub(crate) fn into_last(self) -> Option<Failure> {
-        self.last
+    /// The failure that says most; none when no attempt has ended.
+    pub(crate) fn into_telling(self) -> Option<Failure> {
+        self.telling
     }
 }
 

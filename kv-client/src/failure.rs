@@ -45,9 +45,10 @@ pub(crate) struct GivenUp {
     pub(crate) bucket: BucketName,
     pub(crate) outcome: Outcome,
     pub(crate) attempts: u32,
-    /// The request's whole time, when it is that which ran out.
-    pub(crate) expired: Option<Duration>,
-    /// The nodes whose answers were still awaited.
+    /// The request's whole time, and whether it ran out.
+    pub(crate) deadline: Duration,
+    pub(crate) is_expired: bool,
+    /// The nodes that said nothing.
     pub(crate) silent: Vec<String>,
 }
 
@@ -91,6 +92,26 @@ impl Failure {
         }
     }
 
+    /// How much it says about the cluster: a node's word more than a failure to hear one.
+    pub(crate) fn weight(&self) -> u8 {
+        match &self.cause {
+            Cause::Refused(_) => 2,
+            Cause::Malformed(_) => 1,
+            Cause::Send(_) => 0,
+        }
+    }
+
+    /// Whether a node that lives says that too few others do. Asking nodes that rest would only
+    /// take time.
+    pub(crate) fn lacks_replicas(&self) -> bool {
+        matches!(&self.cause, Cause::Refused(reply) if reply.code == ErrorCode::NotEnoughReplicas)
+    }
+
+    /// Whether the node said nothing for the whole attempt.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(&self.cause, Cause::Send(error) if error.fault == SendFault::Silent)
+    }
+
     /// Whether the same node may be asked again at once, after the remedy.
     pub(crate) fn spares_node(&self) -> bool {
         matches!(&self.cause, Cause::Refused(reply) if reply.code == ErrorCode::StaleEpoch)
@@ -111,28 +132,30 @@ impl Failure {
 }
 
 impl GivenUp {
-    /// The error of a request whose last failed attempt is `last`; without one, all were silent.
-    pub(crate) fn into_error(self, last: Option<Failure>) -> Error {
-        let outcome = self.outcome;
-        if let Some(deadline) = self.expired {
-            let detail = self.silence(last.as_ref());
+    /// The error of a request whose most telling failure is `telling`; none when no attempt ended.
+    pub(crate) fn into_error(self, telling: Option<Failure>) -> Error {
+        let (outcome, attempts) = (self.outcome, self.attempts);
+        let is_over = self.is_expired || telling.as_ref().is_some_and(Failure::is_silence);
+        let lacks_replicas = telling.as_ref().is_some_and(Failure::lacks_replicas);
+        if is_over && !lacks_replicas {
+            let detail = self.silence(telling.as_ref());
             return Error::Timeout {
-                deadline,
-                attempts: self.attempts,
+                deadline: self.deadline,
+                attempts,
                 outcome,
                 detail,
             };
         }
-        let Some(last) = last else {
+        let Some(telling) = telling else {
             let detail = "no member could be asked".to_owned();
             return Error::Unreachable {
-                attempts: self.attempts,
+                attempts,
                 outcome,
                 detail,
             };
         };
-        let detail = last.detail();
-        match last.cause {
+        let detail = telling.detail();
+        match telling.cause {
             Cause::Refused(reply) => self.refused(reply, detail),
             Cause::Send(error) if error.fault == SendFault::Busy => {
                 Error::Overloaded { outcome, detail }
@@ -141,7 +164,7 @@ impl GivenUp {
                 Error::TooLarge { outcome, detail }
             }
             Cause::Send(_) | Cause::Malformed(_) => Error::Unreachable {
-                attempts: self.attempts,
+                attempts,
                 outcome,
                 detail,
             },
@@ -190,17 +213,17 @@ impl GivenUp {
         }
     }
 
-    fn silence(&self, last: Option<&Failure>) -> String {
+    fn silence(&self, telling: Option<&Failure>) -> String {
         let silent = match self.silent.as_slice() {
             [] => None,
             nodes => Some(format!("no answer from {}", nodes.join(", "))),
         };
-        let last = last.map(|failure| format!("before that, {}", failure.detail()));
-        let parts: Vec<String> = silent.into_iter().chain(last).collect();
+        let other = telling.filter(|failure| !failure.is_silence());
+        let other = other.map(Failure::detail);
+        let parts: Vec<String> = silent.into_iter().chain(other).collect();
         if parts.is_empty() {
-            "no time was left to send it".to_owned()
-        } else {
-            parts.join("; ")
+            return "no time was left to send it".to_owned();
         }
+        parts.join("; ")
     }
 }

@@ -52,23 +52,13 @@ pub(crate) fn choose(
     now: Duration,
     random: u64,
 ) -> Option<NodeId> {
-    let resting = |node: &NodeId| health.standing(*node, now) == Standing::Resting;
-    let fresh = |nodes: &[NodeId]| -> Vec<NodeId> {
-        nodes
-            .iter()
-            .copied()
-            .filter(|&node| tried.is_fresh(node))
-            .collect()
-    };
-    let (resting_replicas, ready): (Vec<_>, Vec<_>) =
-        fresh(&candidates.replicas).into_iter().partition(resting);
+    let fresh = |nodes: &[NodeId]| fresh(nodes, tried);
     let pick = |nodes: &[NodeId], ranking| rank(nodes, ranking, health, random);
 
-    pick(&ready, ranking)
-        .or_else(|| pick(&resting_replicas, ranking))
+    choose_ready(candidates, ranking, tried, health, now, random)
+        .or_else(|| pick(&fresh(&candidates.replicas), ranking))
         .or_else(|| {
-            let (resting, ready): (Vec<_>, Vec<_>) =
-                fresh(&candidates.others).into_iter().partition(resting);
+            let (ready, resting) = by_rest(fresh(&candidates.others), health, now);
             pick(&ready, Ranking::Balanced).or_else(|| pick(&resting, Ranking::Balanced))
         })
         .or_else(|| {
@@ -76,6 +66,30 @@ pub(crate) fn choose(
             let again: Vec<_> = again.filter(|node| !tried.open.contains(node)).collect();
             pick(&again, Ranking::Balanced)
         })
+}
+
+/// The next fresh replica that is not resting, if there is one.
+pub(crate) fn choose_ready(
+    candidates: &Candidates,
+    ranking: Ranking,
+    tried: &Tried,
+    health: &Health,
+    now: Duration,
+    random: u64,
+) -> Option<NodeId> {
+    let (ready, _) = by_rest(fresh(&candidates.replicas, tried), health, now);
+    rank(&ready, ranking, health, random)
+}
+
+fn fresh(nodes: &[NodeId], tried: &Tried) -> Vec<NodeId> {
+    let nodes = nodes.iter().copied();
+    nodes.filter(|&node| tried.is_fresh(node)).collect()
+}
+
+/// Those that may be asked, and those that rest.
+fn by_rest(nodes: Vec<NodeId>, health: &Health, now: Duration) -> (Vec<NodeId>, Vec<NodeId>) {
+    let is_ready = |node: &NodeId| health.standing(*node, now) != Standing::Resting;
+    nodes.into_iter().partition(is_ready)
 }
 
 fn rank(nodes: &[NodeId], ranking: Ranking, health: &Health, random: u64) -> Option<NodeId> {
@@ -144,6 +158,19 @@ mod tests {
                 .replicas
                 .contains(&slots(&tried, &health).expect("one again"))
         );
+    }
+
+    #[test]
+    fn nodes_at_rest_are_not_ready() {
+        let mut health = Health::default();
+        health.failed(A, NOW);
+        let mut tried = Tried::default();
+        let ready =
+            |tried: &Tried| choose_ready(&candidates(), Ranking::Slots, tried, &health, NOW, 7);
+        assert_eq!(ready(&tried), Some(B));
+        tried.failed.push(B);
+        tried.open.push(C);
+        assert_eq!(ready(&tried), None);
     }
 
     #[test]

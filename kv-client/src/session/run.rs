@@ -15,7 +15,7 @@ use crate::attempts::{Attempts, Limits, Step};
 use crate::error::Error;
 use crate::failure::{Cause, Failure, GivenUp};
 use crate::health::Health;
-use crate::route::{Candidates, Tried, choose};
+use crate::route::{Candidates, Tried, choose, choose_ready};
 use crate::transport::{Destination, SendError};
 
 /// How long a probe of a node in doubt may hold up a request.
@@ -43,6 +43,10 @@ pub(super) struct Run<'a, T> {
     /// The node that knows a newer topology.
     informant: Option<NodeId>,
     has_looked_around: bool,
+    /// Whether a node said that too few others live.
+    lacks_replicas: bool,
+    /// Names of nodes that said nothing for a whole attempt.
+    silent: Vec<String>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -64,6 +68,8 @@ impl<'a, T> Run<'a, T> {
             asked_at: Vec::new(),
             informant: None,
             has_looked_around: false,
+            lacks_replicas: false,
+            silent: Vec::new(),
         }
     }
 
@@ -98,7 +104,7 @@ impl<'a, T> Run<'a, T> {
         };
         let failed = &self.tried.failed;
         let nobody_fresh = candidates.replicas.iter().all(|node| failed.contains(node));
-        if nobody_fresh && !self.has_looked_around {
+        if nobody_fresh && !self.lacks_replicas && !self.has_looked_around {
             self.look_around(now).await;
             return Ok(());
         }
@@ -110,7 +116,7 @@ impl<'a, T> Run<'a, T> {
                     write_id: self.call.write_id,
                 };
                 let request = (self.call.request)(routed, head);
-                let budget = self.attempts.remaining(now);
+                let budget = self.attempts.budget(now);
                 self.launch(node, self.session.transport.call(&to, request, budget), now);
             }
             _ => self.attempts.on_no_more(),
@@ -164,7 +170,10 @@ impl<'a, T> Run<'a, T> {
         let random = self.session.transport.random();
         let health = self.session.health();
         let ranking = self.call.ranking;
-        let node = choose(candidates, ranking, &self.tried, &health, now, random)?;
+        let node = match self.lacks_replicas {
+            true => choose_ready(candidates, ranking, &self.tried, &health, now, random)?,
+            false => choose(candidates, ranking, &self.tried, &health, now, random)?,
+        };
         Some((node, destination(topology, node)?))
     }
 
@@ -226,7 +235,8 @@ impl<'a, T> Run<'a, T> {
     /// Keeps the evidence of an answer, and takes the reply out of it.
     fn judge(&mut self, Landed { node, result }: Landed, now: Duration) -> Result<T, Failure> {
         self.tried.open.retain(|&open| open != node);
-        self.asked_at.retain(|&(asked, _)| asked != node);
+        let asked = self.asked_at.iter().position(|&(asked, _)| asked == node);
+        let asked_at = asked.map_or(now, |index| self.asked_at.swap_remove(index).1);
         let cause = match result {
             Ok(Response::Error(reply)) => Cause::Refused(reply),
             Ok(response) => match (self.call.read)(response) {
@@ -243,11 +253,16 @@ impl<'a, T> Run<'a, T> {
             cause,
         };
         tracing::debug!(node = %failure.node, outcome = ?failure.outcome(), "attempt failed");
-        if failure.blames_node() {
+        let silence = now.saturating_sub(asked_at);
+        if failure.blames_node() || (failure.is_silence() && silence >= SILENCE) {
             self.session.health().failed(node, now);
         } else if matches!(failure.cause, Cause::Refused(_)) {
             self.session.health().answered(node);
         }
+        if failure.is_silence() {
+            self.silent.push(failure.node.clone());
+        }
+        self.lacks_replicas |= failure.lacks_replicas();
         if failure.spares_node() {
             self.informant = Some(node);
         } else {
@@ -274,24 +289,16 @@ impl<'a, T> Run<'a, T> {
     fn into_error(self, now: Duration) -> Error {
         self.hold_silence_against_nodes(now);
         let topology = self.session.topology();
-        let expired = self
-            .attempts
-            .remaining(now)
-            .is_zero()
-            .then_some(self.call.timeout);
+        let open = self.tried.open.iter().map(|&node| name(&topology, node));
         let given_up = GivenUp {
             bucket: self.call.bucket.clone(),
             outcome: self.attempts.outcome(),
             attempts: self.attempts.sent(),
-            expired,
-            silent: self
-                .tried
-                .open
-                .iter()
-                .map(|&node| name(&topology, node))
-                .collect(),
+            deadline: self.call.timeout,
+            is_expired: self.attempts.remaining(now).is_zero(),
+            silent: self.silent.iter().cloned().chain(open).collect(),
         };
-        given_up.into_error(self.attempts.into_last())
+        given_up.into_error(self.attempts.into_telling())
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) enum Mood {
     Slow(u64),
     /// It never answers.
     Hung,
+    /// It never answers, and the network layer knows that nothing was sent.
+    Unconnected,
     /// No connection can be made.
     Dead,
     /// The connection breaks, after the request was executed.
@@ -229,13 +231,14 @@ impl Cluster {
             })
         };
         let delay = match mood {
-            Mood::Hung => budget,
+            Mood::Hung | Mood::Unconnected => budget,
             Mood::Slow(ms) => Duration::from_millis(ms).min(budget),
             Mood::Well | Mood::Dead | Mood::Breaks | Mood::Refuses(..) => ROUND_TRIP.min(budget),
         };
         self.world.sleep(delay).await;
         match mood {
             Mood::Dead => fail(SendFault::Unreachable, Outcome::NotApplied),
+            Mood::Unconnected => fail(SendFault::Silent, Outcome::NotApplied),
             _ if delay >= budget => fail(SendFault::Silent, Outcome::Unknown),
             Mood::Breaks => {
                 self.execute(node, request);

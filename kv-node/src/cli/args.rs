@@ -8,7 +8,7 @@ use kv_client::{Context, Level};
 
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
-#[command(name = "kv", version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "kv", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Cli {
     /// The cluster, by the name of its context [env: KV_CONTEXT]
     #[arg(id = "cluster", long = "context", value_name = "NAME")]

@@ -11,7 +11,7 @@ use super::args::MetricsArgs;
 use super::failure::Failure;
 use super::output::Output;
 use super::real;
-use super::session::{Session, member};
+use super::session::{Session, by_name, member};
 
 const NODE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ pub(super) async fn run(
         let topology = client.topology();
         let members: Vec<Member> = match &args.node {
             Some(name) => vec![member(&topology, name)?.clone()],
-            None => topology.members().to_vec(),
+            None => by_name(&topology).into_iter().cloned().collect(),
         };
         if args.watch && output.is_terminal() && !output.is_json() {
             // Cursor home, clear the screen.

@@ -79,10 +79,28 @@ impl Session {
     }
 }
 
+/// The members in the order of their names; their ids are random.
+pub(super) fn by_name(topology: &Topology) -> Vec<&Member> {
+    let mut members: Vec<&Member> = topology.members().iter().collect();
+    members.sort_by_key(|member| natural(&member.name));
+    members
+}
+
+/// `n10` after `n9`.
+pub(super) fn natural(name: &str) -> (String, u64, String) {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (stem, number) = name.split_at(name.len() - digits);
+    (
+        stem.to_owned(),
+        number.parse().unwrap_or(0),
+        number.to_owned(),
+    )
+}
+
 /// A member by its name, or by the beginning of its id.
 pub(super) fn member<'a>(topology: &'a Topology, name: &str) -> Result<&'a Member, Failure> {
     let members = topology.members();
-    let by_name = members.iter().find(|member| member.name == name);
+    let named = members.iter().find(|member| member.name == name);
     let by_id = || {
         let is_meant = |member: &&Member| member.node.to_string().starts_with(name);
         let mut meant = members.iter().filter(is_meant);
@@ -90,8 +108,9 @@ pub(super) fn member<'a>(topology: &'a Topology, name: &str) -> Result<&'a Membe
             .next()
             .filter(|_| name.len() >= 4 && meant.next().is_none())
     };
-    by_name.or_else(by_id).ok_or_else(|| {
-        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    named.or_else(by_id).ok_or_else(|| {
+        let members = by_name(topology).into_iter();
+        let names: Vec<&str> = members.map(|member| member.name.as_str()).collect();
         Failure::usage(format!(
             "there is no node `{name}`; the nodes are {}",
             names.join(", ")

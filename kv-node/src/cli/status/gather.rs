@@ -28,6 +28,20 @@ pub(super) enum State {
     Unknown,
 }
 
+impl State {
+    /// One word for it, as in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Silent => "silent",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Left => "left",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// One member as it is seen.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -53,9 +67,9 @@ pub(super) struct Seen {
 }
 
 impl Node {
-    /// Whether requests can count on it.
+    /// Whether requests from here can count on it.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.state, State::Up | State::Silent)
+        self.state == State::Up
     }
 }
 

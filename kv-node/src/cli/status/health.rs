@@ -8,8 +8,8 @@ use super::gather::Seen;
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Health {
-    /// Names of members that requests cannot count on.
-    pub(super) missing: Vec<String>,
+    /// Members that requests from here cannot count on: name and state.
+    pub(super) missing: Vec<(String, &'static str)>,
     /// Answering nodes that see another cluster than the rest.
     pub(super) disagreeing: usize,
     /// The bucket whose ranges are judged: the one with the least to lose.
@@ -37,7 +37,9 @@ impl Health {
                 .any(|other| other.member.node == node && other.is_live())
         };
         let missing = seen.nodes.iter().filter(|node| !node.is_live());
-        let missing: Vec<String> = missing.map(|node| node.member.name.clone()).collect();
+        let missing: Vec<_> = missing
+            .map(|node| (node.member.name.clone(), node.state.name()))
+            .collect();
         let lost = u8::try_from(missing.len()).unwrap_or(u8::MAX);
         let quorums = seen
             .topology

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::gather::{Node, Seen, State};
+use super::gather::{Node, Seen};
 use super::health::Health;
 use crate::cli::time;
 
@@ -84,14 +84,7 @@ fn node(node: &Node) -> NodeJson<'_> {
         id: node.member.node.to_string(),
         zone: &node.member.zone,
         address: &node.member.address,
-        state: match node.state {
-            State::Up => "up",
-            State::Silent => "silent",
-            State::Suspect => "suspect",
-            State::Down => "down",
-            State::Left => "left",
-            State::Unknown => "unknown",
-        },
+        state: node.state.name(),
         since_ms: node.since.map(|since| since.as_millis()),
         heartbeat: node.heartbeat,
         owns_percent: node.owns_percent,

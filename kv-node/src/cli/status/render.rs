@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment};
 use super::gather::{Node, Seen, State};
 use super::health::Health;
 use crate::cli::output::Output;
+use crate::cli::session::natural;
 use crate::cli::time;
 use crate::cli::value::{count, size};
 
@@ -26,7 +27,10 @@ pub(super) fn verdict(health: &Health) -> String {
     if !health.is_degraded() {
         return "OK".to_owned();
     }
-    let missing = health.missing.iter().map(|name| format!("{name} down"));
+    let missing = health
+        .missing
+        .iter()
+        .map(|(name, state)| format!("{name} {state}"));
     let views = (health.disagreeing > 0).then(|| "views differ".to_owned());
     format!(
         "DEGRADED {}",
@@ -126,7 +130,7 @@ fn data(seen: &Seen) -> String {
     });
     let replicas = count(objects);
     format!(
-        "{replicas} replicas of keys on {answering}/{members} nodes · {} on disk{free}",
+        "about {replicas} replicas of keys on {answering}/{members} nodes · {} on disk{free}",
         size(disk)
     )
 }
@@ -202,20 +206,18 @@ fn row(output: &Output, node: &Node) -> Vec<Cell> {
 
 /// One word, and for how long.
 fn state(node: &Node) -> String {
+    let name = node.state.name();
     let word = match node.state {
-        State::Up => "up",
-        State::Silent => "silent",
-        State::Suspect => "SUSPECT",
-        State::Down => "DOWN",
-        State::Left => "left",
-        State::Unknown => "UNKNOWN",
+        State::Up | State::Silent | State::Left => name.to_owned(),
+        // Those that call for someone to act.
+        State::Suspect | State::Down | State::Unknown => name.to_uppercase(),
     };
     match node
         .since
         .filter(|_| matches!(node.state, State::Suspect | State::Down))
     {
         Some(since) => format!("{word} {}", time::length(since)),
-        None => word.to_owned(),
+        None => word,
     }
 }
 
@@ -236,10 +238,10 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
                 node.member.address
             )),
             State::Suspect => Some(format!(
-                "{name} has been silent for {accusers} (last heartbeat {heartbeat}); wait some seconds"
+                "{name} is suspected by {accusers} (last heartbeat {heartbeat}); wait some seconds"
             )),
             State::Down => Some(format!(
-                "{name} is down for {accusers} (last heartbeat {heartbeat}); start it again: keys written \
+                "{name} is down by the word of {accusers} (last heartbeat {heartbeat}); start it again: keys written \
                  meanwhile are repaired as they are read"
             )),
             State::Unknown => Some(format!(
@@ -253,15 +255,4 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
 
 fn percent(part: u32, whole: u32) -> String {
     format!("{:.1} %", f64::from(part) * 100.0 / f64::from(whole.max(1)))
-}
-
-/// `n10` after `n9`.
-fn natural(name: &str) -> (String, u64, String) {
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    let (stem, number) = name.split_at(name.len() - digits);
-    (
-        stem.to_owned(),
-        number.parse().unwrap_or(0),
-        number.to_owned(),
-    )
 }
