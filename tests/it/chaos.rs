@@ -18,8 +18,8 @@ use kv_types::{Level, NodeId, Outcome, WriteId};
 
 use crate::client::Client;
 
-const KEYS: usize = 6;
-const CLIENTS: u64 = 4;
+const KEYS: usize = 2;
+const CLIENTS: u64 = 6;
 const NODES: u128 = 3;
 
 /// What one write was, and what its client knows of it.
@@ -49,9 +49,10 @@ async fn work(
 ) {
     let mut rng = Rng::with_seed(seed);
     while client.now() < until {
-        client.sleep(Duration::from_millis(rng.u64(0..60))).await;
+        client.sleep(Duration::from_millis(rng.u64(0..20))).await;
         let key = format!("k{}", rng.usize(0..KEYS));
         let via = NodeId(rng.u128(1..=NODES));
+        let owed = acked(&history, &key);
         let Ok((_, reply)) = client.get(&network, via, &key).await else {
             continue;
         };
@@ -60,6 +61,7 @@ async fn work(
             .iter()
             .map(|sibling| sibling.write_id)
             .collect();
+        sees_what_it_owes(&history, &owed, &read);
         let kind = if rng.u8(0..8) == 0 {
             WriteKind::Delete
         } else {
@@ -106,13 +108,36 @@ async fn work(
     }
 }
 
+/// The writes of a key that were acked by now.
+fn acked(history: &History, key: &str) -> Vec<WriteId> {
+    let history = history.lock().expect("not poisoned");
+    let acked = history
+        .iter()
+        .filter(|(_, written)| written.key == key && written.fate == Fate::Acked);
+    acked.map(|(id, _)| *id).collect()
+}
+
+/// A quorum read sees every quorum write that was acked before it began, unless someone who had
+/// read that write may have replaced it.
+fn sees_what_it_owes(history: &History, owed: &[WriteId], read: &BTreeSet<WriteId>) {
+    let history = history.lock().expect("not poisoned");
+    let replaced: BTreeSet<WriteId> = history
+        .values()
+        .flat_map(|written| written.read.iter().copied())
+        .collect();
+    for id in owed {
+        assert!(
+            read.contains(id) || replaced.contains(id),
+            "a quorum read misses {id:?}, acked before it began"
+        );
+    }
+}
+
 /// Crashes, power cuts and partitions, one after another and now and then together.
 async fn torment(cluster: &mut SimCluster, client: Client, seed: u64, until: Duration) {
     let mut rng = Rng::with_seed(seed);
     while client.now() < until {
-        client
-            .sleep(Duration::from_millis(rng.u64(100..1500)))
-            .await;
+        client.sleep(Duration::from_millis(rng.u64(20..600))).await;
         let victim = NodeId(rng.u128(1..=NODES));
         match rng.u8(0..10) {
             0..3 => cluster.kill(victim),
@@ -153,7 +178,7 @@ fn run(seed: u64) -> (usize, usize) {
         let mut cluster = SimCluster::new(handle.clone(), NODES, 3, Options::tiny());
         cluster.start_all().await.expect("the nodes start");
         let history = History::default();
-        let until = Duration::from_secs(20);
+        let until = Duration::from_secs(15);
         for n in 0..CLIENTS {
             let client = Client::numbered(handle.clone(), n + 1);
             let work = work(

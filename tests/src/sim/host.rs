@@ -60,20 +60,31 @@ impl Host for SimHost {
 pub struct SimJobs {
     handle: Handle,
     group: Group,
+    /// How slow this machine's disk is to sync.
+    most_sync_micros: u64,
 }
 
 impl SimJobs {
-    /// The jobs of a process.
+    /// The jobs of a process, on a disk that is fast or slow as the seed draws.
     #[must_use]
     pub fn new(handle: Handle, group: Group) -> Self {
-        Self { handle, group }
+        let most_sync_micros = match handle.below(3) {
+            0 => 400,
+            1 => 4_000,
+            _ => 40_000,
+        };
+        Self {
+            handle,
+            group,
+            most_sync_micros,
+        }
     }
 }
 
 impl Jobs for SimJobs {
     fn submit(&self, class: JobClass, job: Job) {
         let most_micros = match class {
-            JobClass::LogSync => 400,
+            JobClass::LogSync => self.most_sync_micros,
             JobClass::Read => 200,
             JobClass::Flush => 20_000,
             JobClass::Compaction => 50_000,
