@@ -81,13 +81,13 @@ fn address(number: u128) -> String {
     format!("10.0.0.{number}:7401")
 }
 
-fn topology(nodes: u128) -> Topology {
-    let members = (1..=nodes).map(|number| Member {
+fn topology(addresses: Vec<String>) -> Topology {
+    let members = (1..).zip(addresses).map(|(number, address)| Member {
         node: node(number),
         name: format!("n{number}"),
         zone: "a".to_owned(),
         weight: 1,
-        address: address(number),
+        address,
         fingerprint: [number as u8; 32],
     });
     Topology::genesis(GenesisSpec {
@@ -110,8 +110,14 @@ impl Cluster {
     }
 
     pub(crate) fn seeded(nodes: u128, seed: u64) -> Self {
+        Self::at((1..=nodes).map(address).collect(), seed)
+    }
+
+    /// Nodes that say they are at these addresses.
+    pub(crate) fn at(addresses: Vec<String>, seed: u64) -> Self {
+        let nodes = addresses.len() as u128;
         let state = State {
-            topology: Arc::new(topology(nodes)),
+            topology: Arc::new(topology(addresses)),
             moods: (1..=nodes)
                 .map(|number| (node(number), Mood::Well))
                 .collect(),
@@ -291,7 +297,8 @@ impl Cluster {
         })
     }
 
-    fn execute(&self, node: NodeId, request: Request) -> Response {
+    /// What a node that is well answers.
+    pub(crate) fn execute(&self, node: NodeId, request: Request) -> Response {
         let epoch = self.state().topology.epoch();
         match request {
             Request::Topology(request) if request.known >= epoch => {

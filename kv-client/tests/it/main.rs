@@ -1,4 +1,4 @@
-//! Whole clients over a simulated network, in one thread and virtual time.
+//! Whole clients over a simulated network, in one thread and virtual time; and over the real one.
 
 mod cluster;
 mod requests;
@@ -6,4 +6,5 @@ mod scans;
 mod topology;
 mod troubles;
 mod typed;
+mod wire;
 mod world;

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use kv_client::cluster::{MemberState, MemberView, NodeStatus};
 use kv_client::ring::topology::{ClusterMode, GenesisSpec, Member};
 use kv_client::ring::{HashSecret, PartitionCount, Topology};
-use kv_client::{Epoch, NodeId};
-use kv_types::ClusterId;
+use kv_client::{ClusterId, Epoch, NodeId};
 
 use super::gather::{Seen, State, combine};
 use super::health::Health;
