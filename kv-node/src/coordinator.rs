@@ -18,7 +18,7 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{Request, Response, SiblingHeadV1};
 use kv_ring::{ReplicaSet, Topology};
-use kv_types::{BucketId, Context, ContextError, ContextKey, Key, NodeId, Object, Outcome};
+use kv_types::{BucketId, Context, ContextKey, Key, NodeId, Object, Outcome};
 
 use crate::env::{Deadline, Env};
 use crate::liveness::Liveness;
@@ -115,21 +115,9 @@ impl Coordinator {
     }
 
     /// The context of a key whose replicas know `object`.
-    fn seal(&self, bucket: BucketId, key: &Key, object: &Object) -> Result<Context, Refusal> {
-        self.contexts
-            .seal(bucket, key, object.clock())
-            .map_err(|error| context_refusal(&error))
+    fn seal(&self, bucket: BucketId, key: &Key, object: &Object) -> Context {
+        self.contexts.seal(bucket, key, object.clock())
     }
-}
-
-fn context_refusal(error: &ContextError) -> Refusal {
-    let code = match error {
-        ContextError::TooLong { .. } => ErrorCode::TooLarge,
-        ContextError::Damaged | ContextError::OtherKey | ContextError::Future { .. } => {
-            ErrorCode::WrongContext
-        }
-    };
-    Refusal::new(code, error.to_string())
 }
 
 /// A peer answered with the reply to another request: a defect on one side.

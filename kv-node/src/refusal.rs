@@ -2,7 +2,7 @@
 
 use kv_net::ErrorCode;
 use kv_net::message::{ErrorReplyV1, Response};
-use kv_types::{Epoch, Outcome};
+use kv_types::{ContextError, Epoch, Outcome};
 
 use crate::store::StoreError;
 use crate::turns::QueueFull;
@@ -117,5 +117,17 @@ impl From<QueueFull> for Refusal {
             ErrorCode::Overloaded,
             format!("{full}; try again in a moment"),
         )
+    }
+}
+
+impl From<ContextError> for Refusal {
+    fn from(error: ContextError) -> Self {
+        let code = match error {
+            ContextError::TooLong { .. } => ErrorCode::TooLarge,
+            ContextError::Damaged | ContextError::OtherKey | ContextError::Future { .. } => {
+                ErrorCode::WrongContext
+            }
+        };
+        Self::new(code, error.to_string())
     }
 }

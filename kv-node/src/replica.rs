@@ -17,7 +17,9 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, WriteBatch};
-use kv_types::{Admission, BucketId, Clock, DecodeError, Epoch, Key, Object, Write, WriteRefused};
+use kv_types::{
+    Admission, BucketId, Clock, ContextKey, DecodeError, Epoch, Key, Object, Write, WriteRefused,
+};
 
 use crate::env::Env;
 use crate::minter::Minter;
@@ -160,6 +162,7 @@ impl Replica {
                     Refusal::new(ErrorCode::TooLarge, refused.to_string())
                 }
             })?;
+        ContextKey::check_size(object.clock())?;
         let encoded = object.encode();
         let commit = self.append(target, stored, encoded.clone()).await?;
         Ok(Appended {

@@ -16,6 +16,8 @@ use crate::wire::Reader;
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
+/// The longest context that is opened: far more than merging ever makes.
+const LONGEST_BYTES: usize = 32 * Context::MAX_BYTES;
 
 /// What a reader had seen of one key, sealed by the cluster: opaque to clients, at most 1 KiB.
 ///
@@ -24,7 +26,7 @@ const MAC_BYTES: usize = 16;
 pub struct Context(Bytes);
 
 impl Context {
-    /// The longest context, in bytes. A write that would need a longer one is refused.
+    /// The longest context that a write may leave its key with, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
     /// A context from bytes that a reply carried; they are checked when it is opened.
@@ -53,22 +55,28 @@ impl ContextKey {
 
     /// Seals a clock for one key.
     ///
-    /// # Errors
-    /// [`ContextError::TooLong`] when the clock does not fit into [`Context::MAX_BYTES`].
-    pub fn seal(
-        &self,
-        bucket: BucketId,
-        key: &Key,
-        clock: &Clock,
-    ) -> Result<Context, ContextError> {
+    /// It may be longer than [`Context::MAX_BYTES`] where replicas with rich histories were merged:
+    /// a key stays readable. Only writes are held to the limit, by [`Self::check_size`].
+    #[must_use]
+    pub fn seal(&self, bucket: BucketId, key: &Key, clock: &Clock) -> Context {
         let mut bytes = vec![VERSION];
         clock.encode_into(&mut bytes);
         let mac = self.mac(bucket, key, &bytes);
         bytes.extend_from_slice(&mac);
-        if bytes.len() > Context::MAX_BYTES {
-            return Err(ContextError::TooLong { size: bytes.len() });
+        Context(bytes.into())
+    }
+
+    /// Whether a write may leave its key with this clock.
+    ///
+    /// # Errors
+    /// [`ContextError::TooLong`] when its context would exceed [`Context::MAX_BYTES`].
+    pub fn check_size(clock: &Clock) -> Result<(), ContextError> {
+        let mut bytes = Vec::new();
+        clock.encode_into(&mut bytes);
+        match 1 + bytes.len() + MAC_BYTES {
+            size if size > Context::MAX_BYTES => Err(ContextError::TooLong { size }),
+            _ => Ok(()),
         }
-        Ok(Context(bytes.into()))
     }
 
     /// Opens a context that was sealed for this key.
@@ -87,7 +95,7 @@ impl ContextKey {
         latest: Hlc,
     ) -> Result<Clock, ContextError> {
         let bytes = &context.0;
-        if bytes.len() > Context::MAX_BYTES {
+        if bytes.len() > LONGEST_BYTES {
             return Err(ContextError::TooLong { size: bytes.len() });
         }
         let (body, mac) = bytes
@@ -150,8 +158,11 @@ pub enum ContextError {
         /// How far, in milliseconds.
         ahead_ms: u64,
     },
-    /// The key has too rich a history for one context.
-    #[error("the context has {size} bytes; the limit is {}", Context::MAX_BYTES)]
+    /// The key has too rich a history: too many restarts of its replicas lie between its writes.
+    #[error(
+        "the key's context would have {size} bytes; the limit is {}; copy the value to a new key",
+        Context::MAX_BYTES
+    )]
     TooLong {
         /// Its length in bytes.
         size: usize,
@@ -236,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_context_opens_for_its_own_key_only() {
-        let context = sealer().seal(BUCKET, &key("a"), &clock()).expect("it fits");
+        let context = sealer().seal(BUCKET, &key("a"), &clock());
         let latest = Hlc::from_millis(2000);
         assert_eq!(
             sealer().open(BUCKET, &key("a"), &context, latest),
@@ -258,21 +269,21 @@ mod tests {
     fn moving_bytes_between_partition_and_sort_key_breaks_the_seal() {
         let one = Key::with_sort("ab", "c").expect("short");
         let other = Key::with_sort("a", "bc").expect("short");
-        let context = sealer().seal(BUCKET, &one, &clock()).expect("it fits");
+        let context = sealer().seal(BUCKET, &one, &clock());
         let opened = sealer().open(BUCKET, &other, &context, Hlc(u64::MAX));
         assert_eq!(opened, Err(ContextError::OtherKey));
     }
 
     #[test]
     fn a_context_from_the_future_is_refused() {
-        let context = sealer().seal(BUCKET, &key("a"), &clock()).expect("it fits");
+        let context = sealer().seal(BUCKET, &key("a"), &clock());
         let opened = sealer().open(BUCKET, &key("a"), &context, Hlc::from_millis(400));
         assert_eq!(opened, Err(ContextError::Future { ahead_ms: 600 }));
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let context = sealer().seal(BUCKET, &key("a"), &clock()).expect("it fits");
+        let context = sealer().seal(BUCKET, &key("a"), &clock());
         for bit in 0..context.0.len() * 8 {
             let mut bytes = context.0.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -286,18 +297,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_does_not_fit_is_refused() {
+    fn a_clock_that_does_not_fit_is_refused_for_writes_only() {
         let mut clock = Clock::new();
         for at in 0..200 {
             clock.insert(Dot::new(ActorId(1), Hlc(at * 10)));
         }
-        let sealed = sealer().seal(BUCKET, &key("a"), &clock);
-        assert!(matches!(sealed, Err(ContextError::TooLong { size }) if size > 1024));
+        let refused = ContextKey::check_size(&clock);
+        assert!(matches!(refused, Err(ContextError::TooLong { size }) if size > 1024));
+        // What merging made too long can still be read and replaced.
+        let context = sealer().seal(BUCKET, &key("a"), &clock);
+        assert_eq!(
+            sealer().open(BUCKET, &key("a"), &context, Hlc(u64::MAX)),
+            Ok(clock)
+        );
     }
 
     #[test]
     fn the_bytes_of_a_context_are_fixed() {
-        let context = sealer().seal(BUCKET, &key("a"), &clock()).expect("it fits");
+        let context = sealer().seal(BUCKET, &key("a"), &clock());
         assert_eq!(hex::encode(context.as_bytes()), GOLDEN);
     }
 

@@ -51,7 +51,12 @@ where
         let mut cluster = SimCluster::new(inner.clone(), 4, 3, Options::tiny());
         let entry = second_epoch(&cluster);
         cluster.install(NodeId(node), &entry);
-        cluster.start_all().await.expect("the nodes start");
+        // The one that knows epoch 2 starts last, so that none has heard of it yet.
+        let nodes: Vec<NodeId> = cluster.nodes().collect();
+        for other in nodes.into_iter().filter(|other| *other != NodeId(node)) {
+            cluster.start(other).await.expect("it starts");
+        }
+        cluster.start(NodeId(node)).await.expect("it starts");
         scenario(cluster, Client::new(inner)).await
     })
 }

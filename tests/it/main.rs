@@ -4,4 +4,5 @@ mod arrows;
 mod chaos;
 mod client;
 mod epochs;
+mod limits;
 mod simulated_cluster;

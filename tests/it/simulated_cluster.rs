@@ -152,8 +152,9 @@ fn without_a_quorum_a_request_says_so_with_numbers_and_nothing_is_applied() {
 #[test]
 fn concurrent_writes_through_two_nodes_become_siblings_and_a_context_resolves_them() {
     with_cluster(7, |cluster, mut client, _| async move {
-        let first = client.put_request("k", None, WriteKind::Put);
-        let second = client.put_request("k", None, WriteKind::Put);
+        let (_, empty) = client.get(&cluster, NodeId(1), "k").await.expect("healthy");
+        let first = client.put_request("k", Some(empty.context.clone()), WriteKind::Put);
+        let second = client.put_request("k", Some(empty.context), WriteKind::Put);
         let send = |via, request, value: &'static str| {
             cluster.network.call_as_client(
                 NodeId(via),

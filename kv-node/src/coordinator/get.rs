@@ -47,7 +47,7 @@ impl Coordinator {
         if !repair.is_empty() {
             self.repair(&plan, &request.head, &object, repair, deadline);
         }
-        let context = self.seal(request.bucket, &request.key, &object)?;
+        let context = self.seal(request.bucket, &request.key, &object);
         let mut values = Vec::new();
         let siblings = describe(&object, request.options.headers_only, &mut values);
         Ok((
@@ -61,7 +61,7 @@ impl Coordinator {
         ))
     }
 
-    async fn collect(
+    pub(super) async fn collect(
         self: &Arc<Self>,
         plan: &Plan,
         head: &DataHead,
@@ -168,7 +168,6 @@ impl Coordinator {
                 Ok(object) => Holding::Object {
                     digest: held.digest,
                     object: Box::new(object),
-                    encoded: held.encoded,
                 },
                 Err(damage) => {
                     tracing::error!(%damage, key = %plan.target.key, "a stored object is damaged");
@@ -191,7 +190,6 @@ impl Coordinator {
                 Ok(object) if self.replica.digest(&encoded) == Ok(digest) => Holding::Object {
                     digest,
                     object: Box::new(object),
-                    encoded,
                 },
                 _ => return GetAnswer::Failed,
             },

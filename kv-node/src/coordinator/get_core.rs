@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use kv_ring::ReplicaSet;
 use kv_types::{Epoch, NodeId, Object};
 
@@ -42,8 +41,6 @@ pub enum Holding {
         digest: u64,
         /// The object.
         object: Box<Object>,
-        /// Its bytes as they came.
-        encoded: Bytes,
     },
 }
 
@@ -216,7 +213,7 @@ impl GetCore {
 
     fn objects(&self) -> impl Iterator<Item = (u64, &Object)> {
         self.held.values().filter_map(|holding| match holding {
-            Holding::Object { digest, object, .. } => Some((*digest, &**object)),
+            Holding::Object { digest, object } => Some((*digest, &**object)),
             Holding::Nothing | Holding::Digest(_) => None,
         })
     }
@@ -264,6 +261,7 @@ impl GetCore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use kv_types::{ActorId, Clock, Dot, Hlc, Payload, Write, WriteId};
 
     const EPOCH: Epoch = Epoch(5);
@@ -308,7 +306,6 @@ mod tests {
         let holding = Holding::Object {
             digest: xxh(&encoded),
             object: Box::new(object.clone()),
-            encoded,
         };
         GetAnswer::Held(EPOCH, holding)
     }

@@ -12,7 +12,7 @@ use kv_types::{BlindPut, Clock, NodeId, Object, Payload, Write};
 
 use super::plan::{Plan, reachable};
 use super::put_core::{PutAnswer, PutCore, PutStep};
-use super::{Coordinator, context_refusal, unexpected};
+use super::{Coordinator, unexpected};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::replica::{Appended, NewWrite};
@@ -39,6 +39,10 @@ impl Coordinator {
         }
         let read = self.what_was_read(&plan, &request)?;
         reachable(&plan.replicas, needed, &self.liveness, DOING)?;
+        if read.is_none() {
+            self.catch_up_with_readers(&plan, &request.head, needed, deadline)
+                .await?;
+        }
         let write = Write {
             write_id: request.head.write_id,
             payload,
@@ -47,9 +51,7 @@ impl Coordinator {
             .replica
             .coordinate(&plan.target, NewWrite { write, read })
             .await?;
-        let context = self
-            .seal(request.bucket, &request.key, &appended.object)
-            .map_err(Refusal::unknown)?;
+        let context = self.seal(request.bucket, &request.key, &appended.object);
         let acked = self
             .replicate(plan, request.head, appended, needed, deadline)
             .await?;
@@ -100,11 +102,36 @@ impl Coordinator {
                 let clock = self
                     .contexts
                     .open(request.bucket, &request.key, context, latest);
-                clock.map(Some).map_err(|error| context_refusal(&error))
+                Ok(Some(clock?))
             }
             (None, BlindPut::Overwrite) => Ok(None),
             (None, BlindPut::Sibling) => Ok(Some(Clock::new())),
         }
+    }
+
+    /// Before a write replaces what this replica holds, brings here what a quorum read would show, so
+    /// that it replaces every quorum write that was answered before it began. A replica that was away
+    /// would otherwise leave a sibling of what it missed.
+    ///
+    /// The objects are merged, not only their clocks: an earlier attempt of the same write may be
+    /// among them, and must be recognised rather than superseded by its own repetition.
+    async fn catch_up_with_readers(
+        self: &Arc<Self>,
+        plan: &Plan,
+        head: &DataHead,
+        needed: u8,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
+        let quorum = plan.properties.quorum;
+        let meets_readers = u16::from(needed) + u16::from(quorum.r()) > u16::from(quorum.n());
+        if !meets_readers {
+            return Ok(());
+        }
+        let read = self.collect(plan, head, quorum.r(), deadline).await?;
+        if read.repair.contains(&self.me) || !read.answered.contains(&self.me) {
+            self.replica.merge(&plan.target, &read.object).await?;
+        }
+        Ok(())
     }
 
     /// Brings an appended write to `needed` replicas, this one among them. The others are still
