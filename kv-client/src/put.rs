@@ -72,7 +72,7 @@ impl WriteRequest {
         let context_bytes = context
             .as_ref()
             .map_or(0, |context| context.as_bytes().len());
-        check_size("the context", context_bytes, Context::MAX_BYTES)?;
+        check_size("the context", context_bytes, Context::LONGEST_BYTES)?;
         let options = WriteOptions { level, w };
         let write_id = bucket.session.new_write_id();
         let place = Place::Key(key.clone());

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 /// Nodes that one answer can name.
 pub(crate) const MAX_NODES: usize = 64;
 /// Siblings of one key.
-pub(crate) const MAX_SIBLINGS: usize = 64;
+pub(crate) const MAX_SIBLINGS: usize = 1024;
 /// Keys of one page.
 pub(crate) const MAX_PAGE: usize = 16_384;
 /// Members in one view.

@@ -173,7 +173,7 @@ pub enum BindError {
     Socket(#[source] io::Error),
     /// Only a node can be dialled: use a node's certificate.
     #[error(
-        "a certificate of {role} cannot be listened with: use the one that `kv-node cert issue` \
+        "a certificate of {role} cannot be listened with: use the one that `kv-node cert` \
          made for this node"
     )]
     NotNode {

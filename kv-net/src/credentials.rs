@@ -149,7 +149,7 @@ impl fmt::Debug for Credentials {
 pub enum CredentialsError {
     /// A file cannot be read; make it, or correct the path or its permissions.
     #[error(
-        "cannot read {}: {source}; issue certificates with `kv-node cert issue`, \
+        "cannot read {}: {source}; issue certificates with `kv-node cert`, \
          or correct the path", path.display()
     )]
     Unreadable {
@@ -159,7 +159,7 @@ pub enum CredentialsError {
         source: io::Error,
     },
     /// A file does not hold what it should; issue it anew.
-    #[error("{} is not usable: {what}; issue it anew with `kv-node cert issue`", path.display())]
+    #[error("{} is not usable: {what}; issue it anew with `kv-node cert`", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -169,7 +169,7 @@ pub enum CredentialsError {
     /// The private key is not the certificate's; put the pair that belongs together.
     #[error(
         "{} is not the private key of {}; put the pair that was issued together, \
-         or run `kv-node cert issue`", key.display(), certificate.display()
+         or run `kv-node cert`", key.display(), certificate.display()
     )]
     OtherKey {
         /// The key's file.

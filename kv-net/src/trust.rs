@@ -101,13 +101,11 @@ pub enum Refusal {
     /// No trusted authority issued it: use certificates of the same authority on both sides.
     #[error(
         "the certificate was not issued by an authority trusted here: compare ca.pem on both \
-         sides, or issue a certificate with `kv-node cert issue`"
+         sides, or issue a certificate with `kv-node cert`"
     )]
     OtherAuthority,
     /// It was good once: issue a new one.
-    #[error(
-        "the certificate expired {seconds_ago} s ago: issue a new one with `kv-node cert issue`"
-    )]
+    #[error("the certificate expired {seconds_ago} s ago: issue a new one with `kv-node cert`")]
     Expired {
         /// For how long it has not been good.
         seconds_ago: u64,
@@ -121,7 +119,7 @@ pub enum Refusal {
     /// A peer that is dialled must be a node: use a node's certificate there.
     #[error(
         "a certificate of {role} was used as a node's: start the node with the certificate that \
-         `kv-node cert issue` made for it"
+         `kv-node cert` made for it"
     )]
     NotNode {
         /// What it says instead.
@@ -144,7 +142,7 @@ pub enum Refusal {
         found: NodeId,
     },
     /// It has no identity of kv: issue a new one.
-    #[error("{0}: issue a certificate with `kv-node cert issue`")]
+    #[error("{0}: issue a certificate with `kv-node cert`")]
     NoIdentity(#[from] NoIdentity),
     /// It is refused for a reason that TLS gives.
     #[error("the certificate is refused: {reason}")]

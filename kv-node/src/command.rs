@@ -123,7 +123,7 @@ pub(crate) struct CreateArgs {
     /// The cluster's name, for people.
     #[arg(long)]
     name: String,
-    /// What requests get that ask for no level: `ap` availability, `cp` consistency.
+    /// `ap` or `cp`. Recorded in the genesis; no request depends on it in this version.
     #[arg(long, default_value = "ap")]
     mode: Mode,
     /// Replicas of each key.

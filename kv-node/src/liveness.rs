@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use kv_net::message::MemberState;
 use kv_types::NodeId;
@@ -10,10 +11,14 @@ use kv_types::NodeId;
 #[derive(Debug)]
 pub struct Liveness {
     me: NodeId,
-    states: RwLock<BTreeMap<NodeId, MemberState>>,
+    /// The state, and the time since which it holds.
+    states: RwLock<BTreeMap<NodeId, (MemberState, Duration)>>,
 }
 
 impl Liveness {
+    /// How long a suspected member is still tried by requests that need it.
+    pub const SUSPICION_GRACE: Duration = Duration::from_secs(1);
+
     /// Nobody was heard of yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
@@ -23,22 +28,36 @@ impl Liveness {
         }
     }
 
-    /// Takes in a change.
-    pub fn set(&self, node: NodeId, state: MemberState) {
-        self.states
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(node, state);
+    /// Takes in a change at time `now`.
+    pub fn set(&self, node: NodeId, state: MemberState, now: Duration) {
+        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
+        states.insert(node, (state, now));
     }
 
     /// The state of a member.
     #[must_use]
     pub fn state(&self, node: NodeId) -> MemberState {
+        self.state_and_since(node).0
+    }
+
+    fn state_and_since(&self, node: NodeId) -> (MemberState, Duration) {
         if node == self.me {
-            return MemberState::Up;
+            return (MemberState::Up, Duration::ZERO);
         }
         let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
-        states.get(&node).copied().unwrap_or(MemberState::Unknown)
+        let unheard = (MemberState::Unknown, Duration::ZERO);
+        states.get(&node).copied().unwrap_or(unheard)
+    }
+
+    /// Whether a member may answer a request made at `now`: one that was suspected only just now is
+    /// tried where a quorum needs it, because most suspicions on a busy machine are refuted.
+    #[must_use]
+    pub fn may_answer(&self, node: NodeId, now: Duration) -> bool {
+        match self.state_and_since(node) {
+            (MemberState::Up | MemberState::Unknown, _) => true,
+            (MemberState::Suspect, since) => now.saturating_sub(since) < Self::SUSPICION_GRACE,
+            (MemberState::Down | MemberState::Left, _) => false,
+        }
     }
 
     /// Whether requests should be sent to a member. One that was never heard of is given a chance.

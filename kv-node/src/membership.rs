@@ -1,6 +1,7 @@
 //! The driver of gossip: feeds it messages, time and liveness proofs, and does what it says.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 use crate::env::Env;
 use crate::liveness::Liveness;
 use crate::storage_key;
-use crate::store::{Store, committed};
+use crate::store::{Store, StoreError, committed};
 use crate::topologies::Topologies;
 use crate::transport::Peer;
 
@@ -33,6 +34,8 @@ pub struct Membership {
     liveness: Arc<Liveness>,
     topologies: Arc<Topologies>,
     store: Store,
+    /// Peers remember a later start of this node.
+    rolled_back: AtomicBool,
 }
 
 impl Membership {
@@ -74,6 +77,7 @@ impl Membership {
             liveness,
             topologies,
             store,
+            rolled_back: AtomicBool::new(false),
         });
         membership.feed(Input::LivenessProof { healthy: true });
         membership.feed(Input::Seeds(others(&topology, me)));
@@ -129,6 +133,13 @@ impl Membership {
         self.gossip().view_hash()
     }
 
+    /// Whether peers remember a later start of this node than this one: its disk was rolled back or
+    /// copied, so what it holds must not count.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> bool {
+        self.rolled_back.load(Ordering::SeqCst)
+    }
+
     /// Counters of the gossip.
     #[must_use]
     pub fn stats(&self) -> kv_gossip::Stats {
@@ -137,8 +148,17 @@ impl Membership {
 
     fn feed(self: &Arc<Self>, input: Input) {
         let mut out = Vec::new();
-        self.gossip()
-            .handle(Time::from(self.env.now()), input, &mut out);
+        {
+            // States are passed on under the lock: two threads must not pass them on in another
+            // order than the gossip decided them.
+            let mut gossip = self.gossip();
+            gossip.handle(Time::from(self.env.now()), input, &mut out);
+            for output in &out {
+                if let Output::Event(event) = output {
+                    self.pass_on(event);
+                }
+            }
+        }
         self.wake.notify_one();
         for output in out {
             match output {
@@ -146,6 +166,20 @@ impl Membership {
                 Output::Event(event) => self.on_event(event),
             }
         }
+    }
+
+    /// Lets requests see a change of a member's state.
+    fn pass_on(&self, event: &Event) {
+        let (node, state) = match event {
+            Event::Alive { node } => (*node, MemberState::Up),
+            Event::Suspect { node } => (*node, MemberState::Suspect),
+            Event::Dead { node } => (*node, MemberState::Down),
+            Event::Left { node } => (*node, MemberState::Left),
+            Event::NewerTopology { .. }
+            | Event::ConflictingTopology { .. }
+            | Event::OlderBoot { .. } => return,
+        };
+        self.liveness.set(node, state, self.env.now());
     }
 
     fn send(&self, to: NodeId, address: String, bytes: Bytes) {
@@ -181,16 +215,16 @@ impl Membership {
                 );
             }
             Event::OlderBoot { remembered } => {
+                self.rolled_back.store(true, Ordering::SeqCst);
                 tracing::error!(
                     remembered,
-                    "peers remember a later start of this node: its disk was rolled back or copied; stop it, and replace it by a new node"
+                    "peers remember a later start of this node: its disk was rolled back or copied, so it refuses all requests; stop it, and replace it by a new node"
                 );
             }
         }
     }
 
     fn member_is(&self, node: NodeId, state: MemberState) {
-        self.liveness.set(node, state);
         tracing::info!(member = %self.name(node), ?state, "membership changed");
     }
 
@@ -263,12 +297,27 @@ impl Membership {
                 &storage_key::system("liveness-probe"),
                 &self.env.host.wall_ms().to_le_bytes(),
             );
-            let probe =
-                async { committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await };
-            let healthy = matches!(self.env.timeout(period, probe).await, Ok(Ok(())));
-            if !healthy {
-                tracing::error!("the log cannot be synced; this node stops claiming to be alive");
-            }
+            let probe = async {
+                match self.store.write(batch, Store::REQUEST_PATIENCE).await {
+                    Ok(commit) => committed(commit).await,
+                    // An engine that is behind or full is alive: it goes on reading.
+                    Err(StoreError::Busy | StoreError::Full(_)) => Ok(()),
+                    Err(broken) => Err(broken),
+                }
+            };
+            let healthy = match self.env.timeout(period, probe).await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the log cannot be written; this node stops claiming to be alive");
+                    false
+                }
+                Err(_) => {
+                    tracing::warn!(
+                        "the log was not synced within {period:?}: a stuck disk, or this process was stopped"
+                    );
+                    false
+                }
+            };
             self.feed(Input::LivenessProof { healthy });
         }
     }

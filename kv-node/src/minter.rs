@@ -22,6 +22,9 @@ use crate::store::{Store, StoreError, committed};
 /// tolerate, because a restarted node begins there.
 const LEASE: Duration = HybridClock::MAX_SKEW;
 
+/// How far above the last point the mark is set at least.
+const STEP: Duration = Duration::from_millis(10);
+
 /// Mints dots for one actor.
 #[derive(Debug)]
 pub struct Minter {
@@ -56,16 +59,14 @@ impl Minter {
             clock,
             durable_mark: mark,
         });
-        let minter = Self {
+        Ok(Self {
             actor,
             held_since,
             env,
             store,
             state,
             raising: tokio::sync::Mutex::default(),
-        };
-        minter.raise_mark(Store::START_PATIENCE).await?;
-        Ok(minter)
+        })
     }
 
     /// The actor whose dots these are.
@@ -85,15 +86,25 @@ impl Minter {
     /// # Errors
     /// [`StoreError`] when the durable mark cannot be raised; no dot was given out.
     pub async fn mint(&self) -> Result<Dot, StoreError> {
+        let mut raised = false;
         loop {
             {
                 let mut state = self.state();
-                let hlc = state.clock.tick(self.env.wall());
-                if hlc <= state.durable_mark {
+                let mark = state.durable_mark;
+                // After raising the mark this point may lie a little behind the wall clock, so that a
+                // disk slower than the lease still lets writes through.
+                let wall = if raised {
+                    self.env.wall().min(mark)
+                } else {
+                    self.env.wall()
+                };
+                let hlc = state.clock.tick(wall);
+                if hlc <= mark {
                     return Ok(Dot::new(self.actor, hlc));
                 }
             }
-            self.raise_mark(Store::REQUEST_PATIENCE).await?;
+            self.raise_mark().await?;
+            raised = true;
         }
     }
 
@@ -112,18 +123,22 @@ impl Minter {
             .plus(HybridClock::MAX_SKEW)
     }
 
-    async fn raise_mark(&self, patience: Duration) -> Result<(), StoreError> {
+    async fn raise_mark(&self) -> Result<(), StoreError> {
         let _one = self.raising.lock().await;
         let mark = {
             let state = self.state();
             if state.clock.last() < state.durable_mark {
                 return Ok(()); // Someone else has raised it meanwhile.
             }
-            state.clock.last().max(self.env.wall()).plus(LEASE)
+            // A clock that runs ahead of the wall gains little with every restart.
+            self.env
+                .wall()
+                .plus(LEASE)
+                .max(state.clock.last().plus(STEP))
         };
         let mut batch = WriteBatch::new();
         batch.put(&mark_key(), &mark.0.to_le_bytes());
-        committed(self.store.write(batch, patience).await?).await?;
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         self.state().durable_mark = mark;
         Ok(())
     }

@@ -11,6 +11,7 @@ use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
+use kv_storage::fs::replace_file;
 use kv_types::{ActorId, ClusterId, NodeId};
 use tokio::sync::{Notify, watch};
 
@@ -42,6 +43,9 @@ pub struct NodeOptions {
     pub gossip: kv_gossip::Config,
 }
 
+/// In the data directory of a node that has run: its store must not be empty again.
+const STARTED_FILE: &str = "started";
+
 /// Why a node did not start. Nothing was changed, but that its boot counter may have risen.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -64,6 +68,13 @@ pub enum StartError {
         found: ClusterId,
         /// Who starts.
         expected: ClusterId,
+    },
+    /// The node has run before, but its store is gone. Started anew it would answer for writes that it
+    /// acknowledged and no longer holds.
+    #[error("the store in {} is gone, though this node has run before; put it back, or set up a new node in its place", data.display())]
+    StoreLost {
+        /// The data directory.
+        data: PathBuf,
     },
     /// The topology does not list this node.
     #[error(
@@ -126,7 +137,24 @@ impl Node {
                 expected: node,
             });
         }
+        let started = data.join(STARTED_FILE);
+        if owner(&store).await?.is_none() && env.fs.open(&started).is_ok() {
+            return Err(StartError::StoreLost { data });
+        }
         let boot = next_boot(&store, node).await?;
+        if boot == 1 {
+            let written = replace_file(
+                &*env.fs,
+                &data,
+                STARTED_FILE,
+                b"this node has stored data\n",
+            );
+            written.map_err(|source| TopologyError::Io {
+                action: "write",
+                path: started,
+                source,
+            })?;
+        }
 
         let minter = Minter::start(actor, store.clone(), env.clone()).await?;
         let liveness = Arc::new(Liveness::new(node));

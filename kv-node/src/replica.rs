@@ -18,7 +18,8 @@ use kv_net::ErrorCode;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, WriteBatch};
 use kv_types::{
-    Admission, BucketId, Clock, ContextKey, DecodeError, Epoch, Key, Object, Write, WriteRefused,
+    Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Key, Object, Write,
+    WriteRefused,
 };
 
 use crate::env::Env;
@@ -66,6 +67,9 @@ pub struct Appended {
     pub object: Object,
     /// Its bytes.
     pub encoded: Bytes,
+    /// What the writer knows now: what it had read, and its own write. Never the siblings beside it,
+    /// which it has not seen and so must not supersede with its next write.
+    pub known: Clock,
     durable: Durable,
 }
 
@@ -139,9 +143,11 @@ impl Replica {
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
                 let encoded = object.encode();
+                let known = writer_knows(new.read, object.dots_of(new.write.write_id));
                 return Ok(Appended {
                     object,
                     encoded,
+                    known,
                     durable: Durable::Seq(seq),
                 });
             }
@@ -152,6 +158,8 @@ impl Replica {
         }
         let read = new.read.unwrap_or_else(|| object.clock().clone());
         let dot = self.minter.mint().await?;
+        let known = writer_knows(Some(read.clone()), [dot]);
+        let is_deletion = new.write.payload.value().is_none();
         object
             .write(new.write, &read, dot, self.minter.held_since(), now_ms)
             .map_err(|refused| match refused {
@@ -162,12 +170,22 @@ impl Replica {
                     Refusal::new(ErrorCode::TooLarge, refused.to_string())
                 }
             })?;
-        ContextKey::check_size(object.clock())?;
+        // A deletion is always taken, so that a key with too rich a history can be got rid of.
+        if !is_deletion {
+            ContextKey::check_size(object.clock()).map_err(|error| {
+                let refusal = Refusal::from(error);
+                Refusal {
+                    message: format!("{}: {}", target.key, refusal.message),
+                    ..refusal
+                }
+            })?;
+        }
         let encoded = object.encode();
         let commit = self.append(target, stored, encoded.clone()).await?;
         Ok(Appended {
             object,
             encoded,
+            known,
             durable: Durable::Commit(commit),
         })
     }
@@ -241,6 +259,7 @@ impl Replica {
         let topology = self.topologies.current();
         let hashes = topology.partition_count().hash_range(partition);
         let (first, end) = storage_key::partition_range(bucket, &hashes);
+        let partition_start = first.clone();
         let start = match after {
             None => first,
             Some(key) => {
@@ -251,15 +270,17 @@ impl Replica {
                     .into()
             }
         };
+        // A key of an earlier partition begins at this one's start.
+        let start = start.max(partition_start);
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let page = self.store.scan(start, end, max_items, max_bytes).await?;
         let mut entries = Vec::with_capacity(page.entries.len());
         let mut newest = None;
         for item in page.entries {
             newest = newest.max(Some(item.seq));
-            if let Some(key) = storage_key::decode(&item.key) {
-                entries.push((key, item.value));
-            }
+            let key = storage_key::decode(&item.key)
+                .ok_or_else(|| Refusal::new(ErrorCode::Storage, "a stored key is damaged"))?;
+            entries.push((key, item.value));
         }
         if let Some(seq) = newest {
             self.store.durable(seq).await?;
@@ -317,6 +338,15 @@ impl Replica {
             }
         }
     }
+}
+
+/// What a writer knows after its write, for the context of its next one.
+fn writer_knows(read: Option<Clock>, own: impl IntoIterator<Item = Dot>) -> Clock {
+    let mut known = read.unwrap_or_default();
+    for dot in own {
+        known.insert(dot);
+    }
+    known
 }
 
 fn stale_write_id(created_ms: u64, now_ms: u64) -> Refusal {

@@ -50,6 +50,11 @@ impl Service {
         budget: Duration,
     ) -> Response {
         let deadline = Deadline::after(&self.env, budget);
+        if self.membership.is_rolled_back() && epoch_of(&request).is_some() {
+            let message = "peers remember a later start of this node: its disk was rolled back or copied; replace it by a new node";
+            return Refusal::new(ErrorCode::Storage, message)
+                .reply(self.topologies.current().epoch());
+        }
         if let Some(epoch) = epoch_of(&request) {
             self.catch_up(&from, epoch, deadline).await;
         }
@@ -120,8 +125,11 @@ impl Service {
                 .iter()
                 .map(|member| member.node)
                 .filter(|node| *node != self.me);
+            // A node is asked itself, and the others after it; for a client, who may claim anything,
+            // one member is enough.
+            let most = if source.is_some() { usize::MAX } else { 1 };
             let mut moved = false;
-            for node in source.into_iter().chain(others) {
+            for node in source.into_iter().chain(others.take(most)) {
                 let patience = deadline.at_most(&self.env, CATCH_UP_PATIENCE);
                 if self
                     .coordinator

@@ -43,7 +43,7 @@ pub struct Usage {
     /// Entries in memtables and table files, older versions included: an estimate of the objects
     /// held.
     pub entries: u64,
-    /// Bytes of table files.
+    /// Bytes of table files and, roughly, of the log that is not yet in them.
     pub disk_bytes: u64,
     /// Bytes free on the disk.
     pub free_bytes: u64,
@@ -149,9 +149,12 @@ impl Store {
     pub fn usage(&self) -> Usage {
         let stats = self.db.stats();
         let in_tables: u64 = stats.levels.iter().map(|level| level.entries).sum();
+        let in_files: u64 = stats.levels.iter().map(|level| level.size_bytes).sum();
+        // What is in memtables is on the disk in the log.
+        let in_log = stats.memtable_bytes as u64;
         Usage {
             entries: stats.memtable_entries + in_tables,
-            disk_bytes: stats.levels.iter().map(|level| level.size_bytes).sum(),
+            disk_bytes: in_log + in_files,
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
         }
     }

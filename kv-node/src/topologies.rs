@@ -130,7 +130,9 @@ impl Topologies {
         let current = self.read();
         let entry = match known {
             Epoch(0) => current.entries.last_key_value().map(|(_, entry)| entry),
-            known => current.entries.get(&known.next()),
+            Epoch(known) => known
+                .checked_add(1)
+                .and_then(|next| current.entries.get(&Epoch(next))),
         };
         (current.topology.epoch(), entry.cloned().unwrap_or_default())
     }

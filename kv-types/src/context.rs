@@ -16,10 +16,11 @@ use crate::wire::Reader;
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
-/// The longest context that is opened: far more than merging ever makes.
-const LONGEST_BYTES: usize = 32 * Context::MAX_BYTES;
 
-/// What a reader had seen of one key, sealed by the cluster: opaque to clients, at most 1 KiB.
+/// What a reader had seen of one key, sealed for that key: opaque to clients.
+///
+/// The seal guards against mistakes (another key's context, damaged bytes), not against a client that
+/// means harm: clients know the cluster's hash secret, because they route by it.
 ///
 /// As text (`Display`, `FromStr`) it is base64 for URLs, without padding.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Context(Bytes);
 impl Context {
     /// The longest context that a write may leave its key with, in bytes.
     pub const MAX_BYTES: usize = 1024;
+    /// The longest context that is opened, in bytes: far more than merging ever makes.
+    pub const LONGEST_BYTES: usize = 32 * Self::MAX_BYTES;
 
     /// A context from bytes that a reply carried; they are checked when it is opened.
     #[must_use]
@@ -95,7 +98,7 @@ impl ContextKey {
         latest: Hlc,
     ) -> Result<Clock, ContextError> {
         let bytes = &context.0;
-        if bytes.len() > LONGEST_BYTES {
+        if bytes.len() > Context::LONGEST_BYTES {
             return Err(ContextError::TooLong { size: bytes.len() });
         }
         let (body, mac) = bytes

@@ -298,9 +298,11 @@ impl Object {
     #[must_use]
     pub fn admit(&self, write_id: WriteId, now_ms: u64) -> Admission {
         let held = self.siblings.iter().any(|s| s.write_id == write_id);
+        let forgotten = write_id.created_ms() <= self.retired.floor_ms()
+            || write_id.created_ms().saturating_add(Retired::HORIZON_MS) < now_ms;
         if held || self.retired.contains(write_id) {
             Admission::Known
-        } else if write_id.created_ms() <= self.retired.floor_ms() {
+        } else if forgotten {
             Admission::TooOld
         } else if write_id.created_ms() > now_ms.saturating_add(Retired::HORIZON_MS) {
             Admission::FromTheFuture
@@ -312,6 +314,21 @@ impl Object {
     /// The concurrent values and tombstones of the key, as a reader sees them.
     pub fn siblings(&self) -> impl Iterator<Item = &Sibling> {
         self.siblings.iter().filter(|s| !self.is_hidden(s))
+    }
+
+    /// The dots under which a write is remembered here, live or superseded.
+    pub fn dots_of(&self, write_id: WriteId) -> impl Iterator<Item = Dot> {
+        let live = self
+            .siblings
+            .iter()
+            .filter(move |s| s.write_id == write_id)
+            .flat_map(|s| s.dots.iter().copied());
+        let retired = self
+            .retired
+            .entries()
+            .filter(move |(id, _)| *id == write_id)
+            .map(|(_, dot)| *dot);
+        live.chain(retired)
     }
 
     /// Every dot this object has heard of; sealed into the context of a read.

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kv_net::message::{ReadOptions, WriteKind};
+use kv_net::message::{PutV1, ReadOptions, WriteKind};
 use kv_storage::Options;
 use kv_tests::sim::executor::OUTSIDE;
 use kv_tests::sim::network::SimNetwork;
 use kv_tests::sim::{Executor, SimCluster};
-use kv_types::{Level, NodeId, Outcome, WriteId};
+use kv_types::{Context, Level, NodeId, Outcome, WriteId};
 
 use crate::client::Client;
 
@@ -62,50 +62,61 @@ async fn work(
             .map(|sibling| sibling.write_id)
             .collect();
         sees_what_it_owes(&history, &owed, &read);
-        let kind = if rng.u8(0..8) == 0 {
-            WriteKind::Delete
-        } else {
-            WriteKind::Put
-        };
-        let request = client.put_request(&key, Some(reply.context), kind);
-        let write_id = request.head.write_id;
-        let value = if kind == WriteKind::Put {
-            format!("{write_id:?}")
-        } else {
-            String::new()
-        };
-        let written = Written {
-            key,
-            read,
-            fate: Fate::Unknown,
-        };
-        history
-            .lock()
-            .expect("not poisoned")
-            .insert(write_id, written);
-        // The worst over all attempts counts: a late "not applied" says nothing of an earlier one.
-        let mut fate = Fate::NotApplied;
-        for _ in 0..3 {
-            let via = NodeId(rng.u128(1..=NODES));
-            match client
-                .send_put(&network, via, request.clone(), &value)
-                .await
-            {
-                Ok(_) => {
-                    fate = Fate::Acked;
-                    break;
-                }
-                Err((_, Outcome::Unknown)) => fate = Fate::Unknown,
-                Err((_, Outcome::NotApplied)) => {}
-            }
+        let (mut read, mut context) = (read, reply.context);
+        // Now and then a writer goes on from its own write, without reading again.
+        for _ in 0..rng.u8(1..4) {
+            let kind = if rng.u8(0..8) == 0 {
+                WriteKind::Delete
+            } else {
+                WriteKind::Put
+            };
+            let request = client.put_request(&key, Some(context), kind);
+            let write_id = request.head.write_id;
+            let written = Written {
+                key: key.clone(),
+                read: read.clone(),
+                fate: Fate::Unknown,
+            };
+            history
+                .lock()
+                .expect("not poisoned")
+                .insert(write_id, written);
+            let (fate, next) = send(&network, &mut client, &mut rng, request).await;
+            history
+                .lock()
+                .expect("not poisoned")
+                .get_mut(&write_id)
+                .expect("it was inserted")
+                .fate = fate;
+            let Some(next) = next else { break };
+            read.insert(write_id);
+            context = next;
         }
-        history
-            .lock()
-            .expect("not poisoned")
-            .get_mut(&write_id)
-            .expect("it was inserted")
-            .fate = fate;
     }
+}
+
+/// Sends a write up to three times, through random nodes. The worst over all attempts counts: a late
+/// "not applied" says nothing of an earlier one.
+async fn send(
+    network: &SimNetwork,
+    client: &mut Client,
+    rng: &mut Rng,
+    request: PutV1,
+) -> (Fate, Option<Context>) {
+    let value = match request.kind {
+        WriteKind::Put => format!("{:?}", request.head.write_id),
+        WriteKind::Delete => String::new(),
+    };
+    let mut fate = Fate::NotApplied;
+    for _ in 0..3 {
+        let via = NodeId(rng.u128(1..=NODES));
+        match client.send_put(network, via, request.clone(), &value).await {
+            Ok(reply) => return (Fate::Acked, Some(reply.context)),
+            Err((_, Outcome::Unknown)) => fate = Fate::Unknown,
+            Err((_, Outcome::NotApplied)) => {}
+        }
+    }
+    (fate, None)
 }
 
 /// The writes of a key that were acked by now.

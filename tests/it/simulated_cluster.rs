@@ -188,6 +188,78 @@ fn concurrent_writes_through_two_nodes_become_siblings_and_a_context_resolves_th
 }
 
 #[test]
+fn the_context_of_a_put_covers_what_its_writer_had_read_and_nothing_beside() {
+    with_cluster(12, |cluster, mut client, _| async move {
+        let via = NodeId(1);
+        let (_, empty) = client.get(&cluster, via, "k").await.expect("healthy");
+        let theirs = client.put_request("k", Some(empty.context.clone()), WriteKind::Put);
+        client
+            .send_put(&cluster, via, theirs, "theirs")
+            .await
+            .expect("healthy");
+        let mine = client.put_request("k", Some(empty.context), WriteKind::Put);
+        let written = client
+            .send_put(&cluster, via, mine.clone(), "mine")
+            .await
+            .expect("healthy");
+        // A repetition is answered with no more than the first attempt was.
+        let again = client
+            .send_put(&cluster, via, mine, "mine")
+            .await
+            .expect("known already");
+        for (context, value) in [(written.context, "mine 2"), (again.context, "mine 3")] {
+            let next = client.put_request("k", Some(context), WriteKind::Put);
+            client
+                .send_put(&cluster, via, next, value)
+                .await
+                .expect("healthy");
+        }
+        let (mut shown, _) = client.get(&cluster, via, "k").await.expect("healthy");
+        shown.sort();
+        assert_eq!(
+            shown,
+            ["mine 2", "mine 3", "theirs"],
+            "what the writer never saw is still there"
+        );
+    });
+}
+
+#[test]
+fn siblings_beyond_the_limit_of_one_coordinator_stay_readable_and_resolvable() {
+    with_cluster(13, |cluster, mut client, _| async move {
+        let (_, empty) = client.get(&cluster, NodeId(1), "k").await.expect("healthy");
+        cluster.network.cut_off(NodeId(3), true);
+        let mut count = 0;
+        for (via, number) in [(NodeId(1), 60), (NodeId(3), 10)] {
+            if via == NodeId(3) {
+                cluster.network.cut_off(NodeId(3), false);
+                cluster.network.cut_off(NodeId(1), true);
+            }
+            for n in 0..number {
+                let mut request =
+                    client.put_request("k", Some(empty.context.clone()), WriteKind::Put);
+                request.options.w = Some(1);
+                if client
+                    .send_put(&cluster, via, request, &n.to_string())
+                    .await
+                    .is_ok()
+                {
+                    count += 1;
+                }
+            }
+        }
+        cluster.network.cut_off(NodeId(1), false);
+        let (shown, reply) = client.get(&cluster, NodeId(2), "k").await.expect("healed");
+        assert!(shown.len() <= count);
+        let resolving = client.put_request("k", Some(reply.context), WriteKind::Put);
+        client
+            .send_put(&cluster, NodeId(2), resolving, "one")
+            .await
+            .expect("it replaces what was read");
+    });
+}
+
+#[test]
 fn a_repeated_write_is_applied_once() {
     with_cluster(8, |cluster, mut client, _| async move {
         let request = client.put_request("k", None, WriteKind::Put);

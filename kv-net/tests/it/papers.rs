@@ -57,7 +57,7 @@ fn what_is_missing_or_damaged_is_named_with_the_next_step() {
         assert!(
             matches!(&error, CredentialsError::Unreadable { path: named, .. } if *named == path)
         );
-        assert!(error.to_string().contains("kv-node cert issue"), "{error}");
+        assert!(error.to_string().contains("kv-node cert"), "{error}");
 
         for content in [
             "",
@@ -70,7 +70,7 @@ fn what_is_missing_or_damaged_is_named_with_the_next_step() {
                 matches!(&error, CredentialsError::Malformed { path: named, .. } if *named == path),
                 "{error}"
             );
-            assert!(error.to_string().contains("kv-node cert issue"), "{error}");
+            assert!(error.to_string().contains("kv-node cert"), "{error}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Threads for the engine's blocking work, by class, so that a log sync never waits for a compaction.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -60,7 +61,15 @@ fn run(jobs: &Mutex<Receiver<Job>>) {
         // Holding the lock while waiting hands each job to exactly one thread.
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(job) => job(),
+            // A thread that died of a panic would leave its queue unserved and every commit waiting.
+            Ok(job) => {
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    tracing::error!(
+                        "the storage engine panicked; the node ends, and recovers when started"
+                    );
+                    std::process::abort();
+                }
+            }
             Err(_) => return,
         }
     }

@@ -130,7 +130,7 @@ pub(super) struct PutArgs {
     #[command(flatten)]
     pub(super) key: KeyArgs,
     /// The value; - reads stdin, @FILE a file, @@TEXT is @TEXT
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     pub(super) value: String,
     #[command(flatten)]
     pub(super) write: WriteArgs,

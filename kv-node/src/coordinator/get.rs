@@ -37,7 +37,13 @@ impl Coordinator {
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let needed = plan.read_quorum(&request.options)?.r();
-        reachable(&plan.replicas, needed, &self.liveness, DOING)?;
+        reachable(
+            &plan.replicas,
+            needed,
+            &self.liveness,
+            self.env.now(),
+            DOING,
+        )?;
 
         let GetReply {
             object,

@@ -55,7 +55,7 @@ impl Coordinator {
         let quorum = quorum
             .map_err(|impossible| Refusal::new(ErrorCode::BadRequest, impossible.to_string()))?;
         let replicas = topology.replicas(partition, properties.quorum.n());
-        reachable(&replicas, quorum.r(), &self.liveness, DOING)?;
+        reachable(&replicas, quorum.r(), &self.liveness, self.env.now(), DOING)?;
 
         let ask = PageRequest {
             topology,

@@ -1,6 +1,7 @@
 //! The plan of a request: where its key lives, who replicates it, how many must answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::{DataHead, ReadOptions, WriteOptions};
@@ -117,7 +118,7 @@ pub fn check(
     Ok((bucket.properties, partition_epoch))
 }
 
-/// Refuses at once, with numbers, what the replicas that are up cannot meet.
+/// Refuses at once, with numbers, what the replicas cannot meet without those that are down.
 ///
 /// # Errors
 /// [`Refusal`] with `needed` and `got`; nothing was sent.
@@ -125,14 +126,15 @@ pub fn reachable(
     replicas: &ReplicaSet,
     needed: u8,
     liveness: &Liveness,
+    now: Duration,
     doing: &str,
 ) -> Result<(), Refusal> {
-    if replicas.is_met(|node| liveness.is_up(node), needed) {
+    if replicas.is_met(|node| liveness.may_answer(node, now), needed) {
         return Ok(());
     }
     Err(Refusal::not_enough(
         needed,
-        replicas.count(|node| liveness.is_up(node)),
+        replicas.count(|node| liveness.may_answer(node, now)),
         doing,
     ))
 }

@@ -1,6 +1,7 @@
 //! The driver of a write.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,6 +19,8 @@ use crate::refusal::Refusal;
 use crate::replica::{Appended, NewWrite};
 
 const DOING: &str = "hold the write";
+/// The longest that one replica is waited for, also after the client has its reply.
+const MOST_SENDING: Duration = Duration::from_secs(5);
 
 impl Coordinator {
     /// Writes a key: on return it is durable on as many replicas as the request asks for.
@@ -38,7 +41,13 @@ impl Coordinator {
             return self.forward(&plan, request, payload, deadline).await;
         }
         let read = self.what_was_read(&plan, &request)?;
-        reachable(&plan.replicas, needed, &self.liveness, DOING)?;
+        reachable(
+            &plan.replicas,
+            needed,
+            &self.liveness,
+            self.env.now(),
+            DOING,
+        )?;
         if read.is_none() {
             self.catch_up_with_readers(&plan, &request.head, needed, deadline)
                 .await?;
@@ -51,7 +60,9 @@ impl Coordinator {
             .replica
             .coordinate(&plan.target, NewWrite { write, read })
             .await?;
-        let context = self.seal(request.bucket, &request.key, &appended.object);
+        let context = self
+            .contexts
+            .seal(request.bucket, &request.key, &appended.known);
         let acked = self
             .replicate(plan, request.head, appended, needed, deadline)
             .await?;
@@ -88,9 +99,16 @@ impl Coordinator {
             },
             value,
         );
-        match self.call(&plan.topology, to, request, deadline).await? {
-            Response::Put(reply) => Ok(reply),
-            other => Err(unexpected(&other)),
+        match self.call(&plan.topology, to, request, deadline).await {
+            Ok(Response::Put(reply)) => Ok(reply),
+            Ok(other) => Err(unexpected(&other)),
+            Err(refusal) => {
+                if refusal.code == ErrorCode::StaleEpoch {
+                    // So that the refusal names the epoch that the client must learn.
+                    self.learn_topology(&plan.topology, to, deadline).await;
+                }
+                Err(refusal)
+            }
         }
     }
 
@@ -144,20 +162,30 @@ impl Coordinator {
         needed: u8,
         deadline: Deadline,
     ) -> Result<Vec<NodeId>, Refusal> {
+        // What goes on after the reply must end some time, however long the client would wait.
+        let sending = deadline.at_most(&self.env, MOST_SENDING);
         let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
         let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> =
             FuturesUnordered::new();
+        // Suspected replicas are left out, unless the quorum needs them.
+        let now = self.env.now();
+        let enough_up = plan
+            .replicas
+            .is_met(|node| self.liveness.is_up(node), needed);
+        let worth_sending = |node: &NodeId| {
+            self.liveness.is_up(*node) || (!enough_up && self.liveness.may_answer(*node, now))
+        };
         for node in plan
             .replicas
             .nodes()
-            .filter(|node| *node != self.me && self.liveness.is_up(*node))
+            .filter(|node| *node != self.me && worth_sending(node))
         {
             let send = Arc::clone(self).send(
                 plan.clone(),
                 head.clone(),
                 node,
                 appended.encoded.clone(),
-                deadline,
+                sending,
             );
             answers.push(Box::pin(async move { (node, send.await) }));
         }
@@ -254,6 +282,7 @@ impl Coordinator {
         behind: Vec<NodeId>,
         deadline: Deadline,
     ) {
+        let deadline = deadline.at_most(&self.env, MOST_SENDING);
         for node in behind {
             let (this, plan, head, object) =
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());
