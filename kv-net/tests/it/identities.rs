@@ -92,7 +92,7 @@ async fn expired_certificates_are_refused_in_both_directions() {
     let client = issuer.credentials_for(&Identity::client(CLUSTER, "old"), ended());
     let (told, noted) = refusal(client, issuer.node(1)).await;
     assert!(
-        rejected(&told).contains("issue a new one with `kv-node cert issue`"),
+        rejected(&told).contains("issue a new one with `kv-node cert`"),
         "{told}"
     );
     assert_eq!(rejected(&told), noted);
@@ -178,7 +178,7 @@ async fn nobody_listens_with_a_client_certificate() {
     let refused = Endpoint::bind(loopback(), issuer.client(), EndpointConfig::node());
     let error = refused.expect_err("a client cannot be dialled");
     assert!(matches!(&error, BindError::NotNode { role: Role::Client(name) } if name == "tester"));
-    assert!(error.to_string().contains("kv-node cert issue"), "{error}");
+    assert!(error.to_string().contains("kv-node cert"), "{error}");
 }
 
 #[tokio::test]

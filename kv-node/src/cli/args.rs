@@ -193,8 +193,8 @@ pub(super) struct ImportArgs {
     /// Import from a program of this system
     #[arg(long, value_enum, group = "input")]
     pub(super) source: Option<Source>,
-    /// What the input is; --source apt is deb822
-    #[arg(long, value_enum, required_unless_present = "source")]
+    /// What the input is [default: jsonl; with --source apt: deb822]
+    #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
     /// Fields whose values, joined by /, are the key [deb822: Package, Version, Architecture]
     #[arg(long, value_name = "FIELD")]

@@ -45,7 +45,11 @@ impl Input {
             }
             (None, None) => return Err(Failure::usage("name a file, or - for stdin")),
         };
-        let format = args.format.unwrap_or(Format::Deb822);
+        let usual = match args.source {
+            Some(Source::Apt) => Format::Deb822,
+            None => Format::Jsonl,
+        };
+        let format = args.format.unwrap_or(usual);
         let mut key_fields = args.key_field.clone();
         if format == Format::Deb822 && key_fields.is_empty() {
             key_fields = KEY_FIELDS.map(str::to_owned).to_vec();

@@ -130,7 +130,7 @@ fn data(seen: &Seen) -> String {
     });
     let replicas = count(objects);
     format!(
-        "about {replicas} replicas of keys on {answering}/{members} nodes · {} on disk{free}",
+        "about {replicas} entries (old versions among them) on {answering}/{members} nodes · {} on disk{free}",
         size(disk)
     )
 }
@@ -163,8 +163,8 @@ fn traffic(seen: &Seen) -> String {
 /// The table of nodes.
 pub(super) fn nodes(output: &Output, seen: &Seen) -> String {
     let header = [
-        "NODE", "ZONE", "ADDRESS", "STATE", "OWNS", "KEYS", "DISK", "FREE", "GET P99", "PUT P99",
-        "UPTIME", "VERSION",
+        "NODE", "ZONE", "ADDRESS", "STATE", "OWNS", "ENTRIES", "DISK", "FREE", "GET P99",
+        "PUT P99", "UPTIME", "VERSION",
     ];
     let mut rows: Vec<_> = seen.nodes.iter().map(|node| row(output, node)).collect();
     // By name; members are in the order of their ids, which are random.
