@@ -338,7 +338,6 @@ mod tests {
             "kv resolve k",
             "kv resolve k --pick 1 --latest",
             "kv import",
-            "kv import f",
             "kv import f --source apt",
             "kv import f --format deb822 --in-flight 0",
             "kv put k v --context !",
@@ -347,6 +346,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{words}");
         }
         for words in [
+            "kv import f",
             "kv put k -",
             "kv put k -1",
             "kv import --source apt",
