@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{ListV1, ReadOptions, Request, Response, WriteKind};
-use kv_types::{BucketId, Level, NodeId, Outcome};
+use kv_types::{BucketId, Level, NodeId, Object, Outcome};
 
 use crate::client::{BUCKET, BUDGET, with_cluster};
 
@@ -250,7 +250,11 @@ fn siblings_beyond_the_limit_of_one_coordinator_stay_readable_and_resolvable() {
         }
         cluster.network.cut_off(NodeId(1), false);
         let (shown, reply) = client.get(&cluster, NodeId(2), "k").await.expect("healed");
-        assert!(shown.len() <= count);
+        assert_eq!(shown.len(), count);
+        assert!(
+            count > Object::MAX_SIBLINGS,
+            "each coordinator stayed within its limit"
+        );
         let resolving = client.put_request("k", Some(reply.context), WriteKind::Put);
         client
             .send_put(&cluster, NodeId(2), resolving, "one")
