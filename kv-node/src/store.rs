@@ -60,8 +60,11 @@ impl Store {
     /// # Errors
     /// Whatever [`Db::open`] says.
     pub fn open(dir: &Path, options: Options, env: &Env) -> Result<Self, kv_storage::OpenError> {
+        let db = Db::open(dir, options, env.storage())?;
+        // A node acts on what it finds in its store, so none of it may be lost any more.
+        db.blocking().sync()?;
         Ok(Self {
-            db: Db::open(dir, options, env.storage())?,
+            db,
             env: env.clone(),
             dir: dir.to_owned(),
         })

@@ -40,10 +40,9 @@ impl TwoThreads {
 
 impl Jobs for TwoThreads {
     fn submit(&self, class: JobClass, job: Job) {
-        let queue = if class == JobClass::LogSync {
-            &self.log
-        } else {
-            &self.rest
+        let queue = match class {
+            JobClass::LogSync | JobClass::LogSegment => &self.log,
+            JobClass::Read | JobClass::Flush | JobClass::Compaction => &self.rest,
         };
         // At the end of the program the worker may be gone, which a job must survive anyway.
         let _ = queue.send(job);

@@ -17,6 +17,13 @@ impl Checksum {
         }
     }
 
+    /// For bytes that may lie in any file of the store, under a checksum that names the file.
+    pub(crate) fn of_store(store: u64) -> Self {
+        Self {
+            seed: crc32c::crc32c(&store.to_le_bytes()),
+        }
+    }
+
     pub(crate) fn of(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.seed, bytes)
     }

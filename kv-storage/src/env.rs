@@ -13,8 +13,11 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// What a job does, so that an executor can give each kind its own threads or virtual delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JobClass {
-    /// Writes and syncs the log. Writers wait for it: run it first, and never behind the others.
+    /// Syncs the log. Writers wait for it: run it first, and never behind the others.
     LogSync,
+    /// Makes log segments ready and looks at the free space. Writers wait for it when the log runs out of
+    /// room: run it beside the flushes, not behind them.
+    LogSegment,
     /// Reads blocks that are not in the cache.
     Read,
     /// Writes a sealed memtable to a table file.
@@ -31,6 +34,13 @@ pub enum JobClass {
 pub trait Jobs: Send + Sync {
     /// Takes a job to be run later, or runs it at once. Called with no lock of the engine held.
     fn submit(&self, class: JobClass, job: Job);
+
+    /// Takes a job to be run when `delay` has passed. Unless an implementation has timers, it is run like any
+    /// other: earlier than needed, which is safe.
+    fn submit_after(&self, delay: Duration, class: JobClass, job: Job) {
+        let _ = delay;
+        self.submit(class, job);
+    }
 }
 
 /// A monotonic clock, used for pacing and statistics only. It never decides what is stored.

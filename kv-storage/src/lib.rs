@@ -73,6 +73,7 @@ mod options;
 pub mod sim;
 mod table;
 mod version;
+mod wal;
 
 pub use batch::WriteBatch;
 pub use db::{

@@ -75,11 +75,8 @@ impl Merge {
             (Start::At(version), Direction::Forward) => Bound::Included(version),
             (Start::At(version), Direction::Backward) => Bound::Excluded(version),
         };
-        self.sources.push(Source::Mem(MemCursor::new(
-            Arc::clone(table),
-            from,
-            forward,
-        )));
+        self.sources
+            .extend(table.cursors(from, forward).map(Source::Mem));
     }
 
     pub(crate) fn add_run(
@@ -109,9 +106,7 @@ impl Merge {
     /// Kind and value of the present version.
     pub(crate) fn content(&self) -> Option<(Kind, &[u8])> {
         match self.sources.get(self.current?)? {
-            Source::Mem(cursor) => cursor
-                .entry()
-                .map(|entry| (entry.stored.kind, &*entry.stored.value)),
+            Source::Mem(cursor) => cursor.entry().map(|entry| (entry.kind, entry.value)),
             Source::Run(cursor) => cursor.table.as_ref()?.content(),
         }
     }
@@ -121,7 +116,7 @@ impl Merge {
         match self.current.and_then(|current| self.sources.get(current)) {
             Some(Source::Mem(cursor)) => cursor
                 .entry()
-                .map(|entry| entry.stored.value.clone())
+                .map(|entry| Bytes::copy_from_slice(entry.value))
                 .unwrap_or_default(),
             Some(Source::Run(cursor)) => cursor
                 .table

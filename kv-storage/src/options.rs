@@ -14,8 +14,9 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// Sealed memtables that may wait for their flush before writes get `Busy` (default 3).
     pub sealed_memtables_max: usize,
-    /// Log bytes that may wait to be handed to the operating system before writes get `Busy` (default 32 MiB).
-    pub log_buffer_bytes: usize,
+    /// Size of a log segment, in bytes (default 16 MiB). Segments are filled with zeros before their first use and
+    /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
+    pub log_segment_bytes: u64,
     /// Largest batch in encoded bytes (default 32 MiB).
     pub max_batch_bytes: usize,
     /// Uncompressed size at which a data block is cut (default 8 KiB). Larger blocks compress better
@@ -50,7 +51,7 @@ impl Default for Options {
         Self {
             memtable_bytes: 64 << 20,
             sealed_memtables_max: 3,
-            log_buffer_bytes: 32 << 20,
+            log_segment_bytes: 16 << 20,
             max_batch_bytes: 32 << 20,
             block_bytes: 8 << 10,
             zstd_level: 1,
@@ -74,7 +75,7 @@ impl Options {
     pub fn tiny() -> Self {
         Self {
             memtable_bytes: 4 << 10,
-            log_buffer_bytes: 64 << 10,
+            log_segment_bytes: 4 << 10,
             max_batch_bytes: 1 << 20,
             block_bytes: 512,
             table_bytes: 4 << 10,
@@ -92,8 +93,8 @@ impl Options {
         let rules: [(&'static str, bool, &'static str); 11] = [
             (
                 "memtable_bytes",
-                self.memtable_bytes >= 1024,
-                "must be at least 1024",
+                (1024..=1 << 30).contains(&self.memtable_bytes),
+                "must be 1 KiB to 1 GiB",
             ),
             (
                 "sealed_memtables_max",
@@ -101,9 +102,9 @@ impl Options {
                 "must be at least 1",
             ),
             (
-                "log_buffer_bytes",
-                self.log_buffer_bytes >= 1024,
-                "must be at least 1024",
+                "log_segment_bytes",
+                (1024..=1 << 30).contains(&self.log_segment_bytes),
+                "must be 1 KiB to 1 GiB",
             ),
             (
                 "max_batch_bytes",

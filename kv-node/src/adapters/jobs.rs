@@ -11,19 +11,21 @@ use kv_storage::{Job, JobClass, Jobs};
 #[derive(Debug)]
 pub struct JobThreads {
     log_sync: Sender<Job>,
+    log_segment: Sender<Job>,
     read: Sender<Job>,
     flush: Sender<Job>,
     compaction: Sender<Job>,
 }
 
 impl JobThreads {
-    /// Starts the threads: one each for log syncs, flushes and compactions, `readers` for reads.
+    /// Starts the threads: one each for log syncs, log segments, flushes and compactions, `readers` for reads.
     ///
     /// # Errors
     /// When the operating system gives no thread.
     pub fn start(readers: usize) -> std::io::Result<Self> {
         Ok(Self {
             log_sync: queue("log-sync", 1)?,
+            log_segment: queue("log-segment", 1)?,
             read: queue("read", readers.max(1))?,
             flush: queue("flush", 1)?,
             compaction: queue("compaction", 1)?,
@@ -35,6 +37,7 @@ impl Jobs for JobThreads {
     fn submit(&self, class: JobClass, job: Job) {
         let queue = match class {
             JobClass::LogSync => &self.log_sync,
+            JobClass::LogSegment => &self.log_segment,
             JobClass::Read => &self.read,
             JobClass::Flush => &self.flush,
             JobClass::Compaction => &self.compaction,

@@ -2,8 +2,7 @@
 
 use super::inner::Inner;
 use super::state::Durability;
-use super::write::Refused;
-use super::{Db, Found, Read, write};
+use super::{Db, Found, Read, sync, write};
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
@@ -74,30 +73,30 @@ impl<'a> Blocking<'a> {
     /// See [`BlockingError`].
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Seq, BlockingError> {
         let inner = &self.db.inner;
-        let mut batch = batch;
         let mut tries = 0;
-        loop {
-            match write::append(inner, batch, durability) {
-                Ok(commit) => {
-                    let seq = commit.seq;
-                    commit.wait()?;
-                    return Ok(seq);
-                }
-                Err(Refused {
-                    error: WriteError::Busy(delay),
-                    batch: again,
-                }) if tries < BUSY_TRIES => {
+        let seq = loop {
+            match write::append(inner, &batch) {
+                Err(WriteError::Busy(delay)) if tries < BUSY_TRIES => {
                     tries += 1;
-                    inner.schedule();
                     wait_for_progress(inner, delay);
-                    batch = again;
                 }
-                Err(refused) => {
-                    inner.schedule();
-                    return Err(refused.error.into());
-                }
+                outcome => break outcome?,
             }
+        };
+        match durability {
+            Durability::Sync => sync::wait(inner, seq)?,
+            Durability::Interval(delay) => sync::ask_within(inner, delay),
+            Durability::Process => {}
         }
+        Ok(seq)
+    }
+
+    /// Makes everything written so far survive power loss.
+    ///
+    /// # Errors
+    /// The log could not be synced: it is unknown which of the unsynced writes survive.
+    pub fn sync(&self) -> Result<(), Error> {
+        sync::sync_all(&self.db.inner)
     }
 }
 

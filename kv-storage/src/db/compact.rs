@@ -70,7 +70,7 @@ fn move_table(inner: &Arc<Inner>, choice: &Choice) -> Result<(), Error> {
             });
             (edit, Arc::new(version))
         },
-        |state| state.counts.compactions += 1,
+        |state, _| state.counts.compactions += 1,
     )
 }
 
@@ -187,7 +187,7 @@ fn finish(inner: &Arc<Inner>, compaction: Compaction) -> Result<(), Error> {
     let written: u64 = tables.values().map(|(table, _)| table.size_bytes).sum();
     inner.install(
         |state| replace_inputs(state, &choice, &mut tables),
-        |state| {
+        |state, _| {
             state.counts.compactions += 1;
             state.counts.compaction_read_bytes += read_bytes;
             state.counts.table_written_bytes += written;

@@ -1,8 +1,9 @@
 //! Flush: writes the oldest sealed memtable to a table in level 0, then lets its log go.
 
+use super::front::Sealed;
 use super::inner::Inner;
-use super::state::{Sealed, Task};
-use super::sync;
+use super::state::Task;
+use super::{segments, sync};
 use crate::compaction::{Retention, Rewrite, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
@@ -29,36 +30,30 @@ pub(super) fn job(inner: &Arc<Inner>) {
 
 /// Flushes all that was written before the call. Blocks, and does the work itself where no job does it.
 pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
-    let mut state = inner.state();
-    let target = state.last;
-    if state.halted().is_none() && !state.active.is_empty() {
-        state.seal();
-        drop(inner.publish_view(&state));
-    }
+    let target = {
+        let mut front = inner.front();
+        if !front.gate.closed && front.gate.poison.is_none() && !front.active.is_empty() {
+            front.seal(&inner.options, 0);
+            inner.publish_memtables(&front);
+        }
+        front.last
+    };
     loop {
+        let state = inner.state();
         if let Some(halt) = state.halted() {
             return Err(halt);
         }
-        if state
-            .sealed
-            .front()
-            .is_none_or(|sealed| sealed.last > target)
-        {
+        let oldest = inner.front().sealed.front().map(|sealed| sealed.last);
+        if oldest.is_none_or(|last| last > target) {
             break;
         }
-        if state.flush_task != Task::Running && state.flushable().is_some() {
+        if state.flush_task == Task::Running {
+            drop(inner.wait(state));
+        } else {
             drop(state);
             flush_oldest(inner)?;
-            state = inner.state();
-        } else if state.log_file.is_some() && state.log_is_behind() {
-            drop(state);
-            sync::round(inner);
-            state = inner.state();
-        } else {
-            state = inner.wait(state);
         }
     }
-    drop(state);
     inner.schedule();
     Ok(())
 }
@@ -67,7 +62,7 @@ pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
 fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     let (sealed, snapshots) = {
         let mut state = inner.state();
-        let Some(sealed) = state.flushable().cloned() else {
+        let Some(sealed) = inner.front().sealed.front().cloned() else {
             return Ok(());
         };
         if state.halted().is_some() || state.flush_task == Task::Running {
@@ -76,8 +71,17 @@ fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
         state.flush_task = Task::Running;
         (sealed, state.snapshots.keys().copied().collect())
     };
-    let outcome =
-        write_tables(inner, &sealed, snapshots).and_then(|tables| install(inner, &sealed, tables));
+    // Writers may still be copying into it.
+    inner.publisher.wait_for(sealed.last.0);
+    let outcome = write_tables(inner, &sealed, snapshots).and_then(|tables| {
+        // A poisoned store shows what is durable, and what is flushed is.
+        sync::wait(inner, sealed.last)?;
+        // The manifest will name `floor` as the oldest needed segment, so its header must be durable.
+        if inner.syncer.position() < sealed.position {
+            sync::sync_all(inner)?;
+        }
+        install(inner, &sealed, tables)
+    });
     {
         let mut state = inner.state();
         state.flush_task = Task::Idle;
@@ -112,7 +116,7 @@ fn write_tables(
 
 fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Result<(), Error> {
     let written: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
-    let mut obsolete_logs = Vec::new();
+    let mut released = Vec::new();
     inner.install(
         |state| {
             let added = tables.values().map(|(table, _)| {
@@ -125,7 +129,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             });
             let edit = Edit {
                 added: added.collect(),
-                log_floor: Some(sealed.next_segment),
+                log_floor: Some(sealed.floor),
                 flushed: Some(sealed.last),
                 ..Edit::default()
             };
@@ -134,21 +138,15 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             });
             (edit, Arc::new(version))
         },
-        |state| {
-            state.sealed.pop_front();
+        |state, front| {
+            front.sealed.pop_front();
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
-            while let Some(segment) = state
-                .segments
-                .pop_front_if(|segment| *segment < sealed.next_segment)
-            {
-                obsolete_logs.push(segment);
-            }
+            released = front.wal.release_below(sealed.floor);
         },
     )?;
-    for segment in obsolete_logs {
-        inner.files.discard(Numbered::Log(segment).path(&inner.dir));
-    }
+    segments::recycle(inner, released);
+    segments::look_at_space(inner, 0);
     Ok(())
 }
 

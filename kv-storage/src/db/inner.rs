@@ -1,19 +1,24 @@
 //! What all clones of a [`Db`](crate::Db) share, and how work is scheduled.
 
-use super::state::{Due, State, Waiter};
+use super::front::Front;
+use super::publisher::Publisher;
+use super::state::{Due, State};
+use super::sync::Syncer;
 use super::view::View;
-use super::{compact, flush, sync};
+use super::{compact, flush, segments};
 use crate::env::{Env, Job, JobClass};
-use crate::error::Error;
+use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::FileLock;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::table::TableFiles;
 use crate::version::{Edit, Manifest, Version};
+use crate::wal::LiveSegment;
+use arc_swap::{ArcSwap, Guard};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long background work rests after a failure.
@@ -26,11 +31,14 @@ pub(super) struct Inner {
     pub store: u64,
     pub files: Arc<TableFiles>,
     pub state: Mutex<State>,
-    /// Signalled when a log round, flush or compaction step ended.
+    /// Signalled when a sync, flush or compaction step ended, or a log segment became ready.
     pub progress: Condvar,
-    pub view: RwLock<Arc<View>>,
-    /// Readers see writes up to this number.
-    pub visible: AtomicU64,
+    pub front: Mutex<Front>,
+    pub publisher: Publisher,
+    pub syncer: Syncer,
+    pub view: ArcSwap<View>,
+    /// After a failure readers see writes up to this number only: those that are durable.
+    pub ceiling: AtomicU64,
     pub closed: AtomicBool,
     pub lock: Mutex<Option<Box<dyn FileLock>>>,
 }
@@ -48,41 +56,54 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets readers see the memtables and version of `state`. The old view is returned, to be
-    /// dropped without the lock: it may be the last user of a large memtable.
-    pub(super) fn publish_view(&self, state: &State) -> Arc<View> {
-        let view = Arc::new(state.view());
-        std::mem::replace(
-            &mut *self.view.write().unwrap_or_else(PoisonError::into_inner),
-            view,
-        )
+    /// What readers look at, for a short use.
+    pub(super) fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
     }
 
+    /// Lets readers see the memtables of `front`. Views change under the front's lock only.
+    pub(super) fn publish_memtables(&self, front: &Front) {
+        let version = Arc::clone(&self.view.load().version);
+        self.publish_view(front, version);
+    }
+
+    fn publish_view(&self, front: &Front, version: Arc<Version>) {
+        let sealed = front.sealed.iter().rev();
+        self.view.store(Arc::new(View {
+            active: Arc::clone(&front.active),
+            sealed: sealed.map(|sealed| Arc::clone(&sealed.table)).collect(),
+            version,
+        }));
+    }
+
+    /// Readers see writes up to this number.
     pub(super) fn visible(&self) -> Seq {
-        Seq(self.visible.load(Ordering::Acquire))
+        let visible = self.publisher.visible();
+        Seq(visible.min(self.ceiling.load(Ordering::Acquire)))
+    }
+
+    /// Makes everything stored in a log segment survive power loss.
+    pub(super) fn sync_segment(&self, segment: &LiveSegment) -> Result<(), Error> {
+        let path = Numbered::Log(segment.id).path(&self.dir);
+        segment.segment.sync().context("sync", &path)
     }
 
     /// Submits all background work that is due. Call without a lock.
     pub(super) fn schedule(self: &Arc<Self>) {
-        let due = self.take_due(&mut self.state());
-        self.submit(due);
-    }
-
-    /// Work that must be submitted once the lock is released.
-    pub(super) fn take_due(&self, state: &mut State) -> Vec<Due> {
-        state.take_due(|| self.env.clock.now())
-    }
-
-    /// Submits work. Call without a lock: jobs may run at once.
-    pub(super) fn submit(self: &Arc<Self>, due: Vec<Due>) {
+        let mut state = self.state();
+        let due = state.take_due(&mut self.front(), || self.env.clock.now());
+        drop(state);
         for work in due {
             let inner = Arc::clone(self);
             let (class, job): (JobClass, Job) = match work {
-                Due::Log => (JobClass::LogSync, Box::new(move || sync::job(&inner))),
+                Due::Segment => (
+                    JobClass::LogSegment,
+                    Box::new(move || segments::job(&inner)),
+                ),
                 Due::Flush => (JobClass::Flush, Box::new(move || flush::job(&inner))),
                 Due::Compaction => (JobClass::Compaction, Box::new(move || compact::job(&inner))),
             };
@@ -90,16 +111,24 @@ impl Inner {
         }
     }
 
-    /// Ends all writing, because it is unknown what is on disk. Readers keep what is durable.
-    /// Returns the waiters to be told.
-    pub(super) fn poison(&self, state: &mut State, error: &Error) -> Vec<Waiter> {
+    /// Ends all writing, because it is unknown what is on disk. Readers keep what is durable; everyone who
+    /// waits is told. Call without a lock.
+    pub(super) fn poison(&self, error: &Error) {
+        let mut state = self.state();
+        let mut front = self.front();
         if state.poison.is_none() {
             tracing::error!(dir = %self.dir.display(), %error, "the store takes no more writes");
-            state.poison = Some(error.to_string().into());
+            let cause: Arc<str> = error.to_string().into();
+            state.poison = Some(Arc::clone(&cause));
+            front.gate.poison = Some(cause);
         }
         // Unsynced writes may be gone after the next start, so nobody may see them now.
-        self.visible.fetch_min(state.durable.0, Ordering::AcqRel);
-        std::mem::take(&mut state.waiters)
+        let durable = self.syncer.durable();
+        self.ceiling.fetch_min(durable.0, Ordering::AcqRel);
+        drop(front);
+        drop(state);
+        self.syncer.halt(error);
+        self.progress.notify_all();
     }
 
     /// Notes that a flush or compaction failed without harm to what is stored; it is tried again later.
@@ -108,7 +137,7 @@ impl Inner {
         state.counts.background_failures += 1;
         state.retry_at = self.env.clock.now() + RETRY_DELAY;
         if error.is_no_space() {
-            state.space.look = true;
+            self.front().look = true;
         }
     }
 
@@ -120,7 +149,7 @@ impl Inner {
     pub(super) fn install(
         self: &Arc<Self>,
         prepare: impl FnOnce(&State) -> (Edit, Arc<Version>),
-        change: impl FnOnce(&mut State),
+        change: impl FnOnce(&mut State, &mut Front),
     ) -> Result<(), Error> {
         let mut state = self.state();
         let manifest = loop {
@@ -153,21 +182,18 @@ impl Inner {
                 self.replace_manifest(manifest, id, &whole)
             }
         };
+        let manifest = outcome.inspect_err(|error| self.poison(error))?;
         let mut state = self.state();
-        let manifest = match outcome {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                let waiters = self.poison(&mut state, &error);
-                drop(state);
-                sync::tell_failed(self, waiters, &error);
-                return Err(error);
-            }
-        };
+        let mut front = self.front();
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
-        state.set_version(version, &self.options);
-        change(&mut state);
-        let old_view = self.publish_view(&state);
+        state.set_version(Arc::clone(&version), &self.options);
+        front.gate.level0_runs = version.levels[0].runs.len();
+        change(&mut state, &mut front);
+        // Dropped without a lock: the old view may be the last user of a large memtable.
+        let old_view = self.view.load_full();
+        self.publish_view(&front, version);
+        drop(front);
         drop(state);
         drop(old_view);
         self.progress.notify_all();

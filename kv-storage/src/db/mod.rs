@@ -3,12 +3,16 @@
 mod blocking;
 mod compact;
 mod flush;
+mod front;
 mod inner;
+mod lock;
 mod open;
 mod pace;
+mod publisher;
 mod read;
 mod recovery;
 mod scan;
+mod segments;
 mod state;
 mod stats;
 mod store_format;
@@ -47,7 +51,8 @@ impl Db {
     /// Opens the store in `dir`, creating it if the directory has none, and replays its log.
     /// Blocks; call it at start-up.
     ///
-    /// Everything it finds is durable when it returns, whatever the durability of the writes was.
+    /// Writes that had not been synced may not survive power loss yet when it returns; the first sync covers
+    /// them. [`Blocking::sync`] makes sure of it.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -79,7 +84,7 @@ impl Db {
     /// # Errors
     /// See [`WriteError`]; nothing was changed.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Commit, WriteError> {
-        write::write(&self.inner, batch, durability)
+        write::write(&self.inner, &batch, durability)
     }
 
     /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at
@@ -88,7 +93,7 @@ impl Db {
     /// It asks for the log sync that this needs. A number above the newest write counts as the
     /// newest write.
     pub fn on_durable(&self, seq: Seq, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
-        write::notify(&self.inner, seq, Durability::Sync, Box::new(done));
+        write::notify(&self.inner, seq, Box::new(done));
     }
 
     /// A fixed view of the present contents. Old versions are kept on disk until it is dropped.

@@ -1,9 +1,11 @@
 //! Opening and closing a store.
 
+use super::front::{Front, Gate};
 use super::inner::Inner;
+use super::publisher::Publisher;
 use super::recovery::{Replay, Replayed};
-use super::state::{Counts, Space, State, Task, Waiter};
-use super::sync::{self, Round};
+use super::state::{Counts, State, Task};
+use super::sync::{self, Syncer};
 use super::{store_format, view::View};
 use crate::cache::BlockCache;
 use crate::env::Env;
@@ -12,14 +14,15 @@ use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::{self, FileLock, Fs, LockError};
 use crate::hash::splitmix64;
 use crate::key::Seq;
-use crate::log::{LogBytes, LogQueue, Tail};
 use crate::options::Options;
 use crate::table::{Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
+use crate::wal::SegmentFile;
+use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Opens a store: identity, manifest, tables, log, then a new segment and a fresh manifest, then cleaning up.
@@ -30,8 +33,9 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let fs = Arc::clone(&env.fs);
     fs.create_dir(dir).context("create directory", dir)?;
     let lock = take_lock(&*fs, dir)?;
-    let store = match store_format::read(&*fs, dir)? {
-        Some(store) => store,
+    let found = store_format::read(&*fs, dir)?;
+    let store = match found {
+        Some(found) => found.store,
         None => create_identity(&*fs, dir, env.seed)?,
     };
     let names = fs.list(dir).context("list", dir)?;
@@ -57,8 +61,12 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         floor: catalog.log_floor,
         flushed: catalog.flushed,
         log_end: catalog.log_end,
-        memtable_bytes: options.memtable_bytes,
+        options: &options,
     };
+    if found.is_some_and(|found| found.format < store_format::NEWEST) {
+        // Older software must not meet the files that are written from now on.
+        store_format::write(&*fs, dir, store)?;
+    }
     // In a store without a manifest, log files are leftovers without frames.
     let logs = if catalog.log_floor == 0 {
         &[][..]
@@ -80,7 +88,13 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         ..version.snapshot()
     };
     let manifest = Manifest::create(&*fs, dir, store, manifest_id, &state)?;
-    remove_leftovers(&*fs, dir, &names, &version, log_floor, manifest_id);
+    let used = Used {
+        tables: version.tables().map(|table| table.summary.file).collect(),
+        segments: replayed.segments.iter().copied().collect(),
+        log_floor,
+        manifest: manifest_id,
+    };
+    remove_leftovers(&*fs, dir, &names, &used);
 
     let parts = Parts {
         version,
@@ -95,71 +109,63 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
 
 /// Makes everything durable that was accepted, and gives the directory free.
 pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
-    let mut state = inner.state();
-    if state.closed {
-        return Ok(());
-    }
-    state.closed = true;
-    inner.closed.store(true, Ordering::Release);
+    let last = {
+        let mut state = inner.state();
+        let mut front = inner.front();
+        if state.closed {
+            return Ok(());
+        }
+        (state.closed, front.gate.closed) = (true, true);
+        inner.closed.store(true, Ordering::Release);
+        front.last
+    };
+    // Writers that were accepted before are still copying into memory.
+    inner.publisher.wait_for(last.0);
     // New work no longer begins; what runs now must end before another process may have the directory.
-    while state.poison.is_none() && (state.log_file.is_none() || state.manifest.is_none())
+    let mut state = inner.state();
+    while state.poison.is_none() && state.manifest.is_none()
         || state.flush_task == Task::Running
         || state.compaction_task == Task::Running
+        || inner.front().segment_task == Task::Running
     {
         state = inner.wait(state);
     }
-    let round = state
-        .log_file
-        .take()
-        .filter(|_| state.poison.is_none())
-        .map(|file| Round {
-            file,
-            chunks: state.log.take(),
-            last: state.last,
-            sync: true,
-            look_for_space: false,
-        });
-    let poison = state.poison.clone();
     drop(state);
-
-    let outcome = match (round, poison) {
-        (Some(round), None) => finish_log(inner, round),
-        (_, cause) => Err(Error::Poisoned {
-            cause: cause.unwrap_or_else(|| "an earlier failure".into()),
-        }),
-    };
-    let result = match outcome {
-        Ok(ready) => {
-            inner.progress.notify_all();
-            for waiter in ready {
-                (waiter.call)(Ok(()));
-            }
-            Ok(())
-        }
-        Err(error) => {
-            let waiters = inner.poison(&mut inner.state(), &error);
-            sync::tell_failed(inner, waiters, &error);
-            Err(error)
-        }
-    };
+    let outcome = sync::wait(inner, last).and_then(|()| note_log_end(inner));
+    match &outcome {
+        Ok(()) => inner.syncer.halt(&Error::Closed),
+        Err(Error::Poisoned { .. }) => {}
+        Err(error) => inner.poison(error),
+    }
+    // A sync that somebody else leads still uses the files.
+    let mut state = inner.state();
+    while inner.syncer.is_running() {
+        state = inner.wait(state);
+    }
+    drop(state);
     inner.files.empty_trash();
     *inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    result
+    outcome
 }
 
-/// Syncs the log, then notes in the manifest where it ends: damage found later cannot be taken for a torn tail.
-fn finish_log(inner: &Arc<Inner>, mut round: Round) -> Result<Vec<Waiter>, Error> {
-    let done = sync::run(inner, &mut round)?;
+/// Notes in the manifest where the log ends: damage found later cannot be taken for a torn tail.
+fn note_log_end(inner: &Arc<Inner>) -> Result<(), Error> {
+    let end = inner.front().wal.end();
     let edit = Edit {
-        log_end: Some((round.file.id(), round.file.synced())),
+        log_end: Some(end),
         ..Edit::default()
     };
-    let (ready, _) = sync::end(inner, round, &done);
-    let manifest = inner.state().manifest.take();
-    if let Some(mut manifest) = manifest {
-        manifest.append(&edit)?;
+    let mut state = inner.state();
+    if let Some(cause) = &state.poison {
+        let cause = Arc::clone(cause);
+        return Err(Error::Poisoned { cause });
     }
-    Ok(ready)
+    let manifest = state.manifest.take();
+    drop(state);
+    match manifest {
+        Some(mut manifest) => manifest.append(&edit),
+        None => Ok(()),
+    }
 }
 
 fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
@@ -204,9 +210,8 @@ fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Resu
             Numbered::Log(id) => {
                 let path = file.path(dir);
                 let bytes = fs::read_all(fs, &path).context("read", &path)?;
-                !LogBytes::new(&path, store, id, bytes.into())
-                    .frames(Tail::Open)?
-                    .is_empty()
+                let bytes = bytes.into();
+                SegmentFile { id, path, bytes }.holds_frames(store)
             }
         };
         if holds_data {
@@ -250,21 +255,22 @@ fn log_number(file: Numbered) -> Option<u64> {
     }
 }
 
-/// Removes what an interrupted run left behind. Failures only leave it for the next open.
-fn remove_leftovers(
-    fs: &dyn Fs,
-    dir: &Path,
-    names: &[String],
-    version: &Version,
+/// The files that the opened store needs.
+struct Used {
+    tables: BTreeSet<u64>,
+    segments: BTreeSet<u64>,
     log_floor: u64,
     manifest: u64,
-) {
-    let tables: BTreeSet<u64> = version.tables().map(|table| table.summary.file).collect();
+}
+
+/// Removes what an interrupted run left behind. Failures only leave it for the next open.
+fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
     for name in names {
         let is_leftover = match Numbered::parse(name) {
-            Some(Numbered::Table(id)) => !tables.contains(&id),
-            Some(Numbered::Log(id)) => id < log_floor,
-            Some(Numbered::Manifest(id)) => id != manifest,
+            Some(Numbered::Table(id)) => !used.tables.contains(&id),
+            // Also spares, and segments behind the place where the log was cut.
+            Some(Numbered::Log(id)) => id < used.log_floor || !used.segments.contains(&id),
+            Some(Numbered::Manifest(id)) => id != used.manifest,
             None => name.strip_suffix(".tmp").is_some_and(|name| {
                 name == CURRENT || name == FORMAT || Numbered::parse(name).is_some()
             }),
@@ -304,21 +310,34 @@ fn assemble(
         flushed,
         store,
     } = parts;
-    let last = replayed.last;
-    let version = Arc::new(version);
-    let mut state = State {
-        log: LogQueue::new(store, replayed.file.id(), replayed.file.length()),
-        created_segment: replayed.file.id(),
-        log_file: Some(replayed.file),
-        log_task: Task::Idle,
+    let Replayed {
+        sealed,
+        active,
         last,
-        written: last,
-        durable: last,
-        sync_wanted: last,
-        waiters: Vec::new(),
-        active: Arc::new(replayed.active),
-        sealed: replayed.sealed.into(),
-        segments: replayed.segments.into(),
+        durable,
+        promised,
+        mut wal,
+        ..
+    } = replayed;
+    // Segments below the floor were removed.
+    wal.release_below(log_floor);
+    let version = Arc::new(version);
+    let front = Front {
+        last,
+        wal,
+        active: Arc::new(active),
+        sealed,
+        gate: Gate {
+            level0_runs: version.levels[0].runs.len(),
+            ..Gate::default()
+        },
+        needed_segment: 0,
+        look: options.min_free_bytes > 0,
+        segment_task: Task::Idle,
+        attention: false,
+        busy: 0,
+    };
+    let mut state = State {
         version: Arc::clone(&version),
         next_file: manifest.id() + 1,
         manifest: Some(manifest),
@@ -329,17 +348,21 @@ fn assemble(
         choice: None,
         retry_at: Duration::ZERO,
         snapshots: BTreeMap::new(),
-        space: Space {
-            look: options.min_free_bytes > 0,
-            ..Space::default()
-        },
-        pacer: super::pace::Pacer::default(),
         poison: None,
         closed: false,
         counts: Counts::default(),
     };
-    state.set_version(version, &options);
-    let view: Arc<View> = Arc::new(state.view());
+    state.set_version(Arc::clone(&version), &options);
+    let view = View {
+        active: Arc::clone(&front.active),
+        sealed: front
+            .sealed
+            .iter()
+            .rev()
+            .map(|sealed| Arc::clone(&sealed.table))
+            .collect(),
+        version,
+    };
     Inner {
         dir: PathBuf::from(dir),
         options,
@@ -348,8 +371,11 @@ fn assemble(
         files,
         state: Mutex::new(state),
         progress: Condvar::new(),
-        view: RwLock::new(view),
-        visible: AtomicU64::new(last.0),
+        front: Mutex::new(front),
+        publisher: Publisher::new(last.0),
+        syncer: Syncer::new(durable, promised),
+        view: ArcSwap::from_pointee(view),
+        ceiling: AtomicU64::new(u64::MAX),
         closed: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
     }

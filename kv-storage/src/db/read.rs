@@ -73,7 +73,7 @@ pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
         Ok(Answer::Value(found)) => Read::Ready(Ok(found)),
         Ok(Answer::NeedsIo) => Read::NeedsIo(ReadJob {
             inner: Arc::clone(inner),
-            view,
+            view: arc_swap::Guard::into_inner(view),
             key: key.to_vec(),
             at,
         }),

@@ -1,33 +1,41 @@
 //! Replays the log at open.
 //!
-//! What a log segment holds after the last promise may have been seen only by the page cache of the
-//! operating system: the last sync may have failed, or never begun. So these frames are not trusted
-//! where they are: they are carried over into the new segment, which is synced before it gets its
-//! name, and whose header ends the old segment at its last promise.
+//! What lies behind the last promise may have been seen only by the page cache of the operating system:
+//! the last sync may have failed, or never begun. It is shown, as any write is that was not synced yet,
+//! but it is not trusted: its bytes are stored again, so that the first sync really writes them.
 
-use super::state::Sealed;
-use crate::batch::Operations;
-use crate::checksum::Checksum;
+use super::front::Sealed;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
 use crate::key::Seq;
-use crate::log::{Frame, HEADER_BYTES, Header, LogBytes, LogFile, LogKind, Tail, encode_frame};
 use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::wal::{
+    HEADER_BYTES, LiveSegment, LogFrame, SegmentFile, SegmentHeader, UsedSegment, WalWriter,
+    read_log,
+};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+
+/// A new store begins with a segment of at most this size, so that a small store stays small.
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 
 /// What the log held.
 pub(super) struct Replayed {
     /// Memtables that were filled, oldest first.
-    pub sealed: Vec<Sealed>,
+    pub sealed: VecDeque<Sealed>,
     /// The rest; it goes on taking writes.
     pub active: Memtable,
     /// The newest write.
     pub last: Seq,
-    /// The new segment.
-    pub file: LogFile,
-    /// All segments from the floor on, the new one included.
+    /// The newest write that is known to survive power loss.
+    pub durable: Seq,
+    /// The log is synced up to this position.
+    pub promised: u64,
+    pub wal: WalWriter,
+    /// Numbers of the segments that the log consists of.
     pub segments: Vec<u64>,
 }
 
@@ -40,16 +48,18 @@ pub(super) struct Replay<'a> {
     pub floor: u64,
     /// Writes up to here are in tables.
     pub flushed: Seq,
-    pub memtable_bytes: usize,
+    pub options: &'a Options,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
 
-/// One segment.
-struct Segment {
-    header: Header,
-    log: LogBytes,
-    frames: Vec<Frame>,
+/// Memtables being filled.
+struct Filling<'a> {
+    options: &'a Options,
+    sealed: VecDeque<Sealed>,
+    active: Memtable,
+    last: Seq,
+    durable: Seq,
 }
 
 impl Replay<'_> {
@@ -62,156 +72,156 @@ impl Replay<'_> {
             .collect();
         if self.floor != 0 && needed.first() != Some(&self.floor) {
             let path = Numbered::Log(self.floor).path(self.dir);
-            return Err(Error::corrupt(
-                &path,
-                0,
-                "a log segment that the manifest needs is missing",
-            ));
+            let what = "a log segment that the manifest needs is missing";
+            return Err(Error::corrupt(&path, 0, what));
         }
-        let segments = self.read_segments(&needed)?;
-        let mut last = self.flushed;
-        let mut active = Memtable::new();
-        let mut sealed = Vec::new();
-        for (segment, following) in segments.iter().zip(needed.iter().skip(1).chain([&next])) {
-            last = self.apply(segment, last, &active)?;
-            if active.size_bytes() >= self.memtable_bytes {
-                let table = Arc::new(std::mem::take(&mut active));
-                sealed.push(Sealed {
-                    table,
-                    last,
-                    next_segment: *following,
-                });
-            }
+        let files = needed
+            .iter()
+            .map(|id| self.read(*id))
+            .collect::<Result<_, _>>()?;
+        let log = read_log(files, self.store, self.floor, self.log_end)?;
+
+        let mut filling = Filling {
+            options: self.options,
+            sealed: VecDeque::new(),
+            active: Memtable::new(self.options.memtable_bytes),
+            last: self.flushed,
+            durable: self.flushed,
+        };
+        for segment in &log.segments {
+            filling.apply(segment, log.promised)?;
         }
-        let file = self.start_segment(next, segments.last(), last)?;
-        let segments = needed.into_iter().chain([next]).collect();
+        let (older, unsynced) = self.store_again(&log.segments, log.promised)?;
+        let newest = log.segments.last();
+        let mut wal = self.begin(next, newest, filling.last, log.promised)?;
+        wal.adopt(older, unsynced);
         Ok(Replayed {
-            sealed,
-            active,
-            last,
-            file,
-            segments,
+            sealed: filling.sealed,
+            active: filling.active,
+            last: filling.last,
+            durable: filling.durable,
+            promised: log.promised,
+            wal,
+            segments: log
+                .segments
+                .iter()
+                .map(|segment| segment.file.id)
+                .chain([next])
+                .collect(),
         })
     }
 
-    /// Reads and checks all segments; each header says where the one before it ends.
-    fn read_segments(&self, ids: &[u64]) -> Result<Vec<Segment>, Error> {
-        let mut segments = Vec::new();
-        for id in ids {
-            let path = Numbered::Log(*id).path(self.dir);
-            let bytes = fs::read_all(self.fs, &path).context("read", &path)?;
-            let log = LogBytes::new(&path, self.store, *id, bytes.into());
-            let header = log.header(LogKind::Wal, self.store)?;
-            segments.push(Segment {
-                header,
-                log,
-                frames: Vec::new(),
-            });
-        }
-        let mut tail = match (self.log_end, ids.last()) {
-            (Some((segment, length)), Some(newest)) if segment == *newest => Tail::At(length),
-            _ => Tail::Open,
-        };
-        let mut follows = None;
-        for segment in segments.iter_mut().rev() {
-            if follows.is_some_and(|previous| previous != segment.header.id) {
-                return Err(segment
-                    .log
-                    .corrupt(0, "the log segment after this one is missing"));
-            }
-            segment.frames = segment.log.frames(tail)?;
-            tail = Tail::At(segment.header.previous_length);
-            follows = Some(segment.header.previous);
-        }
-        Ok(segments)
+    fn read(&self, id: u64) -> Result<SegmentFile, Error> {
+        let path = Numbered::Log(id).path(self.dir);
+        let bytes = fs::read_all(self.fs, &path).context("read", &path)?.into();
+        Ok(SegmentFile { id, path, bytes })
     }
 
-    /// Inserts what is not in tables yet. Returns the newest write so far.
-    fn apply(&self, segment: &Segment, last: Seq, into: &Memtable) -> Result<Seq, Error> {
-        let gap = |offset| {
-            segment
-                .log
-                .corrupt(offset, "sequence numbers do not continue")
-        };
-        let mut next = segment.header.first;
-        // Frames carried over from the segment before are met twice, or are in tables already.
-        if next > last.next() {
-            return Err(gap(0));
-        }
-        for frame in &segment.frames {
-            if frame.sequence != next {
-                return Err(gap(frame.offset));
+    /// Stores what was never promised again. Returns all segments, and those that must be synced.
+    fn store_again(
+        &self,
+        segments: &[UsedSegment],
+        promised: u64,
+    ) -> Result<(Vec<LiveSegment>, Vec<LiveSegment>), Error> {
+        let (mut all, mut unsynced) = (Vec::new(), Vec::new());
+        for used in segments {
+            let path = &used.file.path;
+            let segment = self.fs.open_segment(path).context("open", path)?;
+            let live = LiveSegment {
+                id: used.file.id,
+                segment,
+            };
+            let from = promised.saturating_sub(used.start()).min(used.length);
+            if from < used.length {
+                let bytes = &used.file.bytes[from as usize..used.length as usize];
+                live.segment
+                    .store(from, &[bytes])
+                    .context("store in", path)?;
+                unsynced.push(live.clone());
             }
-            let operations = Operations::decode(segment.log.payload(frame))
-                .ok_or_else(|| segment.log.corrupt(frame.offset, "malformed batch"))?;
-            next = Seq(next.0 + operations.len() as u64);
-            if frame.sequence > last {
-                into.insert(frame.sequence, operations);
-            }
+            all.push(live);
         }
-        // `next` is the number after the last one of this segment.
-        Ok(last.max(Seq(next.0 - 1)))
+        Ok((all, unsynced))
     }
 
-    /// Starts segment `id` with all frames of the newest segment that were never promised.
-    fn start_segment(
+    /// Starts segment `id` behind the newest one.
+    fn begin(
         &self,
         id: u64,
-        newest: Option<&Segment>,
+        newest: Option<&UsedSegment>,
         last: Seq,
-    ) -> Result<LogFile, Error> {
-        let mut carried = Vec::new();
-        let mut first = last.next();
-        let (mut previous, mut previous_length) = (0, 0);
-        if let Some(segment) = newest {
-            let promised = self.promised(segment);
-            for frame in segment
-                .frames
-                .iter()
-                .filter(|frame| frame.offset as u64 >= promised)
-            {
-                first = first.min(frame.sequence);
-                let payload = segment.log.payload(frame);
-                let synced = HEADER_BYTES as u64;
-                encode_frame(
-                    &mut carried,
-                    Checksum::new(self.store, id),
-                    id,
-                    frame.sequence,
-                    synced,
-                    |out| {
-                        out.extend_from_slice(&payload);
-                    },
-                );
-            }
-            (previous, previous_length) = (segment.header.id, promised);
-        }
-        let header = Header {
-            kind: LogKind::Wal,
+        promise: u64,
+    ) -> Result<WalWriter, Error> {
+        let header = SegmentHeader {
             id,
             store: self.store,
-            previous,
-            previous_length,
-            first,
+            previous: newest.map_or(0, |segment| segment.file.id),
+            previous_length: newest.map_or(0, |segment| segment.length),
+            first: last.next(),
+            start: newest.map_or(0, |segment| segment.start() + segment.length),
+            promise,
         };
-        LogFile::create(
-            self.fs,
-            &Numbered::Log(id).path(self.dir),
-            &header,
-            &carried,
-        )
+        let path = Numbered::Log(id).path(self.dir);
+        let size = self.options.log_segment_bytes.min(FIRST_SEGMENT_BYTES);
+        debug_assert!(size >= HEADER_BYTES as u64);
+        let segment = self
+            .fs
+            .create_segment(&path, size)
+            .context("create", &path)?;
+        segment
+            .store(0, &[&header.encode()])
+            .context("store in", &path)?;
+        // The manifest will name this segment, so it must be there, with its header.
+        segment.sync().context("sync", &path)?;
+        self.fs
+            .sync_dir(self.dir)
+            .context("sync directory", self.dir)?;
+        let present = LiveSegment { id, segment };
+        Ok(WalWriter::new(self.dir.to_path_buf(), &header, present))
+    }
+}
+
+impl Filling<'_> {
+    /// Inserts what is not in tables yet.
+    fn apply(&mut self, segment: &UsedSegment, promised: u64) -> Result<(), Error> {
+        // Writes at the front of the oldest segment may be in tables already. In format version 1 some are
+        // met twice, because they were copied into the next segment.
+        if segment.first() > self.last.next() {
+            let what = "sequence numbers do not continue";
+            return Err(Error::corrupt(&segment.file.path, 0, what));
+        }
+        for batch in segment.batches() {
+            let batch = batch?;
+            let last = Seq(batch.first.0 + u64::from(batch.operations.len()) - 1);
+            if batch.first > self.last {
+                self.insert(segment, &batch);
+                self.last = last;
+            }
+            if batch.end <= promised {
+                self.durable = self.durable.max(last);
+            }
+        }
+        Ok(())
     }
 
-    /// The length up to which the newest segment is known to be synced.
-    fn promised(&self, segment: &Segment) -> u64 {
-        let closed_at = self
-            .log_end
-            .filter(|(id, _)| *id == segment.header.id)
-            .map(|(_, length)| length);
-        let promises = segment.frames.iter().map(|frame| frame.synced);
-        promises
-            .chain(closed_at)
-            .max()
-            .unwrap_or(HEADER_BYTES as u64)
+    fn insert(&mut self, segment: &UsedSegment, batch: &LogFrame<'_>) {
+        let bytes = batch.operations.entry_bytes();
+        let mut room = match self.active.reserve(bytes) {
+            Some(room) => room,
+            None => {
+                let fresh = Memtable::new(self.options.memtable_bytes.max(bytes));
+                self.sealed.push_back(Sealed {
+                    table: Arc::new(std::mem::replace(&mut self.active, fresh)),
+                    last: self.last,
+                    floor: segment.file.id,
+                    position: segment.begin(),
+                });
+                self.active
+                    .reserve(bytes)
+                    .expect("a fresh memtable was made large enough")
+            }
+        };
+        self.active.fill(&mut room, batch.first, batch.operations);
+        self.active.publish(room);
     }
 }

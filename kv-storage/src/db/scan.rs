@@ -60,7 +60,7 @@ impl Snapshot {
     fn range(&self, start: Bound<Bytes>, end: Bound<Bytes>) -> Iter {
         Iter {
             inner: Arc::clone(&self.inner),
-            view: self.inner.view(),
+            view: self.inner.view.load_full(),
             at: self.at(),
             start,
             end,

@@ -1,19 +1,16 @@
-//! The engine's shared state, and which background work is due.
+//! The engine's background state, and which background work is due.
 //!
-//! One mutex guards [`State`]. It is held for memory operations only: never across file calls,
-//! `jobs.submit` or callbacks. Parts that need file calls (log file, manifest) are taken out while
-//! they are used and put back afterwards.
+//! One mutex guards [`State`]; what writers share is in [`Front`](super::front::Front). Both are held for
+//! memory operations only: never across file calls, `jobs.submit` or callbacks. The manifest, which needs
+//! file calls, is taken out while it is used and put back afterwards.
 
-use super::pace::Pacer;
-use super::view::View;
+use super::front::Front;
 use crate::compaction::{Choice, pick};
 use crate::error::Error;
 use crate::key::Seq;
-use crate::log::{LogFile, LogQueue};
-use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::version::{Manifest, Version};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,27 +19,18 @@ use std::time::Duration;
 pub enum Durability {
     /// It survives power loss: the log was synced.
     Sync,
-    /// It survives the death of the process: the operating system has it, soon after the write.
-    /// Power loss may take it, together with everything written after it, never with a gap.
+    /// It survives the death of the process at once, and power loss after this delay at the latest, if
+    /// [`Jobs::submit_after`](crate::Jobs::submit_after) keeps its time. Power loss before that takes it
+    /// together with everything written after it, never with a gap.
+    Interval(Duration),
+    /// It survives the death of the process at once, and power loss when a later write is synced or the
+    /// memtable is flushed. Power loss before that takes it together with everything written after it,
+    /// never with a gap.
     Process,
 }
 
-/// Someone who wants to know that the log has reached a number.
-pub(super) struct Waiter {
-    pub seq: Seq,
-    pub need: Durability,
-    pub call: Box<dyn FnOnce(Result<(), Error>) + Send>,
-}
-
-/// A memtable that takes no more writes and waits for its flush.
-#[derive(Debug, Clone)]
-pub(super) struct Sealed {
-    pub table: Arc<Memtable>,
-    /// Its newest write.
-    pub last: Seq,
-    /// The first log segment that holds nothing of it.
-    pub next_segment: u64,
-}
+/// Someone who wants to know that the log was synced up to a number.
+pub(super) type Waiter = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// Whether one kind of background work is under way. At most one of a kind is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,79 +44,22 @@ pub(super) enum Task {
 /// Background work that should begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    Log,
+    Segment,
     Flush,
     Compaction,
-}
-
-/// What is known about free disk space.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Space {
-    /// Free bytes, if they were below the reserve when last looked.
-    pub short: Option<u64>,
-    /// Log bytes that may be written before the next look.
-    pub credit_bytes: u64,
-    /// The next log job should look.
-    pub look: bool,
-}
-
-impl Space {
-    /// Most log bytes between two looks: others use up the disk too.
-    const CREDIT_MOST: u64 = 64 << 20;
-
-    /// Notes what a look found. Until the next one, the log takes at most half of what is left
-    /// above the reserve, or a quarter of the reserve itself.
-    pub(super) fn note(&mut self, free: u64, reserve: u64) {
-        self.short = (free < reserve).then_some(free);
-        self.credit_bytes = (free.saturating_sub(reserve) / 2)
-            .max(reserve / 4)
-            .min(Self::CREDIT_MOST);
-    }
-
-    /// Notes that the log grew.
-    pub(super) fn spend(&mut self, bytes: u64, reserve: u64) {
-        self.credit_bytes = self.credit_bytes.saturating_sub(bytes);
-        self.look |= reserve > 0 && self.credit_bytes == 0;
-    }
 }
 
 /// Plain counts for [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    pub log_appends: u64,
-    pub log_bytes: u64,
-    pub log_syncs: u64,
     pub flushes: u64,
     pub compactions: u64,
     pub compaction_read_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
-    pub busy: u64,
 }
 
 pub(super) struct State {
-    pub log: LogQueue,
-    /// `None` while a log round uses it, and for ever after a failed one.
-    pub log_file: Option<LogFile>,
-    pub log_task: Task,
-    /// The newest number given to a write.
-    pub last: Seq,
-    /// The operating system has the log up to here.
-    pub written: Seq,
-    /// The log is synced up to here.
-    pub durable: Seq,
-    /// Somebody waits for the log to be synced up to here.
-    pub sync_wanted: Seq,
-    pub waiters: Vec<Waiter>,
-
-    pub active: Arc<Memtable>,
-    /// Oldest first.
-    pub sealed: VecDeque<Sealed>,
-    /// The newest log segment that exists as a file.
-    pub created_segment: u64,
-    /// Log segments that exist as files, ascending.
-    pub segments: VecDeque<u64>,
-
     pub version: Arc<Version>,
     /// `None` while an edit is installed, and for ever after a failed one.
     pub manifest: Option<Manifest>,
@@ -146,27 +77,12 @@ pub(super) struct State {
 
     /// How many snapshots are in use at each number.
     pub snapshots: BTreeMap<Seq, usize>,
-    pub space: Space,
-    pub pacer: Pacer,
     pub poison: Option<Arc<str>>,
     pub closed: bool,
     pub counts: Counts,
 }
 
 impl State {
-    pub(super) fn view(&self) -> View {
-        View {
-            active: Arc::clone(&self.active),
-            sealed: self
-                .sealed
-                .iter()
-                .rev()
-                .map(|sealed| Arc::clone(&sealed.table))
-                .collect(),
-            version: Arc::clone(&self.version),
-        }
-    }
-
     /// A number for a new file.
     pub(super) fn allocate_file(&mut self) -> u64 {
         let number = self.next_file;
@@ -184,65 +100,39 @@ impl State {
         self.closed.then_some(Error::Closed)
     }
 
-    pub(super) fn reached(&self, need: Durability) -> Seq {
-        match need {
-            Durability::Sync => self.durable,
-            Durability::Process => self.written,
-        }
-    }
-
-    /// Seals the active memtable and sends later writes to a new segment. The caller publishes the new view.
-    pub(super) fn seal(&mut self) {
-        let segment = self.allocate_file();
-        self.log.rotate(segment, self.last.next());
-        let table = std::mem::replace(&mut self.active, Arc::new(Memtable::new()));
-        self.sealed.push_back(Sealed {
-            table,
-            last: self.last,
-            next_segment: segment,
-        });
-    }
-
-    /// The oldest sealed memtable, if the segment after it exists. Before that, a manifest that
-    /// names that segment as the oldest needed one would promise a file that is not there. It also
-    /// means that the memtable's own log is synced.
-    pub(super) fn flushable(&self) -> Option<&Sealed> {
-        self.sealed
-            .front()
-            .filter(|sealed| sealed.next_segment <= self.created_segment)
-    }
-
-    /// True if a log round has something to do.
-    pub(super) fn log_is_behind(&self) -> bool {
-        !self.log.is_empty() || self.sync_wanted > self.durable || self.space.look
-    }
-
     pub(super) fn set_version(&mut self, version: Arc<Version>, options: &Options) {
         self.choice = pick(&version, options);
         self.version = version;
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.
-    pub(super) fn take_due(&mut self, now: impl FnOnce() -> Duration) -> Vec<Due> {
+    pub(super) fn take_due(
+        &mut self,
+        front: &mut Front,
+        now: impl FnOnce() -> Duration,
+    ) -> Vec<Due> {
         let mut due = Vec::new();
         if self.halted().is_some() {
             return due;
         }
-        if self.log_task == Task::Idle && self.log_is_behind() {
-            self.log_task = Task::Scheduled;
-            due.push(Due::Log);
-        }
-        let flush = self.flush_task == Task::Idle && self.flushable().is_some();
+        let segment = front.segment_task == Task::Idle && front.wants_segment();
+        let flush = self.flush_task == Task::Idle && !front.sealed.is_empty();
         let compact = self.compaction_task == Task::Idle && self.choice.is_some();
-        if (flush || compact) && (self.retry_at.is_zero() || now() >= self.retry_at) {
-            if flush {
-                self.flush_task = Task::Scheduled;
-                due.push(Due::Flush);
-            }
-            if compact {
-                self.compaction_task = Task::Scheduled;
-                due.push(Due::Compaction);
-            }
+        let any = segment || flush || compact;
+        if !any || (!self.retry_at.is_zero() && now() < self.retry_at) {
+            return due;
+        }
+        if segment {
+            front.segment_task = Task::Scheduled;
+            due.push(Due::Segment);
+        }
+        if flush {
+            self.flush_task = Task::Scheduled;
+            due.push(Due::Flush);
+        }
+        if compact {
+            self.compaction_task = Task::Scheduled;
+            due.push(Due::Compaction);
         }
         due
     }

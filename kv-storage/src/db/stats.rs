@@ -27,11 +27,11 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Block lookups that did not.
     pub cache_misses: u64,
-    /// Calls that handed log bytes to the operating system.
-    pub log_appends: u64,
-    /// Log bytes handed to it.
+    /// Spare log segments, ready for use.
+    pub spare_segments: usize,
+    /// Position of the log's end: bytes that were ever written to it.
     pub log_bytes: u64,
-    /// Log syncs; many writes may share one.
+    /// Syncs of log segments; many writes may share one.
     pub log_syncs: u64,
     /// Memtables written to tables.
     pub flushes: u64,
@@ -69,6 +69,7 @@ pub struct LevelStats {
 pub(super) fn collect(inner: &Inner) -> Stats {
     let (cache_hits, cache_misses) = inner.files.cache.counts();
     let state = inner.state();
+    let front = inner.front();
     let levels = state.version.levels.iter().map(|level| LevelStats {
         runs: level.runs.len(),
         tables: level.tables().count(),
@@ -78,35 +79,35 @@ pub(super) fn collect(inner: &Inner) -> Stats {
     });
     let counts = state.counts;
     Stats {
-        last: state.last,
-        durable: state.durable,
-        memtable_bytes: state.active.size_bytes()
-            + state
+        last: front.last,
+        durable: inner.syncer.durable(),
+        memtable_bytes: front.active.size_bytes()
+            + front
                 .sealed
                 .iter()
                 .map(|sealed| sealed.table.size_bytes())
                 .sum::<usize>(),
-        memtable_entries: state.active.entries()
-            + state
+        memtable_entries: front.active.entries()
+            + front
                 .sealed
                 .iter()
                 .map(|sealed| sealed.table.entries())
                 .sum::<u64>(),
-        sealed_memtables: state.sealed.len(),
-        log_segments: state.segments.len(),
+        sealed_memtables: front.sealed.len(),
+        log_segments: front.wal.segments(),
+        spare_segments: front.wal.spares(),
         levels: levels.collect(),
         cache_bytes: inner.files.cache.size_bytes(),
         cache_hits,
         cache_misses,
-        log_appends: counts.log_appends,
-        log_bytes: counts.log_bytes,
-        log_syncs: counts.log_syncs,
+        log_bytes: front.wal.position(),
+        log_syncs: inner.syncer.syncs(),
         flushes: counts.flushes,
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
         table_written_bytes: counts.table_written_bytes,
         background_failures: counts.background_failures,
-        busy: counts.busy,
+        busy: front.busy,
         snapshots: state.snapshots.values().sum(),
         poisoned: state.poison.is_some(),
     }

@@ -1,163 +1,297 @@
-//! Group commit: one round hands all waiting log bytes to the disk and answers all who wait for them.
+//! Group commit: one thread syncs the log for everyone who waits.
+//!
+//! Whoever needs a sync and finds none running leads the next one. It covers everything that was in
+//! the log when it began. Those who come meanwhile wait; when it ends, one of them leads the next one at
+//! once, while the others that it covered are woken.
 
 use super::inner::Inner;
-use super::state::{Due, Durability, State, Task, Waiter};
+use super::state::Waiter;
+use crate::env::JobClass;
 use crate::error::Error;
-use crate::files::Numbered;
 use crate::key::Seq;
-use crate::log::{Chunk, LogFile};
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
-/// What one round has to do.
-pub(super) struct Round {
-    pub file: LogFile,
-    pub chunks: Vec<Chunk>,
-    /// The newest write that the operating system has after the round.
-    pub last: Seq,
-    pub sync: bool,
-    pub look_for_space: bool,
+/// How far the log is synced, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Syncer {
+    /// The newest write that survives power loss.
+    durable: AtomicU64,
+    /// The log is synced up to this position.
+    position: AtomicU64,
+    turn: Mutex<Turn>,
 }
 
-/// What a round did.
-#[derive(Default)]
-pub(super) struct Done {
-    /// Segments created, in order.
-    created: Vec<u64>,
-    /// The newest write known to be synced by this round.
-    synced: Seq,
-    appended_bytes: u64,
-    appends: u64,
+struct Turn {
+    /// Somebody is syncing.
+    running: bool,
+    /// A job was submitted that has not begun.
+    scheduled: bool,
+    /// The newest write that somebody wants synced without waiting in a thread.
+    wanted: Seq,
+    /// A job comes by itself by then, for writes that allow a delay.
+    later: Option<Duration>,
+    /// Callbacks, with the numbers they wait for.
+    waiters: Vec<(Seq, Waiter)>,
+    /// Threads, with the numbers they wait for.
+    parked: VecDeque<(Seq, Arc<Parked>)>,
+    /// Why nothing will be synced any more.
+    halted: Option<Error>,
     syncs: u64,
-    free: Option<u64>,
+}
+
+/// A thread that waits.
+#[derive(Debug)]
+struct Parked {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Parked {
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn")
+            .field("running", &self.running)
+            .field("wanted", &self.wanted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Syncer {
+    pub(super) fn new(durable: Seq, position: u64) -> Self {
+        Self {
+            durable: AtomicU64::new(durable.0),
+            position: AtomicU64::new(position),
+            turn: Mutex::new(Turn {
+                running: false,
+                scheduled: false,
+                wanted: durable,
+                later: None,
+                waiters: Vec::new(),
+                parked: VecDeque::new(),
+                halted: None,
+                syncs: 0,
+            }),
+        }
+    }
+
+    pub(super) fn durable(&self) -> Seq {
+        Seq(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.turn().syncs
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.turn().running
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all waiting. Later waits fail at once, unless what they wait for is durable.
+    pub(super) fn halt(&self, error: &Error) {
+        let mut turn = self.turn();
+        turn.halted.get_or_insert_with(|| match error {
+            Error::Closed => Error::Closed,
+            other => Error::Poisoned {
+                cause: other.to_string().into(),
+            },
+        });
+        let waiters = std::mem::take(&mut turn.waiters);
+        let parked = std::mem::take(&mut turn.parked);
+        drop(turn);
+        for (_, parked) in parked {
+            parked.wake();
+        }
+        for (_, call) in waiters {
+            call(Err(error.clone()));
+        }
+    }
+}
+
+/// Asks for a sync up to `seq` by a job, without waiting.
+pub(super) fn ask(inner: &Arc<Inner>, seq: Seq) {
+    let mut turn = inner.syncer.turn();
+    turn.wanted = turn.wanted.max(seq);
+    let submit = turn.take_job(inner.syncer.durable());
+    drop(turn);
+    if submit {
+        submit_job(inner);
+    }
+}
+
+/// Asks for a sync of everything that is in the log now, within `delay`.
+pub(super) fn ask_within(inner: &Arc<Inner>, delay: Duration) {
+    let by = inner.env.clock.now() + delay;
+    let mut turn = inner.syncer.turn();
+    if turn.later.is_some_and(|later| later <= by) || turn.halted.is_some() {
+        // That job covers everything that is in the log by then.
+        return;
+    }
+    turn.later = Some(by);
+    drop(turn);
+    let weak = Arc::downgrade(inner);
+    let job = move || {
+        if let Some(inner) = weak.upgrade() {
+            inner.syncer.turn().later = None;
+            let last = inner.front().last;
+            ask(&inner, last);
+        }
+    };
+    inner
+        .env
+        .jobs
+        .submit_after(delay, JobClass::LogSync, Box::new(job));
+}
+
+/// Calls `call` when the log is synced up to `seq`, which was given to a write.
+pub(super) fn notify(inner: &Arc<Inner>, seq: Seq, call: Waiter) {
+    let mut turn = inner.syncer.turn();
+    let outcome = if seq <= inner.syncer.durable() {
+        Ok(())
+    } else if let Some(halted) = &turn.halted {
+        Err(halted.clone())
+    } else {
+        turn.wanted = turn.wanted.max(seq);
+        turn.waiters.push((seq, call));
+        let submit = turn.take_job(inner.syncer.durable());
+        drop(turn);
+        if submit {
+            submit_job(inner);
+        }
+        return;
+    };
+    drop(turn);
+    call(outcome);
+}
+
+/// Blocks until the log is synced up to `seq`, which was given to a write. Leads a sync if nobody does.
+pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
+    loop {
+        if seq <= inner.syncer.durable() {
+            return Ok(());
+        }
+        let mut turn = inner.syncer.turn();
+        if seq <= inner.syncer.durable() {
+            return Ok(());
+        }
+        if let Some(halted) = &turn.halted {
+            return Err(halted.clone());
+        }
+        if !turn.running {
+            turn.running = true;
+            drop(turn);
+            lead(inner);
+            continue;
+        }
+        let parked = Arc::new(Parked {
+            thread: thread::current(),
+            woken: AtomicBool::new(false),
+        });
+        turn.parked.push_back((seq, Arc::clone(&parked)));
+        drop(turn);
+        while !parked.woken.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+}
+
+/// Syncs everything that is in the log now, or waits for whoever does. Blocks.
+pub(super) fn sync_all(inner: &Arc<Inner>) -> Result<(), Error> {
+    let last = inner.front().last;
+    wait(inner, last)
+}
+
+impl Turn {
+    /// True if a job must be submitted now; it counts as submitted then.
+    fn take_job(&mut self, durable: Seq) -> bool {
+        let due =
+            self.wanted > durable && !self.running && !self.scheduled && self.halted.is_none();
+        self.scheduled |= due;
+        due
+    }
+}
+
+fn submit_job(inner: &Arc<Inner>) {
+    let weak = Arc::clone(inner);
+    inner
+        .env
+        .jobs
+        .submit(JobClass::LogSync, Box::new(move || job(&weak)));
 }
 
 /// The log job.
-pub(super) fn job(inner: &Arc<Inner>) {
-    let work = {
-        let mut state = inner.state();
-        if state.log_task == Task::Scheduled {
-            state.log_task = Task::Idle;
-        }
-        begin(&mut state)
-    };
-    if let Some(work) = work {
-        perform(inner, work);
+fn job(inner: &Arc<Inner>) {
+    let mut turn = inner.syncer.turn();
+    turn.scheduled = false;
+    let due = turn.wanted > inner.syncer.durable() && turn.halted.is_none();
+    if !due || turn.running {
+        // Whoever syncs now looks again when it ends.
+        return;
     }
+    turn.running = true;
+    drop(turn);
+    lead(inner);
 }
 
-/// Runs one round, unless another thread runs one or there is nothing to do. Blocks on the disk.
-/// Writes that arrive meanwhile form the next round.
-pub(super) fn round(inner: &Arc<Inner>) {
-    let work = begin(&mut inner.state());
-    if let Some(work) = work {
-        perform(inner, work);
+/// One sync, for everything that is in the log when it begins. The caller has set `running`.
+fn lead(inner: &Arc<Inner>) {
+    let front = inner.front();
+    let (last, position, segments) = (front.last, front.wal.position(), front.wal.to_sync());
+    drop(front);
+    let failed = segments
+        .iter()
+        .find_map(|segment| inner.sync_segment(segment).err());
+    if let Some(error) = failed {
+        // First, so that nobody tries again: a second sync may succeed and prove nothing.
+        inner.poison(&error);
+        inner.syncer.turn().running = false;
+        inner.progress.notify_all();
+        return;
     }
-}
-
-fn perform(inner: &Arc<Inner>, mut round: Round) {
-    let outcome = run(inner, &mut round);
-    match outcome {
-        Ok(done) => {
-            let (ready, due) = end(inner, round, &done);
-            inner.progress.notify_all();
-            // Nothing is locked, and the next round may begin meanwhile: a callback may do what it likes.
-            for waiter in ready {
-                (waiter.call)(Ok(()));
-            }
-            inner.submit(due);
-        }
-        Err(error) => {
-            let waiters = inner.poison(&mut inner.state(), &error);
-            tell_failed(inner, waiters, &error);
-        }
+    inner.front().wal.note_synced(&segments);
+    let syncer = &inner.syncer;
+    let mut turn = syncer.turn();
+    // After a failure elsewhere nothing may be reported any more, but this is true all the same.
+    syncer.position.fetch_max(position, Ordering::AcqRel);
+    syncer.durable.fetch_max(last.0, Ordering::AcqRel);
+    turn.running = false;
+    turn.syncs += segments.len() as u64;
+    let (covered, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut turn.parked)
+        .into_iter()
+        .partition(|(seq, _)| *seq <= last);
+    turn.parked = rest;
+    // One who is not covered leads the next sync; it goes first, because the disk is idle now.
+    let leader = turn.parked.pop_front();
+    let is_over = |waiter: &mut (Seq, Waiter)| waiter.0 <= last;
+    let ready: Vec<_> = turn.waiters.extract_if(.., is_over).collect();
+    let submit = leader.is_none() && turn.take_job(last);
+    drop(turn);
+    for (_, parked) in leader.iter().chain(&covered) {
+        parked.wake();
     }
-}
-
-/// Tells waiters, and everyone blocked, that the store was poisoned.
-pub(super) fn tell_failed(inner: &Inner, waiters: Vec<Waiter>, error: &Error) {
+    if submit {
+        submit_job(inner);
+    }
     inner.progress.notify_all();
-    for waiter in waiters {
-        (waiter.call)(Err(error.clone()));
+    // Nothing is locked, and the next sync may begin meanwhile: a callback may do what it likes.
+    for (_, call) in ready {
+        call(Ok(()));
     }
-}
-
-fn begin(state: &mut State) -> Option<Round> {
-    if state.poison.is_some() || !state.log_is_behind() {
-        return None;
-    }
-    let file = state.log_file.take()?;
-    let look_for_space = std::mem::take(&mut state.space.look);
-    Some(Round {
-        file,
-        chunks: state.log.take(),
-        last: state.last,
-        sync: state.sync_wanted > state.durable,
-        look_for_space,
-    })
-}
-
-/// The file calls. After an error it is unknown what is on disk, so the file is given up.
-pub(super) fn run(inner: &Inner, round: &mut Round) -> Result<Done, Error> {
-    let mut done = Done::default();
-    for chunk in &round.chunks {
-        match chunk {
-            Chunk::Frames(frames) => {
-                round.file.append(frames)?;
-                done.appended_bytes += frames.len() as u64;
-                done.appends += 1;
-            }
-            Chunk::Rotate(header) => {
-                // The new header will vouch for this segment's length.
-                round.file.sync()?;
-                done.synced = Seq(header.first.0 - 1);
-                done.syncs += 1;
-                debug_assert_eq!(round.file.length(), header.previous_length);
-                let path = Numbered::Log(header.id).path(&inner.dir);
-                round.file = LogFile::create(&*inner.env.fs, &path, header, &[])?;
-                done.created.push(header.id);
-            }
-        }
-    }
-    if round.sync {
-        round.file.sync()?;
-        done.synced = round.last;
-        done.syncs += 1;
-    }
-    if round.look_for_space {
-        // Not knowing is no reason to stop: writing goes on until the log itself is refused space.
-        let free = inner.env.fs.free_space(&inner.dir);
-        done.free = free
-            .inspect_err(|error| tracing::warn!(%error, "could not look up free space"))
-            .ok();
-    }
-    Ok(done)
-}
-
-/// Notes what is true now. Returns those whose wait is over, and the work that is due.
-pub(super) fn end(inner: &Inner, round: Round, done: &Done) -> (Vec<Waiter>, Vec<Due>) {
-    let mut state = inner.state();
-    state.written = state.written.max(round.last);
-    // Also without anyone asking: a memtable may only be flushed, and older versions dropped, up to here.
-    state.durable = state.durable.max(done.synced);
-    state.log.note_synced(round.file.id(), round.file.synced());
-    state.created_segment = round.file.id();
-    state.segments.extend(&done.created);
-    state.log_file = Some(round.file);
-    state.log.recycle(round.chunks);
-    state.counts.log_appends += done.appends;
-    state.counts.log_bytes += done.appended_bytes;
-    state.counts.log_syncs += done.syncs;
-    let reserve = inner.options.min_free_bytes;
-    if let Some(free) = done.free {
-        state.space.note(free, reserve);
-    }
-    state.space.spend(done.appended_bytes, reserve);
-
-    let (written, durable) = (state.written, state.durable);
-    let over = |waiter: &mut Waiter| match waiter.need {
-        Durability::Sync => waiter.seq <= durable,
-        Durability::Process => waiter.seq <= written,
-    };
-    let ready = state.waiters.extract_if(.., over).collect();
-    (ready, inner.take_due(&mut state))
 }

@@ -8,6 +8,7 @@ use crate::memtable::Memtable;
 use crate::merge::{Direction, Merge, Start};
 use crate::table::{Fetch, Looked};
 use crate::version::Version;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Swapped as a whole whenever a memtable is sealed or the version changes. The active memtable
@@ -31,12 +32,13 @@ impl View {
     /// The value of `key` at number `at`: memtables from new to old, then tables from new to old.
     /// The first version found counts.
     pub(super) fn get(&self, key: &[u8], at: Seq, fetch: Fetch) -> Result<Answer, Error> {
+        let hash = key_hash(key);
         for table in std::iter::once(&self.active).chain(&self.sealed) {
-            if let Some((seq, stored)) = table.get(key, at) {
-                return Ok(answer(stored.kind, seq, stored.value));
+            if let Some(entry) = table.get(key, hash, at) {
+                let value = Bytes::copy_from_slice(entry.value);
+                return Ok(answer(entry.kind, entry.seq, value));
             }
         }
-        let hash = key_hash(key);
         for run in self.version.levels.iter().flat_map(|level| &level.runs) {
             let Some(table) = run.table_for(key) else {
                 continue;
@@ -70,7 +72,7 @@ impl View {
     }
 }
 
-fn answer(kind: Kind, seq: Seq, value: bytes::Bytes) -> Answer {
+fn answer(kind: Kind, seq: Seq, value: Bytes) -> Answer {
     Answer::Value(match kind {
         Kind::Put => Some(Found { value, seq }),
         Kind::Delete => None,

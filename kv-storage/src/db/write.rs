@@ -1,20 +1,21 @@
-//! Writing: checks, log queue, memtable, and tickets.
+//! The commit pipeline: checks, log, memtable, visibility; and tickets.
+//!
+//! A write takes the front's lock once, to get its numbers, to copy its frame into the log, and to
+//! take room in the memtable. The checksum is made before that, the memtable entries are written after
+//! it, and [`Publisher`](super::publisher::Publisher) makes writes visible in order. (After Pebble's
+//! commit pipeline, with the log mapped into memory instead of queued.)
 
+use super::front::Front;
 use super::inner::Inner;
-use super::state::{Durability, State, Waiter};
+use super::state::{Durability, Task, Waiter};
 use super::sync;
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
+use crate::memtable::{Memtable, Reservation};
 use crate::options::MAX_KEY_BYTES;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Suggested wait when the log or a flush must catch up first.
-const SHORT_WAIT: Duration = Duration::from_millis(2);
-/// Suggested wait when compaction must catch up first.
-const LONG_WAIT: Duration = Duration::from_millis(20);
+use crate::wal::{Payload, StoreError};
+use std::sync::{Arc, MutexGuard};
 
 /// The ticket of an accepted write.
 #[must_use = "a write is only known to be durable once its ticket says so"]
@@ -31,7 +32,10 @@ impl Commit {
     ///
     /// An error means that its outcome is unknown until the store is opened again.
     pub fn on_durable(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
-        notify(&self.inner, self.seq, self.need, Box::new(done));
+        match self.need {
+            Durability::Sync => notify(&self.inner, self.seq, Box::new(done)),
+            Durability::Process | Durability::Interval(_) => done(Ok(())),
+        }
     }
 
     /// Blocks until the write is as durable as was asked for. If no log job runs, this thread does its work,
@@ -40,7 +44,10 @@ impl Commit {
     /// # Errors
     /// The store was poisoned or closed: the write's outcome is unknown until it is opened again.
     pub fn wait(self) -> Result<(), Error> {
-        wait(&self.inner, self.seq, self.need)
+        match self.need {
+            Durability::Sync => sync::wait(&self.inner, self.seq),
+            Durability::Process | Durability::Interval(_) => Ok(()),
+        }
     }
 }
 
@@ -53,67 +60,119 @@ impl std::fmt::Debug for Commit {
     }
 }
 
-/// A batch that was not taken, and why.
-pub(super) struct Refused {
-    pub error: WriteError,
-    pub batch: WriteBatch,
-}
-
 /// Applies a batch and schedules what follows from it.
 pub(super) fn write(
     inner: &Arc<Inner>,
-    batch: WriteBatch,
+    batch: &WriteBatch,
     need: Durability,
 ) -> Result<Commit, WriteError> {
-    let mut state = inner.state();
-    let outcome = apply(inner, &mut state, batch, need);
-    // Also after a refusal: what the writer must wait for has to be under way.
-    let due = inner.take_due(&mut state);
-    drop(state);
-    inner.submit(due);
-    outcome.map_err(|refused| refused.error)
-}
-
-/// Applies a batch and schedules nothing: for callers that wait, and then do the log's work themselves.
-pub(super) fn append(
-    inner: &Arc<Inner>,
-    batch: WriteBatch,
-    need: Durability,
-) -> Result<Commit, Refused> {
-    apply(inner, &mut inner.state(), batch, need)
-}
-
-/// Log queue, then memtable, then visible.
-fn apply(
-    inner: &Arc<Inner>,
-    state: &mut State,
-    batch: WriteBatch,
-    need: Durability,
-) -> Result<Commit, Refused> {
-    let checked = check_size(inner, &batch).and_then(|()| admit(inner, state, batch.size_bytes()));
-    if let Err(error) = checked {
-        return Err(Refused { error, batch });
+    let seq = append(inner, batch)?;
+    match need {
+        Durability::Sync => sync::ask(inner, seq),
+        Durability::Interval(delay) => sync::ask_within(inner, delay),
+        Durability::Process => {}
     }
-    if state.active.size_bytes() >= inner.options.memtable_bytes {
-        state.seal();
-        // The old view is small to drop: its memtables live on in the new one.
-        inner.publish_view(state);
-    }
-    let first = state.last.next();
-    let last = Seq(state.last.0 + batch.len() as u64);
-    state.log.push(first, &batch);
-    state.active.insert(first, batch.into_operations());
-    state.last = last;
-    if need == Durability::Sync {
-        state.sync_wanted = last;
-    }
-    // Only now do readers look at these numbers: all of the batch, or nothing.
-    inner.visible.store(last.0, Ordering::Release);
     Ok(Commit {
-        seq: last,
+        seq,
         need,
         inner: Arc::clone(inner),
     })
+}
+
+/// Applies a batch: it survives the death of the process and is visible when this returns. Returns the
+/// number of its last operation.
+pub(super) fn append(inner: &Arc<Inner>, batch: &WriteBatch) -> Result<Seq, WriteError> {
+    check_size(inner, batch)?;
+    let payload = Payload::of(inner.store, batch);
+    let mut front = inner.front();
+    let outcome = accept(inner, &mut front, batch, &payload);
+    let attention = std::mem::take(&mut front.attention);
+    drop(front);
+    let outcome = match outcome {
+        Ok(accepted) => Ok(accepted.publish(inner, batch)),
+        Err(Refused::Now(error)) => Err(error),
+        Err(Refused::LogFailed(error)) => Err(poison(inner, &error)),
+    };
+    // Also after a refusal: what the writer must wait for has to be under way.
+    if attention {
+        inner.schedule();
+    }
+    outcome
+}
+
+/// A batch that is in the log, and has its numbers and its room in the memtable.
+struct Accepted {
+    first: Seq,
+    table: Arc<Memtable>,
+    room: Reservation,
+}
+
+enum Refused {
+    Now(WriteError),
+    /// It is unknown what the log holds.
+    LogFailed(Error),
+}
+
+/// Everything that must happen in the order of the numbers.
+fn accept(
+    inner: &Inner,
+    front: &mut MutexGuard<'_, Front>,
+    batch: &WriteBatch,
+    payload: &Payload<'_>,
+) -> Result<Accepted, Refused> {
+    let now = || inner.env.clock.now();
+    front
+        .admit(&inner.options, batch.size_bytes(), batch.entry_bytes(), now)
+        .map_err(Refused::Now)?;
+    let first = front.last.next();
+    let promise = inner.syncer.position();
+    match front.wal.store(payload, first, promise) {
+        Ok(()) => {
+            front.attention |= front.segment_task == Task::Idle && front.wants_segment();
+        }
+        Err(StoreError::NoSpare { needed }) => {
+            return Err(Refused::Now(front.wait_for_segment(needed)));
+        }
+        Err(StoreError::Failed(error)) => return Err(Refused::LogFailed(error)),
+    }
+    // From here on nothing may fail: the frame is in the log.
+    let room = match front.active.reserve(batch.entry_bytes()) {
+        Some(room) => room,
+        None => {
+            front.seal(&inner.options, batch.entry_bytes());
+            inner.publish_memtables(front);
+            front
+                .active
+                .reserve(batch.entry_bytes())
+                .expect("a fresh memtable was made large enough")
+        }
+    };
+    front.last = Seq(front.last.0 + batch.len() as u64);
+    Ok(Accepted {
+        first,
+        table: Arc::clone(&front.active),
+        room,
+    })
+}
+
+impl Accepted {
+    fn publish(mut self, inner: &Inner, batch: &WriteBatch) -> Seq {
+        self.table
+            .fill(&mut self.room, self.first, batch.operations());
+        let last = Seq(self.first.0 + batch.len() as u64 - 1);
+        let (table, room) = (self.table, self.room);
+        inner
+            .publisher
+            .publish(self.first.0, last.0, || table.publish(room));
+        last
+    }
+}
+
+fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
+    inner.poison(error);
+    WriteError::Poisoned {
+        cause: error.to_string().into(),
+    }
 }
 
 fn check_size(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
@@ -131,102 +190,9 @@ fn check_size(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
     too_large("batch", batch.size_bytes(), inner.options.max_batch_bytes)
 }
 
-/// Says whether the store can take a write now.
-fn admit(inner: &Inner, state: &mut State, size_bytes: usize) -> Result<(), WriteError> {
-    if let Some(cause) = &state.poison {
-        return Err(WriteError::Poisoned {
-            cause: Arc::clone(cause),
-        });
-    }
-    if state.closed {
-        return Err(WriteError::Closed);
-    }
-    if let Some(free) = state.space.short {
-        // Each refused writer asks for another look, so writing resumes by itself.
-        state.space.look = true;
-        return Err(WriteError::Full {
-            free,
-            needed: inner.options.min_free_bytes,
-        });
-    }
-    let delay = busy(inner, state, size_bytes);
-    if let Some(delay) = delay {
-        state.counts.busy += 1;
-        return Err(WriteError::Busy(delay));
-    }
-    Ok(())
-}
-
-fn busy(inner: &Inner, state: &mut State, size_bytes: usize) -> Option<Duration> {
-    let options = &inner.options;
-    let flush_is_behind = state.active.size_bytes() >= options.memtable_bytes
-        && state.sealed.len() >= options.sealed_memtables_max;
-    if state.log.bytes() >= options.log_buffer_bytes || flush_is_behind {
-        return Some(SHORT_WAIT);
-    }
-    let runs = state.version.levels[0].runs.len();
-    if runs >= options.level0_stop {
-        return Some(LONG_WAIT);
-    }
-    if runs < options.level0_slowdown {
-        return None;
-    }
-    let (debt, limit) = (
-        runs - options.level0_slowdown + 1,
-        options.level0_stop - options.level0_slowdown,
-    );
-    state
-        .pacer
-        .admit(inner.env.clock.now(), size_bytes, debt, limit)
-        .err()
-}
-
-/// Calls `call` when the log has reached `seq`.
-pub(super) fn notify(
-    inner: &Arc<Inner>,
-    seq: Seq,
-    need: Durability,
-    call: Box<dyn FnOnce(Result<(), Error>) + Send>,
-) {
-    let mut state = inner.state();
+/// Calls `call` when the log is synced up to `seq`.
+pub(super) fn notify(inner: &Arc<Inner>, seq: Seq, call: Waiter) {
     // A number that was not given out yet (from an earlier life of the store) would ask for syncs for ever.
-    let seq = seq.min(state.last);
-    let outcome = if seq <= state.reached(need) {
-        Ok(())
-    } else if let Some(halt) = state.halted() {
-        Err(halt)
-    } else {
-        if need == Durability::Sync {
-            state.sync_wanted = state.sync_wanted.max(seq);
-        }
-        state.waiters.push(Waiter { seq, need, call });
-        drop(state);
-        inner.schedule();
-        return;
-    };
-    drop(state);
-    call(outcome);
-}
-
-/// Blocks until the log has reached `seq`.
-pub(super) fn wait(inner: &Arc<Inner>, seq: Seq, need: Durability) -> Result<(), Error> {
-    let mut state = inner.state();
-    loop {
-        if seq <= state.reached(need) {
-            return Ok(());
-        }
-        if let Some(halt) = state.halted() {
-            return Err(halt);
-        }
-        if need == Durability::Sync {
-            state.sync_wanted = state.sync_wanted.max(seq);
-        }
-        if state.log_file.is_some() {
-            drop(state);
-            sync::round(inner);
-            state = inner.state();
-        } else {
-            state = inner.wait(state);
-        }
-    }
+    let seq = seq.min(inner.front().last);
+    sync::notify(inner, seq, call);
 }

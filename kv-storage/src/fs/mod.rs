@@ -9,6 +9,7 @@
 //! 4. After a failed sync nothing is known about the bytes since the last good one; a second sync
 //!    proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
 
+mod mapped;
 mod real;
 
 pub use real::RealFs;
@@ -26,6 +27,20 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// `AlreadyExists` if there is one, `StorageFull`, and whatever the system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Creates a log segment: a new file of `size` zero bytes.
+    ///
+    /// Neither the zeros nor the size are durable before the first [`LogSegment::sync`].
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is one, `StorageFull`, and whatever the system says.
+    fn create_segment(&self, path: &Path, size: u64) -> io::Result<Arc<dyn LogSegment>>;
+
+    /// Opens an existing file as a log segment of its present size.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>>;
 
     /// Opens an existing file for reading.
     ///
@@ -89,6 +104,29 @@ pub trait AppendFile: fmt::Debug + Send {
     /// # Errors
     /// After an error the file must not be trusted any more; see rule 4 of the module.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file of fixed size whose bytes are stored in place: one segment of the write-ahead log.
+///
+/// Its space was allocated when it was created, so a store meets no full disk, and a sync need not
+/// write the file system's own records. It is written by one thread at a time; others may sync it meanwhile.
+pub trait LogSegment: fmt::Debug + Send + Sync {
+    /// Size in bytes; it never changes.
+    fn size(&self) -> u64;
+
+    /// Stores the parts one behind the other from `offset` on. They survive the death of the process
+    /// when this returns, but not power loss: until a sync, each 512-byte sector may hold old bytes, new
+    /// ones, or a mixture, in any order.
+    ///
+    /// # Errors
+    /// After an error any part may have been stored; do not use the segment any more.
+    fn store(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Makes everything stored before the call survive power loss.
+    ///
+    /// # Errors
+    /// After an error the segment must not be trusted any more; see rule 4 of the module.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// A file being read.

@@ -1,6 +1,7 @@
 //! The operating system's files.
 
-use super::{AppendFile, FileLock, Fs, LockError, ReadFile};
+use super::mapped::MappedSegment;
+use super::{AppendFile, FileLock, Fs, LockError, LogSegment, ReadFile};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -18,6 +19,14 @@ impl Fs for RealFs {
             .create_new(true)
             .open(path)?;
         Ok(Box::new(RealAppend { file }))
+    }
+
+    fn create_segment(&self, path: &Path, size: u64) -> io::Result<Arc<dyn LogSegment>> {
+        Ok(Arc::new(MappedSegment::create(path, size)?))
+    }
+
+    fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>> {
+        Ok(Arc::new(MappedSegment::open(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {

@@ -84,7 +84,7 @@ mod tests {
                 .extend_from_slice(b"hello")),
             37
         );
-        assert_eq!(hex::encode(&out), golden("log.md", "frame"));
+        assert_eq!(hex::encode(&out), golden("log.md", "frame-v1"));
         let frame = decode_frame(&out, 0, checksum, 7).unwrap();
         assert_eq!(
             frame,

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_header_has_the_documented_bytes() {
-        assert_eq!(hex::encode(HEADER.encode()), golden("log.md", "header"));
+        assert_eq!(hex::encode(HEADER.encode()), golden("log.md", "header-v1"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The framing shared by the write-ahead log and the manifest; bytes in `docs/formats/log.md`.
+//! Log files that grow by appending: the manifest, and log segments of format version 1, which are only
+//! read. Bytes in `docs/formats/log.md`.
 //!
 //! Invariants:
 //! 1. A log file gets its name when its [`Header`], and the frames it begins with, are synced.
@@ -10,12 +11,10 @@
 
 mod frame;
 mod header;
-mod queue;
 mod reader;
 mod writer;
 
-pub(crate) use frame::{Frame, encode_frame};
+pub(crate) use frame::encode_frame;
 pub(crate) use header::{HEADER_BYTES, Header, LogKind};
-pub(crate) use queue::{Chunk, LogQueue};
-pub(crate) use reader::{LogBytes, Tail};
+pub(crate) use reader::LogBytes;
 pub(crate) use writer::LogFile;

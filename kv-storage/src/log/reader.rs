@@ -7,15 +7,6 @@ use crate::error::Error;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
-/// Where a log file is known to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tail {
-    /// The next segment's header says that this many bytes were synced: all of them must be whole.
-    At(u64),
-    /// It is the newest file: a crash may have torn what follows the last promise.
-    Open,
-}
-
 /// The bytes of a log file.
 #[derive(Debug, Clone)]
 pub(crate) struct LogBytes {
@@ -48,29 +39,16 @@ impl LogBytes {
         Header::decode(&self.bytes, kind, store, self.id).map_err(|what| self.corrupt(0, what))
     }
 
-    /// All whole frames from the start.
+    /// All whole frames from the start; a crash may have torn what follows the last promise.
     ///
     /// # Errors
     /// [`Error::Corrupt`] at the first damaged frame, unless it is part of a torn tail.
-    pub(crate) fn frames(&self, tail: Tail) -> Result<Vec<Frame>, Error> {
-        let limit = match tail {
-            Tail::At(end) => usize::try_from(end).unwrap_or(usize::MAX),
-            Tail::Open => self.bytes.len(),
-        };
+    pub(crate) fn frames(&self) -> Result<Vec<Frame>, Error> {
         let mut frames = Vec::new();
         let mut at = HEADER_BYTES;
-        while at < limit {
-            let Some(frame) = decode_frame(&self.bytes, at, self.checksum, self.id) else {
-                break;
-            };
+        while let Some(frame) = self.frame_at(at) {
             at = frame.payload.end;
             frames.push(frame);
-        }
-        if at == limit {
-            return Ok(frames);
-        }
-        if tail != Tail::Open {
-            return Err(self.corrupt(at, "damaged frame in a segment that was synced whole"));
         }
         if self.frames_after(at).any(|later| later.synced > at as u64) {
             return Err(self.corrupt(at, "damaged frame in front of later synced ones"));
@@ -78,10 +56,13 @@ impl LogBytes {
         Ok(frames)
     }
 
-    /// Whole frames at any offset behind `offset`.
+    /// The whole frame at an offset.
+    pub(crate) fn frame_at(&self, offset: usize) -> Option<Frame> {
+        decode_frame(&self.bytes, offset, self.checksum, self.id)
+    }
+
     fn frames_after(&self, offset: usize) -> impl Iterator<Item = Frame> + '_ {
-        (offset + 1..self.bytes.len())
-            .filter_map(|at| decode_frame(&self.bytes, at, self.checksum, self.id))
+        (offset + 1..self.bytes.len()).filter_map(|at| self.frame_at(at))
     }
 }
 
@@ -123,9 +104,9 @@ mod tests {
         (bytes, starts)
     }
 
-    fn read(bytes: &[u8], tail: Tail) -> Result<usize, Error> {
+    fn read(bytes: &[u8]) -> Result<usize, Error> {
         let log = LogBytes::new(Path::new("l"), STORE, ID, Bytes::copy_from_slice(bytes));
-        log.frames(tail).map(|frames| frames.len())
+        log.frames().map(|frames| frames.len())
     }
 
     #[test]
@@ -133,15 +114,7 @@ mod tests {
         let (bytes, starts) = sample();
         for end in 56..=bytes.len() {
             let whole = starts.iter().filter(|start| **start <= end).count() - 1;
-            assert_eq!(
-                read(&bytes[..end], Tail::Open).unwrap(),
-                whole,
-                "cut at {end}"
-            );
-            assert_eq!(
-                read(&bytes[..end], Tail::At(bytes.len() as u64)).is_ok(),
-                end == bytes.len()
-            );
+            assert_eq!(read(&bytes[..end]).unwrap(), whole, "cut at {end}");
         }
     }
 
@@ -153,14 +126,13 @@ mod tests {
         {
             let mut bad = bytes.clone();
             bad[at] ^= 0x40;
-            match read(&bad, Tail::Open) {
+            match read(&bad) {
                 Err(Error::Corrupt { offset, .. }) => {
                     assert_eq!((start, offset), (0, starts[0] as u64));
                 }
                 Ok(count) => assert!(start > 0 && count == start, "byte {at}"),
                 Err(other) => panic!("{other}"),
             }
-            assert!(read(&bad, Tail::At(bytes.len() as u64)).is_err());
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Inode {
     pub bytes: Vec<u8>,
     /// What survives for certain: the bytes at the last good sync.
     pub durable: Vec<u8>,
+    /// Ranges in front of the end of `durable` that were stored in place since.
+    pub stored: Vec<Range<usize>>,
     /// Ranges that a failed sync dropped: readable until the power is cut, but never written.
     pub lost: Vec<Range<usize>>,
 }
@@ -195,6 +197,19 @@ impl Disk {
             .retain(|inode, _| reachable.binary_search(inode).is_ok());
     }
 
+    /// Creates a file of `size` zero bytes.
+    pub(super) fn create_segment(&mut self, path: &Path, size: u64) -> io::Result<InodeId> {
+        if size > self.free() {
+            return Err(no_space());
+        }
+        let inode = self.create(path)?;
+        self.append(
+            inode,
+            &vec![0; usize::try_from(size).map_err(|_| out_of_range())?],
+        )?;
+        Ok(inode)
+    }
+
     pub(super) fn append(&mut self, inode: InodeId, bytes: &[u8]) -> io::Result<()> {
         let room = usize::try_from(self.free()).unwrap_or(usize::MAX);
         let file = self.inodes.get_mut(&inode).ok_or_else(dead)?;
@@ -224,11 +239,35 @@ impl Disk {
             .map_or(0, |file| file.bytes.len() as u64)
     }
 
+    /// Stores parts in place; the file's size stays.
+    pub(super) fn store(&mut self, inode: InodeId, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let file = self.inodes.get_mut(&inode).ok_or_else(dead)?;
+        let start = usize::try_from(offset).map_err(|_| out_of_range())?;
+        let mut at = start;
+        for part in parts {
+            let end = at.checked_add(part.len()).ok_or_else(out_of_range)?;
+            let target = file.bytes.get_mut(at..end).ok_or_else(out_of_range)?;
+            target.copy_from_slice(part);
+            at = end;
+        }
+        match file.stored.last_mut() {
+            Some(last) if last.end == start => last.end = at,
+            _ => file.stored.push(start..at),
+        }
+        Ok(())
+    }
+
     pub(super) fn sync(&mut self, inode: InodeId) {
         if let Some(file) = self.inodes.get_mut(&inode) {
-            file.durable.clone_from(&file.bytes);
+            let synced = file.durable.len();
+            file.durable.extend_from_slice(&file.bytes[synced..]);
+            // What an earlier failed sync dropped is not written, unless it was stored again since.
             for range in &file.lost {
-                file.durable[range.clone()].fill(0);
+                let range = range.start.max(synced)..range.end.max(synced);
+                file.durable[range].fill(0);
+            }
+            for range in file.stored.drain(..) {
+                file.durable[range.clone()].copy_from_slice(&file.bytes[range]);
             }
         }
     }
@@ -236,6 +275,7 @@ impl Disk {
     pub(super) fn lose_unsynced(&mut self, inode: InodeId) {
         if let Some(file) = self.inodes.get_mut(&inode) {
             file.lost.push(file.durable.len()..file.bytes.len());
+            file.stored.clear();
         }
     }
 
@@ -279,9 +319,13 @@ impl Disk {
             Inode {
                 durable: bytes.clone(),
                 bytes,
-                lost: Vec::new(),
+                ..Inode::default()
             },
         );
         Ok(())
     }
+}
+
+fn out_of_range() -> io::Error {
+    io::ErrorKind::InvalidInput.into()
 }

@@ -37,9 +37,10 @@ fn lose_bytes(file: &mut Inode, random: &mut Random) {
     let synced = file.durable.len();
     let unsynced = file.bytes.len() - synced;
     for range in std::mem::take(&mut file.lost) {
+        let range = range.start.max(synced)..range.end.max(synced);
         file.bytes[range].fill(0);
     }
-    file.bytes[..synced].copy_from_slice(&file.durable);
+    lose_stores(file, random);
     match random.below(5) {
         _ if unsynced == 0 => {}
         0 => file.bytes.truncate(synced),
@@ -57,6 +58,39 @@ fn lose_bytes(file: &mut Inode, random: &mut Random) {
         }
     }
     file.durable.clone_from(&file.bytes);
+}
+
+/// Stores in place reach the disk sector by sector, in any order: of each sector the old bytes may be
+/// there, the new ones, a mixture, or garbage where the two differ. Bytes that are the same in the old and
+/// the new sector are safe.
+fn lose_stores(file: &mut Inode, random: &mut Random) {
+    let synced = file.durable.len();
+    let newer = file.bytes[..synced].to_vec();
+    file.bytes[..synced].copy_from_slice(&file.durable);
+    let mode = random.below(4);
+    for range in std::mem::take(&mut file.stored) {
+        let mut at = range.start;
+        while at < range.end.min(synced) {
+            let end = (at + SECTOR - at % SECTOR).min(range.end).min(synced);
+            let sector = &mut file.bytes[at..end];
+            match (mode, random.below(4)) {
+                (0, _) | (2, 0) => {}
+                (1, _) | (2, 1 | 2) => sector.copy_from_slice(&newer[at..end]),
+                (_, 0) => sector.fill_with(|| random.below(256) as u8),
+                (_, _) => {
+                    let kept = random.below(sector.len() as u64 + 1) as usize;
+                    sector[..kept].copy_from_slice(&newer[at..at + kept]);
+                }
+            }
+            // Writing what is there already changes nothing, however it ends.
+            for (index, byte) in (at..end).zip(sector) {
+                if file.durable[index] == newer[index] {
+                    *byte = newer[index];
+                }
+            }
+            at = end;
+        }
+    }
 }
 
 /// The length was written, but of the sectors each was written, is still zero, or holds something old.

@@ -7,7 +7,7 @@
 mod disk;
 mod loss;
 
-use crate::fs::{AppendFile, FileLock, Fs, LockError, ReadFile};
+use crate::fs::{AppendFile, FileLock, Fs, LockError, LogSegment, ReadFile};
 use disk::{Disk, InodeId};
 use std::collections::BTreeMap;
 use std::io;
@@ -127,7 +127,7 @@ impl SimFs {
         let mut disk = self.guard();
         let fault = disk.count_call(self.process)?;
         match (fault, kind) {
-            (Some(Fault::Io), CallKind::Read | CallKind::Space | CallKind::Directory) => {
+            (Some(Fault::Io), CallKind::Read | CallKind::Space | CallKind::Change) => {
                 Err(io_error())
             }
             (Some(Fault::NoSpace), CallKind::Space) => Err(no_space()),
@@ -155,8 +155,8 @@ enum CallKind {
     Space,
     /// Makes earlier changes durable.
     Sync,
-    /// Changes names.
-    Directory,
+    /// Changes names, or bytes in place.
+    Change,
 }
 
 impl Fs for SimFs {
@@ -168,6 +168,22 @@ impl Fs for SimFs {
         Ok(Box::new(self.handle(inode, 0)))
     }
 
+    fn create_segment(&self, path: &Path, size: u64) -> io::Result<Arc<dyn LogSegment>> {
+        let (mut disk, fault) = self.call(CallKind::Space)?;
+        let inode = disk.create_segment(path, size)?;
+        finish(fault)?;
+        drop(disk);
+        Ok(Arc::new(self.handle(inode, size)))
+    }
+
+    fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>> {
+        let (disk, _) = self.call(CallKind::Read)?;
+        let inode = disk.lookup(path)?;
+        let length = disk.length(inode);
+        drop(disk);
+        Ok(Arc::new(self.handle(inode, length)))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
         let (disk, _) = self.call(CallKind::Read)?;
         let inode = disk.lookup(path)?;
@@ -177,13 +193,13 @@ impl Fs for SimFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (mut disk, fault) = self.call(CallKind::Directory)?;
+        let (mut disk, fault) = self.call(CallKind::Change)?;
         disk.rename(from, to)?;
         finish(fault)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let (mut disk, fault) = self.call(CallKind::Directory)?;
+        let (mut disk, fault) = self.call(CallKind::Change)?;
         disk.remove(path)?;
         finish(fault)
     }
@@ -247,6 +263,24 @@ impl AppendFile for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let (mut disk, fault) = self.fs.call(CallKind::Sync)?;
+        sync_inode(&mut disk, self.inode, fault)
+    }
+}
+
+impl LogSegment for SimFile {
+    fn size(&self) -> u64 {
+        self.length
+    }
+
+    fn store(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        // The space is there already, so a full disk does not touch it.
+        let (mut disk, fault) = self.fs.call(CallKind::Change)?;
+        disk.store(self.inode, offset, parts)?;
+        finish(fault)
+    }
+
+    fn sync(&self) -> io::Result<()> {
         let (mut disk, fault) = self.fs.call(CallKind::Sync)?;
         sync_inode(&mut disk, self.inode, fault)
     }

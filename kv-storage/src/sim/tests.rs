@@ -125,3 +125,37 @@ fn nothing_works_after_a_power_cut_at_the_planned_call() {
         "the last append is lost or kept: {sizes:?}"
     );
 }
+
+#[test]
+fn stores_in_place_survive_a_kill_and_are_torn_by_sector_when_the_power_goes() {
+    let fs = SimFs::new();
+    let segment = fs.create_segment(&path("s"), 4096).unwrap();
+    segment.store(0, &[&[1; 700]]).unwrap();
+    segment.sync().unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    segment.store(700, &[&[2; 1000], &[3; 1000]]).unwrap();
+    assert!(segment.store(4090, &[&[0; 7]]).is_err());
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..100 {
+        let bytes = fs.fork().power_loss(seed).dump()[&path("s")].clone();
+        assert_eq!(
+            (bytes.len(), &bytes[..700]),
+            (4096, &[1; 700][..]),
+            "synced bytes stay"
+        );
+        assert_eq!(bytes[2700..], [0; 1396], "nobody stored there");
+        outcomes.insert(bytes);
+    }
+    assert!(outcomes.len() > 30, "{}", outcomes.len());
+    assert!(outcomes.iter().any(|bytes| bytes[700..2700] == [0; 2000]));
+    let killed = fs.kill();
+    assert_eq!(killed.dump()[&path("s")][700..1700], [2; 1000]);
+    // A failed sync drops the bytes for ever, unless they are stored again.
+    let segment = killed.open_segment(&path("s")).unwrap();
+    killed.plan(killed.calls(), Fault::Io);
+    assert!(segment.sync().is_err());
+    segment.store(700, &[&[2; 10]]).unwrap();
+    segment.sync().unwrap();
+    let bytes = killed.power_loss(1).dump()[&path("s")].clone();
+    assert_eq!(bytes[700..720], [[2; 10], [0; 10]].concat());
+}

@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext};
 use crate::files::{CURRENT, Numbered};
 use crate::fs::{self, Fs};
 use crate::key::Seq;
-use crate::log::{HEADER_BYTES, Header, LogBytes, LogFile, LogKind, Tail, encode_frame};
+use crate::log::{HEADER_BYTES, Header, LogBytes, LogFile, LogKind, encode_frame};
 use std::convert::Infallible;
 use std::path::Path;
 
@@ -131,7 +131,7 @@ impl Manifest {
         let bytes = fs::read_all(fs, &path).context("read", &path)?;
         let log = LogBytes::new(&path, store, id, bytes.into());
         log.header(LogKind::Manifest, store)?;
-        let frames = log.frames(Tail::Open)?;
+        let frames = log.frames()?;
         let mut catalog = Catalog::empty();
         for (frame, expected) in frames.iter().zip(1..) {
             let damaged = |what| log.corrupt(frame.offset, what);

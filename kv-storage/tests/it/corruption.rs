@@ -96,11 +96,20 @@ fn every_truncation_of_a_closed_store_is_noticed_or_harmless() {
 #[test]
 fn a_missing_file_is_noticed() {
     let (fs, workload) = closed_store();
-    for (path, _) in files(&fs) {
+    for (path, bytes) in files(&fs) {
         let fs = fs.fork();
         kv_storage::fs::Fs::remove(&fs, &path).unwrap();
         let found = read(&fs, &path);
-        if path.ends_with("LOCK") {
+        // A spare log segment is not missed: it carries no number yet, or an older one.
+        let named = path
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse().ok());
+        let is_spare = path.extension().is_some_and(|ending| ending == "log")
+            && named
+                != bytes
+                    .get(12..20)
+                    .map(|id| u64::from_le_bytes(id.try_into().unwrap()));
+        if path.ends_with("LOCK") || is_spare {
             assert_eq!(found.as_ref(), Some(&workload.states[40]));
         } else {
             assert_eq!(found, None, "{} is missing", path.display());
@@ -135,32 +144,31 @@ fn damage_to_the_log_of_a_killed_store_gives_a_prefix_or_an_error() {
     }
     drop(db);
     let fs = fs.kill();
-    let (path, bytes) = files(&fs)
+    let logs = files(&fs)
         .into_iter()
-        .rfind(|(path, _)| path.extension().is_some_and(|e| e == "log"))
-        .unwrap();
+        .filter(|(path, _)| path.extension().is_some_and(|ending| ending == "log"));
     let mut errors = 0;
-    for at in 0..bytes.len() {
-        let mut bad = bytes.clone();
-        bad[at] ^= 1 << (at % 8);
-        match open(&damage(&fs, &path, bad)) {
-            Err(_) => errors += 1,
-            Ok(db) => {
-                let found = contents(&db).unwrap();
-                // All but the last two writes were promised by a later frame.
-                let outcome = Outcome {
-                    acked: 23,
-                    tried: 25,
-                };
-                assert!(
-                    workload.prefix(&found, &outcome).is_some(),
-                    "byte {at} of {}",
-                    bytes.len()
-                );
-            }
+    for (path, bytes) in logs {
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1 << (at % 8);
+            let Ok(db) = open(&damage(&fs, &path, bad)) else {
+                errors += 1;
+                continue;
+            };
+            // All but the last two writes were promised by a later frame.
+            let outcome = Outcome {
+                acked: 23,
+                tried: 25,
+            };
+            assert!(
+                workload.prefix(&contents(&db).unwrap(), &outcome).is_some(),
+                "{} byte {at}",
+                path.display()
+            );
         }
     }
-    assert!(errors > bytes.len() / 2);
+    assert!(errors > 1_000, "{errors}");
 }
 
 #[test]

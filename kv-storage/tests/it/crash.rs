@@ -142,6 +142,7 @@ fn what_a_killed_process_left_after_a_failed_sync_is_not_trusted_in_place() {
         // The page cache still shows what the failed sync lost.
         let fs = fs.kill();
         let db = open(&fs).unwrap_or_else(|error| panic!("call {call}: {error}"));
+        db.blocking().sync().unwrap();
         let shown = contents(&db).unwrap();
         assert!(workload.prefix(&shown, &outcome).is_some(), "call {call}");
         drop(db);

@@ -20,7 +20,7 @@ fn threads() -> usize {
 fn run() -> (u64, kv_storage::Stats) {
     let fs = SimFs::new();
     let mut options = Options::tiny();
-    options.memtable_bytes = 256 << 10;
+    options.memtable_bytes = 64 << 10;
     options.table_bytes = 64 << 10;
     options.level1_bytes = 256 << 10;
     options.block_bytes = 4 << 10;

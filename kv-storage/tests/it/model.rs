@@ -184,8 +184,8 @@ impl Run {
         self.snapshots.clear();
         self.db = None;
         self.fs = fs;
-        self.synced = Arc::default();
-        self.handed = Arc::default();
+        // Callbacks of the dead process keep the old counters.
+        self.synced = Arc::new(self.synced.load(Ordering::SeqCst).into());
         self.open();
         let found = crate::support::contents(self.db()).unwrap();
         let reached = (floor..self.states.len())
@@ -197,7 +197,9 @@ impl Run {
                 self.states.len() - 1
             )
         });
-        self.states = vec![self.states.swap_remove(reached)];
+        // What was found survives the next kill; power loss may still take what was never synced.
+        self.states.truncate(reached + 1);
+        self.handed = Arc::new(reached.into());
     }
 
     fn step(&mut self, op: &Op) {

@@ -85,6 +85,7 @@ impl Jobs for SimJobs {
     fn submit(&self, class: JobClass, job: Job) {
         let most_micros = match class {
             JobClass::LogSync => self.most_sync_micros,
+            JobClass::LogSegment => 5_000,
             JobClass::Read => 200,
             JobClass::Flush => 20_000,
             JobClass::Compaction => 50_000,

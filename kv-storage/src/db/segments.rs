@@ -1,0 +1,129 @@
+//! Makes log segments ready before writers need them: new ones are filled with zeros once, and those
+//! whose writes are in tables are used again.
+
+use super::front::Front;
+use super::inner::Inner;
+use super::state::Task;
+use crate::error::{Error, IoContext};
+use crate::files::Numbered;
+use crate::wal::{LiveSegment, Spare};
+use std::sync::Arc;
+
+/// Segments of unusual size are multiples of this.
+const PAGE_BYTES: u64 = 4096;
+
+/// The job that makes segments ready and looks at the free space.
+pub(super) fn job(inner: &Arc<Inner>) {
+    inner.front().segment_task = Task::Running;
+    let outcome = prepare(inner);
+    if let Err(error) = &outcome {
+        let mut state = inner.state();
+        if state.halted().is_none() {
+            inner.note_failure(&mut state, "making a log segment ready", error);
+        }
+    }
+    inner.front().segment_task = Task::Idle;
+    inner.progress.notify_all();
+    inner.schedule();
+}
+
+/// Makes segments until enough are ready.
+fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
+    loop {
+        let mut front = inner.front();
+        if !front.wants_segment() || front.gate.closed || front.gate.poison.is_some() {
+            return Ok(());
+        }
+        let needed = front.needed_segment.next_multiple_of(PAGE_BYTES);
+        let small = front.wal.take_small_spares(needed);
+        front.look = false;
+        drop(front);
+        for spare in small {
+            inner
+                .files
+                .discard(Numbered::Log(spare.id).path(&inner.dir));
+        }
+        let size = inner.options.log_segment_bytes.max(needed);
+        if look_at_space(inner, size) {
+            // Writers are refused from now on. Each of them asks for another look.
+            inner.front().needed_segment = 0;
+            return Ok(());
+        }
+        if !inner.front().wants_segment() {
+            return Ok(());
+        }
+        let spare = create(inner, size)?;
+        add_spares(inner, [spare]);
+        inner.progress.notify_all();
+    }
+}
+
+fn add_spares(inner: &Inner, spares: impl IntoIterator<Item = Spare>) {
+    for spare in spares {
+        let mut front = inner.front();
+        if spare.segment.size() >= front.needed_segment {
+            front.needed_segment = 0;
+        }
+        let late = front.wal.add_spare(spare);
+        drop(front);
+        if let Some(late) = late {
+            inner.files.discard(Numbered::Log(late.id).path(&inner.dir));
+        }
+    }
+}
+
+/// Creates a segment; its zeros, size and name are durable when this returns.
+fn create(inner: &Arc<Inner>, size: u64) -> Result<Spare, Error> {
+    let id = inner.state().allocate_file();
+    let path = Numbered::Log(id).path(&inner.dir);
+    let fs = &inner.env.fs;
+    let segment = fs.create_segment(&path, size).context("create", &path)?;
+    // Otherwise the first commit in it would wait for all the zeros.
+    segment.sync().context("sync", &path)?;
+    fs.sync_dir(&inner.dir)
+        .context("sync directory", &inner.dir)?;
+    Ok(Spare { id, segment })
+}
+
+/// Looks at the free space. True, and writers are refused, if `more` bytes would not leave the reserve free.
+pub(super) fn look_at_space(inner: &Inner, more: u64) -> bool {
+    let reserve = inner.options.min_free_bytes;
+    if reserve == 0 {
+        return false;
+    }
+    // Not knowing is no reason to stop: writing goes on until the disk itself refuses.
+    let free = match inner.env.fs.free_space(&inner.dir) {
+        Ok(free) => free,
+        Err(error) => {
+            tracing::warn!(%error, "could not look up free space");
+            return false;
+        }
+    };
+    let short = free < reserve.saturating_add(more);
+    inner.front().gate.short = short.then_some(free);
+    short
+}
+
+/// Uses segments again that hold nothing needed any more, or removes them.
+pub(super) fn recycle(inner: &Arc<Inner>, released: Vec<LiveSegment>) {
+    let mut renamed = Vec::new();
+    for old in released {
+        let path = Numbered::Log(old.id).path(&inner.dir);
+        let usual = old.segment.size() == inner.options.log_segment_bytes;
+        let most = Front::most_spares(&inner.options);
+        if usual && inner.front().wal.spares() + renamed.len() < most {
+            let id = inner.state().allocate_file();
+            let fresh = Numbered::Log(id).path(&inner.dir);
+            if inner.env.fs.rename(&path, &fresh).is_ok() {
+                let segment = old.segment;
+                renamed.push(Spare { id, segment });
+                continue;
+            }
+        }
+        inner.files.discard(path);
+    }
+    // Without durable names they must not be used; the next open removes them.
+    if !renamed.is_empty() && inner.env.fs.sync_dir(&inner.dir).is_ok() {
+        add_spares(inner, renamed);
+    }
+}

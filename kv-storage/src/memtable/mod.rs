@@ -1,0 +1,174 @@
+//! The memtable: recent writes in memory, every version of every key.
+//!
+//! An append-only arena holds the entries; a hash index finds them by key; their order is made only
+//! when a scan or the flush asks for it (`order.rs`). Compared with an ordered map this makes puts and
+//! gets several times faster, and a scan pays for what came in since the last one.
+//!
+//! Writing takes three steps, so that writers wait for one another as little as possible:
+//! [`reserve`](Memtable::reserve) under the writer's lock, [`fill`](Memtable::fill) without it, and
+//! [`publish`](Memtable::publish) in the order of the reservations. Readers take no lock.
+//!
+//! Invariants:
+//! 1. A bucket's chain runs from newer to older entries, because entries are chained in the order of
+//!    their numbers. So the first entry of a key at or below a number is its newest there.
+//! 2. An entry is chained only after it was published, and its place in the chain never changes.
+
+mod arena;
+mod cursor;
+mod entry;
+mod order;
+
+pub(crate) use cursor::MemCursor;
+pub(crate) use entry::{Entry, entry_bytes};
+
+use crate::batch::Operation;
+use crate::hash::key_hash;
+use crate::key::Seq;
+use arena::{Arena, Slot};
+use order::Order;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Offset 0 means "none", so the first entry begins behind it.
+const FIRST: usize = 8;
+
+/// Arena bytes for each bucket of the index: about one entry with small values.
+const BYTES_PER_BUCKET: usize = 128;
+
+/// Versions of one stretch of the log. Shared by writers and any number of readers.
+#[derive(Debug)]
+pub(crate) struct Memtable {
+    arena: Arena,
+    /// Newest entry of each bucket, 0 if none. Their number is a power of two.
+    buckets: Box<[AtomicU32]>,
+    entries: AtomicU64,
+    order: Order,
+}
+
+/// Room for the entries of a batch.
+#[derive(Debug)]
+#[must_use = "later reservations cannot be published before this one"]
+pub(crate) struct Reservation {
+    slot: Slot,
+}
+
+impl Memtable {
+    /// A memtable for `size_bytes` of entries, as counted by [`entry_bytes`].
+    pub(crate) fn new(size_bytes: usize) -> Self {
+        let arena = Arena::new(FIRST + size_bytes);
+        let mut first = arena.reserve(FIRST).expect("an arena is larger than that");
+        arena.publish(&mut first, FIRST);
+        let buckets = (size_bytes / BYTES_PER_BUCKET).next_power_of_two().max(16);
+        Self {
+            arena,
+            buckets: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
+            entries: AtomicU64::new(0),
+            order: Order::new(FIRST),
+        }
+    }
+
+    /// Takes room for entries of `bytes` in all, or none if the memtable is too full.
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        let slot = self.arena.reserve(bytes)?;
+        Some(Reservation { slot })
+    }
+
+    /// True if [`reserve`](Self::reserve) would succeed.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.arena.has_room(bytes)
+    }
+
+    /// Writes a batch's operations into their room, numbered from `first` on. Readers do not see them yet.
+    pub(crate) fn fill<'a>(
+        &self,
+        reservation: &mut Reservation,
+        first: Seq,
+        operations: impl Iterator<Item = Operation<'a>>,
+    ) {
+        let bytes = self.arena.bytes_mut(&mut reservation.slot);
+        let mut at = 0;
+        let mut seq = first;
+        for operation in operations {
+            let entry = Entry {
+                next: 0,
+                hash: key_hash(operation.key) as u32,
+                seq,
+                kind: operation.kind,
+                key: operation.key,
+                value: operation.value,
+            };
+            entry.write(&mut bytes[at..]);
+            at += entry.size();
+            seq = seq.next();
+        }
+        assert_eq!(
+            at,
+            bytes.len(),
+            "a reservation is exactly as large as its batch"
+        );
+    }
+
+    /// Lets readers see a filled reservation. Call in the order in which they were made.
+    ///
+    /// Readers must not look above the last number that the store made visible, so they see all of
+    /// a batch or nothing.
+    pub(crate) fn publish(&self, mut reservation: Reservation) {
+        let slot = &mut reservation.slot;
+        loop {
+            let bytes = self.arena.bytes_mut(slot);
+            if bytes.is_empty() {
+                return;
+            }
+            let (hash, size) = Entry::peek(bytes);
+            let bucket = self.bucket(hash);
+            // Only the publisher of the moment stores to buckets.
+            Entry::write_next(bytes, bucket.load(Ordering::Relaxed));
+            let at = self.arena.publish(slot, size);
+            // Release: a reader who finds the entry finds its bytes and its chain.
+            bucket.store(offset(at), Ordering::Release);
+            self.entries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The newest version of `key`, whose hash is `hash`, numbered at most `at`.
+    pub(crate) fn get(&self, key: &[u8], hash: u64, at: Seq) -> Option<Entry<'_>> {
+        let hash = hash as u32;
+        let mut offset = self.bucket(hash).load(Ordering::Acquire);
+        while offset != 0 {
+            let entry = Entry::read(&self.arena, offset);
+            if entry.hash == hash && entry.seq <= at && entry.key == key {
+                return Some(entry);
+            }
+            offset = entry.next;
+        }
+        None
+    }
+
+    fn bucket(&self, hash: u32) -> &AtomicU32 {
+        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    /// Memory that entries take, reserved ones included, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.arena.reserved() - FIRST
+    }
+
+    /// Versions held, tombstones included.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size_bytes() == 0
+    }
+
+    fn entry(&self, offset: u32) -> Entry<'_> {
+        Entry::read(&self.arena, offset)
+    }
+}
+
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).expect("memtables are limited to 1 GiB")
+}
+
+#[cfg(test)]
+mod tests;
