@@ -7,7 +7,7 @@ use crate::compaction::{Choice, Retention, Rewrite, Step};
 use crate::env::JobClass;
 use crate::error::Error;
 use crate::merge::{Direction, Merge, Start};
-use crate::table::{Fetch, Table, TableSummary};
+use crate::table::{Fetch, Table, TableSpec, TableSummary};
 use crate::version::{Edit, LEVELS, NewTable, Placed, Run, Version};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ fn begin(
     let deeper = version.levels[(choice.to + 1).min(LEVELS)..]
         .iter()
         .flat_map(|level| level.tables());
-    let below = deeper
+    let below: Vec<_> = deeper
         .map(|table| {
             (
                 table.summary.smallest.clone(),
@@ -117,6 +117,11 @@ fn begin(
             )
         })
         .collect();
+    let spec = if below.is_empty() {
+        TableSpec::bottom(&inner.options)
+    } else {
+        TableSpec::upper(&inner.options)
+    };
     let rewrite = Rewrite::compaction(
         merge,
         Retention::new(snapshots),
@@ -127,7 +132,7 @@ fn begin(
         choice,
         inputs,
         rewrite,
-        files: NewFiles::new(inner),
+        files: NewFiles::new(inner, spec),
     })
 }
 
