@@ -99,7 +99,6 @@ fn write_tables(
 ) -> Result<OpenTables, Error> {
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
-    merge.begin();
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
     let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
     let outcome = rewrite
