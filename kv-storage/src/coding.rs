@@ -20,6 +20,11 @@ pub(crate) fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
+/// Number of bytes that two slices have in common at their beginning.
+pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
 /// Reads values from the front of a byte slice. `None` means that the bytes ended or are malformed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decoder<'a> {

@@ -24,6 +24,10 @@ impl Hasher for FixedHasher {
         self.write_u64(xxhash_rust::xxh3::xxh3_64(bytes));
     }
 
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
     fn write_u64(&mut self, value: u64) {
         self.0 = splitmix64(self.0 ^ value);
     }

@@ -76,6 +76,7 @@ mod version;
 mod wal;
 
 pub use batch::WriteBatch;
+pub use compress::Compression;
 pub use db::{
     Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Iter, LevelStats, Read, ReadJob,
     ScanPage, ScanRequest, Snapshot, Stats,
@@ -83,4 +84,4 @@ pub use db::{
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};
 pub use key::Seq;
-pub use options::{MAX_KEY_BYTES, Options};
+pub use options::{MAX_KEY_BYTES, Options, TableOptions};

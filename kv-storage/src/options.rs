@@ -1,5 +1,6 @@
 //! The engine's settings and their limits.
 
+use crate::compress::Compression;
 use crate::error::OpenError;
 
 /// Longest key in bytes.
@@ -19,13 +20,10 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// Largest batch in encoded bytes (default 32 MiB).
     pub max_batch_bytes: usize,
-    /// Uncompressed size at which a data block is cut (default 8 KiB). Larger blocks compress better
-    /// and scan faster; smaller ones make cold reads cheaper.
-    pub block_bytes: usize,
-    /// zstd level of data blocks (default 1; 0 stores them uncompressed).
-    pub zstd_level: i32,
-    /// Bloom filter bits per key (default 10, about 1 % false positives; 0 writes no filter).
-    pub filter_bits_per_key: u32,
+    /// How flushes and compactions write tables below which lies older data.
+    pub upper_tables: TableOptions,
+    /// How compactions write tables of the lowest level that has data: most of the store.
+    pub bottom_tables: TableOptions,
     /// Size at which compaction starts a new table file, in bytes on disk (default 32 MiB).
     pub table_bytes: u64,
     /// Runs in level 0 that start a compaction (default 4).
@@ -46,6 +44,49 @@ pub struct Options {
     pub min_free_bytes: u64,
 }
 
+/// How the tables of one kind are written. Tables that exist stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Uncompressed size at which a data block is cut, in bytes (default 4 KiB). Larger blocks compress
+    /// better and scan faster; smaller ones make reads from disk cheaper.
+    pub block_bytes: usize,
+    /// How data blocks are compressed (default LZ4, and zstd at level 1 at the bottom). A block that it
+    /// makes smaller by less than 12 % is stored as it is.
+    pub compression: Compression,
+    /// Bloom filter bits per key (default 14, about 0.15 % false positives, and 10 at the bottom, about
+    /// 1 %; 0 writes no filter). Filters stay in memory.
+    pub filter_bits_per_key: u32,
+}
+
+impl TableOptions {
+    /// The rules that its fields break or keep, with their names.
+    fn rules(&self) -> [(&'static str, bool, &'static str); 3] {
+        let level_is_known = match self.compression {
+            Compression::None | Compression::Lz4 => true,
+            Compression::Zstd(level) | Compression::ZstdDictionary(level) => {
+                (1..=19).contains(&level)
+            }
+        };
+        [
+            (
+                "block_bytes",
+                (64..=1 << 20).contains(&self.block_bytes),
+                "must be 64 B to 1 MiB",
+            ),
+            (
+                "compression",
+                level_is_known,
+                "must have a zstd level of 1 to 19",
+            ),
+            (
+                "filter_bits_per_key",
+                self.filter_bits_per_key <= 64,
+                "must be at most 64",
+            ),
+        ]
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -53,9 +94,16 @@ impl Default for Options {
             sealed_memtables_max: 3,
             log_segment_bytes: 16 << 20,
             max_batch_bytes: 32 << 20,
-            block_bytes: 8 << 10,
-            zstd_level: 1,
-            filter_bits_per_key: 10,
+            upper_tables: TableOptions {
+                block_bytes: 4 << 10,
+                compression: Compression::Lz4,
+                filter_bits_per_key: 14,
+            },
+            bottom_tables: TableOptions {
+                block_bytes: 4 << 10,
+                compression: Compression::Zstd(1),
+                filter_bits_per_key: 10,
+            },
             table_bytes: 32 << 20,
             level0_trigger: 4,
             level0_slowdown: 12,
@@ -73,24 +121,32 @@ impl Options {
     /// Tiny sizes, so that a few kilobytes already cause flushes and compactions over several
     /// levels: for tests and simulation.
     pub fn tiny() -> Self {
+        let default = Self::default();
         Self {
             memtable_bytes: 4 << 10,
             log_segment_bytes: 4 << 10,
             max_batch_bytes: 1 << 20,
-            block_bytes: 512,
+            upper_tables: TableOptions {
+                block_bytes: 512,
+                ..default.upper_tables
+            },
+            bottom_tables: TableOptions {
+                block_bytes: 512,
+                ..default.bottom_tables
+            },
             table_bytes: 4 << 10,
             level1_bytes: 16 << 10,
             level_growth: 4,
             compaction_step_bytes: 4 << 10,
             block_cache_bytes: 16 << 10,
             min_free_bytes: 0,
-            ..Self::default()
+            ..default
         }
     }
 
     /// Refuses settings the engine cannot work with.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let rules: [(&'static str, bool, &'static str); 11] = [
+        let rules: [(&'static str, bool, &'static str); 8] = [
             (
                 "memtable_bytes",
                 (1024..=1 << 30).contains(&self.memtable_bytes),
@@ -112,21 +168,6 @@ impl Options {
                 "must be 1 KiB to 1 GiB",
             ),
             (
-                "block_bytes",
-                (64..=1 << 20).contains(&self.block_bytes),
-                "must be 64 B to 1 MiB",
-            ),
-            (
-                "zstd_level",
-                (0..=19).contains(&self.zstd_level),
-                "must be 0 to 19",
-            ),
-            (
-                "filter_bits_per_key",
-                self.filter_bits_per_key <= 64,
-                "must be at most 64",
-            ),
-            (
                 "table_bytes",
                 self.table_bytes >= 1024,
                 "must be at least 1024",
@@ -144,7 +185,11 @@ impl Options {
             ),
             ("level_growth", self.level_growth >= 2, "must be at least 2"),
         ];
-        match rules.into_iter().find(|(_, holds, _)| !holds) {
+        let tables = [self.upper_tables, self.bottom_tables];
+        let mut rules = rules
+            .into_iter()
+            .chain(tables.iter().flat_map(TableOptions::rules));
+        match rules.find(|(_, holds, _)| !holds) {
             Some((name, _, problem)) => Err(OpenError::InvalidOption { name, problem }),
             None => Ok(()),
         }

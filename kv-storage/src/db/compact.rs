@@ -6,9 +6,9 @@ use super::state::{State, Task};
 use crate::compaction::{Choice, Retention, Rewrite, Step};
 use crate::env::JobClass;
 use crate::error::Error;
-use crate::merge::{Direction, Merge, Start};
-use crate::table::{Fetch, Table, TableSummary};
-use crate::version::{Edit, LEVELS, NewTable, Placed, Run, Version};
+use crate::merge::{Direction, Merge};
+use crate::table::{Fetch, Table, TableSpec, TableSummary};
+use crate::version::{Edit, LEVELS, NewTable, Placed, Version};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -101,15 +101,14 @@ fn begin(
                 .collect();
             inputs.extend(tables.iter().cloned());
             if !tables.is_empty() {
-                merge.add_run(&Run { id: run.id, tables }, Start::Edge, Fetch::Passing)?;
+                merge.add_tables(tables, Fetch::Passing)?;
             }
         }
     }
-    merge.begin();
     let deeper = version.levels[(choice.to + 1).min(LEVELS)..]
         .iter()
         .flat_map(|level| level.tables());
-    let below = deeper
+    let below: Vec<_> = deeper
         .map(|table| {
             (
                 table.summary.smallest.clone(),
@@ -117,6 +116,11 @@ fn begin(
             )
         })
         .collect();
+    let spec = if below.is_empty() {
+        TableSpec::bottom(&inner.options)
+    } else {
+        TableSpec::upper(&inner.options)
+    };
     let rewrite = Rewrite::compaction(
         merge,
         Retention::new(snapshots),
@@ -127,7 +131,7 @@ fn begin(
         choice,
         inputs,
         rewrite,
-        files: NewFiles::new(inner),
+        files: NewFiles::new(inner, spec),
     })
 }
 

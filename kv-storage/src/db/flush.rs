@@ -9,7 +9,7 @@ use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::merge::{Direction, Merge, Start};
-use crate::table::{Table, TableBuilder, TableSummary};
+use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Edit, NewTable};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -103,8 +103,7 @@ fn write_tables(
 ) -> Result<OpenTables, Error> {
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
-    merge.begin();
-    let mut sink = NewFiles::new(inner);
+    let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
     let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
     let outcome = rewrite
         .step(u64::MAX, &mut sink)
@@ -179,13 +178,15 @@ pub(super) fn open_tables(inner: &Inner, tables: Vec<TableSummary>) -> Result<Op
 /// Gives numbers and files to new tables, and remembers them in case the work is given up.
 pub(super) struct NewFiles {
     inner: Arc<Inner>,
+    spec: TableSpec,
     created: Vec<u64>,
 }
 
 impl NewFiles {
-    pub(super) fn new(inner: &Arc<Inner>) -> Self {
+    pub(super) fn new(inner: &Arc<Inner>, spec: TableSpec) -> Self {
         Self {
             inner: Arc::clone(inner),
+            spec,
             created: Vec::new(),
         }
     }
@@ -211,6 +212,6 @@ impl TableSink for NewFiles {
         let file = inner.state().allocate_file();
         self.created.push(file);
         let path = Numbered::Table(file).path(&inner.dir);
-        TableBuilder::create(&*inner.env.fs, &path, inner.store, file, &inner.options)
+        TableBuilder::create(&*inner.env.fs, &path, inner.store, file, self.spec)
     }
 }

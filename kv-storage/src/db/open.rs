@@ -45,7 +45,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .collect();
 
     let catalog = read_catalog(&*fs, dir, store, &numbered)?;
-    let cache = BlockCache::new(options.block_cache_bytes, options.block_bytes);
+    let cache = BlockCache::new(options.block_cache_bytes, options.bottom_tables.block_bytes);
     let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 

@@ -9,6 +9,7 @@ use crate::merge::{Direction, Merge, Start};
 use crate::table::{Fetch, Looked};
 use crate::version::Version;
 use bytes::Bytes;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Swapped as a whole whenever a memtable is sealed or the version changes. The active memtable
@@ -52,11 +53,12 @@ impl View {
         Ok(Answer::Value(None))
     }
 
-    /// All versions from a position on, in one direction.
+    /// All versions from a position on, in one direction; `end` spares tables beyond it.
     pub(super) fn merge(
         &self,
         direction: Direction,
         start: Option<KeyVersion<'_>>,
+        end: Bound<&[u8]>,
         fetch: Fetch,
     ) -> Result<Merge, Error> {
         let start = start.map_or(Start::Edge, Start::At);
@@ -64,10 +66,7 @@ impl View {
         for table in std::iter::once(&self.active).chain(&self.sealed) {
             merge.add_memtable(table, start);
         }
-        for run in self.version.levels.iter().flat_map(|level| &level.runs) {
-            merge.add_run(run, start, fetch)?;
-        }
-        merge.begin();
+        merge.add_version(&self.version, start, end, fetch)?;
         Ok(merge)
     }
 }

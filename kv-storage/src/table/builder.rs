@@ -1,21 +1,22 @@
 //! Writes a table file.
 
-use super::block::BlockBuilder;
+use super::block_builder::BlockBuilder;
+use super::block_writer::BlockWriter;
 use super::filter;
-use super::format::{Footer, Handle};
-use super::index::IndexBuilder;
+use super::format::{Footer, Version};
+use super::index_format::IndexBuilder;
+use super::properties;
+use super::spec::TableSpec;
 use crate::checksum::Checksum;
-use crate::coding::{put_bytes, put_varint};
-use crate::compress::Encoder;
+use crate::compress::{Compression, Trained};
 use crate::error::{Error, IoContext};
-use crate::fs::{AppendFile, Fs};
+use crate::fs::Fs;
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
-use crate::options::Options;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// File bytes collected before they are handed to the operating system.
-const WRITE_BYTES: usize = 256 << 10;
+/// Bytes of blocks that a dictionary is trained on.
+const SAMPLE_BYTES: usize = 256 << 10;
 
 /// What is known of a finished table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,21 +34,33 @@ pub(crate) struct TableSummary {
 ///
 /// Dropped without [`finish`](Self::finish), it leaves an orphan that the next open removes.
 pub(crate) struct TableBuilder {
-    path: PathBuf,
-    file: Box<dyn AppendFile>,
+    spec: TableSpec,
     store: u64,
-    checksum: Checksum,
-    block_bytes: usize,
-    bits_per_key: u32,
-    encoder: Encoder,
-    /// Encoded but not yet appended.
-    buffer: Vec<u8>,
-    /// Where `buffer` will begin in the file.
-    written: u64,
+    blocks: BlockWriter,
     block: BlockBuilder,
+    /// Encoded bytes of one block, kept for its memory.
+    raw: Vec<u8>,
+    /// The first blocks, while it is open whether a dictionary gains.
+    samples: Option<Samples>,
+    dictionary: Option<Vec<u8>>,
     index: IndexBuilder,
     hashes: Vec<u64>,
     summary: TableSummary,
+    last_seq: Seq,
+}
+
+/// Blocks that wait for a dictionary, end to end.
+#[derive(Default)]
+struct Samples {
+    raw: Vec<u8>,
+    sizes: Vec<usize>,
+    bounds: Vec<Bounds>,
+}
+
+/// The outermost entries of a block.
+struct Bounds {
+    first: Vec<u8>,
+    last: Vec<u8>,
     last_seq: Seq,
 }
 
@@ -57,19 +70,20 @@ impl TableBuilder {
         path: &Path,
         store: u64,
         file: u64,
-        options: &Options,
+        spec: TableSpec,
     ) -> Result<Self, Error> {
+        let append = fs.create(path).context("create", path)?;
+        let checksum = Checksum::new(store, file);
+        let blocks = BlockWriter::new(path.to_path_buf(), append, checksum, spec.compression);
+        let samples = matches!(spec.compression, Compression::ZstdDictionary(_));
         Ok(Self {
-            path: path.to_path_buf(),
-            file: fs.create(path).context("create", path)?,
+            spec,
             store,
-            checksum: Checksum::new(store, file),
-            block_bytes: options.block_bytes,
-            bits_per_key: options.filter_bits_per_key,
-            encoder: Encoder::new(options.zstd_level),
-            buffer: Vec::with_capacity(WRITE_BYTES),
-            written: 0,
+            blocks,
             block: BlockBuilder::default(),
+            raw: Vec::new(),
+            samples: samples.then(Samples::default),
+            dictionary: None,
             index: IndexBuilder::default(),
             hashes: Vec::new(),
             summary: TableSummary {
@@ -103,17 +117,16 @@ impl TableBuilder {
             if self.summary.entries == 0 {
                 self.summary.smallest.extend_from_slice(version.key);
             }
+            self.summary.largest.clear();
+            self.summary.largest.extend_from_slice(version.key);
         }
-        self.block.push(version, kind, value);
+        let hash = *self.hashes.last().expect("the first key was new");
+        self.block.push(version, hash, kind, value);
         self.summary.entries += 1;
         self.summary.deletes += u64::from(kind == Kind::Delete);
         self.summary.newest = self.summary.newest.max(version.seq);
         self.last_seq = version.seq;
-        if new_key {
-            self.summary.largest.clear();
-            self.summary.largest.extend_from_slice(version.key);
-        }
-        if self.block.size_bytes() >= self.block_bytes {
+        if self.block.size_bytes() >= self.spec.block_bytes {
             self.end_block()
         } else {
             Ok(())
@@ -126,94 +139,93 @@ impl TableBuilder {
 
     /// Bytes of finished blocks.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        let samples = self.samples.as_ref().map_or(0, |samples| samples.raw.len());
+        self.blocks.size_bytes() + samples as u64
     }
 
-    /// Writes filter, index, properties and footer, and syncs the file. Its directory entry is not synced yet.
+    /// Writes what is left of the data, then filter, index, properties and footer, and syncs the file. Its
+    /// directory entry is not synced yet.
     pub(crate) fn finish(mut self) -> Result<TableSummary, Error> {
         assert!(!self.is_empty(), "a table without entries has no key range");
         self.end_block()?;
-        let filter_bytes = filter::encode(&self.hashes, self.bits_per_key);
-        // Filter bits look random: compressing them would only cost time.
-        let filter = self.append_block(&filter_bytes, false)?;
-        let index_bytes = std::mem::take(&mut self.index).finish();
-        let index = self.append_block(&index_bytes, true)?;
-        let properties_bytes = self.properties();
-        let properties = self.append_block(&properties_bytes, true)?;
+        self.end_sampling()?;
+        let dictionary = match &self.dictionary {
+            Some(bytes) => Some(self.blocks.append_plain(bytes)?),
+            None => None,
+        };
+        let filter = filter::encode(&self.hashes, self.spec.filter_bits_per_key);
+        let filter = self.blocks.append_plain(&filter)?;
+        let index = self
+            .blocks
+            .append_meta(&std::mem::take(&mut self.index).finish())?;
+        let properties = properties::encode(&self.summary, dictionary.as_ref());
+        let properties = self.blocks.append_meta(&properties)?;
         let footer = Footer {
+            version: Version::V2,
             filter,
             index,
             properties,
             file: self.summary.file,
             store: self.store,
         };
-        self.buffer.extend_from_slice(&footer.encode());
-        self.write_buffer()?;
-        self.file.sync().context("sync", &self.path)?;
-        self.summary.size_bytes = self.written;
+        self.summary.size_bytes = self.blocks.finish(&footer.encode())?;
         Ok(self.summary)
-    }
-
-    /// Facts for tools, as (tag, length, bytes), so that more can be added.
-    fn properties(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let numbers = [
-            (1, self.summary.entries),
-            (2, self.summary.deletes),
-            (3, self.summary.newest.0),
-        ];
-        for (tag, number) in numbers {
-            let mut value = Vec::new();
-            put_varint(&mut value, number);
-            put_varint(&mut out, tag);
-            put_bytes(&mut out, &value);
-        }
-        for (tag, key) in [(4, &self.summary.smallest), (5, &self.summary.largest)] {
-            put_varint(&mut out, tag);
-            put_bytes(&mut out, key);
-        }
-        out
     }
 
     fn end_block(&mut self) -> Result<(), Error> {
         if self.block.is_empty() {
             return Ok(());
         }
-        let raw = self.block.finish();
-        let handle = self.append_block(&raw, true)?;
-        self.index.push(
-            KeyVersion::new(&self.summary.largest, self.last_seq),
-            &handle,
-        );
-        Ok(())
-    }
-
-    fn append_block(&mut self, raw: &[u8], compress: bool) -> Result<Handle, Error> {
-        let start = self.buffer.len();
-        if compress {
-            self.encoder.encode(raw, &mut self.buffer);
-        } else {
-            Encoder::new(0).encode(raw, &mut self.buffer);
-        }
-        let stored = &self.buffer[start..];
-        let handle = Handle {
-            offset: self.written + start as u64,
-            stored: u32::try_from(stored.len()).expect("blocks are far below 4 GiB"),
-            raw: u32::try_from(raw.len()).expect("blocks are far below 4 GiB"),
-            checksum: self.checksum.of(stored),
+        let bounds = Bounds {
+            first: self.block.first_key().to_vec(),
+            last: self.summary.largest.clone(),
+            last_seq: self.last_seq,
         };
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write_buffer()?;
+        let Some(samples) = &mut self.samples else {
+            self.raw.clear();
+            self.block.finish(&mut self.raw);
+            return append_data(&mut self.blocks, &mut self.index, &self.raw, &bounds);
+        };
+        let start = samples.raw.len();
+        self.block.finish(&mut samples.raw);
+        samples.sizes.push(samples.raw.len() - start);
+        samples.bounds.push(bounds);
+        if samples.raw.len() >= SAMPLE_BYTES {
+            self.end_sampling()
+        } else {
+            Ok(())
         }
-        Ok(handle)
     }
 
-    fn write_buffer(&mut self) -> Result<(), Error> {
-        self.file
-            .append(&self.buffer)
-            .context("append to", &self.path)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
+    /// Decides on a dictionary and writes the blocks that waited for it.
+    fn end_sampling(&mut self) -> Result<(), Error> {
+        let Some(samples) = self.samples.take() else {
+            return Ok(());
+        };
+        if let Compression::ZstdDictionary(level) = self.spec.compression
+            && let Some(trained) = Trained::train(&samples.raw, &samples.sizes, level)
+        {
+            self.dictionary = Some(trained.bytes.clone());
+            self.blocks.set_dictionary(trained);
+        }
+        let mut raw = &samples.raw[..];
+        for (size, bounds) in samples.sizes.iter().zip(&samples.bounds) {
+            let (block, rest) = raw.split_at(*size);
+            append_data(&mut self.blocks, &mut self.index, block, bounds)?;
+            raw = rest;
+        }
         Ok(())
     }
+}
+
+fn append_data(
+    blocks: &mut BlockWriter,
+    index: &mut IndexBuilder,
+    raw: &[u8],
+    bounds: &Bounds,
+) -> Result<(), Error> {
+    index.next_key(&bounds.first);
+    let handle = blocks.append_data(raw)?;
+    index.push(KeyVersion::new(&bounds.last, bounds.last_seq), handle);
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Walks a table's entries in either direction. May block.
 
-use super::block::{BlockCursor, Malformed};
+use super::block::Malformed;
+use super::block_cursor::BlockCursor;
+use super::read_ahead::ReadAhead;
 use super::reader::{Fetch, Table};
 use crate::error::Error;
 use crate::key::{KeyVersion, Kind};
@@ -11,9 +13,11 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct TableCursor {
     table: Arc<Table>,
-    fetch: Fetch,
-    /// Number of the present block and the position in it.
-    place: Option<(usize, BlockCursor)>,
+    blocks: ReadAhead,
+    /// Number of the present block.
+    number: usize,
+    /// The position in it: at an entry.
+    place: Option<BlockCursor>,
 }
 
 impl TableCursor {
@@ -21,27 +25,28 @@ impl TableCursor {
     pub(crate) fn new(table: Arc<Table>, fetch: Fetch) -> Self {
         Self {
             table,
-            fetch,
+            blocks: ReadAhead::new(fetch),
+            number: 0,
             place: None,
         }
     }
 
     pub(crate) fn version(&self) -> Option<KeyVersion<'_>> {
-        self.place.as_ref().and_then(|(_, cursor)| cursor.version())
+        self.place.as_ref().map(BlockCursor::version)
     }
 
     /// Kind and value of the present entry, if there is one.
     pub(crate) fn content(&self) -> Option<(Kind, &[u8])> {
         self.place
             .as_ref()
-            .map(|(_, cursor)| (cursor.kind(), cursor.value()))
+            .map(|cursor| (cursor.kind(), cursor.value()))
     }
 
     /// The value for keeping; empty if there is no entry.
     pub(crate) fn value_bytes(&self) -> Bytes {
         self.place
             .as_ref()
-            .map(|(_, cursor)| cursor.value_bytes())
+            .map(BlockCursor::value_bytes)
             .unwrap_or_default()
     }
 
@@ -50,53 +55,67 @@ impl TableCursor {
     }
 
     pub(crate) fn seek_last(&mut self) -> Result<(), Error> {
-        self.enter(
-            self.table.block_count().wrapping_sub(1),
-            BlockCursor::seek_last,
-        )
+        self.enter_before(self.table.index().len())
     }
 
     /// Moves to the first entry at or after `target`, or to none.
     pub(crate) fn seek(&mut self, target: KeyVersion<'_>) -> Result<(), Error> {
-        self.enter(self.table.find_block(target), |cursor| cursor.seek(target))
-    }
-
-    /// Moves to the last entry before `target`, or to none.
-    pub(crate) fn seek_before(&mut self, target: KeyVersion<'_>) -> Result<(), Error> {
-        self.seek(target)?;
-        if self.place.is_some() {
-            self.previous()
-        } else {
-            self.seek_last()
-        }
-    }
-
-    pub(crate) fn next(&mut self) -> Result<(), Error> {
-        let Some((number, cursor)) = &mut self.place else {
-            return Ok(());
-        };
-        let number = *number;
-        cursor
-            .next()
-            .map_err(|Malformed| self.table.malformed(number))?;
-        if cursor.version().is_none() {
+        let number = self.table.index().find(target);
+        self.enter(number, |cursor| cursor.seek(target))?;
+        // The target may lie between the block's last entry and its separator.
+        if self.place.is_none() {
             self.enter(number + 1, BlockCursor::seek_first)?;
         }
         Ok(())
     }
 
-    pub(crate) fn previous(&mut self) -> Result<(), Error> {
-        let Some((number, cursor)) = &mut self.place else {
-            return Ok(());
-        };
-        let number = *number;
-        cursor
-            .previous()
-            .map_err(|Malformed| self.table.malformed(number))?;
-        if cursor.version().is_none() {
-            self.enter(number.wrapping_sub(1), BlockCursor::seek_last)?;
+    /// Moves to the last entry before `target`, or to none.
+    pub(crate) fn seek_before(&mut self, target: KeyVersion<'_>) -> Result<(), Error> {
+        let number = self.table.index().find(target);
+        self.enter(number, |cursor| cursor.seek_before(target))?;
+        if self.place.is_none() {
+            self.enter_before(number)?;
         }
         Ok(())
+    }
+
+    /// Moves on by one. At no entry it stays there.
+    pub(crate) fn next(&mut self) -> Result<(), Error> {
+        let Some(cursor) = &mut self.place else {
+            return Ok(());
+        };
+        cursor
+            .next()
+            .map_err(|Malformed| self.table.malformed(self.number))?;
+        if cursor.is_valid() {
+            return Ok(());
+        }
+        self.enter(self.number + 1, BlockCursor::seek_first)
+    }
+
+    /// Moves back by one. At no entry it stays there.
+    pub(crate) fn previous(&mut self) -> Result<(), Error> {
+        let Some(cursor) = &mut self.place else {
+            return Ok(());
+        };
+        cursor
+            .previous()
+            .map_err(|Malformed| self.table.malformed(self.number))?;
+        if cursor.is_valid() {
+            return Ok(());
+        }
+        self.enter_before(self.number)
+    }
+
+    /// Goes to the last entry of the block before one.
+    fn enter_before(&mut self, number: usize) -> Result<(), Error> {
+        match number.checked_sub(1) {
+            Some(before) => self.enter(before, BlockCursor::seek_last),
+            None => {
+                self.place = None;
+                Ok(())
+            }
+        }
     }
 
     /// Goes to a block, if there is one of that number, and to a position in it.
@@ -105,13 +124,14 @@ impl TableCursor {
         number: usize,
         position: impl FnOnce(&mut BlockCursor) -> Result<(), Malformed>,
     ) -> Result<(), Error> {
-        self.place = None;
-        if number < self.table.block_count()
-            && let Some(block) = self.table.block(number, self.fetch)?
+        let key = self.place.take().map(BlockCursor::into_key);
+        if number < self.table.index().len()
+            && let Some(block) = self.blocks.block(&self.table, number)?
         {
-            let mut cursor = BlockCursor::new(block);
+            let mut cursor = BlockCursor::new(block, key.unwrap_or_default());
             position(&mut cursor).map_err(|Malformed| self.table.malformed(number))?;
-            self.place = cursor.version().is_some().then_some((number, cursor));
+            self.number = number;
+            self.place = cursor.is_valid().then_some(cursor);
         }
         Ok(())
     }

@@ -8,8 +8,25 @@ pub(super) const FOOTER_BYTES: usize = 92;
 
 const MAGIC: [u8; 8] = *b"kvlsmsst";
 
-/// Format version of table files.
-const VERSION: u32 = 1;
+/// Format version of a table file. The numbers are on disk: never change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Version {
+    /// Keys share prefixes with their predecessors. Only read.
+    V1 = 1,
+    /// Blocks that are searched as they lie.
+    V2 = 2,
+}
+
+impl Version {
+    fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
 
 /// Where a block is, how long it is, and what its bytes must sum to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +41,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// The form used inside index blocks.
+    /// The form used inside properties, and in the index blocks of version 1.
     pub(super) fn encode_compact(&self, out: &mut Vec<u8>) {
         put_varint(out, self.offset);
         put_varint(out, u64::from(self.stored));
@@ -64,6 +81,7 @@ impl Handle {
 /// The last bytes of a table file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Footer {
+    pub version: Version,
     pub filter: Handle,
     pub index: Handle,
     pub properties: Handle,
@@ -79,7 +97,7 @@ impl Footer {
         }
         out.extend_from_slice(&self.file.to_le_bytes());
         out.extend_from_slice(&self.store.to_le_bytes());
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&(self.version as u32).to_le_bytes());
         let checksum = Checksum::new(self.store, self.file).of(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out.extend_from_slice(&MAGIC);
@@ -88,39 +106,57 @@ impl Footer {
     }
 
     /// Decodes the footer of file `file` of store `store`. The error says what is wrong.
-    pub(super) fn decode(bytes: &[u8], store: u64, file: u64) -> Result<Self, &'static str> {
-        let covered = bytes
-            .get(..FOOTER_BYTES - 12)
-            .ok_or("file is shorter than a footer")?;
-        let mut decoder = Decoder::new(bytes);
-        let mut handle =
-            || Handle::decode_fixed(&mut decoder).ok_or("file is shorter than a footer");
-        let (filter, index, properties) = (handle()?, handle()?, handle()?);
-        let mut field = || decoder.u64().ok_or("file is shorter than a footer");
-        let footer = Self {
+    pub(super) fn decode(
+        bytes: &[u8; FOOTER_BYTES],
+        store: u64,
+        file: u64,
+    ) -> Result<Self, &'static str> {
+        if !bytes.ends_with(&MAGIC) {
+            return Err("wrong magic");
+        }
+        let (covered, rest) = bytes.split_at(FOOTER_BYTES - 12);
+        let fields = Fields::decode(covered).ok_or("file is shorter than a footer")?;
+        let checksum = Checksum::new(fields.store, fields.file).of(covered);
+        if Decoder::new(rest).u32() != Some(checksum) {
+            return Err("footer checksum does not match");
+        }
+        let version = Version::from_number(fields.version).ok_or("unknown format version")?;
+        if fields.store != store {
+            return Err("file belongs to another store");
+        }
+        if fields.file != file {
+            return Err("file carries another number than its name");
+        }
+        let [filter, index, properties] = fields.handles;
+        Ok(Self {
+            version,
             filter,
             index,
             properties,
-            file: field()?,
-            store: field()?,
-        };
-        let version = decoder.u32();
-        let checksum = decoder.u32();
-        if decoder.array() != Some(MAGIC) {
-            return Err("wrong magic");
-        }
-        if checksum != Some(Checksum::new(footer.store, footer.file).of(covered)) {
-            return Err("footer checksum does not match");
-        }
-        if version != Some(VERSION) {
-            return Err("unknown format version");
-        }
-        if footer.store != store {
-            return Err("file belongs to another store");
-        }
-        if footer.file != file {
-            return Err("file carries another number than its name");
-        }
-        Ok(footer)
+            file,
+            store,
+        })
+    }
+}
+
+/// A footer's fields before they are checked.
+struct Fields {
+    handles: [Handle; 3],
+    file: u64,
+    store: u64,
+    version: u32,
+}
+
+impl Fields {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut decoder = Decoder::new(bytes);
+        let mut handle = || Handle::decode_fixed(&mut decoder);
+        let handles = [handle()?, handle()?, handle()?];
+        Some(Self {
+            handles,
+            file: decoder.u64()?,
+            store: decoder.u64()?,
+            version: decoder.u32()?,
+        })
     }
 }

@@ -6,19 +6,31 @@
 //!    versions of a key lie in one table of a run.
 //! 3. Every byte is checked before it is used: blocks by the checksum in their handle, handles by
 //!    the checksum of the block they lie in, the root handles by the footer's own.
+//! 4. Only version 2 is written; version 1 is translated when it is read.
 
 mod block;
+mod block_builder;
+mod block_cursor;
+mod block_writer;
 mod builder;
 mod cursor;
+mod files;
 mod filter;
 mod format;
 mod index;
+mod index_format;
+mod properties;
+mod read_ahead;
 mod reader;
+mod spec;
+mod v1;
 
 pub(crate) use block::Block;
 pub(crate) use builder::{TableBuilder, TableSummary};
 pub(crate) use cursor::TableCursor;
-pub(crate) use reader::{Fetch, Looked, Table, TableFiles};
+pub(crate) use files::TableFiles;
+pub(crate) use reader::{Fetch, Looked, Table};
+pub(crate) use spec::TableSpec;
 
 #[cfg(test)]
 mod tests;

@@ -1,58 +1,21 @@
 //! An open table file: point lookups, and blocks for cursors.
 
-use super::block::{Block, BlockCursor, Malformed};
+use super::block::{Block, Malformed};
+use super::files::TableFiles;
 use super::filter::Filter;
-use super::format::{FOOTER_BYTES, Footer, Handle};
+use super::format::{FOOTER_BYTES, Footer, Handle, Version};
 use super::index::Index;
-use crate::cache::BlockCache;
+use super::properties::Properties;
+use super::{index_format, v1};
 use crate::checksum::Checksum;
-use crate::compress;
+use crate::compress::{self, Dictionary};
 use crate::error::{Error, IoContext};
-use crate::fs::{Fs, ReadFile};
+use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// What all tables of a store share.
-#[derive(Debug)]
-pub(crate) struct TableFiles {
-    pub fs: Arc<dyn Fs>,
-    pub cache: BlockCache,
-    pub store: u64,
-    /// Files whose last user is gone. They are removed by the next job, because a reader that happens to be
-    /// the last user must not block on the file system.
-    trash: Mutex<Vec<PathBuf>>,
-}
-
-impl TableFiles {
-    pub(crate) fn new(fs: Arc<dyn Fs>, cache: BlockCache, store: u64) -> Self {
-        Self {
-            fs,
-            cache,
-            store,
-            trash: Mutex::new(Vec::new()),
-        }
-    }
-
-    pub(crate) fn discard(&self, path: PathBuf) {
-        self.trash
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(path);
-    }
-
-    /// Removes the files of dropped tables. May block. A failure only leaves an orphan for the next open.
-    pub(crate) fn empty_trash(&self) {
-        let trash = std::mem::take(&mut *self.trash.lock().unwrap_or_else(PoisonError::into_inner));
-        for path in trash {
-            if let Err(error) = self.fs.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "could not remove an obsolete file");
-            }
-        }
-    }
-}
 
 /// Whether a lookup may read from disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +45,19 @@ pub(crate) enum Looked {
 /// [`mark_obsolete`](Self::mark_obsolete).
 #[derive(Debug)]
 pub(crate) struct Table {
-    path: PathBuf,
     id: u64,
-    file: Arc<dyn ReadFile>,
-    files: Arc<TableFiles>,
-    checksum: Checksum,
     filter: Filter,
     index: Index,
+    files: Arc<TableFiles>,
+    source: Source,
     obsolete: AtomicBool,
 }
 
 impl Table {
-    /// Opens a table and checks its footer, filter, index and properties. May block.
+    /// Opens a table and checks its footer, filter, index, properties and dictionary. May block.
+    ///
+    /// Damage is reported with the file and the offset of the damaged block, and nothing is kept: what
+    /// else the store has is not touched.
     pub(crate) fn open(files: &Arc<TableFiles>, path: &Path, id: u64) -> Result<Self, Error> {
         let file = files.fs.open(path).context("open", path)?;
         let footer_at = file.len().checked_sub(FOOTER_BYTES as u64);
@@ -103,23 +67,35 @@ impl Table {
         file.read_at(footer_at, &mut footer).context("read", path)?;
         let footer = Footer::decode(&footer, files.store, id)
             .map_err(|what| Error::corrupt(path, footer_at, what))?;
-
-        let checksum = Checksum::new(files.store, id);
-        let read = |handle: &Handle| read_block(&*file, path, handle, checksum, footer_at);
-        let malformed = |handle: &Handle, what| Error::corrupt(path, handle.offset, what);
-        let filter = Filter::decode(&read(&footer.filter)?);
-        let filter = filter.ok_or_else(|| malformed(&footer.filter, "malformed filter"))?;
-        let index = Index::parse(read(&footer.index)?);
-        let index = index.map_err(|Malformed| malformed(&footer.index, "malformed index"))?;
-        read(&footer.properties)?;
-        Ok(Self {
+        let mut source = Source {
             path: path.to_path_buf(),
-            id,
             file,
-            files: Arc::clone(files),
-            checksum,
+            checksum: Checksum::new(files.store, id),
+            version: footer.version,
+            dictionary: None,
+        };
+        let malformed = |handle: &Handle, what| Error::corrupt(path, handle.offset, what);
+        let properties = Properties::decode(&source.read(&footer.properties)?)
+            .map_err(|what| malformed(&footer.properties, what))?;
+        if let Some(handle) = &properties.dictionary {
+            let dictionary = Dictionary::load(&source.read(handle)?)
+                .ok_or_else(|| malformed(handle, "malformed dictionary"))?;
+            source.dictionary = Some(dictionary);
+        }
+        let filter = Filter::decode(&source.read(&footer.filter)?)
+            .ok_or_else(|| malformed(&footer.filter, "malformed filter"))?;
+        let index = source.read(&footer.index)?;
+        let index = match footer.version {
+            Version::V1 => v1::index(&index),
+            Version::V2 => index_format::decode(&index),
+        };
+        let index = index.map_err(|Malformed| malformed(&footer.index, "malformed index"))?;
+        Ok(Self {
+            id,
             filter,
             index,
+            files: Arc::clone(files),
+            source,
             obsolete: AtomicBool::new(false),
         })
     }
@@ -135,68 +111,97 @@ impl Table {
         if !self.filter.may_contain(hash) {
             return Ok(Looked::Absent);
         }
-        let target = KeyVersion::new(key, at);
-        let number = self.index.find(target);
+        let number = self.index.find(KeyVersion::new(key, at));
         if number == self.index.len() {
             return Ok(Looked::Absent);
         }
         let Some(block) = self.block(number, fetch)? else {
             return Ok(Looked::NeedsIo);
         };
-        let mut cursor = BlockCursor::new(block);
-        cursor
-            .seek(target)
+        let found = block
+            .get(key, hash, at)
             .map_err(|Malformed| self.malformed(number))?;
-        Ok(match cursor.version() {
-            Some(found) if found.key == key => Looked::Found {
-                seq: found.seq,
-                kind: cursor.kind(),
-                value: cursor.value_bytes(),
+        Ok(match found {
+            Some(entry) => Looked::Found {
+                seq: entry.seq,
+                kind: entry.kind,
+                value: block.value_bytes(entry.value),
             },
-            _ => Looked::Absent,
+            None => Looked::Absent,
         })
     }
 
-    pub(super) fn block_count(&self) -> usize {
-        self.index.len()
-    }
-
-    pub(super) fn find_block(&self, target: KeyVersion<'_>) -> usize {
-        self.index.find(target)
+    pub(super) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// A data block; `None` if it would have to be read although only the cache is allowed.
-    pub(super) fn block(&self, number: usize, fetch: Fetch) -> Result<Option<Arc<Block>>, Error> {
-        let handle = self
-            .index
-            .handle(number)
-            .ok_or_else(|| self.malformed(number))?;
-        if let Some(block) = self.files.cache.get(self.id, handle.offset) {
+    fn block(&self, number: usize, fetch: Fetch) -> Result<Option<Arc<Block>>, Error> {
+        if let Some(block) = self.cached(number) {
             return Ok(Some(block));
         }
         if fetch == Fetch::CacheOnly {
             return Ok(None);
         }
-        let raw = read_block(
-            &*self.file,
-            &self.path,
-            handle,
-            self.checksum,
-            self.file.len(),
-        )?;
-        let block = Block::parse(Bytes::from(raw)).map_err(|Malformed| self.malformed(number))?;
-        let block = Arc::new(block);
+        let block = self.load(number)?;
         if fetch == Fetch::Blocking {
-            self.files
-                .cache
-                .insert(self.id, handle.offset, Arc::clone(&block));
+            self.keep(number, &block);
         }
         Ok(Some(block))
     }
 
+    /// A data block if it is in the cache.
+    pub(super) fn cached(&self, number: usize) -> Option<Arc<Block>> {
+        self.files.cache.get(self.id, number)
+    }
+
+    /// Puts a data block into the cache.
+    pub(super) fn keep(&self, number: usize, block: &Arc<Block>) {
+        self.files.cache.insert(self.id, number, Arc::clone(block));
+    }
+
+    /// Reads a data block from the file.
+    pub(super) fn load(&self, number: usize) -> Result<Arc<Block>, Error> {
+        let handle = self.handle(number)?;
+        let raw = self.source.read(handle)?;
+        self.parse(number, raw)
+    }
+
+    /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
+    pub(super) fn read_stored(
+        &self,
+        first: &Handle,
+        length: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        self.source.read_stored(first.offset, length, into)
+    }
+
+    /// Makes a data block of stored bytes, which are checked.
+    pub(super) fn decode(&self, number: usize, stored: &[u8]) -> Result<Arc<Block>, Error> {
+        let raw = self.source.decode(self.handle(number)?, stored)?;
+        self.parse(number, raw)
+    }
+
+    fn parse(&self, number: usize, raw: Vec<u8>) -> Result<Arc<Block>, Error> {
+        let block = match self.source.version {
+            Version::V1 => v1::data_block(&raw),
+            Version::V2 => Block::parse(Bytes::from(raw)),
+        };
+        block
+            .map(Arc::new)
+            .map_err(|Malformed| self.malformed(number))
+    }
+
+    fn handle(&self, number: usize) -> Result<&Handle, Error> {
+        self.index
+            .handle(number)
+            .ok_or_else(|| self.malformed(number))
+    }
+
     pub(super) fn malformed(&self, number: usize) -> Error {
         let offset = self.index.handle(number).map_or(0, |handle| handle.offset);
-        Error::corrupt(&self.path, offset, "malformed block")
+        Error::corrupt(&self.source.path, offset, "malformed block")
     }
 
     /// Lets the file be removed once nobody uses it.
@@ -208,33 +213,45 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire) {
-            self.files.discard(std::mem::take(&mut self.path));
+            self.files.discard(std::mem::take(&mut self.source.path));
         }
     }
 }
 
-/// Reads, checks and decodes the block of a handle. `limit` is where blocks must end.
-fn read_block(
-    file: &dyn ReadFile,
-    path: &Path,
-    handle: &Handle,
+/// The file, and what it takes to read a block of it.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    file: Arc<dyn ReadFile>,
     checksum: Checksum,
-    limit: u64,
-) -> Result<Vec<u8>, Error> {
-    let corrupt = |what| Error::corrupt(path, handle.offset, what);
-    // Checked before the allocation, so that a damaged length cannot ask for much memory.
-    if handle
-        .offset
-        .checked_add(u64::from(handle.stored))
-        .is_none_or(|end| end > limit)
-    {
-        return Err(corrupt("block lies outside of the file"));
+    version: Version,
+    dictionary: Option<Dictionary>,
+}
+
+impl Source {
+    /// Reads, checks and decodes a block.
+    fn read(&self, handle: &Handle) -> Result<Vec<u8>, Error> {
+        let mut stored = Vec::new();
+        self.read_stored(handle.offset, handle.stored as usize, &mut stored)?;
+        self.decode(handle, &stored)
     }
-    let mut stored = vec![0; handle.stored as usize];
-    file.read_at(handle.offset, &mut stored)
-        .context("read", path)?;
-    if checksum.of(&stored) != handle.checksum {
-        return Err(corrupt("block checksum does not match"));
+
+    fn read_stored(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<(), Error> {
+        let end = offset.checked_add(length as u64);
+        // Checked before the allocation, so that a damaged length cannot ask for much memory.
+        if end.is_none_or(|end| end > self.file.len()) {
+            let what = "block lies outside of the file";
+            return Err(Error::corrupt(&self.path, offset, what));
+        }
+        into.resize(length, 0);
+        self.file.read_at(offset, into).context("read", &self.path)
     }
-    compress::decode(&stored, handle.raw as usize).map_err(corrupt)
+
+    fn decode(&self, handle: &Handle, stored: &[u8]) -> Result<Vec<u8>, Error> {
+        let corrupt = |what| Error::corrupt(&self.path, handle.offset, what);
+        if self.checksum.of(stored) != handle.checksum {
+            return Err(corrupt("block checksum does not match"));
+        }
+        compress::decode(stored, handle.raw as usize, self.dictionary.as_ref()).map_err(corrupt)
+    }
 }

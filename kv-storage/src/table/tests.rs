@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::cache::BlockCache;
+use crate::compress::Compression;
 use crate::error::Error;
 use crate::fs::Fs;
 use crate::golden::golden;
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
-use crate::options::Options;
 use crate::sim::SimFs;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -24,9 +24,9 @@ fn path() -> &'static Path {
     Path::new("/t")
 }
 
-fn build(entries: &Entries, options: &Options) -> SimFs {
+fn build(entries: &Entries, spec: TableSpec) -> SimFs {
     let fs = SimFs::new();
-    let mut builder = TableBuilder::create(&fs, path(), STORE, FILE, options).unwrap();
+    let mut builder = TableBuilder::create(&fs, path(), STORE, FILE, spec).unwrap();
     for ((key, seq), (kind, value)) in entries {
         builder
             .push(KeyVersion::new(key, Seq(seq.0)), *kind, value)
@@ -79,25 +79,59 @@ fn walk(table: &Arc<Table>, forward: bool) -> Result<Entries, Error> {
     Ok(seen)
 }
 
+/// Small blocks, so that a few entries fill several.
+fn spec(compression: Compression, block_bytes: usize) -> TableSpec {
+    TableSpec {
+        block_bytes,
+        compression,
+        filter_bits_per_key: 10,
+    }
+}
+
+const CODECS: [Compression; 4] = [
+    Compression::None,
+    Compression::Lz4,
+    Compression::Zstd(1),
+    Compression::ZstdDictionary(1),
+];
+
+fn documented() -> Entries {
+    entries(&[
+        ("apple", 3, Some("red")),
+        ("apple", 1, None),
+        ("apricot", 2, Some("x")),
+    ])
+}
+
 #[test]
 fn a_table_has_the_documented_bytes() {
-    let options = Options {
-        filter_bits_per_key: 10,
-        zstd_level: 0,
-        ..Options::default()
-    };
-    let fs = build(
-        &entries(&[
-            ("apple", 3, Some("red")),
-            ("apple", 1, None),
-            ("apricot", 2, Some("x")),
-        ]),
-        &options,
-    );
+    let fs = build(&documented(), spec(Compression::None, 4096));
     assert_eq!(
         hex::encode(&fs.dump()[path()]),
         golden("sstable.md", "table")
     );
+}
+
+#[test]
+fn a_table_of_version_1_is_read() {
+    let fs = build(&documented(), spec(Compression::None, 4096));
+    let bytes = hex::decode(golden("sstable.md", "table-v1")).unwrap();
+    fs.overwrite(path(), bytes).unwrap();
+    let table = open(&fs).unwrap();
+    assert_eq!(walk(&table, true).unwrap(), documented());
+    assert_eq!(walk(&table, false).unwrap(), documented());
+    let get = |key: &str, at| {
+        let key = key.as_bytes();
+        match table.get(key, key_hash(key), Seq(at), Fetch::Blocking) {
+            Ok(Looked::Found { seq, kind, value }) => Some((seq.0, kind, value.to_vec())),
+            Ok(Looked::Absent) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(get("apple", 9), Some((3, Kind::Put, b"red".to_vec())));
+    assert_eq!(get("apple", 2), Some((1, Kind::Delete, Vec::new())));
+    assert_eq!(get("apricot", 2), Some((2, Kind::Put, b"x".to_vec())));
+    assert_eq!(get("apricot", 1), None);
 }
 
 fn any_entries() -> impl Strategy<Value = Entries> {
@@ -125,10 +159,9 @@ fn any_entries() -> impl Strategy<Value = Entries> {
 proptest! {
     #[test]
     fn a_table_reads_like_the_list_it_was_built_from(
-        entries in any_entries(), block_bytes in 64usize..600, key in prop::collection::vec(0u8..5, 0..6), at in 0u64..55
+        entries in any_entries(), block_bytes in 64usize..600, codec in 0..CODECS.len(), key in prop::collection::vec(0u8..5, 0..6), at in 0u64..55
     ) {
-        let options = Options { block_bytes, ..Options::default() };
-        let table = open(&build(&entries, &options)).unwrap();
+        let table = open(&build(&entries, spec(CODECS[codec], block_bytes))).unwrap();
         prop_assert_eq!(&walk(&table, true).unwrap(), &entries);
         prop_assert_eq!(&walk(&table, false).unwrap(), &entries);
 
@@ -156,35 +189,34 @@ proptest! {
     }
 }
 
-#[test]
-fn every_flipped_bit_and_every_truncation_is_noticed_or_harmless() {
-    let list: Vec<(String, u64, Option<String>)> = (0..60)
+/// Rows that resemble each other, so that every codec finds something to gain.
+fn compressible(count: u64) -> Entries {
+    let rows: Vec<(String, u64, Option<String>)> = (0..count)
         .map(|number| {
-            (
-                format!("key{number:03}"),
-                number + 1,
-                (number % 5 != 0).then(|| "v".repeat(20)),
-            )
+            let value = format!(
+                "{{\"name\":\"user-{number}\",\"city\":\"c{}\"}}",
+                number % 9
+            );
+            let key = format!("key{number:05}");
+            (key, number + 1, (number % 5 != 0).then_some(value))
         })
         .collect();
-    let list: Vec<_> = list
+    let rows: Vec<_> = rows
         .iter()
         .map(|(key, seq, value)| (key.as_str(), *seq, value.as_deref()))
         .collect();
-    let complete = entries(&list);
-    let fs = build(
-        &complete,
-        &Options {
-            block_bytes: 300,
-            ..Options::default()
-        },
-    );
+    entries(&rows)
+}
+
+/// Damages a table in many ways; each must be noticed or change nothing.
+fn torment(complete: &Entries, spec: TableSpec, bits_of_a_byte: usize) {
+    let fs = build(complete, spec);
     let good = fs.dump()[path()].clone();
     let mut noticed = 0;
     let mut check = |bytes: Vec<u8>, what: String| {
         fs.overwrite(path(), bytes).unwrap();
         match open(&fs).and_then(|table| walk(&table, true)) {
-            Ok(seen) => assert_eq!(seen, complete, "{what}"),
+            Ok(seen) => assert_eq!(&seen, complete, "{what}"),
             Err(Error::Corrupt { file, .. }) => {
                 assert_eq!(file, path());
                 noticed += 1;
@@ -192,32 +224,75 @@ fn every_flipped_bit_and_every_truncation_is_noticed_or_harmless() {
             Err(other) => panic!("{what}: {other}"),
         }
     };
-    for bit in 0..good.len() * 8 {
-        let mut bad = good.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        check(bad, format!("bit {bit}"));
+    for byte in 0..good.len() {
+        for bit in 0..bits_of_a_byte {
+            let mut bad = good.clone();
+            bad[byte] ^= 1 << ((byte + bit) % 8);
+            check(bad, format!("byte {byte} bit {bit}"));
+        }
+        check(good[..byte].to_vec(), format!("cut at {byte}"));
     }
-    for end in 0..good.len() {
-        check(good[..end].to_vec(), format!("cut at {end}"));
+    assert_eq!(noticed, good.len() * (bits_of_a_byte + 1));
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_is_noticed() {
+    for codec in [Compression::None, Compression::Lz4, Compression::Zstd(1)] {
+        torment(&compressible(60), spec(codec, 300), 8);
     }
-    assert_eq!(noticed, good.len() * 9);
+}
+
+#[test]
+fn every_flipped_byte_of_a_table_with_a_dictionary_is_noticed() {
+    let complete = compressible(1_500);
+    let spec = spec(Compression::ZstdDictionary(1), 300);
+    let plain = TableSpec {
+        compression: Compression::Zstd(1),
+        ..spec
+    };
+    let size = |spec| build(&complete, spec).dump()[path()].len();
+    assert!(size(spec) < size(plain), "the dictionary is used");
+    torment(&complete, spec, 1);
 }
 
 #[test]
 fn malformed_blocks_with_a_right_checksum_do_not_panic() {
     let mut random = fastrand::Rng::with_seed(5);
+    let mut parsed = 0;
     for _ in 0..20_000 {
-        let mut bytes: Vec<u8> = (0..random.usize(0..60)).map(|_| random.u8(..12)).collect();
-        bytes.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+        let count = random.u8(1..5);
+        let mut bytes = vec![count, 0, 0, 0, random.u8(..4), 0, 2 + 2 * random.u8(..2), 0];
+        bytes.extend((0..random.usize(0..60)).map(|_| random.u8(..12)));
         let Ok(block) = Block::parse(bytes.into()) else {
             continue;
         };
-        let mut cursor = block::BlockCursor::new(Arc::new(block));
-        let _ = cursor.seek(KeyVersion::new(b"k", Seq(3)));
-        let _ = cursor.previous();
+        parsed += 1;
+        let mut cursor = block_cursor::BlockCursor::new(Arc::new(block), Vec::new());
+        let _ = cursor.seek(KeyVersion::new(&[3, 1], Seq(3)));
+        let _ = cursor.seek_first();
+        while cursor.is_valid() && cursor.next().is_ok() {}
         let _ = cursor.seek_last();
-        for _ in 0..20 {
-            let _ = cursor.next();
-        }
+        while cursor.is_valid() && cursor.previous().is_ok() {}
     }
+    assert!(parsed > 1000, "{parsed}");
+}
+
+#[test]
+fn a_long_walk_reads_ahead_and_does_not_fill_the_cache() {
+    let complete = compressible(20_000);
+    let table = open(&build(&complete, spec(Compression::Lz4, 300))).unwrap();
+    let mut cursor = TableCursor::new(Arc::clone(&table), Fetch::Blocking);
+    for _ in 0..2 {
+        cursor.seek_first().unwrap();
+        let mut count = 0;
+        while cursor.version().is_some() {
+            count += 1;
+            cursor.next().unwrap();
+        }
+        assert_eq!(count, complete.len());
+    }
+    let cached = (0..table.index().len())
+        .filter(|number| table.cached(*number).is_some())
+        .count();
+    assert!((1..=64).contains(&cached), "{cached} blocks");
 }

@@ -23,7 +23,8 @@ fn run() -> (u64, kv_storage::Stats) {
     options.memtable_bytes = 64 << 10;
     options.table_bytes = 64 << 10;
     options.level1_bytes = 256 << 10;
-    options.block_bytes = 4 << 10;
+    options.bottom_tables.block_bytes = 4 << 10;
+    options.upper_tables.block_bytes = 4 << 10;
     options.block_cache_bytes = 256 << 10;
     let db = Db::open(dir(), options, env(&fs)).unwrap();
     let mut random = fastrand::Rng::with_seed(99);

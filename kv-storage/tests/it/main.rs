@@ -13,3 +13,4 @@ mod faults;
 mod model;
 mod support;
 mod threads;
+mod version1;

@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A block is named by its table file and its offset in it. File numbers are never reused while a
-/// store is open.
-type BlockName = (u64, u64);
+/// A block is named by its table file and its number in it, which is known before the block's handle
+/// is looked up. File numbers are never reused while a store is open.
+type BlockName = (u64, usize);
 
 #[derive(Debug, Clone)]
 struct BlockWeight;
@@ -60,8 +60,8 @@ impl BlockCache {
         }
     }
 
-    pub(crate) fn get(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
-        let found = self.blocks.get(&(file, offset));
+    pub(crate) fn get(&self, file: u64, number: usize) -> Option<Arc<Block>> {
+        let found = self.blocks.get(&(file, number));
         let counter = if found.is_some() {
             &self.hits
         } else {
@@ -71,8 +71,8 @@ impl BlockCache {
         found
     }
 
-    pub(crate) fn insert(&self, file: u64, offset: u64, block: Arc<Block>) {
-        self.blocks.insert((file, offset), block);
+    pub(crate) fn insert(&self, file: u64, number: usize, block: Arc<Block>) {
+        self.blocks.insert((file, number), block);
     }
 
     /// Hits and misses so far.

@@ -1,0 +1,65 @@
+//! Decodes blocks.
+
+use super::Codec;
+use super::dictionary::Dictionary;
+use std::cell::RefCell;
+use zstd::zstd_safe::{self, DCtx};
+
+/// Largest block that is decoded, which bounds what damaged lengths can allocate.
+const MAX_BLOCK_BYTES: usize = 1 << 30;
+
+thread_local! {
+    /// The zstd context of this thread: making one costs more than a block.
+    static ZSTD: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
+}
+
+/// Decodes a stored block of known raw length. The error says what is wrong with the bytes.
+pub(crate) fn decode(
+    stored: &[u8],
+    raw_len: usize,
+    dictionary: Option<&Dictionary>,
+) -> Result<Vec<u8>, &'static str> {
+    let (&codec, encoded) = stored.split_first().ok_or("block without codec byte")?;
+    if raw_len > MAX_BLOCK_BYTES {
+        return Err("block length over the limit");
+    }
+    let raw = match Codec::from_byte(codec).ok_or("unknown codec")? {
+        Codec::None => encoded.to_vec(),
+        Codec::Lz4 => unlz4(encoded, raw_len)?,
+        Codec::Zstd => unzstd(raw_len, |context, raw| context.decompress(raw, encoded))?,
+        Codec::ZstdDictionary => {
+            let dictionary = dictionary.ok_or("block needs a dictionary that the table has not")?;
+            unzstd(raw_len, |context, raw| {
+                context.decompress_using_ddict(raw, encoded, dictionary.decoder())
+            })?
+        }
+    };
+    if raw.len() == raw_len {
+        Ok(raw)
+    } else {
+        Err("block does not have its recorded length")
+    }
+}
+
+fn unlz4(encoded: &[u8], raw_len: usize) -> Result<Vec<u8>, &'static str> {
+    let mut raw = vec![0; raw_len];
+    let length = lz4_flex::block::decompress_into(encoded, &mut raw)
+        .map_err(|_| "lz4 cannot decode the block")?;
+    raw.truncate(length);
+    Ok(raw)
+}
+
+fn unzstd(
+    raw_len: usize,
+    decompress: impl FnOnce(&mut DCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
+) -> Result<Vec<u8>, &'static str> {
+    ZSTD.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(DCtx::try_create().ok_or("no memory to decompress")?),
+        };
+        let mut raw = Vec::with_capacity(raw_len);
+        decompress(context, &mut raw).map_err(|_| "zstd cannot decode the block")?;
+        Ok(raw)
+    })
+}

@@ -1,0 +1,131 @@
+//! The keys that live at a point in the store's history, in order.
+
+use super::{Direction, Merge};
+use crate::error::Error;
+use crate::key::{Kind, Seq};
+use bytes::Bytes;
+
+/// One live key with its value, lent by a cursor until its next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LiveEntry<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub seq: Seq,
+}
+
+/// Walks the live keys of a merge.
+#[derive(Debug)]
+pub(crate) struct LiveCursor {
+    merge: Merge,
+    at: Seq,
+    /// Forward: the key whose newest visible version was met last. Backward: the present key.
+    key: Vec<u8>,
+    /// Whether `key` holds a key.
+    has_key: bool,
+    /// Forward: the merge stands at the present entry.
+    is_at_entry: bool,
+    /// Backward: the present value, which the merge has passed.
+    value: Vec<u8>,
+    seq: Seq,
+}
+
+impl LiveCursor {
+    pub(crate) fn new(merge: Merge, at: Seq) -> Self {
+        Self {
+            merge,
+            at,
+            key: Vec::new(),
+            has_key: false,
+            is_at_entry: false,
+            value: Vec::new(),
+            seq: Seq::ZERO,
+        }
+    }
+
+    /// Moves to the next live key and lends it; nothing if there is none.
+    pub(crate) fn next(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
+        match self.merge.direction {
+            Direction::Forward => self.next_forward(),
+            Direction::Backward => self.next_backward(),
+        }
+    }
+
+    /// The key that was lent last; empty before the first.
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The value of the entry that was lent last, for keeping.
+    pub(crate) fn value_bytes(&self) -> Bytes {
+        match self.merge.direction {
+            Direction::Forward => self.merge.value_bytes(),
+            Direction::Backward => Bytes::copy_from_slice(&self.value),
+        }
+    }
+
+    /// The first visible version met of each key is its newest; the others are skipped.
+    fn next_forward(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
+        if self.is_at_entry {
+            self.merge.advance()?;
+        }
+        self.is_at_entry = false;
+        while let Some(version) = self.merge.version() {
+            let is_older = self.has_key && self.key == version.key;
+            if version.seq <= self.at && !is_older {
+                self.key.clear();
+                self.key.extend_from_slice(version.key);
+                self.has_key = true;
+                self.seq = version.seq;
+                if self.is_put() {
+                    self.is_at_entry = true;
+                    return Ok(self.lend());
+                }
+            }
+            self.merge.advance()?;
+        }
+        Ok(None)
+    }
+
+    fn is_put(&self) -> bool {
+        matches!(self.merge.content(), Some((Kind::Put, _)))
+    }
+
+    fn lend(&self) -> Option<LiveEntry<'_>> {
+        self.merge.content().map(|(_, value)| LiveEntry {
+            key: &self.key,
+            value,
+            seq: self.seq,
+        })
+    }
+
+    /// A key's versions come oldest first: the last visible one before the key changes counts. To see
+    /// the change the merge must pass it, so it is copied.
+    fn next_backward(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
+        while let Some(version) = self.merge.version() {
+            self.key.clear();
+            self.key.extend_from_slice(version.key);
+            let mut lives = false;
+            while let Some(version) = self.merge.version()
+                && version.key == self.key
+            {
+                if version.seq <= self.at {
+                    self.seq = version.seq;
+                    lives = self.is_put();
+                    self.value.clear();
+                    if let Some((_, value)) = self.merge.content() {
+                        self.value.extend_from_slice(value);
+                    }
+                }
+                self.merge.advance()?;
+            }
+            if lives {
+                return Ok(Some(LiveEntry {
+                    key: &self.key,
+                    value: &self.value,
+                    seq: self.seq,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}

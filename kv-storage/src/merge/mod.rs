@@ -1,0 +1,252 @@
+//! Merges memtables and runs into one ordered stream of versions.
+
+mod live;
+mod run;
+
+pub(crate) use live::LiveCursor;
+
+use crate::error::Error;
+use crate::key::{KeyVersion, Kind};
+use crate::memtable::{MemCursor, Memtable};
+use crate::table::{Fetch, Table};
+use crate::version::{Placed, Version};
+use bytes::Bytes;
+use run::{RunCursor, Tables};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Which way a stream goes. Backwards, a key's oldest version comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Where a stream begins: at the first version on the far side of this one, seen in the stream's direction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// At the outermost entry.
+    Edge,
+    /// Forward: at or after it. Backward: before it.
+    At(KeyVersion<'a>),
+}
+
+/// One ordered input.
+#[derive(Debug)]
+enum Source {
+    Mem(MemCursor),
+    Run(Box<RunCursor>),
+}
+
+impl Source {
+    #[inline]
+    fn version(&self) -> Option<KeyVersion<'_>> {
+        match self {
+            Self::Mem(cursor) => cursor.entry().map(|entry| entry.version()),
+            Self::Run(cursor) => cursor.version(),
+        }
+    }
+
+    fn content(&self) -> Option<(Kind, &[u8])> {
+        match self {
+            Self::Mem(cursor) => cursor.entry().map(|entry| (entry.kind, entry.value)),
+            Self::Run(cursor) => cursor.content(),
+        }
+    }
+
+    fn value_bytes(&self) -> Bytes {
+        match self {
+            Self::Mem(cursor) => cursor
+                .entry()
+                .map(|entry| Bytes::copy_from_slice(entry.value))
+                .unwrap_or_default(),
+            Self::Run(cursor) => cursor.value_bytes(),
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Mem(cursor) => {
+                cursor.advance();
+                Ok(())
+            }
+            Self::Run(cursor) => cursor.advance(),
+        }
+    }
+}
+
+/// A source that stands at a version.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    /// The first bytes of its key: most comparisons need no more.
+    head: u64,
+    source: usize,
+}
+
+/// All inputs; stands at the next version of all, or at none.
+///
+/// The sources are kept in order of their versions. After a step, the source that moved is put back
+/// in its place, beginning at the front: where most rows come from one source, as in a store whose
+/// bottom level holds nearly everything, that is one comparison a row, and with a single source none.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    sources: Vec<Source>,
+    /// The next one last.
+    order: Vec<Ranked>,
+    direction: Direction,
+}
+
+impl Merge {
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self {
+            sources: Vec::new(),
+            order: Vec::new(),
+            direction,
+        }
+    }
+
+    pub(crate) fn add_memtable(&mut self, table: &Arc<Memtable>, start: Start<'_>) {
+        let forward = self.direction == Direction::Forward;
+        let from = match (start, self.direction) {
+            (Start::Edge, _) => Bound::Unbounded,
+            (Start::At(version), Direction::Forward) => Bound::Included(version),
+            (Start::At(version), Direction::Backward) => Bound::Excluded(version),
+        };
+        for cursor in table.cursors(from, forward) {
+            self.add(Source::Mem(cursor));
+        }
+    }
+
+    /// Adds all runs of a version. A table that lies as a whole on the far side of `end`, seen in the
+    /// stream's direction, is not opened; what an opened one holds there still comes.
+    pub(crate) fn add_version(
+        &mut self,
+        version: &Arc<Version>,
+        start: Start<'_>,
+        end: Bound<&[u8]>,
+        fetch: Fetch,
+    ) -> Result<(), Error> {
+        for (level, runs) in version.levels.iter().enumerate() {
+            for run in 0..runs.runs.len() {
+                let tables = Tables::Run {
+                    version: Arc::clone(version),
+                    level,
+                    run,
+                };
+                self.add_run(tables, start, end, fetch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds sorted tables that do not overlap, from their first entry on.
+    pub(crate) fn add_tables(
+        &mut self,
+        tables: Vec<Arc<Placed<Arc<Table>>>>,
+        fetch: Fetch,
+    ) -> Result<(), Error> {
+        self.add_run(Tables::Chosen(tables), Start::Edge, Bound::Unbounded, fetch)
+    }
+
+    fn add_run(
+        &mut self,
+        tables: Tables,
+        start: Start<'_>,
+        end: Bound<&[u8]>,
+        fetch: Fetch,
+    ) -> Result<(), Error> {
+        if let Some(cursor) = RunCursor::new(tables, self.direction, start, end, fetch)? {
+            self.add(Source::Run(Box::new(cursor)));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, source: Source) {
+        let number = self.sources.len();
+        if let Some(version) = source.version() {
+            let ranked = Ranked {
+                head: head(version.key),
+                source: number,
+            };
+            self.sources.push(source);
+            self.order.push(ranked);
+            // It goes to the front of the order, and from there to its place.
+            self.place_last();
+        }
+    }
+
+    #[inline]
+    fn current(&self) -> Option<&Source> {
+        self.order.last().map(|next| &self.sources[next.source])
+    }
+
+    #[inline]
+    pub(crate) fn version(&self) -> Option<KeyVersion<'_>> {
+        self.current()?.version()
+    }
+
+    /// Kind and value of the present version.
+    pub(crate) fn content(&self) -> Option<(Kind, &[u8])> {
+        self.current()?.content()
+    }
+
+    /// The present value, for keeping.
+    pub(crate) fn value_bytes(&self) -> Bytes {
+        self.current().map(Source::value_bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn advance(&mut self) -> Result<(), Error> {
+        let Some(next) = self.order.last_mut() else {
+            return Ok(());
+        };
+        let source = &mut self.sources[next.source];
+        if let Err(error) = source.advance() {
+            self.order.clear();
+            return Err(error);
+        }
+        match source.version() {
+            Some(version) => {
+                next.head = head(version.key);
+                self.place_last();
+            }
+            None => {
+                self.order.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the last of the order to its place.
+    fn place_last(&mut self) {
+        let mut at = self.order.len() - 1;
+        while at > 0 && self.comes_first(self.order[at - 1], self.order[at]) {
+            self.order.swap(at - 1, at);
+            at -= 1;
+        }
+    }
+
+    /// True if `a` stands at a version that the stream reaches before that of `b`.
+    #[inline]
+    fn comes_first(&self, a: Ranked, b: Ranked) -> bool {
+        let order = a.head.cmp(&b.head).then_with(|| {
+            let version = |ranked: Ranked| self.sources[ranked.source].version();
+            version(a).cmp(&version(b))
+        });
+        match self.direction {
+            Direction::Forward => order.is_lt(),
+            Direction::Backward => order.is_gt(),
+        }
+    }
+}
+
+/// The first eight bytes as a number; shorter keys are filled up with zeros.
+fn head(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => key
+            .iter()
+            .chain(&[0; 8])
+            .take(8)
+            .fold(0, |head, byte| head << 8 | u64::from(*byte)),
+    }
+}

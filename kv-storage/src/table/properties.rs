@@ -1,0 +1,116 @@
+//! The properties block: facts about a table as (tag, length, bytes), so that more can be added.
+
+use super::TableSummary;
+use super::format::Handle;
+use crate::coding::{Decoder, put_bytes, put_varint};
+
+/// Tags from here on must be understood: a reader that does not know one would misread the table.
+const ESSENTIAL: u64 = 64;
+
+/// What a property says. The numbers are on disk: never change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Tag {
+    Entries = 1,
+    Deletes = 2,
+    Newest = 3,
+    Smallest = 4,
+    Largest = 5,
+    /// Handle of the block with the dictionary that data blocks of codec 3 need.
+    Dictionary = 64,
+}
+
+/// Encodes the facts for tools, and what readers need.
+pub(super) fn encode(summary: &TableSummary, dictionary: Option<&Handle>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut record = |tag: Tag, value: &[u8]| {
+        put_varint(&mut out, tag as u64);
+        put_bytes(&mut out, value);
+    };
+    let numbers = [
+        (Tag::Entries, summary.entries),
+        (Tag::Deletes, summary.deletes),
+        (Tag::Newest, summary.newest.0),
+    ];
+    let mut value = Vec::new();
+    for (tag, number) in numbers {
+        value.clear();
+        put_varint(&mut value, number);
+        record(tag, &value);
+    }
+    record(Tag::Smallest, &summary.smallest);
+    record(Tag::Largest, &summary.largest);
+    if let Some(handle) = dictionary {
+        value.clear();
+        handle.encode_compact(&mut value);
+        record(Tag::Dictionary, &value);
+    }
+    out
+}
+
+/// What a reader takes from the properties.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    pub dictionary: Option<Handle>,
+}
+
+impl Properties {
+    /// The error says what is wrong.
+    pub(super) fn decode(raw: &[u8]) -> Result<Self, &'static str> {
+        let malformed = "malformed properties";
+        let mut decoder = Decoder::new(raw);
+        let mut properties = Self::default();
+        while !decoder.is_empty() {
+            let tag = decoder.varint().ok_or(malformed)?;
+            let value = decoder.bytes().ok_or(malformed)?;
+            if tag == Tag::Dictionary as u64 {
+                let handle = Handle::decode_compact(value).ok_or(malformed)?;
+                properties.dictionary = Some(handle);
+            } else if tag >= ESSENTIAL {
+                return Err("table needs a newer version of this software");
+            }
+        }
+        Ok(properties)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Seq;
+
+    fn summary() -> TableSummary {
+        TableSummary {
+            file: 7,
+            size_bytes: 0,
+            entries: 3,
+            deletes: 1,
+            smallest: b"a".to_vec(),
+            largest: b"b".to_vec(),
+            newest: Seq(300),
+        }
+    }
+
+    #[test]
+    fn unknown_facts_are_ignored_and_unknown_essentials_are_refused() {
+        let handle = Handle {
+            offset: 1000,
+            stored: 5,
+            raw: 4,
+            checksum: 77,
+        };
+        let mut bytes = encode(&summary(), Some(&handle));
+        assert_eq!(Properties::decode(&bytes).unwrap().dictionary, Some(handle));
+        bytes.extend_from_slice(&[63, 1, 9]);
+        assert!(Properties::decode(&bytes).is_ok());
+        bytes.extend_from_slice(&[65, 0]);
+        assert!(Properties::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn cut_properties_are_malformed() {
+        let bytes = encode(&summary(), None);
+        assert_eq!(Properties::decode(&bytes), Ok(Properties::default()));
+        assert!(Properties::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
