@@ -1,5 +1,7 @@
 //! Executes a merge in steps, writing the surviving versions to new tables.
 
+use super::below::Below;
+use super::cut::Cuts;
 use super::retain::Retention;
 use crate::error::Error;
 use crate::merge::Merge;
@@ -22,11 +24,9 @@ pub(crate) enum Step {
 pub(crate) struct Rewrite {
     merge: Merge,
     retention: Retention,
-    /// Key ranges of tables that hold older data than the inputs, sorted by their smallest key per run.
-    below: Vec<(Vec<u8>, Vec<u8>)>,
-    /// False if older data may lie where `below` does not show it.
-    may_drop_tombstones: bool,
-    table_bytes: u64,
+    /// `None` if older data may lie anywhere, so that every tombstone stays.
+    below: Option<Below>,
+    cuts: Cuts,
     builder: Option<TableBuilder>,
     last_key: Vec<u8>,
     finished: Vec<TableSummary>,
@@ -37,32 +37,20 @@ pub(crate) struct Rewrite {
 impl Rewrite {
     /// A flush: one output table, tombstones stay.
     pub(crate) fn flush(merge: Merge, retention: Retention) -> Self {
-        Self::new(merge, retention, Vec::new(), false, u64::MAX)
+        Self::new(merge, retention, None, Cuts::never())
     }
 
-    /// A compaction; `below` are the key ranges of all tables in deeper levels than the output.
-    pub(crate) fn compaction(
-        merge: Merge,
-        retention: Retention,
-        below: Vec<(Vec<u8>, Vec<u8>)>,
-        table_bytes: u64,
-    ) -> Self {
-        Self::new(merge, retention, below, true, table_bytes)
+    /// A compaction; `below` says where data older than the output may be.
+    pub(crate) fn compaction(merge: Merge, retention: Retention, below: Below, cuts: Cuts) -> Self {
+        Self::new(merge, retention, Some(below), cuts)
     }
 
-    fn new(
-        merge: Merge,
-        retention: Retention,
-        below: Vec<(Vec<u8>, Vec<u8>)>,
-        may_drop_tombstones: bool,
-        table_bytes: u64,
-    ) -> Self {
+    fn new(merge: Merge, retention: Retention, below: Option<Below>, cuts: Cuts) -> Self {
         Self {
             merge,
             retention,
             below,
-            may_drop_tombstones,
-            table_bytes,
+            cuts,
             builder: None,
             last_key: Vec::new(),
             finished: Vec::new(),
@@ -84,31 +72,28 @@ impl Rewrite {
                 return Ok(Step::More);
             }
             self.read_bytes += (version.key.len() + value.len()) as u64;
-            let below = &self.below;
-            let may_drop = self.may_drop_tombstones;
+            let below = &mut self.below;
             let nothing_below = || {
-                may_drop
-                    && !below
-                        .iter()
-                        .any(|(first, last)| **first <= *version.key && *version.key <= **last)
+                below
+                    .as_mut()
+                    .is_some_and(|below| !below.may_hold(version.key))
             };
             if self.retention.keeps(version, kind, nothing_below) {
-                let full = self
-                    .builder
-                    .as_ref()
-                    .is_some_and(|builder| builder.size_bytes() >= self.table_bytes);
                 // All versions of a key go to one table, so that the tables of a run never overlap.
-                if full && self.last_key != version.key {
-                    self.finished
-                        .extend(self.builder.take().map(TableBuilder::finish).transpose()?);
+                if self.last_key != version.key {
+                    let size = self.builder.as_ref().map_or(0, TableBuilder::size_bytes);
+                    if self.cuts.before(version.key, size) {
+                        self.finished
+                            .extend(self.builder.take().map(TableBuilder::finish).transpose()?);
+                    }
+                    self.last_key.clear();
+                    self.last_key.extend_from_slice(version.key);
                 }
                 let builder = match &mut self.builder {
                     Some(builder) => builder,
                     None => self.builder.insert(sink.create()?),
                 };
                 builder.push(version, kind, value)?;
-                self.last_key.clear();
-                self.last_key.extend_from_slice(version.key);
             }
             self.merge.advance()?;
         }
@@ -117,9 +102,25 @@ impl Rewrite {
         Ok(Step::Done)
     }
 
-    /// The tables written so far; all of them once a step said [`Step::Done`].
-    pub(crate) fn into_tables(self) -> Vec<TableSummary> {
-        self.finished
+    /// Takes the tables finished since the last call; after [`Step::Done`] these are the last ones.
+    pub(crate) fn take_finished(&mut self) -> Vec<TableSummary> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Tables that are finished and not taken.
+    pub(crate) fn finished(&self) -> &[TableSummary] {
+        &self.finished
+    }
+
+    /// Where the merge stands.
+    pub(crate) fn merge(&self) -> &Merge {
+        &self.merge
+    }
+
+    /// Goes on with another merge, which stands at the same version.
+    pub(crate) fn continue_with(&mut self, merge: Merge) {
+        debug_assert_eq!(self.merge.version(), merge.version());
+        self.merge = merge;
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {

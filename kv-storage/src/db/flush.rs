@@ -104,7 +104,7 @@ fn write_tables(
     let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
     let outcome = rewrite
         .step(u64::MAX, &mut sink)
-        .map(|_| rewrite.into_tables());
+        .map(|_| rewrite.take_finished());
     outcome
         .and_then(|tables| open_tables(inner, tables))
         .inspect_err(|_| sink.discard())
@@ -138,6 +138,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             state.sealed.pop_front();
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
+            state.roster.note_flushed(written);
             while let Some(segment) = state
                 .segments
                 .pop_front_if(|segment| *segment < sealed.next_segment)
@@ -197,7 +198,12 @@ impl NewFiles {
         self.created.clear();
     }
 
-    /// Removes all files made so far.
+    /// Those files are in the version now.
+    pub(super) fn keep(&mut self, files: &[u64]) {
+        self.created.retain(|file| !files.contains(file));
+    }
+
+    /// Removes all files made so far that are not kept.
     pub(super) fn discard(&mut self) {
         for file in self.created.drain(..) {
             self.inner

@@ -74,7 +74,7 @@ impl Inner {
 
     /// Work that must be submitted once the lock is released.
     pub(super) fn take_due(&self, state: &mut State) -> Vec<Due> {
-        state.take_due(|| self.env.clock.now())
+        state.take_due(&self.options, || self.env.clock.now())
     }
 
     /// Submits work. Call without a lock: jobs may run at once.
@@ -165,7 +165,7 @@ impl Inner {
         };
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
-        state.set_version(version, &self.options);
+        state.set_version(version);
         change(&mut state);
         let old_view = self.publish_view(&state);
         drop(state);

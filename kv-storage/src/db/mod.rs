@@ -119,6 +119,14 @@ impl Db {
         flush::flush_all(&self.inner)
     }
 
+    /// Begins background work whose time has come: what failed and waits to be tried again, and
+    /// compactions that use idle time. Never blocks. Call it about once a second, since the engine has no
+    /// clock that would wake it.
+    pub fn tick(&self) {
+        self.inner.state().roster.note_change();
+        self.inner.schedule();
+    }
+
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.
     /// Blocks.
     ///

@@ -6,6 +6,7 @@ use super::state::{Counts, Space, State, Task, Waiter};
 use super::sync::{self, Round};
 use super::{store_format, view::View};
 use crate::cache::BlockCache;
+use crate::compaction::Roster;
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -104,7 +105,7 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
     // New work no longer begins; what runs now must end before another process may have the directory.
     while state.poison.is_none() && (state.log_file.is_none() || state.manifest.is_none())
         || state.flush_task == Task::Running
-        || state.compaction_task == Task::Running
+        || state.roster.is_running()
     {
         state = inner.wait(state);
     }
@@ -325,8 +326,7 @@ fn assemble(
         log_floor,
         flushed,
         flush_task: Task::Idle,
-        compaction_task: Task::Idle,
-        choice: None,
+        roster: Roster::default(),
         retry_at: Duration::ZERO,
         snapshots: BTreeMap::new(),
         space: Space {
@@ -338,7 +338,7 @@ fn assemble(
         closed: false,
         counts: Counts::default(),
     };
-    state.set_version(version, &options);
+    state.set_version(version);
     let view: Arc<View> = Arc::new(state.view());
     Inner {
         dir: PathBuf::from(dir),

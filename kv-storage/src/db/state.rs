@@ -6,7 +6,7 @@
 
 use super::pace::Pacer;
 use super::view::View;
-use crate::compaction::{Choice, pick};
+use crate::compaction::Roster;
 use crate::error::Error;
 use crate::key::Seq;
 use crate::log::{LogFile, LogQueue};
@@ -101,6 +101,8 @@ pub(super) struct Counts {
     pub flushes: u64,
     pub compactions: u64,
     pub compaction_read_bytes: u64,
+    pub compaction_written_bytes: u64,
+    pub compaction_moved_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
     pub busy: u64,
@@ -138,9 +140,7 @@ pub(super) struct State {
     /// All writes up to this one are in tables.
     pub flushed: Seq,
     pub flush_task: Task,
-    pub compaction_task: Task,
-    /// The next compaction, decided whenever the version changes.
-    pub choice: Option<Choice>,
+    pub roster: Roster,
     /// After a failure, background work waits until then.
     pub retry_at: Duration,
 
@@ -217,13 +217,17 @@ impl State {
         !self.log.is_empty() || self.sync_wanted > self.durable || self.space.look
     }
 
-    pub(super) fn set_version(&mut self, version: Arc<Version>, options: &Options) {
-        self.choice = pick(&version, options);
+    pub(super) fn set_version(&mut self, version: Arc<Version>) {
+        self.roster.note_change();
         self.version = version;
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.
-    pub(super) fn take_due(&mut self, now: impl FnOnce() -> Duration) -> Vec<Due> {
+    pub(super) fn take_due(
+        &mut self,
+        options: &Options,
+        now: impl FnOnce() -> Duration,
+    ) -> Vec<Due> {
         let mut due = Vec::new();
         if self.halted().is_some() {
             return due;
@@ -233,14 +237,14 @@ impl State {
             due.push(Due::Log);
         }
         let flush = self.flush_task == Task::Idle && self.flushable().is_some();
-        let compact = self.compaction_task == Task::Idle && self.choice.is_some();
+        let compact = self.roster.is_due(options);
         if (flush || compact) && (self.retry_at.is_zero() || now() >= self.retry_at) {
             if flush {
                 self.flush_task = Task::Scheduled;
                 due.push(Due::Flush);
             }
             if compact {
-                self.compaction_task = Task::Scheduled;
+                self.roster.set_scheduled(true);
                 due.push(Due::Compaction);
             }
         }

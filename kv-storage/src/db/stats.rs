@@ -39,6 +39,10 @@ pub struct Stats {
     pub compactions: u64,
     /// Key and value bytes that compactions read.
     pub compaction_read_bytes: u64,
+    /// Table bytes that compactions wrote.
+    pub compaction_written_bytes: u64,
+    /// Table bytes that compactions only gave another place.
+    pub compaction_moved_bytes: u64,
     /// Table bytes written by flushes and compactions.
     pub table_written_bytes: u64,
     /// Flushes and compactions that failed and are tried again.
@@ -104,6 +108,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         flushes: counts.flushes,
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
+        compaction_written_bytes: counts.compaction_written_bytes,
+        compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
         background_failures: counts.background_failures,
         busy: counts.busy,

@@ -127,6 +127,7 @@ fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
         newest: Seq(body.varint()?),
         smallest: body.bytes()?.to_vec(),
         largest: body.bytes()?.to_vec(),
+        expires: None,
     };
     (usize::from(level) < LEVELS).then_some(NewTable { level, run, table })
 }
@@ -146,6 +147,7 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"zz".to_vec(),
             newest: Seq(77),
+            expires: None,
         };
         Edit {
             added: vec![NewTable {
