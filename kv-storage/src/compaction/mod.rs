@@ -31,6 +31,7 @@
 mod below;
 mod choice;
 mod cut;
+mod filtering;
 #[cfg(test)]
 mod model;
 mod pick;

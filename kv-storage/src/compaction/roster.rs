@@ -36,6 +36,7 @@ pub(crate) struct Look {
     fenced: BTreeSet<u64>,
     oldest_snapshot: Option<Seq>,
     idle_bytes: u64,
+    expired: Option<u64>,
     level0_only: bool,
 }
 
@@ -46,7 +47,7 @@ impl Look {
             fenced: &self.fenced,
             oldest_snapshot: self.oldest_snapshot,
             idle_bytes: self.idle_bytes.min(version.size_bytes()),
-            expired: None,
+            expired: self.expired,
         };
         pick(version, options, &situation, self.level0_only)
     }
@@ -76,13 +77,15 @@ impl Roster {
         self.scheduled
     }
 
-    /// Begins a look. `last` is the newest write; `is_empty` says that no memtable holds anything.
+    /// Begins a look. `last` is the newest write; `is_empty` says that no memtable holds anything; `expired`
+    /// is the filter's time.
     pub(crate) fn look(
         &mut self,
         options: &Options,
         oldest_snapshot: Option<Seq>,
         (last, is_empty): (Seq, bool),
         now: Duration,
+        expired: Option<u64>,
     ) -> Look {
         self.changed = false;
         if self.quiet_since.0 != last {
@@ -95,6 +98,7 @@ impl Roster {
             fenced: self.fenced.clone(),
             oldest_snapshot,
             idle_bytes: if is_idle { self.idle_bytes } else { 0 },
+            expired,
             level0_only: !relieving
                 && !self.in_flight.is_empty()
                 && self.in_flight.len() + 1 == options.compactions_max,
@@ -133,6 +137,11 @@ impl Roster {
     pub(crate) fn fence(&mut self, file: u64) -> bool {
         self.changed = true;
         self.fenced.insert(file)
+    }
+
+    /// Tables that are never picked.
+    pub(crate) fn fenced(&self) -> usize {
+        self.fenced.len()
     }
 
     pub(crate) fn is_running(&self) -> bool {

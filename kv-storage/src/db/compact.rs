@@ -13,6 +13,7 @@ use crate::compaction::{
 use crate::env::JobClass;
 use crate::error::Error;
 use crate::files::Numbered;
+use crate::hooks::Damage;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, Merge, Start};
 use crate::table::{Fetch, Table, TableSummary};
@@ -78,7 +79,11 @@ fn pick(inner: &Inner) -> Option<Picked> {
             state.active.is_empty() && state.sealed.is_empty(),
         );
         let now = inner.env.clock.now();
-        let look = state.roster.look(&inner.options, oldest, written, now);
+        let filter = inner.env.hooks.filter.as_ref();
+        let expired = filter.and_then(|filter| filter.now());
+        let look = state
+            .roster
+            .look(&inner.options, oldest, written, now, expired);
         drop(state);
         let choice = look.pick(&version, &inner.options);
         state = inner.state();
@@ -149,7 +154,13 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         .map(|table| Boundary::of(&table.summary));
     let cuts = Cuts::new(inner.options.table_bytes, boundaries.collect(), choice.to);
     let below = Below::new(version.ranges_older_than(choice.to));
-    let rewrite = Rewrite::compaction(merge, Retention::new(snapshots), below, cuts);
+    let rewrite = Rewrite::compaction(
+        merge,
+        Retention::new(snapshots),
+        below,
+        cuts,
+        inner.env.hooks.filter.as_ref(),
+    );
     Ok(Compaction {
         choice,
         inputs,
@@ -259,7 +270,15 @@ fn finish(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> 
 /// Puts the finished outputs in the place of the inputs that are `gone`.
 fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Result<(), Error> {
     let choice = &compaction.choice;
-    let mut tables = open_tables(inner, compaction.rewrite.take_finished())?;
+    let finished = compaction.rewrite.take_finished();
+    let filtered = match finished.last() {
+        Some(last) if compaction.rewrite.merge().version().is_some() => {
+            compaction.rewrite.take_filtered(&last.largest)
+        }
+        _ => compaction.rewrite.take_filtered(&choice.largest),
+    };
+    let changed = compaction.rewrite.oldest_changed();
+    let mut tables = open_tables(inner, finished)?;
     let files: Vec<u64> = tables.keys().copied().collect();
     let written: u64 = tables.values().map(|(table, _)| table.size_bytes).sum();
     // From here on the files are part of the store, perhaps also after a failure: the edit may be in
@@ -270,6 +289,13 @@ fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Res
         |state| {
             state.counts.table_written_bytes += written;
             state.counts.compaction_written_bytes += written;
+            for reason in filtered.iter().filter_map(|entry| entry.dropped) {
+                *state.filter_drops.entry(reason).or_default() += 1;
+            }
+            // Readers with an older snapshot than this moment go on seeing what the filter changed.
+            if let Some(changed) = changed {
+                state.pin_snapshots(changed, &inner.view());
+            }
         },
     )?;
     // The last version that has them lets their files go.
@@ -277,6 +303,15 @@ fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Res
         if gone.contains(&table.summary.file) {
             table.reader.mark_obsolete();
         }
+    }
+    if let Some(events) = inner
+        .env
+        .hooks
+        .events
+        .as_ref()
+        .filter(|_| !filtered.is_empty())
+    {
+        events.filtered(&filtered);
     }
     Ok(())
 }
@@ -302,6 +337,7 @@ fn replace(
 }
 
 fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
+    let mut damage = None;
     {
         let mut state = inner.state();
         state.roster.pause();
@@ -309,32 +345,50 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
         if let Err(error) = &outcome
             && state.halted().is_none()
         {
-            fail(inner, &mut state, error);
+            damage = fail(inner, &mut state, error);
         }
+    }
+    if let (Some(events), Some(damage)) = (&inner.env.hooks.events, &damage) {
+        events.damaged(damage);
     }
     inner.progress.notify_all();
     inner.files.empty_trash();
     inner.schedule();
 }
 
-/// A damaged table stays damaged: trying again would never end, so it is left alone from now on.
-/// Anything else may pass, and is tried again later.
-fn fail(inner: &Inner, state: &mut State, error: &Error) {
-    match damaged_table(error) {
-        Some(file) if state.roster.fence(file) => {
+/// A damaged table stays damaged: trying again would never end, so it is left alone from now on, and
+/// the damage is returned. Anything else may pass, and is tried again later.
+fn fail(inner: &Inner, state: &mut State, error: &Error) -> Option<Damage> {
+    let damage = damage(state, error);
+    match &damage {
+        Some((file, _)) if state.roster.fence(*file) => {
             tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged table alone");
             state.counts.background_failures += 1;
+            damage.map(|(_, damage)| damage)
         }
-        _ => inner.note_failure(state, "compaction", error),
+        _ => {
+            inner.note_failure(state, "compaction", error);
+            None
+        }
     }
 }
 
-fn damaged_table(error: &Error) -> Option<u64> {
-    let Error::Corrupt { file, .. } = error else {
+/// The table that an error tells to be damaged.
+fn damage(state: &State, error: &Error) -> Option<(u64, Damage)> {
+    let Error::Corrupt { file, offset, what } = error else {
         return None;
     };
-    match Numbered::parse(file.file_name()?.to_str()?)? {
-        Numbered::Table(number) => Some(number),
-        Numbered::Log(_) | Numbered::Manifest(_) => None,
-    }
+    let Numbered::Table(number) = Numbered::parse(file.file_name()?.to_str()?)? else {
+        return None;
+    };
+    let mut tables = state.version.tables();
+    let summary = &tables.find(|table| table.summary.file == number)?.summary;
+    let damage = Damage {
+        file: file.clone(),
+        offset: *offset,
+        what,
+        smallest: summary.smallest.clone(),
+        largest: summary.largest.clone(),
+    };
+    Some((number, damage))
 }

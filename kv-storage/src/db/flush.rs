@@ -32,7 +32,7 @@ pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
     let mut state = inner.state();
     let target = state.last;
     if state.halted().is_none() && !state.active.is_empty() {
-        state.seal();
+        state.seal(&inner.env.hooks);
         drop(inner.publish_view(&state));
     }
     loop {
@@ -101,7 +101,11 @@ fn write_tables(
     merge.add_memtable(&sealed.table, Start::Edge);
     merge.begin();
     let mut sink = NewFiles::new(inner);
-    let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
+    let mut rewrite = Rewrite::flush(
+        merge,
+        Retention::new(snapshots),
+        inner.env.hooks.filter.as_ref(),
+    );
     let outcome = rewrite
         .step(u64::MAX, &mut sink)
         .map(|_| rewrite.take_finished());
@@ -127,6 +131,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
                 added: added.collect(),
                 log_floor: Some(sealed.next_segment),
                 flushed: Some(sealed.last),
+                attachment: sealed.attachment.clone(),
                 ..Edit::default()
             };
             let Ok(version) = state.version.apply(&edit, |new| {
@@ -136,6 +141,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
         },
         |state| {
             state.sealed.pop_front();
+            state.attachment.clone_from(&sealed.attachment);
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
             state.roster.note_flushed(written);

@@ -139,6 +139,11 @@ impl Inner {
             edit.log_floor.unwrap_or(state.log_floor),
             edit.flushed.unwrap_or(state.flushed),
         );
+        let attachment = if edit.flushed.is_some() {
+            edit.attachment.clone()
+        } else {
+            state.attachment.clone()
+        };
         drop(state);
 
         let outcome = match fresh {
@@ -148,6 +153,7 @@ impl Inner {
                     log_floor: Some(log_floor),
                     flushed: Some(flushed),
                     next_file: Some(id + 1),
+                    attachment,
                     ..version.snapshot()
                 };
                 self.replace_manifest(manifest, id, &whole)

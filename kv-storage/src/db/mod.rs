@@ -26,6 +26,7 @@ pub use write::Commit;
 use crate::batch::WriteBatch;
 use crate::env::Env;
 use crate::error::{Error, OpenError, WriteError};
+use crate::hooks::Attachment;
 use crate::key::Seq;
 use crate::options::Options;
 use inner::Inner;
@@ -104,6 +105,16 @@ impl Db {
         done: impl FnOnce(Result<ScanPage, Error>) + Send + 'static,
     ) {
         scan::scan_with(&self.inner, snapshot, request, done);
+    }
+
+    /// The bytes stored with the newest flush, and the write up to which that flush had brought the tables;
+    /// `None` if it had none. See [`FlushAttachment`](crate::FlushAttachment).
+    pub fn attachment(&self) -> Option<Attachment> {
+        let state = self.inner.state();
+        Some(Attachment {
+            seq: state.flushed,
+            bytes: state.attachment.clone()?,
+        })
     }
 
     /// Blocking calls, for embedded use and tests. Do not use them on a thread that must not block.

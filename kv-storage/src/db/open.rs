@@ -3,8 +3,9 @@
 use super::inner::Inner;
 use super::recovery::{Replay, Replayed};
 use super::state::{Counts, Space, State, Task, Waiter};
+use super::store_format::{self, Identity};
 use super::sync::{self, Round};
-use super::{store_format, view::View};
+use super::view::View;
 use crate::cache::BlockCache;
 use crate::compaction::Roster;
 use crate::env::Env;
@@ -31,8 +32,8 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let fs = Arc::clone(&env.fs);
     fs.create_dir(dir).context("create directory", dir)?;
     let lock = take_lock(&*fs, dir)?;
-    let store = match store_format::read(&*fs, dir)? {
-        Some(store) => store,
+    let Identity { store, format } = match store_format::read(&*fs, dir)? {
+        Some(identity) => identity,
         None => create_identity(&*fs, dir, env.seed)?,
     };
     let names = fs.list(dir).context("list", dir)?;
@@ -59,6 +60,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         flushed: catalog.flushed,
         log_end: catalog.log_end,
         memtable_bytes: options.memtable_bytes,
+        hooks: &env.hooks,
     };
     // In a store without a manifest, log files are leftovers without frames.
     let logs = if catalog.log_floor == 0 {
@@ -73,11 +75,15 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     } else {
         catalog.log_floor
     };
+    if format < store_format::NEWEST {
+        store_format::write(&*fs, dir, store)?;
+    }
     let manifest_id = segment + 1;
     let state = Edit {
         log_floor: Some(log_floor),
         next_file: Some(manifest_id + 1),
         flushed: Some(catalog.flushed),
+        attachment: catalog.attachment.clone(),
         ..version.snapshot()
     };
     let manifest = Manifest::create(&*fs, dir, store, manifest_id, &state)?;
@@ -89,6 +95,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         manifest,
         log_floor,
         flushed: catalog.flushed,
+        attachment: catalog.attachment,
         store,
     };
     Ok(Arc::new(assemble(dir, options, env, files, lock, parts)))
@@ -180,7 +187,7 @@ fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
 }
 
 /// Gives a new store its id. A directory that has a `CURRENT` is no new store.
-fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<u64, Error> {
+fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<Identity, Error> {
     if read_current(fs, dir)?.is_some() {
         return Err(Error::corrupt(
             &dir.join(FORMAT),
@@ -190,7 +197,10 @@ fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<u64, Error> {
     }
     let store = splitmix64(seed);
     store_format::write(fs, dir, store)?;
-    Ok(store)
+    Ok(Identity {
+        store,
+        format: store_format::NEWEST,
+    })
 }
 
 fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Result<Catalog, Error> {
@@ -286,6 +296,7 @@ struct Parts {
     manifest: Manifest,
     log_floor: u64,
     flushed: Seq,
+    attachment: Option<Vec<u8>>,
     store: u64,
 }
 
@@ -303,6 +314,7 @@ fn assemble(
         manifest,
         log_floor,
         flushed,
+        attachment,
         store,
     } = parts;
     let last = replayed.last;
@@ -329,6 +341,8 @@ fn assemble(
         roster: Roster::default(),
         retry_at: Duration::ZERO,
         snapshots: BTreeMap::new(),
+        attachment,
+        filter_drops: BTreeMap::new(),
         space: Space {
             look: options.min_free_bytes > 0,
             ..Space::default()

@@ -11,6 +11,7 @@ use crate::checksum::Checksum;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
+use crate::hooks::Hooks;
 use crate::key::Seq;
 use crate::log::{Frame, HEADER_BYTES, Header, LogBytes, LogFile, LogKind, Tail, encode_frame};
 use crate::memtable::Memtable;
@@ -41,6 +42,7 @@ pub(super) struct Replay<'a> {
     /// Writes up to here are in tables.
     pub flushed: Seq,
     pub memtable_bytes: usize,
+    pub hooks: &'a Hooks,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
@@ -80,6 +82,7 @@ impl Replay<'_> {
                     table,
                     last,
                     next_segment: *following,
+                    attachment: self.hooks.attachment(last),
                 });
             }
         }

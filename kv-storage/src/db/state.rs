@@ -8,13 +8,14 @@ use super::pace::Pacer;
 use super::view::View;
 use crate::compaction::Roster;
 use crate::error::Error;
+use crate::hooks::Hooks;
 use crate::key::Seq;
 use crate::log::{LogFile, LogQueue};
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::version::{Manifest, Version};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// When a write is finished for its caller.
@@ -42,6 +43,8 @@ pub(super) struct Sealed {
     pub last: Seq,
     /// The first log segment that holds nothing of it.
     pub next_segment: u64,
+    /// What the caller wants to be stored with its flush.
+    pub attachment: Option<Vec<u8>>,
 }
 
 /// Whether one kind of background work is under way. At most one of a kind is.
@@ -108,6 +111,14 @@ pub(super) struct Counts {
     pub busy: u64,
 }
 
+/// Snapshots at one number.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub count: usize,
+    /// What they look at, once a compaction filter has changed what they would see in newer views.
+    pub pinned: Arc<OnceLock<Arc<View>>>,
+}
+
 pub(super) struct State {
     pub log: LogQueue,
     /// `None` while a log round uses it, and for ever after a failed one.
@@ -144,8 +155,12 @@ pub(super) struct State {
     /// After a failure, background work waits until then.
     pub retry_at: Duration,
 
-    /// How many snapshots are in use at each number.
-    pub snapshots: BTreeMap<Seq, usize>,
+    /// Snapshots in use at each number.
+    pub snapshots: BTreeMap<Seq, Held>,
+    /// Bytes that belong to the flushed state.
+    pub attachment: Option<Vec<u8>>,
+    /// Entries that the compaction filter dropped, by its reason.
+    pub filter_drops: BTreeMap<u32, u64>,
     pub space: Space,
     pub pacer: Pacer,
     pub poison: Option<Arc<str>>,
@@ -192,7 +207,8 @@ impl State {
     }
 
     /// Seals the active memtable and sends later writes to a new segment. The caller publishes the new view.
-    pub(super) fn seal(&mut self) {
+    pub(super) fn seal(&mut self, hooks: &Hooks) {
+        let attachment = hooks.attachment(self.last);
         let segment = self.allocate_file();
         self.log.rotate(segment, self.last.next());
         let table = std::mem::replace(&mut self.active, Arc::new(Memtable::new()));
@@ -200,6 +216,7 @@ impl State {
             table,
             last: self.last,
             next_segment: segment,
+            attachment,
         });
     }
 
@@ -215,6 +232,14 @@ impl State {
     /// True if a log round has something to do.
     pub(super) fn log_is_behind(&self) -> bool {
         !self.log.is_empty() || self.sync_wanted > self.durable || self.space.look
+    }
+
+    /// Makes snapshots that can see the write `changed` look at `view` from now on. Call before a newer
+    /// view is published.
+    pub(super) fn pin_snapshots(&self, changed: Seq, view: &Arc<View>) {
+        for held in self.snapshots.range(changed..).map(|(_, held)| held) {
+            held.pinned.get_or_init(|| Arc::clone(view));
+        }
     }
 
     pub(super) fn set_version(&mut self, version: Arc<Version>) {

@@ -95,7 +95,7 @@ fn apply(
         return Err(Refused { error, batch });
     }
     if state.active.size_bytes() >= inner.options.memtable_bytes {
-        state.seal();
+        state.seal(&inner.env.hooks);
         // The old view is small to drop: its memtables live on in the new one.
         inner.publish_view(state);
     }
