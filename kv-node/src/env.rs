@@ -96,6 +96,7 @@ impl Env {
             jobs: Arc::clone(&self.jobs),
             clock: Arc::new(HostClock(Arc::clone(&self.host))),
             seed: self.host.random(),
+            hooks: kv_storage::Hooks::default(),
         }
     }
 }

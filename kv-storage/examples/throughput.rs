@@ -4,8 +4,8 @@
 
 use kv_storage::fs::RealFs;
 use kv_storage::{
-    Db, Durability, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock, Options, WriteBatch,
-    WriteError,
+    Db, Durability, Env, Hooks, InlineJobs, Job, JobClass, Jobs, MonotonicClock, Options,
+    WriteBatch, WriteError,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,7 @@ fn env(jobs: Arc<dyn Jobs>) -> Env {
         jobs,
         clock: Arc::new(MonotonicClock::starting_now()),
         seed: 1,
+        hooks: Hooks::default(),
     }
 }
 

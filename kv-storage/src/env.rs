@@ -1,6 +1,7 @@
 //! What the engine takes from outside: files, jobs, a clock and a seed.
 
 use crate::fs::{Fs, RealFs};
+use crate::hooks::Hooks;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
@@ -61,6 +62,8 @@ pub struct Env {
     /// Names a newly created store (its 64-bit store id is derived from this), so use a random
     /// number in production.
     pub seed: u64,
+    /// What the caller wants to be asked and told.
+    pub hooks: Hooks,
 }
 
 impl Env {
@@ -71,6 +74,7 @@ impl Env {
             jobs: Arc::new(InlineJobs),
             clock: Arc::new(MonotonicClock::starting_now()),
             seed,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -80,6 +84,7 @@ impl fmt::Debug for Env {
         f.debug_struct("Env")
             .field("fs", &self.fs)
             .field("seed", &self.seed)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }

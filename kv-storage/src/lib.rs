@@ -65,6 +65,7 @@ pub mod fs;
 #[cfg(test)]
 mod golden;
 mod hash;
+mod hooks;
 mod key;
 mod log;
 mod memtable;
@@ -83,5 +84,9 @@ pub use db::{
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};
+pub use hooks::{
+    Attachment, CompactionFilter, Damage, Events, Filtered, FlushAttachment, Hooks,
+    MAX_ATTACHMENT_BYTES, Verdict,
+};
 pub use key::Seq;
 pub use options::{MAX_KEY_BYTES, Options, TableOptions};

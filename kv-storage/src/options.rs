@@ -24,18 +24,23 @@ pub struct Options {
     pub upper_tables: TableOptions,
     /// How compactions write tables of the lowest level that has data: most of the store.
     pub bottom_tables: TableOptions,
-    /// Size at which compaction starts a new table file, in bytes on disk (default 32 MiB).
+    /// Least size at which compaction starts a new table file, in bytes on disk (default 32 MiB). It looks
+    /// for a good place to cut up to twice this size. Smaller tables make partial compactions finer and files more.
     pub table_bytes: u64,
-    /// Runs in level 0 that start a compaction (default 4).
+    /// Runs in level 0 that start a compaction (default 5). Raising it saves writing and costs readers.
     pub level0_trigger: usize,
     /// Runs in level 0 from which writes are paced (default 12).
     pub level0_slowdown: usize,
     /// Runs in level 0 at which writes get `Busy` (default 24).
     pub level0_stop: usize,
-    /// Target size of level 1 in bytes (default 128 MiB).
-    pub level1_bytes: u64,
-    /// How many times larger each further level is (default 10).
-    pub level_growth: u64,
+    /// Runs between level 0 and the bottom before some of them are merged (default 6). Raising it saves
+    /// writing and costs readers.
+    pub middle_runs_max: usize,
+    /// Space that may be taken in percent of what one sorted run would take, before the middle is merged into
+    /// the bottom (default 130). Lowering it saves space and costs writing.
+    pub space_percent: u32,
+    /// Compactions that may be under way at once (default 2). With at least 2, one place is kept for level 0.
+    pub compactions_max: usize,
     /// Input bytes one compaction job works through before it yields (default 8 MiB).
     pub compaction_step_bytes: u64,
     /// Decoded blocks kept in memory, in bytes (default 64 MiB).
@@ -105,11 +110,12 @@ impl Default for Options {
                 filter_bits_per_key: 10,
             },
             table_bytes: 32 << 20,
-            level0_trigger: 4,
+            level0_trigger: 5,
             level0_slowdown: 12,
             level0_stop: 24,
-            level1_bytes: 128 << 20,
-            level_growth: 10,
+            middle_runs_max: 6,
+            space_percent: 130,
+            compactions_max: 2,
             compaction_step_bytes: 8 << 20,
             block_cache_bytes: 64 << 20,
             min_free_bytes: 64 << 20,
@@ -135,8 +141,8 @@ impl Options {
                 ..default.bottom_tables
             },
             table_bytes: 4 << 10,
-            level1_bytes: 16 << 10,
-            level_growth: 4,
+            level0_trigger: 3,
+            middle_runs_max: 3,
             compaction_step_bytes: 4 << 10,
             block_cache_bytes: 16 << 10,
             min_free_bytes: 0,
@@ -146,7 +152,7 @@ impl Options {
 
     /// Refuses settings the engine cannot work with.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let rules: [(&'static str, bool, &'static str); 8] = [
+        let rules: [(&'static str, bool, &'static str); 10] = [
             (
                 "memtable_bytes",
                 (1024..=1 << 30).contains(&self.memtable_bytes),
@@ -183,7 +189,21 @@ impl Options {
                     && self.level0_slowdown < self.level0_stop,
                 "must lie between level0_trigger and level0_stop",
             ),
-            ("level_growth", self.level_growth >= 2, "must be at least 2"),
+            (
+                "middle_runs_max",
+                self.middle_runs_max >= 1,
+                "must be at least 1",
+            ),
+            (
+                "space_percent",
+                self.space_percent > 100,
+                "must be above 100",
+            ),
+            (
+                "compactions_max",
+                self.compactions_max >= 1,
+                "must be at least 1",
+            ),
         ];
         let tables = [self.upper_tables, self.bottom_tables];
         let mut rules = rules

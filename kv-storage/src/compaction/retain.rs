@@ -1,6 +1,6 @@
 //! Which versions of a key must be kept.
 
-use crate::key::{KeyVersion, Kind, Seq};
+use crate::key::{KeyVersion, Seq};
 
 /// Sees versions in order (by key, newest first) and says for each whether a reader may still need
 /// it.
@@ -26,19 +26,14 @@ impl Retention {
         }
     }
 
-    /// True if the version must be kept. `nothing_below` says whether no older data can hold the key.
-    pub(crate) fn keeps(
-        &mut self,
-        version: KeyVersion<'_>,
-        kind: Kind,
-        nothing_below: impl FnOnce() -> bool,
-    ) -> bool {
+    /// Who may need the version.
+    pub(crate) fn need(&mut self, version: KeyVersion<'_>) -> Need {
         // Number of snapshots that cannot see this version.
         let gap = self
             .snapshots
             .partition_point(|snapshot| *snapshot < version.seq);
         if self.key.as_deref() == Some(version.key) && self.gap == gap {
-            return false;
+            return Need::Nobody;
         }
         if self.key.as_deref() != Some(version.key) {
             let key = self.key.get_or_insert_default();
@@ -46,21 +41,42 @@ impl Retention {
             key.extend_from_slice(version.key);
         }
         self.gap = gap;
-        // Only in the oldest gap are all older versions dropped too; otherwise one of them would
-        // come back to life.
-        !(kind == Kind::Delete && gap == 0 && nothing_below())
+        Need::Somebody {
+            snapshots_see_it: gap < self.snapshots.len(),
+            // Only in the oldest gap are all older versions dropped too; otherwise one of them would
+            // come back to life if a tombstone went.
+            is_last: gap == 0,
+        }
     }
+}
+
+/// Who may need a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A newer version hides it from everybody.
+    Nobody,
+    Somebody {
+        /// False if only readers of the newest state can see it.
+        snapshots_see_it: bool,
+        /// True if no older version of the key is needed.
+        is_last: bool,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Kind;
 
     /// Versions of one key as (number, kind), newest first, and the numbers that are kept.
     fn kept(snapshots: &[u64], versions: &[(u64, Kind)], bottom: bool) -> Vec<u64> {
         let mut retention = Retention::new(snapshots.iter().copied().map(Seq).collect());
         let keep = |(seq, kind): &&(u64, Kind)| {
-            retention.keeps(KeyVersion::new(b"k", Seq(*seq)), *kind, || bottom)
+            let need = retention.need(KeyVersion::new(b"k", Seq(*seq)));
+            match need {
+                Need::Nobody => false,
+                Need::Somebody { is_last, .. } => !(*kind == Kind::Delete && is_last && bottom),
+            }
         };
         versions.iter().filter(keep).map(|(seq, _)| *seq).collect()
     }
@@ -85,6 +101,24 @@ mod tests {
                 "snapshots {snapshots:?}, bottom {bottom}"
             );
         }
+    }
+
+    #[test]
+    fn a_version_that_a_snapshot_sees_is_told_from_one_that_only_new_readers_see() {
+        let mut retention = Retention::new(vec![Seq(4), Seq(8)]);
+        let sees =
+            [9, 8, 7, 5, 4, 3].map(
+                |seq| match retention.need(KeyVersion::new(b"k", Seq(seq))) {
+                    Need::Nobody => None,
+                    Need::Somebody {
+                        snapshots_see_it, ..
+                    } => Some(snapshots_see_it),
+                },
+            );
+        assert_eq!(
+            sees,
+            [Some(false), Some(true), None, None, Some(true), None]
+        );
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! Executes a merge in steps, writing the surviving versions to new tables.
 
-use super::retain::Retention;
+use super::below::Below;
+use super::cut::Cuts;
+use super::filtering::Filtering;
+use super::retain::{Need, Retention};
 use crate::error::Error;
+use crate::hooks::{CompactionFilter, Filtered, Verdict};
+use crate::key::{KeyVersion, Kind, Seq};
 use crate::merge::Merge;
 use crate::table::{TableBuilder, TableSummary};
+use std::sync::Arc;
 
 /// Makes the files for new tables.
 pub(crate) trait TableSink {
@@ -22,11 +28,10 @@ pub(crate) enum Step {
 pub(crate) struct Rewrite {
     merge: Merge,
     retention: Retention,
-    /// Key ranges of tables that hold older data than the inputs, sorted by their smallest key per run.
-    below: Vec<(Vec<u8>, Vec<u8>)>,
-    /// False if older data may lie where `below` does not show it.
-    may_drop_tombstones: bool,
-    table_bytes: u64,
+    /// `None` if older data may lie anywhere, so that every tombstone stays.
+    below: Option<Below>,
+    cuts: Cuts,
+    filtering: Option<Filtering>,
     builder: Option<TableBuilder>,
     last_key: Vec<u8>,
     finished: Vec<TableSummary>,
@@ -36,33 +41,39 @@ pub(crate) struct Rewrite {
 
 impl Rewrite {
     /// A flush: one output table, tombstones stay.
-    pub(crate) fn flush(merge: Merge, retention: Retention) -> Self {
-        Self::new(merge, retention, Vec::new(), false, u64::MAX)
+    pub(crate) fn flush(
+        merge: Merge,
+        retention: Retention,
+        filter: Option<&Arc<dyn CompactionFilter>>,
+    ) -> Self {
+        Self {
+            filtering: filter.map(Filtering::of_flush),
+            ..Self::new(merge, retention, Cuts::never())
+        }
     }
 
-    /// A compaction; `below` are the key ranges of all tables in deeper levels than the output.
+    /// A compaction; `below` says where data older than the output may be.
     pub(crate) fn compaction(
         merge: Merge,
         retention: Retention,
-        below: Vec<(Vec<u8>, Vec<u8>)>,
-        table_bytes: u64,
+        below: Below,
+        cuts: Cuts,
+        filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
-        Self::new(merge, retention, below, true, table_bytes)
+        Self {
+            below: Some(below),
+            filtering: filter.map(Filtering::of_compaction),
+            ..Self::new(merge, retention, cuts)
+        }
     }
 
-    fn new(
-        merge: Merge,
-        retention: Retention,
-        below: Vec<(Vec<u8>, Vec<u8>)>,
-        may_drop_tombstones: bool,
-        table_bytes: u64,
-    ) -> Self {
+    fn new(merge: Merge, retention: Retention, cuts: Cuts) -> Self {
         Self {
             merge,
             retention,
-            below,
-            may_drop_tombstones,
-            table_bytes,
+            below: None,
+            cuts,
+            filtering: None,
             builder: None,
             last_key: Vec::new(),
             finished: Vec::new(),
@@ -84,45 +95,126 @@ impl Rewrite {
                 return Ok(Step::More);
             }
             self.read_bytes += (version.key.len() + value.len()) as u64;
-            let below = &self.below;
-            let may_drop = self.may_drop_tombstones;
-            let nothing_below = || {
-                may_drop
-                    && !below
-                        .iter()
-                        .any(|(first, last)| **first <= *version.key && *version.key <= **last)
-            };
-            if self.retention.keeps(version, kind, nothing_below) {
-                let full = self
-                    .builder
-                    .as_ref()
-                    .is_some_and(|builder| builder.size_bytes() >= self.table_bytes);
-                // All versions of a key go to one table, so that the tables of a run never overlap.
-                if full && self.last_key != version.key {
-                    self.finished
-                        .extend(self.builder.take().map(TableBuilder::finish).transpose()?);
-                }
-                let builder = match &mut self.builder {
-                    Some(builder) => builder,
-                    None => self.builder.insert(sink.create()?),
+            if let Need::Somebody {
+                snapshots_see_it,
+                is_last,
+            } = self.retention.need(version)
+            {
+                let verdict = match &mut self.filtering {
+                    Some(filtering) if kind == Kind::Put && !snapshots_see_it => {
+                        filtering.decide(version, value)
+                    }
+                    _ => Verdict::Keep,
                 };
-                builder.push(version, kind, value)?;
-                self.last_key.clear();
-                self.last_key.extend_from_slice(version.key);
+                let (kind, value) = match &verdict {
+                    Verdict::Keep => (kind, value),
+                    Verdict::Drop(_) => (Kind::Delete, &[][..]),
+                    Verdict::Rewrite(bytes) => (kind, &bytes[..]),
+                };
+                let holds_older = |below: &mut Below| below.may_hold(version.key);
+                let is_needed =
+                    kind != Kind::Delete || !is_last || self.below.as_mut().is_none_or(holds_older);
+                if is_needed {
+                    let output = Output {
+                        cuts: &mut self.cuts,
+                        filtering: &mut self.filtering,
+                        builder: &mut self.builder,
+                        last_key: &mut self.last_key,
+                        finished: &mut self.finished,
+                    };
+                    output.push(version, kind, value, sink)?;
+                }
             }
             self.merge.advance()?;
         }
-        self.finished
-            .extend(self.builder.take().map(TableBuilder::finish).transpose()?);
+        finish_table(&mut self.builder, &mut self.filtering, &mut self.finished)?;
         Ok(Step::Done)
     }
 
-    /// The tables written so far; all of them once a step said [`Step::Done`].
-    pub(crate) fn into_tables(self) -> Vec<TableSummary> {
-        self.finished
+    /// Takes the filter's verdicts on keys up to `last` that changed an entry.
+    pub(crate) fn take_filtered(&mut self, last: &[u8]) -> Vec<Filtered> {
+        let filtering = self.filtering.as_mut();
+        filtering.map_or_else(Vec::new, |filtering| filtering.take_up_to(last))
+    }
+
+    /// The lowest number of an entry that the filter changed so far.
+    pub(crate) fn oldest_changed(&self) -> Option<Seq> {
+        self.filtering.as_ref().and_then(Filtering::oldest_changed)
+    }
+
+    /// Takes the tables finished since the last call; after [`Step::Done`] these are the last ones.
+    pub(crate) fn take_finished(&mut self) -> Vec<TableSummary> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// Tables that are finished and not taken.
+    pub(crate) fn finished(&self) -> &[TableSummary] {
+        &self.finished
+    }
+
+    /// Where the merge stands.
+    pub(crate) fn merge(&self) -> &Merge {
+        &self.merge
+    }
+
+    /// Goes on with another merge, which stands at the same version.
+    pub(crate) fn continue_with(&mut self, merge: Merge) {
+        debug_assert_eq!(self.merge.version(), merge.version());
+        self.merge = merge;
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {
         self.read_bytes
     }
+}
+
+/// Where surviving versions go: the parts of a rewrite besides the merge they are borrowed from.
+struct Output<'a> {
+    cuts: &'a mut Cuts,
+    filtering: &'a mut Option<Filtering>,
+    builder: &'a mut Option<TableBuilder>,
+    last_key: &'a mut Vec<u8>,
+    finished: &'a mut Vec<TableSummary>,
+}
+
+impl Output<'_> {
+    fn push(
+        self,
+        version: KeyVersion<'_>,
+        kind: Kind,
+        value: &[u8],
+        sink: &mut dyn TableSink,
+    ) -> Result<(), Error> {
+        // All versions of a key go to one table, so that the tables of a run never overlap.
+        if *self.last_key != version.key {
+            let size = self.builder.as_ref().map_or(0, TableBuilder::size_bytes);
+            if self.cuts.before(version.key, size) {
+                finish_table(self.builder, self.filtering, self.finished)?;
+            }
+            self.last_key.clear();
+            self.last_key.extend_from_slice(version.key);
+        }
+        let builder = match self.builder {
+            Some(builder) => builder,
+            None => self.builder.insert(sink.create()?),
+        };
+        builder.push(version, kind, value)?;
+        if let (Some(filtering), Kind::Put) = (self.filtering, kind) {
+            filtering.note_kept(version.key, value);
+        }
+        Ok(())
+    }
+}
+
+fn finish_table(
+    builder: &mut Option<TableBuilder>,
+    filtering: &mut Option<Filtering>,
+    finished: &mut Vec<TableSummary>,
+) -> Result<(), Error> {
+    if let Some(builder) = builder.take() {
+        let mut table = builder.finish()?;
+        table.expires = filtering.as_mut().and_then(Filtering::end_table);
+        finished.push(table);
+    }
+    Ok(())
 }

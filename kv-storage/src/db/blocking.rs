@@ -2,7 +2,7 @@
 
 use super::inner::Inner;
 use super::state::Durability;
-use super::{Db, Found, Read, sync, write};
+use super::{Db, Found, Read, segments, sync, write};
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
@@ -78,7 +78,9 @@ impl<'a> Blocking<'a> {
             match write::append(inner, &batch) {
                 Err(WriteError::Busy(delay)) if tries < BUSY_TRIES => {
                     tries += 1;
-                    wait_for_progress(inner, delay);
+                    if !segments::help(inner) {
+                        wait_for_progress(inner, delay);
+                    }
                 }
                 outcome => break outcome?,
             }

@@ -1,68 +1,119 @@
-//! The compaction driver: runs the chosen rewrite in steps, one job each, and installs the result.
+//! The compaction driver: picks without the lock, runs the rewrite in steps, one job each, and
+//! installs what is finished.
+//!
+//! Large compactions install their outputs as they go, so that inputs are freed early and a crash
+//! loses little work.
 
 use super::flush::{NewFiles, OpenTables, open_tables, take_table};
 use super::inner::Inner;
-use super::state::{State, Task};
-use crate::compaction::{Choice, Retention, Rewrite, Step};
+use super::state::State;
+use crate::compaction::{
+    Below, Boundary, Choice, Cuts, Place, RELEASE_TABLES, Retention, Rewrite, Step, released,
+};
 use crate::env::JobClass;
 use crate::error::Error;
-use crate::merge::{Direction, Merge};
+use crate::files::Numbered;
+use crate::hooks::Damage;
+use crate::key::{KeyVersion, Seq};
+use crate::merge::{Direction, Merge, Start};
 use crate::table::{Fetch, Table, TableSpec, TableSummary};
-use crate::version::{Edit, LEVELS, NewTable, Placed, Version};
+use crate::version::{BOTTOM, Edit, NewTable, Placed, Version};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+/// Input tables by run, newest run first.
+type Inputs = Vec<(Place, Vec<Arc<Placed<Arc<Table>>>>)>;
+
 /// A compaction between two steps.
 struct Compaction {
-    choice: Choice,
-    inputs: Vec<Arc<Placed<Arc<Table>>>>,
+    choice: Arc<Choice>,
+    /// Those that were not released yet.
+    inputs: Inputs,
     rewrite: Rewrite,
     files: NewFiles,
 }
 
-/// The first job of a compaction.
+/// What a compaction begins with.
+struct Picked {
+    choice: Arc<Choice>,
+    version: Arc<Version>,
+    snapshots: Vec<Seq>,
+}
+
+/// Looks for a compaction and runs its first step.
 pub(super) fn job(inner: &Arc<Inner>) {
-    let (choice, version, snapshots) = {
-        let mut state = inner.state();
-        if state.compaction_task != Task::Scheduled {
-            return;
-        }
-        let Some(choice) = state.choice.clone().filter(|_| state.halted().is_none()) else {
-            state.compaction_task = Task::Idle;
-            return;
-        };
-        state.compaction_task = Task::Running;
-        (
-            choice,
-            Arc::clone(&state.version),
-            state.snapshots.keys().copied().collect(),
-        )
+    let Some(picked) = pick(inner) else {
+        inner.progress.notify_all();
+        return;
     };
+    // Another one may begin beside it.
+    inner.schedule();
+    let choice = Arc::clone(&picked.choice);
     let outcome = if choice.is_move {
-        move_table(inner, &choice).map(|()| None)
+        move_tables(inner, &choice).map(|()| None)
     } else {
-        begin(inner, choice, &version, snapshots).map(Some)
+        begin(inner, picked).map(Some)
     };
     match outcome {
         Ok(Some(compaction)) => step(inner, compaction),
-        Ok(None) => end(inner, Ok(())),
-        Err(error) => end(inner, Err(error)),
+        Ok(None) => end(inner, &choice, Ok(())),
+        Err(error) => end(inner, &choice, Err(error)),
     }
 }
 
-/// Lets a table that overlaps nothing below change its level.
-fn move_table(inner: &Arc<Inner>, choice: &Choice) -> Result<(), Error> {
+/// Picks by a copy of what decides; if the version changed meanwhile, once more.
+fn pick(inner: &Inner) -> Option<Picked> {
+    let mut state = inner.state();
+    loop {
+        if !state.roster.is_scheduled() {
+            return None;
+        }
+        if state.halted().is_some() {
+            state.roster.set_scheduled(false);
+            return None;
+        }
+        let version = Arc::clone(&state.version);
+        let oldest = state.snapshots.keys().next().copied();
+        let front = inner.front();
+        let is_empty = front.active.is_empty() && front.sealed.is_empty();
+        let written = (front.last, is_empty);
+        drop(front);
+        let now = inner.env.clock.now();
+        let filter = inner.env.hooks.filter.as_ref();
+        let expired = filter.and_then(|filter| filter.now());
+        let look = state
+            .roster
+            .look(&inner.options, oldest, written, now, expired);
+        drop(state);
+        let choice = look.pick(&version, &inner.options);
+        state = inner.state();
+        if !Arc::ptr_eq(&state.version, &version) {
+            continue;
+        }
+        state.roster.set_scheduled(false);
+        let choice = state.roster.enter(choice?, version.size_bytes());
+        return Some(Picked {
+            choice,
+            version,
+            snapshots: state.snapshots.keys().copied().collect(),
+        });
+    }
+}
+
+/// Lets tables that overlap nothing on their way change their place.
+fn move_tables(inner: &Arc<Inner>, choice: &Choice) -> Result<(), Error> {
     inner.install(
         |state| {
+            let files: Vec<u64> = choice.files().collect();
             let moved = state
                 .version
                 .tables()
-                .filter(|table| choice.upper.contains(&table.summary.file));
+                .filter(|table| files.contains(&table.summary.file));
             let edit = Edit {
                 added: moved
                     .map(|table| new_table(choice, table.summary.clone()))
                     .collect(),
-                removed: choice.upper.clone(),
+                removed: files.clone(),
                 ..Edit::default()
             };
             let Ok(version) = state.version.apply(&edit, |_| -> Result<_, Infallible> {
@@ -70,62 +121,51 @@ fn move_table(inner: &Arc<Inner>, choice: &Choice) -> Result<(), Error> {
             });
             (edit, Arc::new(version))
         },
-        |state, _| state.counts.compactions += 1,
+        |state, _| {
+            state.counts.compactions += 1;
+            state.counts.compaction_moved_bytes += choice.size_bytes;
+        },
     )
 }
 
 fn new_table(choice: &Choice, table: TableSummary) -> NewTable {
-    // Deeper levels have one run each.
     NewTable {
-        level: u8::try_from(choice.to).expect("there are 7 levels"),
-        run: 0,
+        level: choice.to.level,
+        run: choice.to.run,
         table,
     }
 }
 
-fn begin(
-    inner: &Arc<Inner>,
-    choice: Choice,
-    version: &Version,
-    snapshots: Vec<crate::key::Seq>,
-) -> Result<Compaction, Error> {
-    let mut merge = Merge::new(Direction::Forward);
-    let mut inputs = Vec::new();
-    for (level, files) in [(choice.from, &choice.upper), (choice.to, &choice.lower)] {
-        for run in &version.levels[level].runs {
-            let tables: Vec<_> = run
-                .tables
-                .iter()
-                .filter(|table| files.contains(&table.summary.file))
-                .cloned()
-                .collect();
-            inputs.extend(tables.iter().cloned());
-            if !tables.is_empty() {
-                merge.add_tables(tables, Fetch::Passing)?;
-            }
-        }
-    }
-    let deeper = version.levels[(choice.to + 1).min(LEVELS)..]
+fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
+    let Picked {
+        choice,
+        version,
+        snapshots,
+    } = picked;
+    let inputs: Inputs = choice
+        .inputs
         .iter()
-        .flat_map(|level| level.tables());
-    let below: Vec<_> = deeper
-        .map(|table| {
-            (
-                table.summary.smallest.clone(),
-                table.summary.largest.clone(),
-            )
-        })
+        .map(|part| (part.place, version.tables_of(part.place, &part.files)))
         .collect();
-    let spec = if below.is_empty() {
+    let merge = merge(&inputs, Start::Edge)?;
+    let boundaries = version.levels[usize::from(BOTTOM)]
+        .tables()
+        .filter(|table| table.overlaps(&choice.smallest, &choice.largest))
+        .map(|table| Boundary::of(&table.summary));
+    let cuts = Cuts::new(inner.options.table_bytes, boundaries.collect(), choice.to);
+    let older = version.ranges_older_than(choice.to);
+    let spec = if older.is_empty() {
         TableSpec::bottom(&inner.options)
     } else {
         TableSpec::upper(&inner.options)
     };
+    let below = Below::new(older);
     let rewrite = Rewrite::compaction(
         merge,
         Retention::new(snapshots),
         below,
-        inner.options.table_bytes,
+        cuts,
+        inner.env.hooks.filter.as_ref(),
     );
     Ok(Compaction {
         choice,
@@ -135,14 +175,26 @@ fn begin(
     })
 }
 
+fn merge(inputs: &Inputs, start: Start<'_>) -> Result<Merge, Error> {
+    let mut merge = Merge::new(Direction::Forward);
+    for (_, tables) in inputs.iter().filter(|(_, tables)| !tables.is_empty()) {
+        merge.add_tables(tables.clone(), start, Fetch::Passing)?;
+    }
+    Ok(merge)
+}
+
 /// Works through one step, then hands the rest to another job.
 fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
-    match compaction
+    let outcome = compaction
         .rewrite
         .step(inner.options.compaction_step_bytes, &mut compaction.files)
-    {
+        .and_then(|step| match step {
+            Step::More => release(inner, &mut compaction).map(|()| step),
+            Step::Done => finish(inner, &mut compaction).map(|()| step),
+        });
+    match outcome {
         Ok(Step::More) => {
-            inner.state().compaction_task = Task::Scheduled;
+            inner.state().roster.pause();
             inner.progress.notify_all();
             let next = Arc::clone(inner);
             inner.env.jobs.submit(
@@ -150,26 +202,28 @@ fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
                 Box::new(move || resume(&next, compaction)),
             );
         }
-        Ok(Step::Done) => {
-            let outcome = finish(inner, compaction);
-            end(inner, outcome);
-        }
+        Ok(Step::Done) => give_up(inner, compaction, Ok(())),
         Err(error) => {
             compaction.files.discard();
-            end(inner, Err(error));
+            give_up(inner, compaction, Err(error));
         }
     }
+}
+
+/// Lets go of the inputs, so that their files can be removed at once.
+fn give_up(inner: &Arc<Inner>, compaction: Compaction, outcome: Result<(), Error>) {
+    let choice = Arc::clone(&compaction.choice);
+    drop(compaction);
+    end(inner, &choice, outcome);
 }
 
 fn resume(inner: &Arc<Inner>, mut compaction: Compaction) {
     let halted = {
         let mut state = inner.state();
         let halted = state.halted();
-        state.compaction_task = if halted.is_some() {
-            Task::Idle
-        } else {
-            Task::Running
-        };
+        if halted.is_none() {
+            state.roster.resume();
+        }
         halted
     };
     match halted {
@@ -179,38 +233,102 @@ fn resume(inner: &Arc<Inner>, mut compaction: Compaction) {
     }
 }
 
-fn finish(inner: &Arc<Inner>, compaction: Compaction) -> Result<(), Error> {
-    let Compaction {
-        choice,
-        inputs,
-        rewrite,
-        mut files,
-    } = compaction;
-    let read_bytes = rewrite.read_bytes();
-    let mut tables = open_tables(inner, rewrite.into_tables()).inspect_err(|_| files.discard())?;
+/// Installs the outputs so far, if there are enough, and frees the inputs they replace.
+fn release(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> {
+    let finished = compaction.rewrite.finished();
+    let Some(last) = finished.last().filter(|_| finished.len() >= RELEASE_TABLES) else {
+        return Ok(());
+    };
+    let Some(gone) = released(&compaction.inputs, compaction.choice.to, &last.largest) else {
+        return Ok(());
+    };
+    install(inner, compaction, &gone)?;
+    for (_, tables) in &mut compaction.inputs {
+        tables.retain(|table| !gone.contains(&table.summary.file));
+    }
+    // The old merge would keep the files of released tables open, and so on disk.
+    let at = compaction.rewrite.merge().version();
+    if let Some((key, seq)) = at.map(|version| (version.key.to_vec(), version.seq)) {
+        let start = Start::At(KeyVersion::new(&key, seq));
+        let merge = merge(&compaction.inputs, start)?;
+        compaction.rewrite.continue_with(merge);
+    }
+    inner.files.empty_trash();
+    Ok(())
+}
+
+fn finish(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> {
+    let inputs = compaction.inputs.iter().flat_map(|(_, tables)| tables);
+    let gone: Vec<u64> = inputs.map(|table| table.summary.file).collect();
+    install(inner, compaction, &gone)?;
+    let read_bytes = compaction.rewrite.read_bytes();
+    let counts = &mut inner.state().counts;
+    counts.compactions += 1;
+    counts.compaction_read_bytes += read_bytes;
+    Ok(())
+}
+
+/// Puts the finished outputs in the place of the inputs that are `gone`.
+fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Result<(), Error> {
+    let choice = &compaction.choice;
+    let finished = compaction.rewrite.take_finished();
+    let filtered = match finished.last() {
+        Some(last) if compaction.rewrite.merge().version().is_some() => {
+            compaction.rewrite.take_filtered(&last.largest)
+        }
+        _ => compaction.rewrite.take_filtered(&choice.largest),
+    };
+    let changed = compaction.rewrite.oldest_changed();
+    let mut tables = open_tables(inner, finished)?;
+    let files: Vec<u64> = tables.keys().copied().collect();
     let written: u64 = tables.values().map(|(table, _)| table.size_bytes).sum();
+    // From here on the files are part of the store, perhaps also after a failure: the edit may be in
+    // the manifest.
+    compaction.files.keep(&files);
     inner.install(
-        |state| replace_inputs(state, &choice, &mut tables),
+        |state| replace(state, choice, gone, &mut tables),
         |state, _| {
-            state.counts.compactions += 1;
-            state.counts.compaction_read_bytes += read_bytes;
             state.counts.table_written_bytes += written;
+            state.counts.compaction_written_bytes += written;
+            for reason in filtered.iter().filter_map(|entry| entry.dropped) {
+                *state.filter_drops.entry(reason).or_default() += 1;
+            }
+            // Readers with an older snapshot than this moment go on seeing what the filter changed.
+            if let Some(changed) = changed {
+                state.pin_snapshots(changed, &inner.view());
+            }
         },
     )?;
     // The last version that has them lets their files go.
-    for input in inputs {
-        input.reader.mark_obsolete();
+    for table in compaction.inputs.iter().flat_map(|(_, tables)| tables) {
+        if gone.contains(&table.summary.file) {
+            table.reader.mark_obsolete();
+        }
+    }
+    if let Some(events) = inner
+        .env
+        .hooks
+        .events
+        .as_ref()
+        .filter(|_| !filtered.is_empty())
+    {
+        events.filtered(&filtered);
     }
     Ok(())
 }
 
-fn replace_inputs(state: &State, choice: &Choice, tables: &mut OpenTables) -> (Edit, Arc<Version>) {
+fn replace(
+    state: &State,
+    choice: &Choice,
+    gone: &[u64],
+    tables: &mut OpenTables,
+) -> (Edit, Arc<Version>) {
     let edit = Edit {
         added: tables
             .values()
             .map(|(table, _)| new_table(choice, table.clone()))
             .collect(),
-        removed: choice.upper.iter().chain(&choice.lower).copied().collect(),
+        removed: gone.to_vec(),
         ..Edit::default()
     };
     let Ok(version) = state
@@ -219,17 +337,59 @@ fn replace_inputs(state: &State, choice: &Choice, tables: &mut OpenTables) -> (E
     (edit, Arc::new(version))
 }
 
-fn end(inner: &Arc<Inner>, outcome: Result<(), Error>) {
+fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
+    let mut damage = None;
     {
         let mut state = inner.state();
-        state.compaction_task = Task::Idle;
+        state.roster.pause();
+        state.roster.leave(choice);
         if let Err(error) = &outcome
             && state.halted().is_none()
         {
-            inner.note_failure(&mut state, "compaction", error);
+            damage = fail(inner, &mut state, error);
         }
+    }
+    if let (Some(events), Some(damage)) = (&inner.env.hooks.events, &damage) {
+        events.damaged(damage);
     }
     inner.progress.notify_all();
     inner.files.empty_trash();
     inner.schedule();
+}
+
+/// A damaged table stays damaged: trying again would never end, so it is left alone from now on, and
+/// the damage is returned. Anything else may pass, and is tried again later.
+fn fail(inner: &Inner, state: &mut State, error: &Error) -> Option<Damage> {
+    let damage = damage(state, error);
+    match &damage {
+        Some((file, _)) if state.roster.fence(*file) => {
+            tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged table alone");
+            state.counts.background_failures += 1;
+            damage.map(|(_, damage)| damage)
+        }
+        _ => {
+            inner.note_failure(state, "compaction", error);
+            None
+        }
+    }
+}
+
+/// The table that an error tells to be damaged.
+fn damage(state: &State, error: &Error) -> Option<(u64, Damage)> {
+    let Error::Corrupt { file, offset, what } = error else {
+        return None;
+    };
+    let Numbered::Table(number) = Numbered::parse(file.file_name()?.to_str()?)? else {
+        return None;
+    };
+    let mut tables = state.version.tables();
+    let summary = &tables.find(|table| table.summary.file == number)?.summary;
+    let damage = Damage {
+        file: file.clone(),
+        offset: *offset,
+        what,
+        smallest: summary.smallest.clone(),
+        largest: summary.largest.clone(),
+    };
+    Some((number, damage))
 }

@@ -33,8 +33,7 @@ pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
     let target = {
         let mut front = inner.front();
         if !front.gate.closed && front.gate.poison.is_none() && !front.active.is_empty() {
-            front.seal(&inner.options, 0);
-            inner.publish_memtables(&front);
+            inner.seal(&mut front, 0);
         }
         front.last
     };
@@ -104,10 +103,14 @@ fn write_tables(
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
-    let mut rewrite = Rewrite::flush(merge, Retention::new(snapshots));
+    let mut rewrite = Rewrite::flush(
+        merge,
+        Retention::new(snapshots),
+        inner.env.hooks.filter.as_ref(),
+    );
     let outcome = rewrite
         .step(u64::MAX, &mut sink)
-        .map(|_| rewrite.into_tables());
+        .map(|_| rewrite.take_finished());
     outcome
         .and_then(|tables| open_tables(inner, tables))
         .inspect_err(|_| sink.discard())
@@ -130,6 +133,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
                 added: added.collect(),
                 log_floor: Some(sealed.floor),
                 flushed: Some(sealed.last),
+                attachment: sealed.attachment.clone(),
                 ..Edit::default()
             };
             let Ok(version) = state.version.apply(&edit, |new| {
@@ -139,8 +143,10 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
         },
         |state, front| {
             front.sealed.pop_front();
+            state.attachment.clone_from(&sealed.attachment);
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
+            state.roster.note_flushed(written);
             released = front.wal.release_below(sealed.floor);
         },
     )?;
@@ -196,7 +202,12 @@ impl NewFiles {
         self.created.clear();
     }
 
-    /// Removes all files made so far.
+    /// Those files are in the version now.
+    pub(super) fn keep(&mut self, files: &[u64]) {
+        self.created.retain(|file| !files.contains(file));
+    }
+
+    /// Removes all files made so far that are not kept.
     pub(super) fn discard(&mut self) {
         for file in self.created.drain(..) {
             self.inner

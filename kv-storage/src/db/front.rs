@@ -33,6 +33,8 @@ pub(super) struct Sealed {
     pub floor: u64,
     /// Position behind that segment's header.
     pub position: u64,
+    /// What the caller wants to be stored with its flush.
+    pub attachment: Option<Vec<u8>>,
 }
 
 /// What keeps writers out or slows them down. Background work keeps it up to date.
@@ -120,7 +122,12 @@ impl Front {
     }
 
     /// Seals the active memtable and starts one with room for `entry_bytes`. The caller publishes the new view.
-    pub(super) fn seal(&mut self, options: &Options, entry_bytes: usize) {
+    pub(super) fn seal(
+        &mut self,
+        options: &Options,
+        entry_bytes: usize,
+        attachment: Option<Vec<u8>>,
+    ) {
         let fresh = Memtable::new(options.memtable_bytes.max(entry_bytes));
         let table = std::mem::replace(&mut self.active, Arc::new(fresh));
         self.sealed.push_back(Sealed {
@@ -128,6 +135,7 @@ impl Front {
             last: self.last,
             floor: self.wal.end().0,
             position: self.wal.begin(),
+            attachment,
         });
         self.attention = true;
     }

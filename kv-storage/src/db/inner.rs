@@ -71,6 +71,18 @@ impl Inner {
         self.publish_view(front, version);
     }
 
+    /// Seals the active memtable, and lets readers see the new one.
+    pub(super) fn seal(&self, front: &mut Front, entry_bytes: usize) {
+        let hooks = &self.env.hooks;
+        if hooks.attach.is_some() {
+            // The attachment belongs to exactly the writes so far. Those who still copy into memory do not need
+            // the front's lock, and later ones cannot begin.
+            self.publisher.wait_for(front.last.0);
+        }
+        front.seal(&self.options, entry_bytes, hooks.attachment(front.last));
+        self.publish_memtables(front);
+    }
+
     fn publish_view(&self, front: &Front, version: Arc<Version>) {
         let sealed = front.sealed.iter().rev();
         self.view.store(Arc::new(View {
@@ -95,7 +107,7 @@ impl Inner {
     /// Submits all background work that is due. Call without a lock.
     pub(super) fn schedule(self: &Arc<Self>) {
         let mut state = self.state();
-        let due = state.take_due(&mut self.front(), || self.env.clock.now());
+        let due = state.take_due(&mut self.front(), &self.options, || self.env.clock.now());
         drop(state);
         for work in due {
             let inner = Arc::clone(self);
@@ -168,6 +180,11 @@ impl Inner {
             edit.log_floor.unwrap_or(state.log_floor),
             edit.flushed.unwrap_or(state.flushed),
         );
+        let attachment = if edit.flushed.is_some() {
+            edit.attachment.clone()
+        } else {
+            state.attachment.clone()
+        };
         drop(state);
 
         let outcome = match fresh {
@@ -177,6 +194,7 @@ impl Inner {
                     log_floor: Some(log_floor),
                     flushed: Some(flushed),
                     next_file: Some(id + 1),
+                    attachment,
                     ..version.snapshot()
                 };
                 self.replace_manifest(manifest, id, &whole)
@@ -187,7 +205,7 @@ impl Inner {
         let mut front = self.front();
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
-        state.set_version(Arc::clone(&version), &self.options);
+        state.set_version(Arc::clone(&version));
         front.gate.level0_runs = version.levels[0].runs.len();
         change(&mut state, &mut front);
         // Dropped without a lock: the old view may be the last user of a large memtable.

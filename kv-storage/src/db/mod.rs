@@ -30,6 +30,7 @@ pub use write::Commit;
 use crate::batch::WriteBatch;
 use crate::env::Env;
 use crate::error::{Error, OpenError, WriteError};
+use crate::hooks::Attachment;
 use crate::key::Seq;
 use crate::options::Options;
 use inner::Inner;
@@ -111,6 +112,16 @@ impl Db {
         scan::scan_with(&self.inner, snapshot, request, done);
     }
 
+    /// The bytes stored with the newest flush, and the write up to which that flush had brought the tables;
+    /// `None` if it had none. See [`FlushAttachment`](crate::FlushAttachment).
+    pub fn attachment(&self) -> Option<Attachment> {
+        let state = self.inner.state();
+        Some(Attachment {
+            seq: state.flushed,
+            bytes: state.attachment.clone()?,
+        })
+    }
+
     /// Blocking calls, for embedded use and tests. Do not use them on a thread that must not block.
     pub fn blocking(&self) -> Blocking<'_> {
         Blocking::new(self)
@@ -122,6 +133,14 @@ impl Db {
     /// The store's failure if it was poisoned or closed, or the flush's own, after which it may be tried again.
     pub fn flush(&self) -> Result<(), Error> {
         flush::flush_all(&self.inner)
+    }
+
+    /// Begins background work whose time has come: what failed and waits to be tried again, and
+    /// compactions that use idle time. Never blocks. Call it about once a second, since the engine has no
+    /// clock that would wake it.
+    pub fn tick(&self) {
+        self.inner.state().roster.note_change();
+        self.inner.schedule();
     }
 
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.

@@ -5,9 +5,11 @@ use super::inner::Inner;
 use super::publisher::Publisher;
 use super::recovery::{Replay, Replayed};
 use super::state::{Counts, State, Task};
+use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
-use super::{store_format, view::View};
+use super::view::View;
 use crate::cache::BlockCache;
+use crate::compaction::Roster;
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -33,9 +35,8 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let fs = Arc::clone(&env.fs);
     fs.create_dir(dir).context("create directory", dir)?;
     let lock = take_lock(&*fs, dir)?;
-    let found = store_format::read(&*fs, dir)?;
-    let store = match found {
-        Some(found) => found.store,
+    let Identity { store, format } = match store_format::read(&*fs, dir)? {
+        Some(identity) => identity,
         None => create_identity(&*fs, dir, env.seed)?,
     };
     let names = fs.list(dir).context("list", dir)?;
@@ -62,8 +63,9 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         flushed: catalog.flushed,
         log_end: catalog.log_end,
         options: &options,
+        hooks: &env.hooks,
     };
-    if found.is_some_and(|found| found.format < store_format::NEWEST) {
+    if format < store_format::NEWEST {
         // Older software must not meet the files that are written from now on.
         store_format::write(&*fs, dir, store)?;
     }
@@ -80,11 +82,15 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     } else {
         catalog.log_floor
     };
+    if format < store_format::NEWEST {
+        store_format::write(&*fs, dir, store)?;
+    }
     let manifest_id = segment + 1;
     let state = Edit {
         log_floor: Some(log_floor),
         next_file: Some(manifest_id + 1),
         flushed: Some(catalog.flushed),
+        attachment: catalog.attachment.clone(),
         ..version.snapshot()
     };
     let manifest = Manifest::create(&*fs, dir, store, manifest_id, &state)?;
@@ -102,6 +108,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         manifest,
         log_floor,
         flushed: catalog.flushed,
+        attachment: catalog.attachment,
         store,
     };
     Ok(Arc::new(assemble(dir, options, env, files, lock, parts)))
@@ -125,7 +132,7 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
     let mut state = inner.state();
     while state.poison.is_none() && state.manifest.is_none()
         || state.flush_task == Task::Running
-        || state.compaction_task == Task::Running
+        || state.roster.is_running()
         || inner.front().segment_task == Task::Running
     {
         state = inner.wait(state);
@@ -185,7 +192,7 @@ fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
 }
 
 /// Gives a new store its id. A directory that has a `CURRENT` is no new store.
-fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<u64, Error> {
+fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<Identity, Error> {
     if read_current(fs, dir)?.is_some() {
         return Err(Error::corrupt(
             &dir.join(FORMAT),
@@ -195,7 +202,10 @@ fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<u64, Error> {
     }
     let store = splitmix64(seed);
     store_format::write(fs, dir, store)?;
-    Ok(store)
+    Ok(Identity {
+        store,
+        format: store_format::NEWEST,
+    })
 }
 
 fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Result<Catalog, Error> {
@@ -291,6 +301,7 @@ struct Parts {
     manifest: Manifest,
     log_floor: u64,
     flushed: Seq,
+    attachment: Option<Vec<u8>>,
     store: u64,
 }
 
@@ -308,6 +319,7 @@ fn assemble(
         manifest,
         log_floor,
         flushed,
+        attachment,
         store,
     } = parts;
     let Replayed {
@@ -344,15 +356,16 @@ fn assemble(
         log_floor,
         flushed,
         flush_task: Task::Idle,
-        compaction_task: Task::Idle,
-        choice: None,
+        roster: Roster::default(),
         retry_at: Duration::ZERO,
         snapshots: BTreeMap::new(),
+        attachment,
+        filter_drops: BTreeMap::new(),
         poison: None,
         closed: false,
         counts: Counts::default(),
     };
-    state.set_version(Arc::clone(&version), &options);
+    state.set_version(Arc::clone(&version));
     let view = View {
         active: Arc::clone(&front.active),
         sealed: front

@@ -8,6 +8,7 @@ use super::front::Sealed;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
+use crate::hooks::Hooks;
 use crate::key::Seq;
 use crate::memtable::Memtable;
 use crate::options::Options;
@@ -49,6 +50,7 @@ pub(super) struct Replay<'a> {
     /// Writes up to here are in tables.
     pub flushed: Seq,
     pub options: &'a Options,
+    pub hooks: &'a Hooks,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
@@ -56,6 +58,7 @@ pub(super) struct Replay<'a> {
 /// Memtables being filled.
 struct Filling<'a> {
     options: &'a Options,
+    hooks: &'a Hooks,
     sealed: VecDeque<Sealed>,
     active: Memtable,
     last: Seq,
@@ -83,6 +86,7 @@ impl Replay<'_> {
 
         let mut filling = Filling {
             options: self.options,
+            hooks: self.hooks,
             sealed: VecDeque::new(),
             active: Memtable::new(self.options.memtable_bytes),
             last: self.flushed,
@@ -215,6 +219,7 @@ impl Filling<'_> {
                     last: self.last,
                     floor: segment.file.id,
                     position: segment.begin(),
+                    attachment: self.hooks.attachment(self.last),
                 });
                 self.active
                     .reserve(bytes)

@@ -11,7 +11,7 @@ use crate::table::Fetch;
 use bytes::Bytes;
 use std::fmt;
 use std::ops::{Bound, ControlFlow, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A fixed view of the store's contents at one moment.
 ///
@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub struct Snapshot {
     inner: Arc<Inner>,
     seq: Seq,
+    pinned: Arc<OnceLock<Arc<View>>>,
 }
 
 impl Snapshot {
@@ -26,11 +27,18 @@ impl Snapshot {
         let mut state = inner.state();
         // Read under the lock, so that a compaction that begins later knows of it.
         let seq = inner.visible();
-        *state.snapshots.entry(seq).or_default() += 1;
+        let held = state.snapshots.entry(seq).or_default();
+        // What is pinned here may lack what was filtered since, and newer readers see less.
+        if held.pinned.get().is_some() {
+            held.pinned = Arc::default();
+        }
+        held.count += 1;
+        let pinned = Arc::clone(&held.pinned);
         drop(state);
         Self {
             inner: Arc::clone(inner),
             seq,
+            pinned,
         }
     }
 
@@ -45,7 +53,7 @@ impl Snapshot {
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<super::Found>, Error> {
         check_open(&self.inner)?;
-        match self.inner.view().get(key, self.at(), Fetch::Blocking)? {
+        match self.view().get(key, self.at(), Fetch::Blocking)? {
             super::view::Answer::Value(found) => Ok(found),
             super::view::Answer::NeedsIo => unreachable!("a blocking lookup reads what it needs"),
         }
@@ -93,7 +101,7 @@ impl Snapshot {
         check_open(&self.inner)?;
         let start = range.start_bound().map(AsRef::as_ref);
         let end = range.end_bound().map(AsRef::as_ref);
-        let view = self.inner.view();
+        let view = self.view();
         let mut cursor = cursor(&view, direction, self.at(), start, end)?;
         while let Some(entry) = cursor.next()? {
             if !is_before_end(direction, start, end, entry.key)
@@ -108,7 +116,7 @@ impl Snapshot {
     fn range(&self, start: Bound<Bytes>, end: Bound<Bytes>) -> Iter {
         Iter {
             inner: Arc::clone(&self.inner),
-            view: self.inner.view.load_full(),
+            view: self.view(),
             at: self.at(),
             start,
             end,
@@ -116,6 +124,13 @@ impl Snapshot {
             back: None,
             done: false,
         }
+    }
+
+    /// The present view, unless a compaction filter changed what this snapshot shows.
+    fn view(&self) -> Arc<View> {
+        // In this order: whoever sees the view that such a compaction published, sees what it pinned before.
+        let view = self.inner.view.load_full();
+        self.pinned.get().cloned().unwrap_or(view)
     }
 
     /// A poisoned store shows durable writes only.
@@ -127,12 +142,16 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         let mut state = self.inner.state();
-        if let Some(count) = state.snapshots.get_mut(&self.seq) {
-            *count -= 1;
-            if *count == 0 {
-                state.snapshots.remove(&self.seq);
+        let mut unused = None;
+        if let Some(held) = state.snapshots.get_mut(&self.seq) {
+            held.count -= 1;
+            if held.count == 0 {
+                unused = state.snapshots.remove(&self.seq);
             }
         }
+        // A pinned view may be large to drop.
+        drop(state);
+        drop(unused);
     }
 }
 

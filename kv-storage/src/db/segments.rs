@@ -14,7 +14,13 @@ const PAGE_BYTES: u64 = 4096;
 
 /// The job that makes segments ready and looks at the free space.
 pub(super) fn job(inner: &Arc<Inner>) {
-    inner.front().segment_task = Task::Running;
+    {
+        let mut front = inner.front();
+        if front.segment_task == Task::Running {
+            return;
+        }
+        front.segment_task = Task::Running;
+    }
     let outcome = prepare(inner);
     if let Err(error) = &outcome {
         let mut state = inner.state();
@@ -25,6 +31,17 @@ pub(super) fn job(inner: &Arc<Inner>) {
     inner.front().segment_task = Task::Idle;
     inner.progress.notify_all();
     inner.schedule();
+}
+
+/// Does the job on this thread, if a writer waits for a segment and nobody makes one yet. False if it did not.
+pub(super) fn help(inner: &Arc<Inner>) -> bool {
+    let front = inner.front();
+    let waits = front.needed_segment > 0 && front.segment_task != Task::Running;
+    drop(front);
+    if waits {
+        job(inner);
+    }
+    waits
 }
 
 /// Makes segments until enough are ready.

@@ -5,13 +5,14 @@
 //! file calls, is taken out while it is used and put back afterwards.
 
 use super::front::Front;
-use crate::compaction::{Choice, pick};
+use super::view::View;
+use crate::compaction::Roster;
 use crate::error::Error;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::version::{Manifest, Version};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// When a write is finished for its caller.
@@ -55,8 +56,18 @@ pub(super) struct Counts {
     pub flushes: u64,
     pub compactions: u64,
     pub compaction_read_bytes: u64,
+    pub compaction_written_bytes: u64,
+    pub compaction_moved_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
+}
+
+/// Snapshots at one number.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub count: usize,
+    /// What they look at, once a compaction filter has changed what they would see in newer views.
+    pub pinned: Arc<OnceLock<Arc<View>>>,
 }
 
 pub(super) struct State {
@@ -69,14 +80,16 @@ pub(super) struct State {
     /// All writes up to this one are in tables.
     pub flushed: Seq,
     pub flush_task: Task,
-    pub compaction_task: Task,
-    /// The next compaction, decided whenever the version changes.
-    pub choice: Option<Choice>,
+    pub roster: Roster,
     /// After a failure, background work waits until then.
     pub retry_at: Duration,
 
-    /// How many snapshots are in use at each number.
-    pub snapshots: BTreeMap<Seq, usize>,
+    /// Snapshots in use at each number.
+    pub snapshots: BTreeMap<Seq, Held>,
+    /// Bytes that belong to the flushed state.
+    pub attachment: Option<Vec<u8>>,
+    /// Entries that the compaction filter dropped, by its reason.
+    pub filter_drops: BTreeMap<u32, u64>,
     pub poison: Option<Arc<str>>,
     pub closed: bool,
     pub counts: Counts,
@@ -100,8 +113,16 @@ impl State {
         self.closed.then_some(Error::Closed)
     }
 
-    pub(super) fn set_version(&mut self, version: Arc<Version>, options: &Options) {
-        self.choice = pick(&version, options);
+    /// Makes snapshots that can see the write `changed` look at `view` from now on. Call before a newer
+    /// view is published.
+    pub(super) fn pin_snapshots(&self, changed: Seq, view: &Arc<View>) {
+        for held in self.snapshots.range(changed..).map(|(_, held)| held) {
+            held.pinned.get_or_init(|| Arc::clone(view));
+        }
+    }
+
+    pub(super) fn set_version(&mut self, version: Arc<Version>) {
+        self.roster.note_change();
         self.version = version;
     }
 
@@ -109,6 +130,7 @@ impl State {
     pub(super) fn take_due(
         &mut self,
         front: &mut Front,
+        options: &Options,
         now: impl FnOnce() -> Duration,
     ) -> Vec<Due> {
         let mut due = Vec::new();
@@ -117,7 +139,7 @@ impl State {
         }
         let segment = front.segment_task == Task::Idle && front.wants_segment();
         let flush = self.flush_task == Task::Idle && !front.sealed.is_empty();
-        let compact = self.compaction_task == Task::Idle && self.choice.is_some();
+        let compact = self.roster.is_due(options);
         let any = segment || flush || compact;
         if !any || (!self.retry_at.is_zero() && now() < self.retry_at) {
             return due;
@@ -131,7 +153,7 @@ impl State {
             due.push(Due::Flush);
         }
         if compact {
-            self.compaction_task = Task::Scheduled;
+            self.roster.set_scheduled(true);
             due.push(Due::Compaction);
         }
         due

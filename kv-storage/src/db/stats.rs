@@ -2,6 +2,7 @@
 
 use super::inner::Inner;
 use crate::key::Seq;
+use std::collections::BTreeMap;
 
 /// Sizes and counters of an open store. Counters start at zero at each open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,8 +40,18 @@ pub struct Stats {
     pub compactions: u64,
     /// Key and value bytes that compactions read.
     pub compaction_read_bytes: u64,
+    /// Table bytes that compactions wrote.
+    pub compaction_written_bytes: u64,
+    /// Table bytes that compactions only gave another place.
+    pub compaction_moved_bytes: u64,
     /// Table bytes written by flushes and compactions.
     pub table_written_bytes: u64,
+    /// Damaged tables that compaction leaves alone.
+    pub fenced_tables: usize,
+    /// Entries that the compaction filter dropped, by the reason it gave.
+    pub filter_drops: BTreeMap<u32, u64>,
+    /// All writes up to this one are in tables.
+    pub flushed: Seq,
     /// Flushes and compactions that failed and are tried again.
     pub background_failures: u64,
     /// Writes refused with `Busy`.
@@ -105,10 +116,15 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         flushes: counts.flushes,
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
+        compaction_written_bytes: counts.compaction_written_bytes,
+        compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
+        fenced_tables: state.roster.fenced(),
+        filter_drops: state.filter_drops.clone(),
+        flushed: state.flushed,
         background_failures: counts.background_failures,
         busy: front.busy,
-        snapshots: state.snapshots.values().sum(),
+        snapshots: state.snapshots.values().map(|held| held.count).sum(),
         poisoned: state.poison.is_some(),
     }
 }

@@ -9,6 +9,13 @@ use std::path::Path;
 /// The newest store format that this code reads and writes. It only ever rises.
 pub(super) const NEWEST: u32 = 2;
 
+/// What `FORMAT` says of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub store: u64,
+    pub format: u32,
+}
+
 const MAGIC: [u8; 8] = *b"kvlsmfmt";
 
 /// Magic u64, format u32, features u64, store id u64, CRC-32C u32.
@@ -23,16 +30,8 @@ fn encode(format: u32, store: u64) -> Vec<u8> {
     out
 }
 
-/// What `FORMAT` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoreFormat {
-    pub store: u64,
-    /// The format that the files may have; older ones are read too.
-    pub format: u32,
-}
-
-/// The store's identity, or `None` if the directory has no `FORMAT` yet.
-pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<StoreFormat>, OpenError> {
+/// The store's id and format, or `None` if the directory has no `FORMAT` yet.
+pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Identity>, OpenError> {
     let path = dir.join(FORMAT);
     let bytes = match fs::read_all(fs, &path) {
         Ok(bytes) => bytes,
@@ -65,10 +64,11 @@ pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<StoreFormat>, OpenE
     if !decoder.is_empty() || format == 0 {
         return Err(damaged().into());
     }
-    Ok(Some(StoreFormat { store, format }))
+    Ok(Some(Identity { store, format }))
 }
 
-/// Writes `FORMAT` with the newest format, durably: for a new store, or before newer files are written.
+/// Writes `FORMAT` durably, for a new store or to raise an older format: from then on older software
+/// refuses the store. Call it before anything is written that older software would misread.
 pub(super) fn write(fs: &dyn Fs, dir: &Path, store: u64) -> Result<(), Error> {
     fs::replace_file(fs, dir, FORMAT, &encode(NEWEST, store)).context("replace", &dir.join(FORMAT))
 }
@@ -93,11 +93,10 @@ mod tests {
         let dir = Path::new("/d");
         assert!(read(&fs, dir).unwrap().is_none());
         write(&fs, dir, 7).unwrap();
-        let newest = StoreFormat {
-            store: 7,
-            format: NEWEST,
-        };
-        assert_eq!(read(&fs, dir).unwrap(), Some(newest));
+        let identity = |format| Some(Identity { store: 7, format });
+        assert_eq!(read(&fs, dir).unwrap(), identity(NEWEST));
+        fs.overwrite(&dir.join(FORMAT), encode(1, 7)).unwrap();
+        assert_eq!(read(&fs, dir).unwrap(), identity(1));
         fs.overwrite(&dir.join(FORMAT), encode(3, 7)).unwrap();
         let error = read(&fs, dir).unwrap_err();
         assert!(
@@ -111,7 +110,7 @@ mod tests {
             ),
             "{error}"
         );
-        let good = encode(1, 7);
+        let good = encode(2, 7);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -46,7 +46,7 @@ impl View {
             };
             match table.reader.get(key, hash, at, fetch)? {
                 Looked::Found { seq, kind, value } => return Ok(answer(kind, seq, value)),
-                Looked::Absent => {}
+                Looked::Absent => table.reads.note_miss(hash),
                 Looked::NeedsIo => return Ok(Answer::NeedsIo),
             }
         }
@@ -61,6 +61,9 @@ impl View {
         end: Bound<&[u8]>,
         fetch: Fetch,
     ) -> Result<Merge, Error> {
+        if let Some(start) = start {
+            self.version.note_scan(start.key);
+        }
         let start = start.map_or(Start::Edge, Start::At);
         let mut merge = Merge::new(direction);
         for table in std::iter::once(&self.active).chain(&self.sealed) {

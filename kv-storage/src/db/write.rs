@@ -139,8 +139,7 @@ fn accept(
     let room = match front.active.reserve(batch.entry_bytes()) {
         Some(room) => room,
         None => {
-            front.seal(&inner.options, batch.entry_bytes());
-            inner.publish_memtables(front);
+            inner.seal(front, batch.entry_bytes());
             front
                 .active
                 .reserve(batch.entry_bytes())

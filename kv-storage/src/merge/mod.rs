@@ -139,13 +139,14 @@ impl Merge {
         Ok(())
     }
 
-    /// Adds sorted tables that do not overlap, from their first entry on.
+    /// Adds sorted tables that do not overlap.
     pub(crate) fn add_tables(
         &mut self,
         tables: Vec<Arc<Placed<Arc<Table>>>>,
+        start: Start<'_>,
         fetch: Fetch,
     ) -> Result<(), Error> {
-        self.add_run(Tables::Chosen(tables), Start::Edge, Bound::Unbounded, fetch)
+        self.add_run(Tables::Chosen(tables), start, Bound::Unbounded, fetch)
     }
 
     fn add_run(

@@ -28,6 +28,8 @@ pub(crate) struct TableSummary {
     pub smallest: Vec<u8>,
     pub largest: Vec<u8>,
     pub newest: Seq,
+    /// When the first of its entries expires, by the compaction filter's own measure of time.
+    pub expires: Option<u64>,
 }
 
 /// Takes entries in order and writes them as a table.
@@ -94,6 +96,7 @@ impl TableBuilder {
                 smallest: Vec::new(),
                 largest: Vec::new(),
                 newest: Seq::ZERO,
+                expires: None,
             },
             last_seq: Seq::ZERO,
         })

@@ -88,6 +88,7 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"b".to_vec(),
             newest: Seq(300),
+            expires: None,
         }
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct Edit {
     pub flushed: Option<Seq>,
     /// The store was closed: its newest log segment, and that segment's synced length.
     pub log_end: Option<(u64, u64)>,
+    /// Bytes of the caller that belong to the state `flushed`. A flush without them ends those of the one
+    /// before.
+    pub attachment: Option<Vec<u8>>,
 }
 
 /// What a record says. The numbers are on disk: never change them.
@@ -39,6 +42,8 @@ enum Tag {
     NextFile = 4,
     Flushed = 5,
     LogEnd = 6,
+    Attachment = 7,
+    Expires = 8,
 }
 
 impl Edit {
@@ -56,6 +61,9 @@ impl Edit {
         }
         for new in &self.added {
             record(Tag::AddTable, &|body| encode_table(new, body));
+            if let Some(at) = new.table.expires {
+                record(Tag::Expires, &|body| put_varint(body, at));
+            }
         }
         let numbers = [
             (Tag::LogFloor, self.log_floor),
@@ -73,6 +81,9 @@ impl Edit {
                 put_varint(body, length);
             });
         }
+        if let Some(bytes) = &self.attachment {
+            record(Tag::Attachment, &|body| put_bytes(body, bytes));
+        }
     }
 
     /// Decodes a frame's payload. `None` if it is malformed, or has a record that this version does not know.
@@ -89,6 +100,8 @@ impl Edit {
                 4 => edit.next_file = Some(body.varint()?),
                 5 => edit.flushed = Some(Seq(body.varint()?)),
                 6 => edit.log_end = Some((body.varint()?, body.varint()?)),
+                7 => edit.attachment = Some(body.bytes()?.to_vec()),
+                8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
                 _ => return None,
             }
             if !body.is_empty() {
@@ -127,6 +140,7 @@ fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
         newest: Seq(body.varint()?),
         smallest: body.bytes()?.to_vec(),
         largest: body.bytes()?.to_vec(),
+        expires: None,
     };
     (usize::from(level) < LEVELS).then_some(NewTable { level, run, table })
 }
@@ -146,6 +160,7 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"zz".to_vec(),
             newest: Seq(77),
+            expires: Some(500),
         };
         Edit {
             added: vec![NewTable {
@@ -158,6 +173,7 @@ mod tests {
             next_file: Some(301),
             flushed: Some(Seq(77)),
             log_end: Some((9, 600)),
+            attachment: Some(b"root".to_vec()),
         }
     }
 

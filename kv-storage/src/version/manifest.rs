@@ -28,6 +28,8 @@ pub(crate) struct Catalog {
     pub flushed: Seq,
     /// Newest log segment and its length, if the store was closed.
     pub log_end: Option<(u64, u64)>,
+    /// Bytes of the caller that belong to the state `flushed`.
+    pub attachment: Option<Vec<u8>>,
 }
 
 impl Catalog {
@@ -39,6 +41,7 @@ impl Catalog {
             next_file: 1,
             flushed: Seq::ZERO,
             log_end: None,
+            attachment: None,
         }
     }
 
@@ -47,7 +50,10 @@ impl Catalog {
         self.version = version;
         self.log_floor = edit.log_floor.unwrap_or(self.log_floor);
         self.next_file = edit.next_file.unwrap_or(self.next_file);
-        self.flushed = edit.flushed.unwrap_or(self.flushed);
+        if let Some(flushed) = edit.flushed {
+            self.flushed = flushed;
+            self.attachment.clone_from(&edit.attachment);
+        }
         self.log_end = edit.log_end.or(self.log_end);
     }
 }

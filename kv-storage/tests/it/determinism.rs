@@ -22,7 +22,6 @@ fn run() -> (u64, kv_storage::Stats) {
     let mut options = Options::tiny();
     options.memtable_bytes = 64 << 10;
     options.table_bytes = 64 << 10;
-    options.level1_bytes = 256 << 10;
     options.bottom_tables.block_bytes = 4 << 10;
     options.upper_tables.block_bytes = 4 << 10;
     options.block_cache_bytes = 256 << 10;

@@ -10,6 +10,7 @@ mod corruption;
 mod crash;
 mod determinism;
 mod faults;
+mod hooks;
 mod model;
 mod support;
 mod threads;

@@ -2,7 +2,7 @@
 
 use kv_storage::sim::SimFs;
 use kv_storage::{
-    Clock, Db, Durability, Entry, Env, InlineJobs, Job, JobClass, Jobs, OpenError, Options,
+    Clock, Db, Durability, Entry, Env, Hooks, InlineJobs, Job, JobClass, Jobs, OpenError, Options,
     WriteBatch,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +36,7 @@ pub(crate) fn env_with(fs: &SimFs, jobs: Arc<dyn Jobs>) -> Env {
         jobs,
         clock: Arc::new(TickingClock::default()),
         seed: 7,
+        hooks: Hooks::default(),
     }
 }
 

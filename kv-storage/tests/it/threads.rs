@@ -2,7 +2,9 @@
 
 use crate::support::{TickingClock, contents, dir, open};
 use kv_storage::sim::SimFs;
-use kv_storage::{Db, Durability, Env, Job, JobClass, Jobs, Options, WriteBatch, WriteError};
+use kv_storage::{
+    Db, Durability, Env, Hooks, Job, JobClass, Jobs, Options, WriteBatch, WriteError,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -102,6 +104,7 @@ fn writers_readers_and_jobs_on_many_threads_agree() {
             jobs: Arc::new(Queue(Mutex::new(sender))),
             clock: Arc::new(TickingClock::default()),
             seed: 1,
+            hooks: Hooks::default(),
         };
         let db = Db::open(dir(), Options::tiny(), env).unwrap();
         std::thread::scope(|scope| {

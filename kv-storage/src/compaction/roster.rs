@@ -1,0 +1,150 @@
+//! The compactions under way, and whether another one should be looked for.
+
+use super::choice::Choice;
+use super::pick::{Situation, pick};
+use crate::key::Seq;
+use crate::options::Options;
+use crate::version::Version;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long nothing must have been written before compactions are made only for readers' sake.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// What decides about the next compaction besides the version. Part of the engine's state.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    in_flight: Vec<Arc<Choice>>,
+    /// Steps that run at this moment.
+    running: usize,
+    /// A job that will look for a compaction was submitted.
+    scheduled: bool,
+    /// Something changed since the last look.
+    changed: bool,
+    fenced: BTreeSet<u64>,
+    /// Bytes that may be rewritten for readers' sake: as many as were flushed, at most what the store holds.
+    idle_bytes: u64,
+    /// The newest write at the last look, and when it was first seen to be the newest.
+    quiet_since: (Seq, Duration),
+}
+
+/// The roster at one moment, to pick by without holding a lock.
+#[derive(Debug)]
+pub(crate) struct Look {
+    in_flight: Vec<Arc<Choice>>,
+    fenced: BTreeSet<u64>,
+    oldest_snapshot: Option<Seq>,
+    idle_bytes: u64,
+    expired: Option<u64>,
+    level0_only: bool,
+}
+
+impl Look {
+    pub(crate) fn pick<R>(&self, version: &Version<R>, options: &Options) -> Option<Choice> {
+        let situation = Situation {
+            in_flight: &self.in_flight,
+            fenced: &self.fenced,
+            oldest_snapshot: self.oldest_snapshot,
+            idle_bytes: self.idle_bytes.min(version.size_bytes()),
+            expired: self.expired,
+        };
+        pick(version, options, &situation, self.level0_only)
+    }
+}
+
+impl Roster {
+    /// Asks for a look: the version, the snapshots, or the time changed.
+    pub(crate) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Notes that so many bytes were flushed.
+    pub(crate) fn note_flushed(&mut self, bytes: u64) {
+        self.idle_bytes = self.idle_bytes.saturating_add(bytes);
+    }
+
+    /// True if a job should look for a compaction.
+    pub(crate) fn is_due(&self, options: &Options) -> bool {
+        self.changed && !self.scheduled && self.in_flight.len() < options.compactions_max
+    }
+
+    pub(crate) fn set_scheduled(&mut self, scheduled: bool) {
+        self.scheduled = scheduled;
+    }
+
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.scheduled
+    }
+
+    /// Begins a look. `last` is the newest write; `is_empty` says that no memtable holds anything; `expired`
+    /// is the filter's time.
+    pub(crate) fn look(
+        &mut self,
+        options: &Options,
+        oldest_snapshot: Option<Seq>,
+        (last, is_empty): (Seq, bool),
+        now: Duration,
+        expired: Option<u64>,
+    ) -> Look {
+        self.changed = false;
+        if self.quiet_since.0 != last {
+            self.quiet_since = (last, now);
+        }
+        let is_idle = is_empty || now.saturating_sub(self.quiet_since.1) >= IDLE_AFTER;
+        let relieving = self.in_flight.iter().any(|choice| choice.relieves_level0());
+        Look {
+            in_flight: self.in_flight.clone(),
+            fenced: self.fenced.clone(),
+            oldest_snapshot,
+            idle_bytes: if is_idle { self.idle_bytes } else { 0 },
+            expired,
+            level0_only: !relieving
+                && !self.in_flight.is_empty()
+                && self.in_flight.len() + 1 == options.compactions_max,
+        }
+    }
+
+    /// Enters a compaction, whose first step runs.
+    pub(crate) fn enter(&mut self, choice: Choice, store_bytes: u64) -> Arc<Choice> {
+        if choice.reason == super::Reason::Idle {
+            let credit = self.idle_bytes.min(store_bytes);
+            self.idle_bytes = credit.saturating_sub(choice.size_bytes);
+        }
+        let choice = Arc::new(choice);
+        self.in_flight.push(Arc::clone(&choice));
+        self.running += 1;
+        // Others may begin beside it.
+        self.changed = true;
+        choice
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.running -= 1;
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.running += 1;
+    }
+
+    /// Strikes a paused compaction off.
+    pub(crate) fn leave(&mut self, choice: &Arc<Choice>) {
+        self.in_flight.retain(|other| !Arc::ptr_eq(other, choice));
+        self.changed = true;
+    }
+
+    /// Takes a damaged table out of all further picks. False if it was known already.
+    pub(crate) fn fence(&mut self, file: u64) -> bool {
+        self.changed = true;
+        self.fenced.insert(file)
+    }
+
+    /// Tables that are never picked.
+    pub(crate) fn fenced(&self) -> usize {
+        self.fenced.len()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running > 0
+    }
+}

@@ -1,0 +1,144 @@
+//! What a caller may hook into: compaction, flushes, and news about single entries and files.
+//!
+//! All hooks are called from jobs or under the engine's lock, so they must be quick and must not call the
+//! store.
+
+use crate::key::Seq;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The hooks of one open store. None of them is needed.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Decides about entries that compaction meets.
+    pub filter: Option<Arc<dyn CompactionFilter>>,
+    /// Bytes to be stored with each flush.
+    pub attach: Option<Arc<dyn FlushAttachment>>,
+    /// Is told what happened to entries and files.
+    pub events: Option<Arc<dyn Events>>,
+}
+
+impl Hooks {
+    /// The bytes that belong to the state after the write `seq`.
+    pub(crate) fn attachment(&self, seq: Seq) -> Option<Vec<u8>> {
+        let bytes = self.attach.as_ref()?.attachment(seq);
+        if bytes.len() > MAX_ATTACHMENT_BYTES {
+            tracing::error!(
+                bytes = bytes.len(),
+                limit = MAX_ATTACHMENT_BYTES,
+                "a flush attachment is over its limit and is not stored"
+            );
+            return None;
+        }
+        Some(bytes)
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("filter", &self.filter.is_some())
+            .field("attach", &self.attach.is_some())
+            .field("events", &self.events.is_some())
+            .finish()
+    }
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays as it is.
+    Keep,
+    /// It goes, and older versions of its key do not come back. The reason is the filter's own, for counters
+    /// and [`Events::filtered`].
+    Drop(u32),
+    /// It gets these bytes as its value, and keeps its number.
+    Rewrite(Vec<u8>),
+}
+
+/// Decides which entries compaction keeps: expiry, for example.
+///
+/// It is asked about puts only, and only about the newest version of a key that a compaction meets, if
+/// no snapshot can see that version or an older one. An entry may be met never, once, or often, and a newer
+/// version that the compaction does not see may hide it already: so the verdict must follow from the
+/// arguments and from time alone.
+pub trait CompactionFilter: Send + Sync {
+    /// The verdict on an entry.
+    fn decide(&self, key: &[u8], seq: Seq, value: &[u8]) -> Verdict;
+
+    /// When the entry should be met again, by any measure of time that only grows; `None` is never. A
+    /// table with an entry for which [`now`](Self::now) has reached this is compacted soon.
+    fn expires(&self, key: &[u8], value: &[u8]) -> Option<u64> {
+        let _ = (key, value);
+        None
+    }
+
+    /// The present time in that measure; `None` if nothing expires.
+    fn now(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Longest attachment in bytes.
+pub const MAX_ATTACHMENT_BYTES: usize = 1 << 20;
+
+/// Supplies bytes that become durable together with a flush, in one step.
+pub trait FlushAttachment: Send + Sync {
+    /// The bytes that belong to the store's contents after exactly the writes up to `seq`; at most
+    /// [`MAX_ATTACHMENT_BYTES`].
+    ///
+    /// Called when a memtable is sealed, under the engine's lock: no later write has begun. Also during
+    /// recovery, for memtables that the log fills. [`Db::attachment`](crate::Db::attachment) returns
+    /// them once that memtable is in a table.
+    fn attachment(&self, seq: Seq) -> Vec<u8>;
+}
+
+/// Bytes that were stored with a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// All writes up to this one are in tables, and the bytes belong to the state after them.
+    pub seq: Seq,
+    /// What [`FlushAttachment::attachment`] returned.
+    pub bytes: Vec<u8>,
+}
+
+/// An entry that the filter changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filtered {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The number of the write that stored it.
+    pub seq: Seq,
+    /// The reason of [`Verdict::Drop`]; `None` if it was rewritten.
+    pub dropped: Option<u32>,
+}
+
+/// Damage that was found in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: PathBuf,
+    /// Where the damaged structure begins, in bytes from the start of the file.
+    pub offset: u64,
+    /// Which check failed.
+    pub what: &'static str,
+    /// Keys outside of this range (both included) are not touched by the damage.
+    pub smallest: Vec<u8>,
+    /// See `smallest`.
+    pub largest: Vec<u8>,
+}
+
+/// Is told what happened. Called from jobs, without a lock, after it became durable.
+pub trait Events: Send + Sync {
+    /// The filter's verdicts about these entries, in the order of their keys, are in force.
+    fn filtered(&self, entries: &[Filtered]) {
+        let _ = entries;
+    }
+
+    /// A table is damaged. Compaction leaves it alone from now on; reads outside of its damaged blocks go
+    /// on. Told once for each table and open.
+    fn damaged(&self, damage: &Damage) {
+        let _ = damage;
+    }
+}
