@@ -71,7 +71,8 @@ impl Comparison {
         terminal::timed("Built", &shown(&program), begin.elapsed());
         let results = match (&asked.engines, asked.quick) {
             // Figures without the peers are no part of any table.
-            (Some(_), _) => "chosen-engines",
+            (Some(_), true) => "quick-of-chosen-engines",
+            (Some(_), false) => "full-of-chosen-engines",
             (None, true) => "quick",
             (None, false) => "full",
         };

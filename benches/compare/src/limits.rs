@@ -66,8 +66,11 @@ pub(crate) fn load(folder: &Path) -> Result<Vec<Limit>> {
     }
 }
 
-/// A Markdown table.
-pub(crate) fn render(limits: &[Limit]) -> String {
+/// A Markdown table; nothing if no limit was measured.
+pub(crate) fn render(limits: &[Limit]) -> Option<String> {
+    if limits.is_empty() {
+        return None;
+    }
     let mut text = "| what | rate | p50 | p99 |\n|---|--:|--:|--:|\n".to_owned();
     for limit in limits {
         let latencies = limit.micros.map_or_else(
@@ -82,7 +85,7 @@ pub(crate) fn render(limits: &[Limit]) -> String {
         );
         let _ = writeln!(text, "| {} | {} | {latencies}", limit.name, limit.shown());
     }
-    text
+    Some(text)
 }
 
 impl Limit {
@@ -143,7 +146,8 @@ mod tests {
         let table = render(&[
             limit(Unit::Operations, 10.0, Some((1.0, 2_000.0))),
             limit(Unit::Bytes, 1e6, None),
-        ]);
+        ])
+        .unwrap();
         assert!(
             table.contains("| x | 10.0/s | 1.00 µs | 2.00 ms |\n"),
             "{table}"

@@ -27,22 +27,18 @@ pub(crate) fn render(folder: &Path, is_quick: bool) -> Result<String> {
     let ledger = Ledger::open(folder)?;
     let results = Results::of(ledger.records());
     let mut text = introduction(&machine, &results, is_quick);
-    if !results.is_empty() {
-        let _ = write!(
-            text,
-            "\n### Rates\n\n{}\n### Other goals\n\n{}\n### Latency and cost\n\n{}",
-            rates::render(&results),
-            goals::render(&results),
-            costs::render(&results)
-        );
-    }
-    let limits = limits::load(folder)?;
-    if !limits.is_empty() {
-        let _ = write!(
-            text,
-            "\n### Limits of the machine\n\n{}",
-            limits::render(&limits)
-        );
+    for (heading, part) in [
+        ("Rates", rates::render(&results)),
+        ("Other goals", goals::render(&results)),
+        ("Latency and cost", costs::render(&results)),
+        (
+            "Limits of the machine",
+            limits::render(&limits::load(folder)?),
+        ),
+    ] {
+        if let Some(part) = part {
+            let _ = write!(text, "\n### {heading}\n\n{part}");
+        }
     }
     Ok(text)
 }

@@ -32,8 +32,11 @@ const OTHERS: [(Metric, &str); 12] = [
     (Metric::AnonymousMib, "anonymous"),
 ];
 
-/// Renders it.
-pub(super) fn render(results: &Results<'_>) -> String {
+/// Renders it; nothing if no row was run.
+pub(super) fn render(results: &Results<'_>) -> Option<String> {
+    if results.is_empty() {
+        return None;
+    }
     let headings = [
         "row",
         "engine",
@@ -56,10 +59,10 @@ pub(super) fn render(results: &Results<'_>) -> String {
             }
         }
     }
-    format!(
+    Some(format!(
         "Medians over the runs; latencies and processor time in microseconds unless said.\n\n{}",
         table.finish()
-    )
+    ))
 }
 
 fn line(results: &Results<'_>, row: &Row, engine: EngineName) -> Vec<String> {
@@ -121,7 +124,7 @@ mod tests {
             record(row, EngineName::Kv, 0, &figures(100e3)),
             record(row, EngineName::Kv, 2, &figures(120e3)),
         ];
-        let text = render(&Results::of(&records));
+        let text = render(&Results::of(&records)).unwrap();
         let expected = "| overwrite-1024 | kv-storage | 2 | 110 k | 100 k – 120 k | 5.80 | | | | 122 ms | \
                         | space 0.66; RSS 229 MiB |";
         assert!(text.contains(expected), "{text}");

@@ -9,8 +9,8 @@ use crate::goal::{GOALS, Goal, Verdict};
 use crate::measure::Metric;
 use crate::row::Row;
 
-/// Renders them, with the number of goals reached below.
-pub(super) fn render(results: &Results<'_>) -> String {
+/// Renders them, with the number of goals reached below; nothing if no row that was run has any.
+pub(super) fn render(results: &Results<'_>) -> Option<String> {
     let mut headings = vec!["figure", "row"];
     let names = EngineName::ALL.map(|engine| engine.to_string());
     headings.extend(names.iter().map(String::as_str));
@@ -29,10 +29,12 @@ pub(super) fn render(results: &Results<'_>) -> String {
         judged += 1;
         table.line(line(results, row, goal, verdict));
     }
-    format!(
-        "{}\n{reached} of {judged} goals of this table are reached.\n",
-        table.finish()
-    )
+    (judged > 0).then(|| {
+        format!(
+            "{}\n{reached} of {judged} goals of this table are reached.\n",
+            table.finish()
+        )
+    })
 }
 
 fn line(results: &Results<'_>, row: &Row, goal: &Goal, verdict: Verdict) -> Vec<String> {
@@ -90,7 +92,7 @@ mod tests {
             record(row, EngineName::RocksDb, 1, &figures(2.4)),
             record(row, EngineName::Fjall, 2, &figures(2.6)),
         ];
-        let text = render(&Results::of(&records));
+        let text = render(&Results::of(&records)).unwrap();
         assert!(!text.contains("fill"), "{text}");
         let amplification = "| write amplification | overwrite, 1 KiB | 2.00 | 2.40 | 2.60 | | \
                              | ≤ 1 × the better | yes |";

@@ -8,8 +8,11 @@ use crate::goal::{self, Figures, Rule, Verdict};
 use crate::measure::Metric;
 use crate::row::Row;
 
-/// Renders it, with the number of goals reached below.
-pub(super) fn render(results: &Results<'_>) -> String {
+/// Renders it, with the number of goals reached below; nothing if no row was run.
+pub(super) fn render(results: &Results<'_>) -> Option<String> {
+    if results.is_empty() {
+        return None;
+    }
     let mut headings = vec!["row"];
     let names = EngineName::ALL.map(|engine| engine.to_string());
     headings.extend(names.iter().map(String::as_str));
@@ -22,10 +25,10 @@ pub(super) fn render(results: &Results<'_>) -> String {
         judged += usize::from(verdict.is_some());
         table.line(line(results, row, verdict));
     }
-    format!(
+    Some(format!(
         "{}\n{reached} of {judged} goals of this table are reached.\n",
         table.finish()
-    )
+    ))
 }
 
 fn line(results: &Results<'_>, row: &Row, verdict: Option<Verdict>) -> Vec<String> {
@@ -124,7 +127,7 @@ mod tests {
     const RATE: Metric = Metric::OperationsPerSecond;
 
     fn rendered(records: &[crate::suite::Record]) -> String {
-        render(&Results::of(records))
+        render(&Results::of(records)).unwrap()
     }
 
     #[test]
