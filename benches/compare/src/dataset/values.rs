@@ -7,6 +7,9 @@ use super::random::{Random, mix};
 const TEXT_BYTES: usize = 8 << 20;
 /// Random bytes that are followed by themselves: what makes the text compressible.
 const FRAGMENT_BYTES: usize = 50;
+/// Text between the pieces of consecutive numbers. It shares no factor with the fragments, so that pieces begin
+/// anywhere in them.
+const GAP_BYTES: u64 = 37;
 
 /// Makes values. It keeps 8 MiB in memory, so rows that only read do not make one.
 #[derive(Debug)]
@@ -37,10 +40,9 @@ impl Values {
     /// Replaces `into` by the value of a number. Another version is another value of the same number.
     #[inline]
     pub(crate) fn fill(&self, into: &mut Vec<u8>, number: u64, version: u64, value_bytes: usize) {
-        // Consecutive numbers have consecutive pieces of the text, which the processor sees coming.
-        let place = number
-            .wrapping_mul(value_bytes as u64)
-            .wrapping_add(mix(version));
+        // Pieces of consecutive numbers follow one another, so the processor sees them coming.
+        let stride = value_bytes as u64 + GAP_BYTES;
+        let place = number.wrapping_mul(stride).wrapping_add(mix(version));
         let start = (place % (self.text.len() - value_bytes) as u64) as usize;
         into.clear();
         into.extend_from_slice(&self.text[start..start + value_bytes]);
