@@ -22,6 +22,8 @@ pub(crate) enum Task {
     Test(TestArguments),
     /// Import 63,000 real records while a node is killed, and compare every byte afterwards
     DemoData(DemoArguments),
+    /// Measure kv beside others of its kind
+    Bench(BenchArguments),
 }
 
 /// `cargo xtask cluster ..`
@@ -153,6 +155,47 @@ pub(crate) struct DemoArguments {
     pub(crate) programs: ProgramArguments,
 }
 
+/// `cargo xtask bench ..`
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// What is measured.
+    #[command(subcommand)]
+    pub(crate) subject: BenchSubject,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchSubject {
+    /// kv-storage beside RocksDB, fjall, redb and LMDB; writes the tables of docs/performance.md
+    Engine(EngineBenchArguments),
+}
+
+/// `cargo xtask bench engine ..`
+#[derive(Debug, Default, Args)]
+pub(crate) struct EngineBenchArguments {
+    /// A quarter of the data with a quarter of the memory, one pass: judges nothing
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only rows whose name contains one of these words, separated by commas
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) rows: Option<String>,
+    /// Only these engines (kv, rocksdb, fjall, redb, lmdb), separated by commas; writes no document
+    #[arg(long, value_name = "ENGINES")]
+    pub(crate) engines: Option<String>,
+    /// Passes over all rows [default: 3, quick: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) passes: Option<u32>,
+    /// Measure only what the machine allows
+    #[arg(long, conflicts_with_all = ["rows", "engines", "passes"])]
+    pub(crate) limits: bool,
+    /// Measure nothing: render the tables of what was measured before
+    #[arg(long, conflicts_with_all = ["rows", "engines", "passes", "limits"])]
+    pub(crate) report: bool,
+    /// Measure nothing: run this row once under perf and print where its time goes
+    #[arg(long, value_name = "ROW", conflicts_with_all = ["rows", "passes", "limits", "report"])]
+    pub(crate) profile: Option<String>,
+}
+
 /// `cargo xtask test ..`
 #[derive(Debug, Args)]
 pub(crate) struct TestArguments {
@@ -199,7 +242,7 @@ mod tests {
     fn cluster(line: &str) -> ClusterArguments {
         match parse(line).unwrap() {
             Task::Cluster(arguments) => arguments,
-            other @ (Task::Test(_) | Task::DemoData(_)) => panic!("{other:?}"),
+            other @ (Task::Test(_) | Task::DemoData(_) | Task::Bench(_)) => panic!("{other:?}"),
         }
     }
 
@@ -236,6 +279,9 @@ mod tests {
             "cluster --base-port 70000",
             "cluster --release --binaries x",
             "cluster kill",
+            "bench",
+            "bench engine --passes 0",
+            "bench engine --report --rows fill",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,10 +1,12 @@
-//! Developer tasks of kv: a local cluster, the test suite, and a proof on real data.
+//! Developer tasks of kv: a local cluster, the test suite, a proof on real data, and comparisons.
 //!
 //! `cargo xtask cluster` brings up a cluster of real processes, `cargo xtask test` runs every test,
-//! and `cargo xtask demo-data` keeps 63,000 real records through the death of a node. The tasks know
-//! no crate of kv: they build the binaries `kv-node` and `kv` and run them as a user would.
+//! `cargo xtask demo-data` keeps 63,000 real records through the death of a node, and `cargo xtask
+//! bench engine` measures the storage engine beside others. The tasks know no crate of kv: they build
+//! the binaries `kv-node`, `kv` and `kv-compare` and run them as a user would.
 
 mod arguments;
+mod bench;
 mod binaries;
 mod cluster;
 mod command;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Task::Cluster(arguments) => cluster::run(arguments),
         Task::Test(arguments) => suite::run(&arguments),
         Task::DemoData(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

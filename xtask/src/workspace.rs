@@ -17,10 +17,22 @@ pub(crate) fn cargo() -> Command {
 /// # Errors
 /// When cargo cannot read the workspace.
 pub(crate) fn target_directory() -> Result<PathBuf> {
+    directory("target_directory")
+}
+
+/// The folder of the root `Cargo.toml`.
+///
+/// # Errors
+/// When cargo cannot read the workspace.
+pub(crate) fn root() -> Result<PathBuf> {
+    directory("workspace_root")
+}
+
+fn directory(name: &str) -> Result<PathBuf> {
     let metadata =
         command::json(cargo().args(["metadata", "--no-deps", "--format-version=1", "--offline"]))?;
-    let directory = metadata["target_directory"]
+    let directory = metadata[name]
         .as_str()
-        .context("cargo metadata names no target directory")?;
+        .with_context(|| format!("cargo metadata names no {name}"))?;
     Ok(PathBuf::from(directory))
 }

@@ -1,0 +1,115 @@
+//! Our engine.
+
+mod jobs;
+
+use crate::dataset::Key;
+use crate::engine::{Budget, Engine, SeeRow};
+use anyhow::Result;
+use jobs::JobThreads;
+use kv_storage::fs::RealFs;
+use kv_storage::{Db, Durability, Env, Jobs, MonotonicClock, Options, WriteBatch};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// How often [`Engine::settle`] looks, and how many quiet looks in a row it wants.
+const LOOK: Duration = Duration::from_millis(20);
+const QUIET_LOOKS: u32 = 5;
+
+struct Kv {
+    db: Db,
+    jobs: Arc<JobThreads>,
+}
+
+/// Opens a store, with threads for its jobs.
+pub(super) fn open(folder: &Path, budget: &Budget) -> Result<Box<dyn Engine>> {
+    let jobs = Arc::new(JobThreads::start(budget.background_threads));
+    let env = Env {
+        fs: Arc::new(RealFs),
+        jobs: Arc::clone(&jobs) as Arc<dyn Jobs>,
+        clock: Arc::new(MonotonicClock::starting_now()),
+        seed: 1,
+    };
+    let db = Db::open(folder, options(budget), env)?;
+    Ok(Box::new(Kv { db, jobs }))
+}
+
+fn options(budget: &Budget) -> Options {
+    let mut options = Options::default();
+    options.memtable_bytes = budget.memtable_bytes;
+    options.block_bytes = budget.block_bytes;
+    options.zstd_level = budget.zstd_level;
+    options.filter_bits_per_key = budget.filter_bits_per_key;
+    // All caches of the engine together are to be as large as the one cache of a peer.
+    options.block_cache_bytes = budget.cache_bytes as u64;
+    options
+}
+
+impl Kv {
+    fn write(&self, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.put(key, value);
+        self.db.blocking().write(batch, durability)?;
+        Ok(())
+    }
+}
+
+impl Engine for Kv {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.write(key, value, Durability::Process)
+    }
+
+    fn put_durable(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.write(key, value, Durability::Sync)
+    }
+
+    fn get(&self, key: &[u8], see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let found = self.db.blocking().get(key)?;
+        if let Some(found) = &found {
+            see(&found.value);
+        }
+        Ok(found.is_some())
+    }
+
+    fn scan(&self, start: &[u8], limit: usize, see: SeeRow<'_>) -> Result<usize> {
+        let mut rows = 0;
+        for entry in self.db.snapshot().iter(start..).take(limit) {
+            let entry = entry?;
+            see(&entry.key, &entry.value);
+            rows += 1;
+        }
+        Ok(rows)
+    }
+
+    fn load(&self, rows: &[(Key, Vec<u8>)]) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        for (key, value) in rows {
+            batch.put(key, value);
+        }
+        self.db.blocking().write(batch, Durability::Process)?;
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.db.flush()?)
+    }
+
+    fn settle(&self) -> Result<()> {
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
+            let is_idle = self.jobs.is_idle() && self.db.stats().sealed_memtables == 0;
+            quiet = if is_idle { quiet + 1 } else { 0 };
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Kv {
+    fn drop(&mut self) {
+        // What failed here shows when the store is opened again and read.
+        let _ = self.db.close();
+        self.jobs.stop();
+    }
+}
