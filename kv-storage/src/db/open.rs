@@ -5,7 +5,7 @@ use super::recovery::{Replay, Replayed};
 use super::state::{Counts, Space, State, Task, Waiter};
 use super::sync::{self, Round};
 use super::{store_format, view::View};
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, RowCache};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -41,8 +41,9 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .collect();
 
     let catalog = read_catalog(&*fs, dir, store, &numbered)?;
-    let cache = BlockCache::new(options.block_cache_bytes, options.bottom_tables.block_bytes);
-    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, store));
+    let cache = BlockCache::new(options.block_cache_bytes);
+    let rows = RowCache::new(options.row_cache_bytes);
+    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, rows, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
     let segment = catalog.next_file.max(first_unused_number(&names));

@@ -27,6 +27,10 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Block lookups that did not.
     pub cache_misses: u64,
+    /// Single rows in memory, in bytes.
+    pub row_cache_bytes: u64,
+    /// Point reads that found their row there.
+    pub row_cache_hits: u64,
     /// Calls that handed log bytes to the operating system.
     pub log_appends: u64,
     /// Log bytes handed to it.
@@ -98,6 +102,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         cache_bytes: inner.files.cache.size_bytes(),
         cache_hits,
         cache_misses,
+        row_cache_bytes: inner.files.rows.size_bytes(),
+        row_cache_hits: inner.files.rows.hits(),
         log_appends: counts.log_appends,
         log_bytes: counts.log_bytes,
         log_syncs: counts.log_syncs,

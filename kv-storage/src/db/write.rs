@@ -5,6 +5,7 @@ use super::state::{Durability, State, Waiter};
 use super::sync;
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
+use crate::hash::key_hash;
 use crate::key::Seq;
 use crate::options::MAX_KEY_BYTES;
 use std::sync::Arc;
@@ -102,7 +103,13 @@ fn apply(
     let first = state.last.next();
     let last = Seq(state.last.0 + batch.len() as u64);
     state.log.push(first, &batch);
-    state.active.insert(first, batch.into_operations());
+    let operations = batch.into_operations();
+    for (operation, seq) in operations.clone().zip(first.0..) {
+        // Before the write is visible: see the row cache's first invariant.
+        let hash = key_hash(&operation.key);
+        inner.files.rows.on_write(hash, Seq(seq));
+    }
+    state.active.insert(first, operations);
     state.last = last;
     if need == Durability::Sync {
         state.sync_wanted = last;
