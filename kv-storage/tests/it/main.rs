@@ -11,6 +11,7 @@ mod crash;
 mod determinism;
 mod faults;
 mod model;
+mod reads;
 mod support;
 mod threads;
 mod version1;
