@@ -2,7 +2,7 @@
 
 use super::inner::Inner;
 use super::state::Durability;
-use super::{Db, Found, Read, segments, sync, write};
+use super::{Db, Found, read, segments, sync, write};
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
@@ -39,10 +39,8 @@ impl<'a> Blocking<'a> {
     /// # Errors
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Found>, Error> {
-        match self.db.get(key) {
-            Read::Ready(outcome) => outcome,
-            Read::NeedsIo(job) => job.run(),
-        }
+        let inner = &*self.db.inner;
+        read::get_blocking(inner, key, || None, || inner.visible())
     }
 
     /// Sets `key` to `value`. On return it survives power loss.

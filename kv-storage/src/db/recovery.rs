@@ -226,7 +226,10 @@ impl Filling<'_> {
                     .expect("a fresh memtable was made large enough")
             }
         };
-        self.active.fill(&mut room, batch.first, batch.operations);
+        // Nothing is cached yet.
+        let note = |_, _| {};
+        self.active
+            .fill(&mut room, batch.first, batch.operations, note);
         self.active.publish(room);
     }
 }

@@ -1,7 +1,7 @@
 //! Snapshots, ordered iteration both ways, and paged scans on jobs.
 
 use super::inner::Inner;
-use super::read::check_open;
+use super::read::{self, check_open};
 use super::view::View;
 use crate::env::JobClass;
 use crate::error::Error;
@@ -52,11 +52,8 @@ impl Snapshot {
     /// # Errors
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<super::Found>, Error> {
-        check_open(&self.inner)?;
-        match self.view().get(key, self.at(), Fetch::Blocking)? {
-            super::view::Answer::Value(found) => Ok(found),
-            super::view::Answer::NeedsIo => unreachable!("a blocking lookup reads what it needs"),
-        }
+        let pinned = || self.pinned.get().cloned();
+        read::get_blocking(&self.inner, key, pinned, || self.at())
     }
 
     /// Iterates over the keys of a range in order, from either end. Blocks where the disk must be read.

@@ -156,8 +156,11 @@ fn accept(
 
 impl Accepted {
     fn publish(mut self, inner: &Inner, batch: &WriteBatch) -> Seq {
+        // Before the write is visible: see the row cache's first invariant.
+        let rows = &inner.files.rows;
+        let note = |hash, seq| rows.on_write(hash, seq);
         self.table
-            .fill(&mut self.room, self.first, batch.operations());
+            .fill(&mut self.room, self.first, batch.operations(), note);
         let last = Seq(self.first.0 + batch.len() as u64 - 1);
         let (table, room) = (self.table, self.room);
         inner

@@ -77,20 +77,24 @@ impl Memtable {
         self.arena.has_room(bytes)
     }
 
-    /// Writes a batch's operations into their room, numbered from `first` on. Readers do not see them yet.
+    /// Writes a batch's operations into their room, numbered from `first` on, and calls `note` with the
+    /// hash and number of each. Readers do not see them yet.
     pub(crate) fn fill<'a>(
         &self,
         reservation: &mut Reservation,
         first: Seq,
         operations: impl Iterator<Item = Operation<'a>>,
+        mut note: impl FnMut(u64, Seq),
     ) {
         let bytes = self.arena.bytes_mut(&mut reservation.slot);
         let mut at = 0;
         let mut seq = first;
         for operation in operations {
+            let hash = key_hash(operation.key);
+            note(hash, seq);
             let entry = Entry {
                 next: 0,
-                hash: key_hash(operation.key) as u32,
+                hash: hash as u32,
                 seq,
                 kind: operation.kind,
                 key: operation.key,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 fn insert(table: &Memtable, first: u64, batch: &WriteBatch) {
     let mut room = table.reserve(batch.entry_bytes()).unwrap();
-    table.fill(&mut room, Seq(first), batch.operations());
+    table.fill(&mut room, Seq(first), batch.operations(), |_, _| {});
     table.publish(room);
 }
 

@@ -1,10 +1,9 @@
 //! Reads many neighbouring blocks at once when a cursor walks through a table.
 
-use super::block::Block;
+use super::block::SharedBlock;
 use super::reader::{Fetch, Table};
 use crate::error::Error;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Bytes of the first window; each further one is twice as large.
 const WINDOW_FIRST: usize = 64 << 10;
@@ -20,9 +19,9 @@ const KEEP_MOST: usize = 64;
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     fetch: Fetch,
-    /// The block that the last miss asked for.
+    /// The block of this table that the last miss asked for.
     last: Option<usize>,
-    /// Misses in a row.
+    /// Misses in a row before the last.
     misses: usize,
     kept: usize,
     window_bytes: usize,
@@ -49,23 +48,34 @@ impl ReadAhead {
         }
     }
 
+    /// Goes on with another table of the same walk.
+    pub(super) fn leave_table(&mut self) {
+        self.last = None;
+        self.window = 0..0;
+    }
+
     /// A block; `None` if it would have to be read although only the cache is allowed.
     pub(super) fn block(
         &mut self,
         table: &Table,
         number: usize,
-    ) -> Result<Option<Arc<Block>>, Error> {
+    ) -> Result<Option<SharedBlock>, Error> {
         if let Some(block) = table.cached(number) {
             return Ok(Some(block));
         }
         if self.fetch == Fetch::CacheOnly {
             return Ok(None);
         }
-        let forward = self.last.is_none_or(|last| last < number);
-        let beside = self.last.is_some_and(|last| last.abs_diff(number) == 1);
-        if self.fetch != Fetch::Passing {
-            self.misses = if beside { self.misses + 1 } else { 0 };
-        }
+        // At the first block of a table: the outermost block on one side, or the place of a seek.
+        let forward = match self.last {
+            Some(last) => last < number,
+            None => number == 0 || number + 1 < table.index().len(),
+        };
+        let goes_on = match self.last {
+            Some(last) => last.abs_diff(number) == 1,
+            None => self.misses > 0,
+        };
+        self.misses = if goes_on { self.misses + 1 } else { 0 };
         self.last = Some(number);
         if !self.window.contains(&number) && self.misses >= SEQUENTIAL {
             self.fill(table, number, forward)?;

@@ -1,7 +1,7 @@
 //! Tables against a naive list, their bytes, and every kind of damage.
 
 use super::*;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, RowCache};
 use crate::compress::Compression;
 use crate::error::Error;
 use crate::fs::Fs;
@@ -40,7 +40,8 @@ fn build(entries: &Entries, spec: TableSpec) -> SimFs {
 
 fn open(fs: &SimFs) -> Result<Arc<Table>, Error> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
-    let files = Arc::new(TableFiles::new(fs, BlockCache::new(1 << 20, 4096), STORE));
+    let cache = BlockCache::new(1 << 20);
+    let files = Arc::new(TableFiles::new(fs, cache, RowCache::new(0), STORE));
     Table::open(&files, path(), FILE).map(Arc::new)
 }
 
@@ -263,11 +264,11 @@ fn malformed_blocks_with_a_right_checksum_do_not_panic() {
         let count = random.u8(1..5);
         let mut bytes = vec![count, 0, 0, 0, random.u8(..4), 0, 2 + 2 * random.u8(..2), 0];
         bytes.extend((0..random.usize(0..60)).map(|_| random.u8(..12)));
-        let Ok(block) = Block::parse(bytes.into()) else {
+        let Ok(block) = Block::share(&bytes) else {
             continue;
         };
         parsed += 1;
-        let mut cursor = block_cursor::BlockCursor::new(Arc::new(block), Vec::new());
+        let mut cursor = block_cursor::BlockCursor::new(block, Vec::new());
         let _ = cursor.seek(KeyVersion::new(&[3, 1], Seq(3)));
         let _ = cursor.seek_first();
         while cursor.is_valid() && cursor.next().is_ok() {}
