@@ -10,6 +10,7 @@
 //!    proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
 
 mod real;
+mod table_file;
 
 pub use real::RealFs;
 
@@ -26,6 +27,24 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// `AlreadyExists` if there is one, `StorageFull`, and whatever the system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Creates a new, empty file for a table, which is written front to back and then synced once. Its bytes
+    /// may survive nothing before that sync. `direct` asks to bypass the page cache.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    fn create_table(&self, path: &Path, direct: bool) -> io::Result<Box<dyn AppendFile>> {
+        let _ = direct;
+        self.create(path)
+    }
+
+    /// Opens an existing table, of which mostly single blocks are read.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    fn open_table(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        self.open(path)
+    }
 
     /// Opens an existing file for reading.
     ///

@@ -1,5 +1,6 @@
 //! The operating system's files.
 
+use super::table_file::TableFile;
 use super::{AppendFile, FileLock, Fs, LockError, ReadFile};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -18,6 +19,18 @@ impl Fs for RealFs {
             .create_new(true)
             .open(path)?;
         Ok(Box::new(RealAppend { file }))
+    }
+
+    fn create_table(&self, path: &Path, direct: bool) -> io::Result<Box<dyn AppendFile>> {
+        Ok(Box::new(TableFile::create(path, direct)?))
+    }
+
+    fn open_table(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        let file = File::open(path)?;
+        // The kernel's read-ahead would read far more than the one block that is wanted.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
+        let length = file.metadata()?.len();
+        Ok(Arc::new(RealRead { file, length }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {

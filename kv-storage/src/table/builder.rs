@@ -63,7 +63,9 @@ impl TableBuilder {
     ) -> Result<Self, Error> {
         Ok(Self {
             path: path.to_path_buf(),
-            file: fs.create(path).context("create", path)?,
+            file: fs
+                .create_table(path, options.direct_io)
+                .context("create", path)?,
             store,
             checksum: Checksum::new(store, file),
             block_bytes: options.block_bytes,
