@@ -43,6 +43,9 @@ pub struct Options {
     pub compactions_max: usize,
     /// Input bytes one compaction job works through before it yields (default 8 MiB).
     pub compaction_step_bytes: u64,
+    /// Write tables past the page cache, where the file system can (default true). Otherwise they go through it,
+    /// and stay in it as long as there is room.
+    pub direct_io: bool,
     /// Decoded blocks kept in memory, in bytes (default 64 MiB).
     pub block_cache_bytes: u64,
     /// Single rows kept in memory, in bytes (default 16 MiB; 0 keeps none), apart from the blocks. Raising
@@ -121,6 +124,7 @@ impl Default for Options {
             space_percent: 130,
             compactions_max: 2,
             compaction_step_bytes: 8 << 20,
+            direct_io: true,
             block_cache_bytes: 64 << 20,
             row_cache_bytes: 16 << 20,
             min_free_bytes: 64 << 20,

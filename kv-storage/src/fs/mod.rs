@@ -11,6 +11,7 @@
 
 mod mapped;
 mod real;
+mod table_file;
 
 pub use real::RealFs;
 
@@ -41,6 +42,24 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound`, and whatever the system says.
     fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>>;
+
+    /// Creates a new, empty file for a table, which is written front to back and then synced once. Its bytes
+    /// may survive nothing before that sync. `direct` asks to bypass the page cache.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    fn create_table(&self, path: &Path, direct: bool) -> io::Result<Box<dyn AppendFile>> {
+        let _ = direct;
+        self.create(path)
+    }
+
+    /// Opens an existing table, of which mostly single blocks are read.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    fn open_table(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        self.open(path)
+    }
 
     /// Opens an existing file for reading.
     ///

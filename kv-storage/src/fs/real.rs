@@ -1,6 +1,7 @@
 //! The operating system's files.
 
 use super::mapped::MappedSegment;
+use super::table_file::TableFile;
 use super::{AppendFile, FileLock, Fs, LockError, LogSegment, ReadFile};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -27,6 +28,18 @@ impl Fs for RealFs {
 
     fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>> {
         Ok(Arc::new(MappedSegment::open(path)?))
+    }
+
+    fn create_table(&self, path: &Path, direct: bool) -> io::Result<Box<dyn AppendFile>> {
+        Ok(Box::new(TableFile::create(path, direct)?))
+    }
+
+    fn open_table(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
+        let file = File::open(path)?;
+        // The kernel's read-ahead would read far more than the one block that is wanted.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
+        let length = file.metadata()?.len();
+        Ok(Arc::new(RealRead { file, length }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {

@@ -74,7 +74,9 @@ impl TableBuilder {
         file: u64,
         spec: TableSpec,
     ) -> Result<Self, Error> {
-        let append = fs.create(path).context("create", path)?;
+        let append = fs
+            .create_table(path, spec.direct_io)
+            .context("create", path)?;
         let checksum = Checksum::new(store, file);
         let blocks = BlockWriter::new(path.to_path_buf(), append, checksum, spec.compression);
         let samples = matches!(spec.compression, Compression::ZstdDictionary(_));

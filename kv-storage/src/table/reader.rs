@@ -63,7 +63,7 @@ impl Table {
     /// Damage is reported with the file and the offset of the damaged block, and nothing is kept: what
     /// else the store has is not touched.
     pub(crate) fn open(files: &Arc<TableFiles>, path: &Path, id: u64) -> Result<Self, Error> {
-        let file = files.fs.open(path).context("open", path)?;
+        let file = files.fs.open_table(path).context("open", path)?;
         let footer_at = file.len().checked_sub(FOOTER_BYTES as u64);
         let footer_at =
             footer_at.ok_or_else(|| Error::corrupt(path, 0, "file is shorter than a footer"))?;

@@ -9,24 +9,27 @@ pub(crate) struct TableSpec {
     pub block_bytes: usize,
     pub compression: Compression,
     pub filter_bits_per_key: u32,
+    /// Past the page cache.
+    pub direct_io: bool,
 }
 
 impl TableSpec {
     /// For a table below which lies older data: flushes, and compactions into upper levels.
     pub(crate) fn upper(options: &Options) -> Self {
-        Self::of(&options.upper_tables)
+        Self::of(options, &options.upper_tables)
     }
 
     /// For a table of the lowest level that has data.
     pub(crate) fn bottom(options: &Options) -> Self {
-        Self::of(&options.bottom_tables)
+        Self::of(options, &options.bottom_tables)
     }
 
-    fn of(options: &TableOptions) -> Self {
+    fn of(all: &Options, options: &TableOptions) -> Self {
         Self {
             block_bytes: options.block_bytes,
             compression: options.compression,
             filter_bits_per_key: options.filter_bits_per_key,
+            direct_io: all.direct_io,
         }
     }
 }

@@ -86,6 +86,7 @@ fn spec(compression: Compression, block_bytes: usize) -> TableSpec {
         block_bytes,
         compression,
         filter_bits_per_key: 10,
+        direct_io: false,
     }
 }
 
