@@ -171,7 +171,7 @@ impl Inner {
         };
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
-        state.set_version(version);
+        state.set_version(version, &self.options);
         change(&mut state);
         let old_view = self.publish_view(&state);
         drop(state);

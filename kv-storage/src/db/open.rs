@@ -7,7 +7,7 @@ use super::store_format::{self, Identity};
 use super::sync::{self, Round};
 use super::view::View;
 use crate::cache::BlockCache;
-use crate::compaction::Roster;
+use crate::compaction::{Debt, Roster};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -339,6 +339,7 @@ fn assemble(
         flushed,
         flush_task: Task::Idle,
         roster: Roster::default(),
+        table_debt: Debt::default(),
         retry_at: Duration::ZERO,
         snapshots: BTreeMap::new(),
         attachment,
@@ -352,7 +353,7 @@ fn assemble(
         closed: false,
         counts: Counts::default(),
     };
-    state.set_version(version);
+    state.set_version(version, &options);
     let view: Arc<View> = Arc::new(state.view());
     Inner {
         dir: PathBuf::from(dir),

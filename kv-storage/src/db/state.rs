@@ -6,7 +6,7 @@
 
 use super::pace::Pacer;
 use super::view::View;
-use crate::compaction::Roster;
+use crate::compaction::{Debt, Roster};
 use crate::error::Error;
 use crate::hooks::Hooks;
 use crate::key::Seq;
@@ -106,6 +106,8 @@ pub(super) struct Counts {
     pub compaction_read_bytes: u64,
     pub compaction_written_bytes: u64,
     pub compaction_moved_bytes: u64,
+    pub compaction_releases: u64,
+    pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
     pub busy: u64,
@@ -152,6 +154,8 @@ pub(super) struct State {
     pub flushed: Seq,
     pub flush_task: Task,
     pub roster: Roster,
+    /// Kept here, because writers ask for it each time.
+    pub table_debt: Debt,
     /// After a failure, background work waits until then.
     pub retry_at: Duration,
 
@@ -242,9 +246,22 @@ impl State {
         }
     }
 
-    pub(super) fn set_version(&mut self, version: Arc<Version>) {
+    pub(super) fn set_version(&mut self, version: Arc<Version>, options: &Options) {
         self.roster.note_change();
         self.version = version;
+        self.note_table_debt(options);
+    }
+
+    /// The version, or how far compaction has come, has changed.
+    pub(super) fn note_table_debt(&mut self, options: &Options) {
+        self.table_debt = Debt::of_tables(&self.version, self.roster.relieved(), options);
+    }
+
+    /// How far flushes and compactions are behind.
+    pub(super) fn debt(&self, options: &Options) -> Debt {
+        let sealed = self.sealed.iter().map(|sealed| sealed.table.size_bytes());
+        let bytes = sealed.sum::<usize>() + self.active.size_bytes();
+        self.table_debt.max(Debt::of_memory(bytes, options))
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.

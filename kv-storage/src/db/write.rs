@@ -4,6 +4,7 @@ use super::inner::Inner;
 use super::state::{Durability, State, Waiter};
 use super::sync;
 use crate::batch::WriteBatch;
+use crate::compaction::Debt;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
 use crate::options::MAX_KEY_BYTES;
@@ -164,21 +165,12 @@ fn busy(inner: &Inner, state: &mut State, size_bytes: usize) -> Option<Duration>
     if state.log.bytes() >= options.log_buffer_bytes || flush_is_behind {
         return Some(SHORT_WAIT);
     }
-    let runs = state.version.levels[0].runs.len();
-    if runs >= options.level0_stop {
+    if state.table_debt >= Debt::LIMIT {
         return Some(LONG_WAIT);
     }
-    if runs < options.level0_slowdown {
-        return None;
-    }
-    let (debt, limit) = (
-        runs - options.level0_slowdown + 1,
-        options.level0_stop - options.level0_slowdown,
-    );
-    state
-        .pacer
-        .admit(inner.env.clock.now(), size_bytes, debt, limit)
-        .err()
+    let debt = state.debt(options);
+    let now = inner.env.clock.now();
+    state.pacer.admit(now, size_bytes, debt).err()
 }
 
 /// Calls `call` when the log has reached `seq`.
