@@ -206,7 +206,7 @@ impl Inner {
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
         state.set_version(Arc::clone(&version));
-        front.gate.level0_runs = version.levels[0].runs.len();
+        front.gate.table_debt = state.table_debt(&self.options);
         change(&mut state, &mut front);
         // Dropped without a lock: the old view may be the last user of a large memtable.
         let old_view = self.view.load_full();

@@ -335,15 +335,12 @@ fn assemble(
     // Segments below the floor were removed.
     wal.release_below(log_floor);
     let version = Arc::new(version);
-    let front = Front {
+    let mut front = Front {
         last,
         wal,
         active: Arc::new(active),
         sealed,
-        gate: Gate {
-            level0_runs: version.levels[0].runs.len(),
-            ..Gate::default()
-        },
+        gate: Gate::default(),
         needed_segment: 0,
         look: options.min_free_bytes > 0,
         segment_task: Task::Idle,
@@ -367,6 +364,7 @@ fn assemble(
         counts: Counts::default(),
     };
     state.set_version(Arc::clone(&version));
+    front.gate.table_debt = state.table_debt(&options);
     let view = View {
         active: Arc::clone(&front.active),
         sealed: front
