@@ -6,8 +6,7 @@ use crate::dataset::Key;
 use crate::engine::{Budget, Engine, SeeRow};
 use anyhow::Result;
 use jobs::JobThreads;
-use kv_storage::fs::RealFs;
-use kv_storage::{Db, Durability, Env, Jobs, MonotonicClock, Options, WriteBatch};
+use kv_storage::{Compression, Db, Durability, Env, Jobs, Options, WriteBatch};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -25,11 +24,10 @@ struct Kv {
 /// Opens a store, with threads for its jobs.
 pub(super) fn open(folder: &Path, budget: &Budget) -> Result<Box<dyn Engine>> {
     let jobs = Arc::new(JobThreads::start(budget.background_threads));
+    // Real files and the real clock, as for any embedder, but with threads.
     let env = Env {
-        fs: Arc::new(RealFs),
         jobs: Arc::clone(&jobs) as Arc<dyn Jobs>,
-        clock: Arc::new(MonotonicClock::starting_now()),
-        seed: 1,
+        ..Env::embedded(1)
     };
     let db = Db::open(folder, options(budget), env)?;
     Ok(Box::new(Kv { db, jobs }))
@@ -38,9 +36,12 @@ pub(super) fn open(folder: &Path, budget: &Budget) -> Result<Box<dyn Engine>> {
 fn options(budget: &Budget) -> Options {
     let mut options = Options::default();
     options.memtable_bytes = budget.memtable_bytes;
-    options.block_bytes = budget.block_bytes;
-    options.zstd_level = budget.zstd_level;
-    options.filter_bits_per_key = budget.filter_bits_per_key;
+    // Codecs by level are the engine's own choice: LZ4 above, zstd at the bottom, where most data is.
+    options.bottom_tables.compression = Compression::Zstd(budget.zstd_level);
+    for tables in [&mut options.upper_tables, &mut options.bottom_tables] {
+        tables.block_bytes = budget.block_bytes;
+        tables.filter_bits_per_key = budget.filter_bits_per_key;
+    }
     // All caches of the engine together are to be as large as the one cache of a peer.
     options.block_cache_bytes = budget.cache_bytes as u64;
     options

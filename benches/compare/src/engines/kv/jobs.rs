@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// A thread for log syncs, which writers wait for, and some for everything else.
+/// A thread for the log, which writers wait for, and some for everything else.
 pub(super) struct JobThreads {
     log: Arc<Queue>,
     background: Arc<Queue>,
@@ -46,7 +46,7 @@ impl JobThreads {
 
 impl Jobs for JobThreads {
     fn submit(&self, class: JobClass, job: Job) {
-        if class == JobClass::LogSync {
+        if matches!(class, JobClass::LogSync | JobClass::LogSegment) {
             self.log.push(job, false);
         } else {
             // A flush goes before all compactions: writers wait for it when memtables pile up.
