@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod checkpoint;
 mod corruption;
 mod crash;
 mod determinism;
