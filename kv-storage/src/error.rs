@@ -59,9 +59,11 @@ impl Error {
         }
     }
 
-    /// True if the disk had no room, which passes once space is freed.
+    /// True if the disk had no room, which passes once space is freed. Nothing was changed then, except that
+    /// a file may have grown by a part of what was appended.
     pub(crate) fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The open store: the only door to the engine.
 
 mod blocking;
+mod checkpoint;
 mod compact;
 mod flush;
 mod front;
@@ -142,6 +143,23 @@ impl Db {
     pub fn tick(&self) {
         self.inner.state().roster.note_change();
         self.inner.schedule();
+    }
+
+    /// Makes a store of its own in `target`, an empty or absent directory on the same file system, that holds
+    /// everything visible now. Blocks; reads, writes and compactions go on meanwhile. Returns the newest
+    /// write in it.
+    ///
+    /// Tables are shared by hard links, so it costs a flush and little space, until compaction has
+    /// replaced them here. On return the copy survives power loss, and opens like any store. It keeps this
+    /// store's id and numbers: it is the same data at an earlier moment, so do not let both stand for
+    /// different members of anything that tells stores apart by their ids.
+    ///
+    /// # Errors
+    /// The store's failure if it was poisoned or closed; `DirectoryNotEmpty`; `CrossesDevices`; and whatever
+    /// the file system says. What was made is removed then; an empty directory may stay. After a crash,
+    /// remove the directory: if it is not a whole copy, it does not open.
+    pub fn checkpoint(&self, target: &Path) -> Result<Seq, Error> {
+        checkpoint::make(&self.inner, target)
     }
 
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.

@@ -11,6 +11,7 @@
 )]
 
 use super::LogSegment;
+use super::real::no_kind_of_full;
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -100,7 +101,7 @@ impl LogSegment for MappedSegment {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().map_err(no_kind_of_full)
     }
 }
 

@@ -8,6 +8,9 @@
 //! 3. Rename replaces its target in one step.
 //! 4. After a failed sync nothing is known about the bytes since the last good one; a second sync
 //!    proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//! 5. An error of the kind `StorageFull` or `QuotaExceeded` means that the disk was full and nothing was
+//!    changed, except that an append may have appended a prefix of its bytes. A sync never fails with these
+//!    kinds: rule 4 holds for it, whatever the reason.
 
 mod mapped;
 mod real;
@@ -72,6 +75,13 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound`, and whatever the system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name. Bytes written under either name are seen under both.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists`, `CrossesDevices` if the names lie on different file systems, and whatever
+    /// the system says.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. Open handles go on reading it.
     ///

@@ -52,6 +52,10 @@ impl Fs for RealFs {
         std::fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }
@@ -88,7 +92,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir)?.sync_all().map_err(no_kind_of_full)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
@@ -111,9 +115,9 @@ impl Fs for RealFs {
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        // Only tells a human who holds the lock, so it need not be durable.
         file.set_len(0).map_err(LockError::Io)?;
-        writeln!(file, "{}", std::process::id()).map_err(LockError::Io)?;
+        // Only tells a human who holds the lock, so it need not be durable, nor there if the disk is full.
+        let _ = writeln!(file, "{}", std::process::id());
         Ok(Box::new(RealLock { _file: file }))
     }
 
@@ -134,7 +138,15 @@ impl AppendFile for RealAppend {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().map_err(no_kind_of_full)
+    }
+}
+
+/// Hides from the caller that a failed sync met a full disk: it is a failed sync (rule 5 of [`super`]).
+pub(super) fn no_kind_of_full(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => io::Error::other(error),
+        _ => error,
     }
 }
 
@@ -196,7 +208,11 @@ mod tests {
         );
         assert!(RealFs.create(&dir.path().join("y")).is_err());
         assert!(RealFs.free_space(dir.path()).unwrap() > 0);
+        let (y, second) = (dir.path().join("y"), dir.path().join("second"));
+        RealFs.link(&y, &second).unwrap();
+        assert!(RealFs.link(&y, &second).is_err());
         super::super::replace_file(&RealFs, dir.path(), "y", b"new").unwrap();
+        assert_eq!(super::super::read_all(&RealFs, &second).unwrap(), b"onetwo");
         assert_eq!(
             super::super::read_all(&RealFs, &dir.path().join("y")).unwrap(),
             b"new"

@@ -1,7 +1,8 @@
 //! The state of a simulated disk: what the running system sees, and what a power cut would leave.
 
+use super::stray::{self, Stray};
 use super::{Fault, dead, no_space};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub(super) struct Inode {
 /// A change of names that is not yet durable.
 #[derive(Debug, Clone)]
 pub(super) enum NameChange {
+    /// A name for a new file, or a further one for an old file.
     Create {
         path: PathBuf,
         inode: InodeId,
@@ -73,6 +75,8 @@ pub(super) struct Disk {
     pub capacity: u64,
     pub calls: u64,
     pub faults: BTreeMap<u64, Fault>,
+    /// Writes that will miss their place once they reach the disk.
+    pub strays: Vec<Stray>,
     next_inode: InodeId,
     process: u64,
     power_is_cut: bool,
@@ -89,6 +93,7 @@ impl Disk {
             capacity: u64::MAX,
             calls: 0,
             faults: BTreeMap::new(),
+            strays: Vec::new(),
             next_inode: 1,
             process: 0,
             power_is_cut: false,
@@ -134,6 +139,19 @@ impl Disk {
         self.change_names(NameChange::Rename {
             from: from.to_path_buf(),
             to: to.to_path_buf(),
+            inode,
+        });
+        Ok(())
+    }
+
+    /// Gives a file a second name.
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.lookup(from)?;
+        if self.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.change_names(NameChange::Create {
+            path: to.to_path_buf(),
             inode,
         });
         Ok(())
@@ -210,6 +228,29 @@ impl Disk {
         Ok(inode)
     }
 
+    /// Writes as `write` does, and lets the bytes miss their place if `fault` says so.
+    pub(super) fn misdirect(
+        &mut self,
+        fault: Option<Fault>,
+        inode: InodeId,
+        range: Range<usize>,
+        write: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let misses = matches!(fault, Some(Fault::Misdirected | Fault::MisdirectedOnDisk));
+        let file = self.inodes.get(&inode).filter(|_| misses);
+        let old = file.map(|file| stray::before(file, &range));
+        write(self)?;
+        if let Some(old) = old {
+            let stray = Stray::new(self, inode, range, old);
+            if fault == Some(Fault::Misdirected) {
+                stray.land(self);
+            } else {
+                self.strays.push(stray);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn append(&mut self, inode: InodeId, bytes: &[u8]) -> io::Result<()> {
         let room = usize::try_from(self.free()).unwrap_or(usize::MAX);
         let file = self.inodes.get_mut(&inode).ok_or_else(dead)?;
@@ -270,6 +311,10 @@ impl Disk {
                 file.durable[range.clone()].copy_from_slice(&file.bytes[range]);
             }
         }
+        let strays = std::mem::take(&mut self.strays).into_iter();
+        self.strays = strays
+            .filter_map(|stray| stray.land_on_disk(self, inode))
+            .collect();
     }
 
     pub(super) fn lose_unsynced(&mut self, inode: InodeId) {
@@ -294,9 +339,13 @@ impl Disk {
     }
 
     pub(super) fn free(&self) -> u64 {
-        // Only named files count; a removed file's space is free at once.
-        let used: u64 = self.names.values().map(|inode| self.length(*inode)).sum();
-        self.capacity.saturating_sub(used)
+        self.capacity.saturating_sub(self.used())
+    }
+
+    /// Only named files count, each once; a removed file's space is free at once.
+    pub(super) fn used(&self) -> u64 {
+        let named: BTreeSet<InodeId> = self.names.values().copied().collect();
+        named.into_iter().map(|inode| self.length(inode)).sum()
     }
 
     pub(super) fn dump(&self) -> BTreeMap<PathBuf, Vec<u8>> {

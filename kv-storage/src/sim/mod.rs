@@ -1,11 +1,12 @@
 //! A simulated disk: in memory, deterministic, and as unkind as a real one may be.
 //!
 //! [`SimFs`] keeps for every file and directory what a power cut would leave. It can cut the power, kill the
-//! process, fail the n-th call, lose what a failed sync should have written, and run full. Simulations of whole
-//! nodes use it too, so it is public.
+//! process, fail the n-th call, lose what a failed sync should have written, run full, flip bits, and write to
+//! wrong places. Simulations of whole nodes use it too, so it is public.
 
 mod disk;
 mod loss;
+mod stray;
 
 use crate::fs::{AppendFile, FileLock, Fs, LockError, LogSegment, ReadFile};
 use disk::{Disk, InodeId};
@@ -20,10 +21,25 @@ pub enum Fault {
     /// The call fails with an I/O error and has no effect, except that a failed sync loses the
     /// unsynced bytes for ever, although they can still be read and a later sync reports success.
     Io,
-    /// The call fails because the disk is full. Only calls that need space are touched: creating and appending.
+    /// The call fails because the disk is full. Only calls that need space are touched: creating, linking and
+    /// appending.
     NoSpace,
     /// Power is cut during the call: it may have any part of its effect, and nothing works afterwards.
     PowerCut,
+    /// Others take all the free space before the call. [`DiskFrees`](Self::DiskFrees) and
+    /// [`set_capacity`](SimFs::set_capacity) end that.
+    DiskFills,
+    /// The disk has no size limit from this call on.
+    DiskFrees,
+    /// The call, if it reads a file, returns the bytes with one bit flipped, and reports success. The file
+    /// is as it was.
+    FlippedRead,
+    /// The call, if it appends or stores, writes its bytes to some other place, perhaps in another file, and
+    /// reports success.
+    Misdirected,
+    /// Like [`Misdirected`](Self::Misdirected), but only on the disk: once they were synced, the bytes are
+    /// read as they should be until the power is cut.
+    MisdirectedOnDisk,
 }
 
 /// A handle to a simulated disk, held by one simulated process.
@@ -131,9 +147,31 @@ impl SimFs {
                 Err(io_error())
             }
             (Some(Fault::NoSpace), CallKind::Space) => Err(no_space()),
-            (Some(Fault::NoSpace), _) => Ok((disk, None)),
             (Some(Fault::PowerCut), CallKind::Read) => Err(dead()),
-            (fault, _) => Ok((disk, fault)),
+            (Some(Fault::DiskFills), _) => {
+                disk.capacity = disk.used();
+                Ok((disk, None))
+            }
+            (Some(Fault::DiskFrees), _) => {
+                disk.capacity = u64::MAX;
+                Ok((disk, None))
+            }
+            (Some(Fault::FlippedRead), CallKind::Read)
+            | (
+                Some(Fault::Misdirected | Fault::MisdirectedOnDisk),
+                CallKind::Space | CallKind::Change,
+            )
+            | (Some(Fault::Io | Fault::PowerCut), _) => Ok((disk, fault)),
+            (
+                None
+                | Some(
+                    Fault::NoSpace
+                    | Fault::FlippedRead
+                    | Fault::Misdirected
+                    | Fault::MisdirectedOnDisk,
+                ),
+                _,
+            ) => Ok((disk, None)),
         }
     }
 
@@ -198,6 +236,12 @@ impl Fs for SimFs {
         finish(fault)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut disk, fault) = self.call(CallKind::Space)?;
+        disk.link(from, to)?;
+        finish(fault)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (mut disk, fault) = self.call(CallKind::Change)?;
         disk.remove(path)?;
@@ -258,7 +302,10 @@ struct SimFile {
 impl AppendFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (mut disk, fault) = self.fs.call(CallKind::Space)?;
-        disk.append(self.inode, bytes)?;
+        let start = disk.length(self.inode) as usize;
+        disk.misdirect(fault, self.inode, start..start + bytes.len(), |disk| {
+            disk.append(self.inode, bytes)
+        })?;
         finish(fault)
     }
 
@@ -276,7 +323,11 @@ impl LogSegment for SimFile {
     fn store(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         // The space is there already, so a full disk does not touch it.
         let (mut disk, fault) = self.fs.call(CallKind::Change)?;
-        disk.store(self.inode, offset, parts)?;
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let start = offset as usize;
+        disk.misdirect(fault, self.inode, start..start + length, |disk| {
+            disk.store(self.inode, offset, parts)
+        })?;
         finish(fault)
     }
 
@@ -292,8 +343,12 @@ impl ReadFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let (disk, _) = self.fs.call(CallKind::Read)?;
-        disk.read(self.inode, offset, into)
+        let (disk, fault) = self.fs.call(CallKind::Read)?;
+        disk.read(self.inode, offset, into)?;
+        if fault == Some(Fault::FlippedRead) {
+            stray::flip(into, disk.calls);
+        }
+        Ok(())
     }
 }
 

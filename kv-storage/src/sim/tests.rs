@@ -159,3 +159,83 @@ fn stores_in_place_survive_a_kill_and_are_torn_by_sector_when_the_power_goes() {
     let bytes = killed.power_loss(1).dump()[&path("s")].clone();
     assert_eq!(bytes[700..720], [[2; 10], [0; 10]].concat());
 }
+
+#[test]
+fn a_second_name_leads_to_the_same_bytes_and_is_durable_after_a_directory_sync() {
+    let fs = SimFs::new();
+    let mut file = write(&fs, "a", b"1");
+    file.sync().unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.link(&path("a"), &path("b")).unwrap();
+    assert!(fs.link(&path("a"), &path("b")).is_err());
+    assert!(fs.link(&path("c"), &path("e")).is_err());
+    let kept = (0..20).filter(|seed| fs.fork().power_loss(*seed).dump().contains_key(&path("b")));
+    assert!(
+        (1..20).contains(&kept.count()),
+        "a link is pending at first"
+    );
+    fs.sync_dir(Path::new("/d")).unwrap();
+    file.append(b"2").unwrap();
+    assert_eq!(fs.dump()[&path("b")], b"12");
+    file.sync().unwrap();
+    fs.set_capacity(100);
+    assert_eq!(fs.free_space(Path::new("/d")).unwrap(), 98, "counted once");
+    fs.remove(&path("a")).unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    assert_eq!(fs.power_loss(1).dump()[&path("b")], b"12");
+}
+
+#[test]
+fn a_flipped_read_differs_in_one_bit_once() {
+    let fs = SimFs::new();
+    write(&fs, "a", &[0; 100]);
+    let file = fs.open(&path("a")).unwrap();
+    fs.plan(fs.calls(), Fault::FlippedRead);
+    let mut bytes = [0; 100];
+    file.read_at(0, &mut bytes).unwrap();
+    let flipped: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
+    assert_eq!(flipped, 1);
+    file.read_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 100]);
+}
+
+#[test]
+fn a_misdirected_write_is_missing_in_its_place_and_is_found_in_another() {
+    let mut hits = BTreeSet::new();
+    for (fault, seed) in
+        (0..30).flat_map(|seed| [(Fault::Misdirected, seed), (Fault::MisdirectedOnDisk, seed)])
+    {
+        let fs = SimFs::new();
+        write(&fs, "other", &[1; 3000]).sync().unwrap();
+        let mut file = write(&fs, "a", &[2; 700]);
+        fs.sync_dir(Path::new("/d")).unwrap();
+        (0..seed).for_each(|_| drop(fs.list(Path::new("/d"))));
+        fs.plan(fs.calls(), fault);
+        file.append(&[3; 100]).unwrap();
+        let right = [vec![2; 700], vec![3; 100]].concat();
+        let wrong = [vec![2; 700], vec![0; 100]].concat();
+        file.sync().unwrap();
+        if fault == Fault::MisdirectedOnDisk {
+            assert_eq!(fs.dump()[&path("a")], right);
+            assert_eq!(fs.dump()[&path("other")], [1; 3000]);
+        }
+        let dump = fs.power_loss(seed).dump();
+        if dump[&path("other")] != [1; 3000] {
+            assert_eq!(dump[&path("a")], wrong);
+            assert!(dump[&path("other")].contains(&3));
+            hits.insert(fault == Fault::Misdirected);
+        }
+    }
+    assert_eq!(hits.len(), 2);
+}
+
+#[test]
+fn a_disk_fills_and_gets_room_again_at_planned_calls() {
+    let fs = SimFs::new();
+    let mut file = write(&fs, "a", b"1");
+    fs.plan(fs.calls(), Fault::DiskFills);
+    fs.plan(fs.calls() + 2, Fault::DiskFrees);
+    assert!(file.append(b"2").is_err());
+    assert!(file.append(b"2").is_err());
+    file.append(b"2").unwrap();
+}

@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod checkpoint;
 mod compaction;
 mod corruption;
 mod crash;
