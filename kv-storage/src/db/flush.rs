@@ -152,6 +152,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
         },
     )?;
     segments::recycle(inner, released);
+    segments::trim(inner);
     segments::look_at_space(inner, 0);
     Ok(())
 }

@@ -16,9 +16,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Spare log segments kept ready.
-const SPARES: usize = 2;
-
 /// Suggested wait when a flush or a log segment must be ready first.
 const SHORT_WAIT: Duration = Duration::from_millis(2);
 /// Suggested wait when compaction must catch up first.
@@ -71,6 +68,9 @@ pub(super) struct Front {
 }
 
 impl Front {
+    /// Spare log segments kept ready.
+    pub(super) const SPARES: usize = 2;
+
     /// Says whether the store can take a write of this size now.
     pub(super) fn admit(
         &mut self,
@@ -153,11 +153,11 @@ impl Front {
         }
         self.look
             || self.needed_segment > 0
-            || (self.wal.spares() < SPARES && self.wal.is_half_used())
+            || (self.wal.spares() < Self::SPARES && self.wal.is_half_used())
     }
 
     /// How many spare segments may be kept.
     pub(super) fn most_spares(options: &Options) -> usize {
-        SPARES + options.memtable_bytes / options.log_segment_bytes as usize
+        Self::SPARES + options.memtable_bytes / options.log_segment_bytes as usize
     }
 }

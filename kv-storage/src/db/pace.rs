@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Bytes per second that are admitted at least, so that no small write waits long.
 const SLOWEST: u64 = 1 << 20;
+/// Time unused by late sleepers that later writes may use.
+const CREDIT: Duration = Duration::from_millis(2);
 /// The average is renewed this often ...
 const WINDOW: Duration = Duration::from_millis(100);
 /// ... by one in so many parts of the difference while nobody pays, to know what writers want ...
@@ -45,8 +47,10 @@ impl Pacer {
             }
             let rate = u128::from(self.average) * u128::from(1000 - paid) / u128::from(paid);
             let rate = u64::try_from(rate).unwrap_or(u64::MAX).max(SLOWEST);
-            self.next = now
-                + Duration::from_nanos((size_bytes as u64).saturating_mul(1_000_000_000) / rate);
+            let cost =
+                Duration::from_nanos((size_bytes as u64).saturating_mul(1_000_000_000) / rate);
+            // A writer that slept longer than it was told may catch up.
+            self.next = self.next.max(now.saturating_sub(CREDIT)) + cost;
         }
         self.window_bytes += size_bytes as u64;
         Ok(())

@@ -141,6 +141,7 @@ impl Replay<'_> {
                 live.segment
                     .store(from, &[bytes])
                     .context("store in", path)?;
+                live.segment.rest();
                 unsynced.push(live.clone());
             }
             all.push(live);

@@ -121,6 +121,23 @@ pub(super) fn look_at_space(inner: &Inner, more: u64) -> bool {
     short
 }
 
+/// Gives spares back that a store at rest does not need.
+pub(super) fn trim(inner: &Inner) {
+    let mut front = inner.front();
+    let is_idle = front.active.is_empty() && front.sealed.is_empty();
+    let surplus = if is_idle {
+        front.wal.take_surplus(Front::SPARES)
+    } else {
+        Vec::new()
+    };
+    drop(front);
+    for spare in surplus {
+        inner
+            .files
+            .discard(Numbered::Log(spare.id).path(&inner.dir));
+    }
+}
+
 /// Uses segments again that hold nothing needed any more, or removes them.
 pub(super) fn recycle(inner: &Arc<Inner>, released: Vec<LiveSegment>) {
     let mut renamed = Vec::new();

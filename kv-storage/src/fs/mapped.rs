@@ -26,8 +26,17 @@ const FILL_BYTES: usize = 1 << 20;
 pub(super) struct MappedSegment {
     file: File,
     size: u64,
-    /// `None` where the file system cannot map; then stores are positioned writes.
-    map: Option<Mutex<MmapMut>>,
+    view: Mutex<View>,
+}
+
+/// How stores reach the file.
+#[derive(Debug)]
+enum View {
+    Mapped(MmapMut),
+    /// It will be mapped for the next store. Mapped pages count as memory of this process.
+    Resting,
+    /// The file system cannot map, so stores are positioned writes.
+    Unmappable,
 }
 
 impl MappedSegment {
@@ -38,7 +47,7 @@ impl MappedSegment {
             .create_new(true)
             .open(path)?;
         fill(&file, size)
-            .map(|()| Self::map(file, size))
+            .map(|()| Self::new(file, size))
             .inspect_err(|_| {
                 // What is left of it would only take up space; the next open removes it too.
                 let _ = std::fs::remove_file(path);
@@ -48,21 +57,27 @@ impl MappedSegment {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let size = file.metadata()?.len();
-        Ok(Self::map(file, size))
+        Ok(Self::new(file, size))
     }
 
-    fn map(file: File, size: u64) -> Self {
-        // SAFETY: The bytes of a mapping must not change under a reference to them. All references are
-        // made inside `store`, under the mutex, and only written through. No other process maps the
-        // file, because the store's lock is held, and nothing in this process shortens it. A file
-        // damaged by others can end the process by a signal, as it can for every user of mappings; a
-        // log survives that.
-        let map = unsafe { MmapMut::map_mut(&file) };
+    fn new(file: File, size: u64) -> Self {
         Self {
             file,
             size,
-            map: map.ok().map(Mutex::new),
+            view: Mutex::new(View::Resting),
         }
+    }
+}
+
+impl View {
+    fn of(file: &File) -> Self {
+        // SAFETY: The bytes of a mapping must not change under a reference to them. All references are
+        // made inside `store`, under the view's mutex, and only written through. No other process maps the
+        // file, because the store's lock is held, and nothing in this process shortens it. A file
+        // damaged by others can end the process by a signal, as it can for every user of mappings; a
+        // log survives that.
+        let map = unsafe { MmapMut::map_mut(file) };
+        map.map_or(Self::Unmappable, Self::Mapped)
     }
 }
 
@@ -88,10 +103,13 @@ impl LogSegment for MappedSegment {
         if offset.saturating_add(length as u64) > self.size {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let Some(map) = &self.map else {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*view, View::Resting) {
+            *view = View::of(&self.file);
+        }
+        let View::Mapped(map) = &mut *view else {
             return self.file.write_all_at(&parts.concat(), offset);
         };
-        let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = offset as usize;
         for part in parts {
             map[at..at + part.len()].copy_from_slice(part);
@@ -102,6 +120,13 @@ impl LogSegment for MappedSegment {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data().map_err(no_kind_of_full)
+    }
+
+    fn rest(&self) {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*view, View::Mapped(_)) {
+            *view = View::Resting;
+        }
     }
 }
 
@@ -114,10 +139,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for mapped in [true, false] {
             let path = dir.path().join(format!("{mapped}"));
-            let mut segment = MappedSegment::create(&path, 10_000).unwrap();
-            assert!(segment.map.is_some());
+            let segment = MappedSegment::create(&path, 10_000).unwrap();
             if !mapped {
-                segment.map = None;
+                *segment.view.lock().unwrap() = View::Unmappable;
             }
             segment.store(5_000, &[b"one", b"", b"two"]).unwrap();
             assert!(segment.store(9_998, &[b"abc"]).is_err());
@@ -127,10 +151,15 @@ mod tests {
                 (10_000, &b"\0onetwo\0"[..])
             );
             segment.sync().unwrap();
+            let is_mapped = || matches!(*segment.view.lock().unwrap(), View::Mapped(_));
+            assert_eq!(is_mapped(), mapped);
+            segment.rest();
+            assert!(!is_mapped());
             assert!(MappedSegment::create(&path, 1).is_err());
             let again = MappedSegment::open(&path).unwrap();
+            segment.store(5_001, &[b"N"]).unwrap();
             again.store(5_000, &[b"O"]).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap()[5_000..5_003], *b"One");
+            assert_eq!(std::fs::read(&path).unwrap()[5_000..5_003], *b"ONe");
         }
     }
 }

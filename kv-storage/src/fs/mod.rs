@@ -156,6 +156,9 @@ pub trait LogSegment: fmt::Debug + Send + Sync {
     /// # Errors
     /// After an error the segment must not be trusted any more; see rule 4 of the module.
     fn sync(&self) -> io::Result<()>;
+
+    /// Says that no store will come for a while, so that memory held for stores may be given back.
+    fn rest(&self) {}
 }
 
 /// A file being read.

@@ -118,6 +118,7 @@ impl WalWriter {
             .store(0, &[&header.encode()])
             .context("store in", &Numbered::Log(spare.id).path(&self.dir))
             .map_err(StoreError::Failed)?;
+        self.present().segment.rest();
         self.unsynced.push(self.present().clone());
         self.live.push_back(LiveSegment {
             id: spare.id,
@@ -197,6 +198,12 @@ impl WalWriter {
             small.push(spare);
         }
         small
+    }
+
+    /// Gives up all spares but the first `kept`.
+    pub(crate) fn take_surplus(&mut self, kept: usize) -> Vec<Spare> {
+        let kept = kept.min(self.spares.len());
+        self.spares.split_off(kept).into()
     }
 
     pub(crate) fn spares(&self) -> usize {

@@ -7,6 +7,7 @@ use crate::engine::{Budget, Engine, SeeRow};
 use anyhow::Result;
 use jobs::JobThreads;
 use kv_storage::{Compression, Db, Durability, Env, Jobs, Options, WriteBatch};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -43,7 +44,8 @@ fn options(budget: &Budget) -> Options {
         tables.filter_bits_per_key = budget.filter_bits_per_key;
     }
     // All caches of the engine together are to be as large as the one cache of a peer.
-    options.block_cache_bytes = budget.cache_bytes as u64;
+    options.row_cache_bytes = budget.cache_bytes as u64 / 4;
+    options.block_cache_bytes = budget.cache_bytes as u64 - options.row_cache_bytes;
     options
 }
 
@@ -75,11 +77,14 @@ impl Engine for Kv {
 
     fn scan(&self, start: &[u8], limit: usize, see: SeeRow<'_>) -> Result<usize> {
         let mut rows = 0;
-        for entry in self.db.snapshot().iter(start..).take(limit) {
-            let entry = entry?;
-            see(&entry.key, &entry.value);
+        self.db.snapshot().for_each(start.., |key, value| {
+            if rows == limit {
+                return ControlFlow::Break(());
+            }
+            see(key, value);
             rows += 1;
-        }
+            ControlFlow::Continue(())
+        })?;
         Ok(rows)
     }
 
