@@ -263,7 +263,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = Path::new(&dir);
     let is_new = !dir.exists();
     let mut options = Options::default();
-    options.block_cache_bytes = 256 << 20;
+    options.block_cache_bytes = 272 << 20;
+    options.row_cache_bytes = 16 << 20;
     let db = Db::open(dir, options, Env::embedded(1))?;
     if is_new {
         fill(&db, rows, value_bytes)?;

@@ -1,36 +1,9 @@
-//! The one key hash of the engine, and a fixed-seed hasher for in-memory maps.
+//! The one key hash of the engine.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
-/// Hash of a user key for filters (and later memtable and row cache). It is on disk in filters:
-/// never change it.
+/// Hash of a user key, computed once for each read or write: for row cache, memtable, filters and
+/// fingerprints. It is on disk in the last two: never change it.
 pub(crate) fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
-}
-
-/// Builds [`FixedHasher`]s: no randomness, so that caches behave the same in every run.
-pub(crate) type FixedState = BuildHasherDefault<FixedHasher>;
-
-/// Mixes integers well and fast. Not for keys chosen by strangers.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FixedHasher(u64);
-
-impl Hasher for FixedHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.write_u64(xxhash_rust::xxh3::xxh3_64(bytes));
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = splitmix64(self.0 ^ value);
-    }
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): one step from a counter to a random-looking number.

@@ -1,87 +1,129 @@
 //! The block cache: decoded blocks, bounded by their bytes.
+//!
+//! Each open table has a slot for each of its blocks, so a hit is one load from an array: no hashing,
+//! no lock, no shared reference count. Only misses meet in the lock, where the queues of S3-FIFO decide
+//! what goes (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023): a new block
+//! waits in a small queue, and only one that is used again there, or comes back after it was thrown
+//! out, gets into the main queue. So a scan or a sweep of single reads does not displace what is in use.
 
-use crate::hash::FixedState;
+use super::counter::Counter;
 use crate::table::Block;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use arc_swap::{ArcSwapOption, Guard};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A block is named by its table file and its number in it, which is known before the block's handle
-/// is looked up. File numbers are never reused while a store is open.
-type BlockName = (u64, usize);
+/// Uses that are counted at most; each saves a block in the main queue once.
+const USES_MOST: u8 = 3;
+/// State of a block that was thrown out before.
+const RETURNS: u8 = 0x80;
+/// Memory that a block takes besides its bytes, roughly.
+const BLOCK_OVERHEAD: usize = 160;
 
-#[derive(Debug, Clone)]
-struct BlockWeight;
+/// The blocks of one table that are in memory.
+#[derive(Debug)]
+pub(crate) struct BlockSlots {
+    blocks: Box<[ArcSwapOption<Block>]>,
+    /// Uses since the block was last considered, and whether it was thrown out before.
+    states: Box<[AtomicU8]>,
+    /// Weight of the blocks that are in memory.
+    weight: AtomicU64,
+    /// The table is closed. Changed with the queues locked.
+    closed: AtomicBool,
+}
 
-impl Weighter<BlockName, Arc<Block>> for BlockWeight {
-    fn weight(&self, _name: &BlockName, block: &Arc<Block>) -> u64 {
-        block.size_bytes() as u64 + 64
+impl BlockSlots {
+    pub(crate) fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            blocks: (0..count).map(|_| ArcSwapOption::empty()).collect(),
+            states: (0..count).map(|_| AtomicU8::new(0)).collect(),
+            weight: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        })
     }
 }
 
-/// Shared by all tables of a store. Eviction depends only on the order of calls, so a
-/// single-threaded run repeats exactly.
+/// Shared by all tables of a store. Eviction depends only on the order of calls, so a single-threaded
+/// run repeats exactly.
 pub(crate) struct BlockCache {
-    blocks: Cache<
-        BlockName,
-        Arc<Block>,
-        BlockWeight,
-        FixedState,
-        DefaultLifecycle<BlockName, Arc<Block>>,
-    >,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    capacity: u64,
+    queues: Mutex<Queues>,
+    hits: Counter,
+    misses: Counter,
 }
 
 impl BlockCache {
-    pub(crate) fn new(capacity_bytes: u64, block_bytes: usize) -> Self {
-        let blocks = usize::try_from(capacity_bytes / block_bytes as u64)
-            .unwrap_or(usize::MAX)
-            .max(16);
-        let options = OptionsBuilder::new()
-            .weight_capacity(capacity_bytes)
-            .estimated_items_capacity(blocks)
-            // Not derived from the number of cores: that would make eviction differ between machines.
-            .shards(if capacity_bytes >= 1 << 20 { 16 } else { 1 })
-            .build()
-            .expect("both required options are set");
-        let blocks = Cache::with_options(
-            options,
-            BlockWeight,
-            FixedState::default(),
-            DefaultLifecycle::default(),
-        );
+    pub(crate) fn new(capacity_bytes: u64) -> Self {
         Self {
-            blocks,
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            capacity: capacity_bytes,
+            queues: Mutex::new(Queues::default()),
+            hits: Counter::default(),
+            misses: Counter::default(),
         }
     }
 
-    pub(crate) fn get(&self, file: u64, number: usize) -> Option<Arc<Block>> {
-        let found = self.blocks.get(&(file, number));
-        let counter = if found.is_some() {
-            &self.hits
+    /// A block, borrowed from the cache: it stays readable while the guard lives, even if it is thrown out.
+    #[inline]
+    pub(crate) fn get(&self, slots: &BlockSlots, number: usize) -> Guard<Option<Arc<Block>>> {
+        let found = slots.blocks[number].load();
+        if found.is_some() {
+            self.hits.add(number);
+            let state = &slots.states[number];
+            let uses = state.load(Relaxed);
+            // A lost count does no harm, a write for every hit would.
+            if uses & !RETURNS < USES_MOST {
+                state.store(uses + 1, Relaxed);
+            }
         } else {
-            &self.misses
-        };
-        counter.fetch_add(1, Relaxed);
+            self.misses.add(number);
+        }
         found
     }
 
-    pub(crate) fn insert(&self, file: u64, number: usize, block: Arc<Block>) {
-        self.blocks.insert((file, number), block);
+    /// Keeps a block, and throws out others if there is no room.
+    pub(crate) fn insert(&self, slots: &Arc<BlockSlots>, number: usize, block: Arc<Block>) {
+        let weight = (block.size_bytes() + BLOCK_OVERHEAD) as u64;
+        if weight > self.capacity / 4 {
+            return;
+        }
+        let mut queues = self.queues();
+        // Another thread may have read the same block.
+        if slots.blocks[number].load().is_some() {
+            return;
+        }
+        slots.blocks[number].store(Some(block));
+        slots.weight.fetch_add(weight, Relaxed);
+        let returns = slots.states[number].swap(0, Relaxed) & RETURNS != 0;
+        queues.push(
+            returns,
+            Entry {
+                slots: Arc::downgrade(slots),
+                number,
+                weight,
+            },
+        );
+        queues.make_room(self.capacity);
+    }
+
+    /// Tells that a table is closed: its blocks go with it.
+    pub(crate) fn forget(&self, slots: &BlockSlots) {
+        let mut queues = self.queues();
+        slots.closed.store(true, Relaxed);
+        queues.forget(slots.weight.load(Relaxed), self.capacity);
     }
 
     /// Hits and misses so far.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.hits.load(Relaxed), self.misses.load(Relaxed))
+        (self.hits.sum(), self.misses.sum())
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.blocks.weight()
+        self.queues().live()
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,5 +132,186 @@ impl fmt::Debug for BlockCache {
         f.debug_struct("BlockCache")
             .field("size_bytes", &self.size_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+/// A block in a queue.
+struct Entry {
+    slots: Weak<BlockSlots>,
+    number: usize,
+    weight: u64,
+}
+
+impl Entry {
+    /// The slots, unless the table is closed.
+    fn open_slots(&self) -> Option<Arc<BlockSlots>> {
+        let slots = self.slots.upgrade()?;
+        (!slots.closed.load(Relaxed)).then_some(slots)
+    }
+}
+
+/// Entries in the order in which they came, with the sum of their weights.
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    weight: u64,
+}
+
+impl Queue {
+    fn push(&mut self, entry: Entry) {
+        self.weight += entry.weight;
+        self.entries.push_back(entry);
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.weight -= entry.weight;
+        Some(entry)
+    }
+}
+
+#[derive(Default)]
+struct Queues {
+    small: Queue,
+    main: Queue,
+    /// Weight of entries whose table is closed.
+    dead: u64,
+}
+
+impl Queues {
+    fn live(&self) -> u64 {
+        self.small.weight + self.main.weight - self.dead
+    }
+
+    fn push(&mut self, returns: bool, entry: Entry) {
+        if returns {
+            self.main.push(entry);
+        } else {
+            self.small.push(entry);
+        }
+    }
+
+    fn make_room(&mut self, capacity: u64) {
+        while self.live() > capacity {
+            // The small queue may have a tenth.
+            let from_small = self.small.weight > capacity / 10 || self.main.entries.is_empty();
+            let entry = if from_small {
+                self.small.pop()
+            } else {
+                self.main.pop()
+            };
+            let Some(entry) = entry else { return };
+            self.consider(entry, from_small);
+        }
+    }
+
+    /// Throws an entry out, or gives it another turn in the main queue.
+    fn consider(&mut self, entry: Entry, from_small: bool) {
+        let Some(slots) = entry.open_slots() else {
+            self.dead -= entry.weight;
+            return;
+        };
+        let state = &slots.states[entry.number];
+        let uses = state.load(Relaxed) & !RETURNS;
+        if uses > 0 {
+            let left = if from_small { 0 } else { uses - 1 };
+            state.store(left, Relaxed);
+            self.main.push(entry);
+        } else {
+            state.store(RETURNS, Relaxed);
+            slots.blocks[entry.number].store(None);
+            slots.weight.fetch_sub(entry.weight, Relaxed);
+        }
+    }
+
+    fn forget(&mut self, weight: u64, capacity: u64) {
+        self.dead += weight;
+        // Otherwise the entries of closed tables would pile up while there is room.
+        if self.dead > capacity / 2 {
+            for queue in [&mut self.small, &mut self.main] {
+                let mut gone = 0;
+                queue.entries.retain(|entry| {
+                    let lives = entry.open_slots().is_some();
+                    gone += if lives { 0 } else { entry.weight };
+                    lives
+                });
+                queue.weight -= gone;
+                self.dead -= gone;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Arc<Block> {
+        let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
+        bytes.resize(1000 - BLOCK_OVERHEAD, 0);
+        Arc::new(Block::parse(bytes.into()).unwrap())
+    }
+
+    fn resident(slots: &BlockSlots) -> Vec<usize> {
+        let is_in = |number: &usize| slots.blocks[*number].load().is_some();
+        (0..slots.blocks.len()).filter(is_in).collect()
+    }
+
+    #[test]
+    fn blocks_in_use_outlive_a_sweep_of_single_reads() {
+        let cache = BlockCache::new(20_000);
+        let slots = BlockSlots::new(1000);
+        for number in 0..10 {
+            cache.insert(&slots, number, block());
+        }
+        for number in 10..1000 {
+            for used in 0..10 {
+                assert!(cache.get(&slots, used).is_some(), "{used} at {number}");
+            }
+            assert!(cache.get(&slots, number).is_none());
+            cache.insert(&slots, number, block());
+            assert!(cache.size_bytes() <= 20_000);
+        }
+        assert_eq!(resident(&slots).len(), 20);
+        let (hits, misses) = cache.counts();
+        assert_eq!((hits, misses), (9900, 990));
+    }
+
+    #[test]
+    fn a_block_that_comes_back_stays_longer() {
+        let cache = BlockCache::new(20_000);
+        let slots = BlockSlots::new(1000);
+        (0..100).for_each(|number| cache.insert(&slots, number, block()));
+        assert!(cache.get(&slots, 0).is_none());
+        cache.insert(&slots, 0, block());
+        (100..120).for_each(|number| cache.insert(&slots, number, block()));
+        assert!(cache.get(&slots, 0).is_some());
+        assert!(cache.get(&slots, 100).is_none());
+    }
+
+    #[test]
+    fn closed_tables_give_their_room_back() {
+        let cache = BlockCache::new(20_000);
+        for _ in 0..50 {
+            let slots = BlockSlots::new(20);
+            (0..20).for_each(|number| cache.insert(&slots, number, block()));
+            assert_eq!(resident(&slots).len(), 20);
+            assert_eq!(cache.size_bytes(), 20_000);
+            cache.forget(&slots);
+            assert_eq!(cache.size_bytes(), 0);
+        }
+        let queues = cache.queues();
+        assert!(queues.small.entries.len() + queues.main.entries.len() <= 40);
+    }
+
+    #[test]
+    fn a_guard_keeps_its_block_when_it_is_thrown_out() {
+        let cache = BlockCache::new(4_000);
+        let slots = BlockSlots::new(100);
+        cache.insert(&slots, 0, block());
+        let guard = slots.blocks[0].load();
+        (1..100).for_each(|number| cache.insert(&slots, number, block()));
+        assert!(cache.get(&slots, 0).is_none());
+        assert_eq!(guard.as_ref().unwrap().size_bytes(), 1000 - BLOCK_OVERHEAD);
     }
 }

@@ -1,5 +1,9 @@
-//! What is kept in memory of tables.
+//! What is kept in memory of tables: decoded blocks, and single rows.
 
 mod block;
+mod counter;
+mod row;
+mod row_set;
 
-pub(crate) use block::BlockCache;
+pub(crate) use block::{BlockCache, BlockSlots};
+pub(crate) use row::{ReadMark, RowCache};

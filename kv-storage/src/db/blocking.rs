@@ -2,7 +2,7 @@
 
 use super::inner::Inner;
 use super::state::Durability;
-use super::{Db, Found, Read, segments, sync, write};
+use super::{Db, Found, read, segments, sync, write};
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
@@ -39,10 +39,7 @@ impl<'a> Blocking<'a> {
     /// # Errors
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Found>, Error> {
-        match self.db.get(key) {
-            Read::Ready(outcome) => outcome,
-            Read::NeedsIo(job) => job.run(),
-        }
+        read::get_blocking(&self.db.inner, key)
     }
 
     /// Sets `key` to `value`. On return it survives power loss.

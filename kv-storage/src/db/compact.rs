@@ -299,6 +299,10 @@ fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Res
             }
         },
     )?;
+    if !filtered.is_empty() {
+        // Readers have the new view, so nothing filtered gets into the row cache from here on.
+        inner.files.rows.start_epoch();
+    }
     // The last version that has them lets their files go.
     for table in compaction.inputs.iter().flat_map(|(_, tables)| tables) {
         if gone.contains(&table.summary.file) {

@@ -8,7 +8,7 @@ use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
 use super::view::View;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, RowCache};
 use crate::compaction::Roster;
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
@@ -46,8 +46,9 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .collect();
 
     let catalog = read_catalog(&*fs, dir, store, &numbered)?;
-    let cache = BlockCache::new(options.block_cache_bytes, options.bottom_tables.block_bytes);
-    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, store));
+    let cache = BlockCache::new(options.block_cache_bytes);
+    let rows = RowCache::new(options.row_cache_bytes);
+    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, rows, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
     let segment = catalog.next_file.max(first_unused_number(&names));

@@ -1,9 +1,11 @@
 //! Point reads that do not block, and the jobs for those that must.
 
 use super::inner::Inner;
-use super::view::{Answer, View};
+use super::view::{Answer, RunPlace, View};
+use crate::cache::ReadMark;
 use crate::env::JobClass;
 use crate::error::Error;
+use crate::hash::key_hash;
 use crate::key::Seq;
 use crate::table::Fetch;
 use bytes::Bytes;
@@ -36,7 +38,10 @@ pub struct ReadJob {
     inner: Arc<Inner>,
     view: Arc<View>,
     key: Vec<u8>,
-    at: Seq,
+    hash: u64,
+    mark: ReadMark,
+    /// Newer places have not got the key.
+    place: RunPlace,
 }
 
 impl ReadJob {
@@ -46,39 +51,83 @@ impl ReadJob {
     /// The file system failed, or the bytes read are damaged.
     pub fn run(self) -> Result<Option<Found>, Error> {
         check_open(&self.inner)?;
-        match self.view.get(&self.key, self.at, Fetch::Blocking)? {
-            Answer::Value(found) => Ok(found),
-            Answer::NeedsIo => unreachable!("a blocking lookup reads what it needs"),
-        }
+        let (key, at) = (&self.key, self.mark.at);
+        let answer = self
+            .view
+            .get_from_runs(key, self.hash, at, Fetch::Blocking, self.place)?;
+        Ok(offer(&self.inner, key, self.hash, self.mark, answer))
     }
 }
 
 impl fmt::Debug for ReadJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadJob")
-            .field("at", &self.at)
+            .field("at", &self.mark.at)
             .finish_non_exhaustive()
     }
 }
 
 pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
-    if let Err(closed) = check_open(inner) {
-        return Read::Ready(Err(closed));
+    match try_get(inner, key) {
+        Ok(read) => read,
+        Err(error) => Read::Ready(Err(error)),
+    }
+}
+
+fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
+    check_open(inner)?;
+    let hash = key_hash(key);
+    // The epoch first: see the row cache's second invariant.
+    let epoch = inner.files.rows.epoch();
+    if let Some(found) = cached_row(inner, key, hash, inner.visible(), epoch) {
+        return Ok(Read::Ready(Ok(Some(found))));
     }
     // The view first, then the number: a version that a later flush or compaction drops is still in this view,
     // and everything in the view's tables is numbered below.
     let view = inner.view();
     let at = inner.visible();
-    match view.get(key, at, Fetch::CacheOnly) {
-        Ok(Answer::Value(found)) => Read::Ready(Ok(found)),
-        Ok(Answer::NeedsIo) => Read::NeedsIo(ReadJob {
+    let mark = ReadMark { at, epoch };
+    match view.get(key, hash, at, Fetch::CacheOnly)? {
+        Answer::NeedsIo(place) => Ok(Read::NeedsIo(ReadJob {
             inner: Arc::clone(inner),
             view: arc_swap::Guard::into_inner(view),
             key: key.to_vec(),
-            at,
-        }),
-        Err(error) => Read::Ready(Err(error)),
+            hash,
+            mark,
+            place,
+        })),
+        answer => Ok(Read::Ready(Ok(offer(inner, key, hash, mark, answer)))),
     }
+}
+
+/// Reads a key on the calling thread, which may block.
+pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, Error> {
+    check_open(inner)?;
+    let hash = key_hash(key);
+    let epoch = inner.files.rows.epoch();
+    if let Some(found) = cached_row(inner, key, hash, inner.visible(), epoch) {
+        return Ok(Some(found));
+    }
+    let view = inner.view();
+    let at = inner.visible();
+    let mark = ReadMark { at, epoch };
+    let answer = view.get(key, hash, mark.at, Fetch::Blocking)?;
+    Ok(offer(inner, key, hash, mark, answer))
+}
+
+fn cached_row(inner: &Inner, key: &[u8], hash: u64, at: Seq, epoch: u64) -> Option<Found> {
+    let rows = &inner.files.rows;
+    let (seq, value) = rows.get(key, hash, ReadMark { at, epoch })?;
+    Some(Found { value, seq })
+}
+
+/// Gives the answer of a lookup that is complete, and offers it to the row cache.
+fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -> Option<Found> {
+    if let Answer::Table(Some(found)) = &answer {
+        let rows = &inner.files.rows;
+        rows.offer(key, hash, &found.value, found.seq, mark);
+    }
+    answer.complete()
 }
 
 pub(super) fn get_with(

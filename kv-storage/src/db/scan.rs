@@ -5,6 +5,7 @@ use super::read::check_open;
 use super::view::View;
 use crate::env::JobClass;
 use crate::error::Error;
+use crate::hash::key_hash;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, LiveCursor};
 use crate::table::Fetch;
@@ -53,10 +54,10 @@ impl Snapshot {
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<super::Found>, Error> {
         check_open(&self.inner)?;
-        match self.view().get(key, self.at(), Fetch::Blocking)? {
-            super::view::Answer::Value(found) => Ok(found),
-            super::view::Answer::NeedsIo => unreachable!("a blocking lookup reads what it needs"),
-        }
+        // Not by the row cache: what a filter changed since then stays as it was in this snapshot.
+        let hash = key_hash(key);
+        let answer = self.view().get(key, hash, self.at(), Fetch::Blocking)?;
+        Ok(answer.complete())
     }
 
     /// Iterates over the keys of a range in order, from either end. Blocks where the disk must be read.

@@ -28,6 +28,10 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Block lookups that did not.
     pub cache_misses: u64,
+    /// Single rows in memory, in bytes.
+    pub row_cache_bytes: u64,
+    /// Point reads that found their row there.
+    pub row_cache_hits: u64,
     /// Spare log segments, ready for use.
     pub spare_segments: usize,
     /// Position of the log's end: bytes that were ever written to it.
@@ -111,6 +115,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         cache_bytes: inner.files.cache.size_bytes(),
         cache_hits,
         cache_misses,
+        row_cache_bytes: inner.files.rows.size_bytes(),
+        row_cache_hits: inner.files.rows.hits(),
         log_bytes: front.wal.position(),
         log_syncs: inner.syncer.syncs(),
         flushes: counts.flushes,

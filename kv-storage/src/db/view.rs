@@ -2,7 +2,6 @@
 
 use super::Found;
 use crate::error::Error;
-use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::memtable::Memtable;
 use crate::merge::{Direction, Merge, Start};
@@ -25,32 +24,70 @@ pub(super) struct View {
 /// The outcome of a point read.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Value(Option<Found>),
-    NeedsIo,
+    /// A memtable has the newest version.
+    Memtable(Option<Found>),
+    /// A table has it, or nothing does.
+    Table(Option<Found>),
+    /// The run of this place may have it, and must be read; all before it have not.
+    NeedsIo(RunPlace),
 }
+
+impl Answer {
+    /// The outcome of a lookup that was allowed to read.
+    pub(super) fn complete(self) -> Option<Found> {
+        match self {
+            Self::Memtable(found) | Self::Table(found) => found,
+            Self::NeedsIo(_) => unreachable!("a blocking lookup reads what it needs"),
+        }
+    }
+}
+
+/// Where a lookup stands among the runs, counted from the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunPlace(usize);
 
 impl View {
     /// The value of `key` at number `at`: memtables from new to old, then tables from new to old.
     /// The first version found counts.
-    pub(super) fn get(&self, key: &[u8], at: Seq, fetch: Fetch) -> Result<Answer, Error> {
-        let hash = key_hash(key);
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+        fetch: Fetch,
+    ) -> Result<Answer, Error> {
         for table in std::iter::once(&self.active).chain(&self.sealed) {
             if let Some(entry) = table.get(key, hash, at) {
                 let value = Bytes::copy_from_slice(entry.value);
-                return Ok(answer(entry.kind, entry.seq, value));
+                return Ok(Answer::Memtable(found(entry.kind, entry.seq, value)));
             }
         }
-        for run in self.version.levels.iter().flat_map(|level| &level.runs) {
+        self.get_from_runs(key, hash, at, fetch, RunPlace(0))
+    }
+
+    /// Goes on with a lookup at the run where it stopped.
+    pub(super) fn get_from_runs(
+        &self,
+        key: &[u8],
+        hash: u64,
+        at: Seq,
+        fetch: Fetch,
+        place: RunPlace,
+    ) -> Result<Answer, Error> {
+        let runs = self.version.levels.iter().flat_map(|level| &level.runs);
+        for (number, run) in runs.enumerate().skip(place.0) {
             let Some(table) = run.table_for(key) else {
                 continue;
             };
             match table.reader.get(key, hash, at, fetch)? {
-                Looked::Found { seq, kind, value } => return Ok(answer(kind, seq, value)),
+                Looked::Found { seq, kind, value } => {
+                    return Ok(Answer::Table(found(kind, seq, value)));
+                }
                 Looked::Absent => table.reads.note_miss(hash),
-                Looked::NeedsIo => return Ok(Answer::NeedsIo),
+                Looked::NeedsIo => return Ok(Answer::NeedsIo(RunPlace(number))),
             }
         }
-        Ok(Answer::Value(None))
+        Ok(Answer::Table(None))
     }
 
     /// All versions from a position on, in one direction; `end` spares tables beyond it.
@@ -74,9 +111,9 @@ impl View {
     }
 }
 
-fn answer(kind: Kind, seq: Seq, value: Bytes) -> Answer {
-    Answer::Value(match kind {
+fn found(kind: Kind, seq: Seq, value: Bytes) -> Option<Found> {
+    match kind {
         Kind::Put => Some(Found { value, seq }),
         Kind::Delete => None,
-    })
+    }
 }

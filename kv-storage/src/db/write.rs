@@ -11,6 +11,7 @@ use super::state::{Durability, Task, Waiter};
 use super::sync;
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
+use crate::hash::key_hash;
 use crate::key::Seq;
 use crate::memtable::{Memtable, Reservation};
 use crate::options::MAX_KEY_BYTES;
@@ -158,6 +159,11 @@ impl Accepted {
     fn publish(mut self, inner: &Inner, batch: &WriteBatch) -> Seq {
         self.table
             .fill(&mut self.room, self.first, batch.operations());
+        for (operation, seq) in batch.operations().zip(self.first.0..) {
+            // Before the write is visible: see the row cache's first invariant.
+            let hash = key_hash(operation.key);
+            inner.files.rows.on_write(hash, Seq(seq));
+        }
         let last = Seq(self.first.0 + batch.len() as u64 - 1);
         let (table, room) = (self.table, self.room);
         inner

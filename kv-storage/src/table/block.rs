@@ -45,7 +45,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Block {
-    pub(super) fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: Bytes) -> Result<Self, Malformed> {
         let mut header = Decoder::new(&bytes);
         let count = header.u32().ok_or(Malformed)? as usize;
         let prefix_len = header.array().map(u16::from_le_bytes).ok_or(Malformed)?;

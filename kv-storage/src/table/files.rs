@@ -1,15 +1,16 @@
 //! What all tables of a store share.
 
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, RowCache};
 use crate::fs::Fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The file system, the cache, and the files that wait for their removal.
+/// The file system, the caches, and the files that wait for their removal.
 #[derive(Debug)]
 pub(crate) struct TableFiles {
     pub fs: Arc<dyn Fs>,
     pub cache: BlockCache,
+    pub rows: RowCache,
     pub store: u64,
     /// Files whose last user is gone. They are removed by the next job, because a reader that happens to be
     /// the last user must not block on the file system.
@@ -17,10 +18,11 @@ pub(crate) struct TableFiles {
 }
 
 impl TableFiles {
-    pub(crate) fn new(fs: Arc<dyn Fs>, cache: BlockCache, store: u64) -> Self {
+    pub(crate) fn new(fs: Arc<dyn Fs>, cache: BlockCache, rows: RowCache, store: u64) -> Self {
         Self {
             fs,
             cache,
+            rows,
             store,
             trash: Mutex::new(Vec::new()),
         }

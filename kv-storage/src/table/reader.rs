@@ -7,11 +7,13 @@ use super::format::{FOOTER_BYTES, Footer, Handle, Version};
 use super::index::Index;
 use super::properties::Properties;
 use super::{index_format, v1};
+use crate::cache::BlockSlots;
 use crate::checksum::Checksum;
 use crate::compress::{self, Dictionary};
 use crate::error::{Error, IoContext};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
+use arc_swap::Guard;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,9 +47,10 @@ pub(crate) enum Looked {
 /// [`mark_obsolete`](Self::mark_obsolete).
 #[derive(Debug)]
 pub(crate) struct Table {
-    id: u64,
     filter: Filter,
     index: Index,
+    /// Blocks in memory.
+    slots: Arc<BlockSlots>,
     files: Arc<TableFiles>,
     source: Source,
     obsolete: AtomicBool,
@@ -91,8 +94,8 @@ impl Table {
         };
         let index = index.map_err(|Malformed| malformed(&footer.index, "malformed index"))?;
         Ok(Self {
-            id,
             filter,
+            slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
             source,
@@ -115,8 +118,18 @@ impl Table {
         if number == self.index.len() {
             return Ok(Looked::Absent);
         }
-        let Some(block) = self.block(number, fetch)? else {
-            return Ok(Looked::NeedsIo);
+        let cached = self.files.cache.get(&self.slots, number);
+        let loaded;
+        let block = match &*cached {
+            Some(block) => block,
+            None if fetch == Fetch::CacheOnly => return Ok(Looked::NeedsIo),
+            None => {
+                loaded = self.load(number)?;
+                if fetch == Fetch::Blocking {
+                    self.keep(number, &loaded);
+                }
+                &loaded
+            }
         };
         let found = block
             .get(key, hash, at)
@@ -135,29 +148,16 @@ impl Table {
         &self.index
     }
 
-    /// A data block; `None` if it would have to be read although only the cache is allowed.
-    fn block(&self, number: usize, fetch: Fetch) -> Result<Option<Arc<Block>>, Error> {
-        if let Some(block) = self.cached(number) {
-            return Ok(Some(block));
-        }
-        if fetch == Fetch::CacheOnly {
-            return Ok(None);
-        }
-        let block = self.load(number)?;
-        if fetch == Fetch::Blocking {
-            self.keep(number, &block);
-        }
-        Ok(Some(block))
-    }
-
     /// A data block if it is in the cache.
     pub(super) fn cached(&self, number: usize) -> Option<Arc<Block>> {
-        self.files.cache.get(self.id, number)
+        Guard::into_inner(self.files.cache.get(&self.slots, number))
     }
 
     /// Puts a data block into the cache.
     pub(super) fn keep(&self, number: usize, block: &Arc<Block>) {
-        self.files.cache.insert(self.id, number, Arc::clone(block));
+        self.files
+            .cache
+            .insert(&self.slots, number, Arc::clone(block));
     }
 
     /// Reads a data block from the file.
@@ -212,6 +212,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
+        self.files.cache.forget(&self.slots);
         if self.obsolete.load(Ordering::Acquire) {
             self.files.discard(std::mem::take(&mut self.source.path));
         }

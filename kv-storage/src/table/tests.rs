@@ -1,7 +1,7 @@
 //! Tables against a naive list, their bytes, and every kind of damage.
 
 use super::*;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, RowCache};
 use crate::compress::Compression;
 use crate::error::Error;
 use crate::fs::Fs;
@@ -40,7 +40,8 @@ fn build(entries: &Entries, spec: TableSpec) -> SimFs {
 
 fn open(fs: &SimFs) -> Result<Arc<Table>, Error> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
-    let files = Arc::new(TableFiles::new(fs, BlockCache::new(1 << 20, 4096), STORE));
+    let cache = BlockCache::new(1 << 20);
+    let files = Arc::new(TableFiles::new(fs, cache, RowCache::new(0), STORE));
     Table::open(&files, path(), FILE).map(Arc::new)
 }
 

@@ -1,0 +1,199 @@
+//! The row cache: single values found in tables, by key.
+//!
+//! A block holds about one hot row, so for skewed reads a byte here is worth many in the block cache.
+//!
+//! Invariants:
+//! 1. A row is given to a reader only if it is the newest version that the reader may see. A row
+//!    remembers the number `read_at` as of which it was looked up, and [`on_write`](RowCache::on_write)
+//!    notes the number of each write (in a stripe that several keys share) *before* that write becomes
+//!    visible. A reader that sees a write therefore sees its note, and a row with a `read_at` below
+//!    the note is void. It does not matter when a fill arrives, nor how long its read took.
+//! 2. What changes without numbers of its own (a filter dropping rows) goes by the epoch: it is
+//!    raised after the change is visible, and a reader takes the epoch before it looks.
+//! 3. Only values found in tables get in, so nothing here is less durable than a table.
+//!
+//! Rows lie in sets of up to 16, chosen by hash. A row gets in at its second touch: each set remembers
+//! a byte of the last few hashes that were offered to it. Bytes are bounded over all sets; a hand goes
+//! round them and takes rows that were not touched since it last came by.
+
+use super::counter::Counter;
+use super::row_set::SharedSet;
+use crate::key::Seq;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Memory for each set, its rows included, when it is full of rows of about 100 bytes.
+const SET_BYTES: u64 = 2048;
+/// Larger rows stay out: copying them costs more than finding them.
+const ROW_BYTES_MOST: usize = 8 << 10;
+/// Most stripes of write notes.
+const STRIPES_MOST: u64 = 1 << 18;
+
+/// Taken before a read looks at anything; says how far its result is known to be the newest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadMark {
+    pub at: Seq,
+    pub epoch: u64,
+}
+
+/// Shared by all threads. With one thread, what it holds depends only on the order of calls.
+pub(crate) struct RowCache {
+    capacity: usize,
+    /// None if the cache is off; otherwise a power of two, like the stripes.
+    sets: Box<[SharedSet]>,
+    bytes: AtomicUsize,
+    /// The set that the hand comes to next.
+    hand: AtomicUsize,
+    /// The newest write to a key of each stripe.
+    notes: Box<[AtomicU64]>,
+    /// The newest write to a range of keys.
+    range_note: AtomicU64,
+    epoch: AtomicU64,
+    hits: Counter,
+}
+
+impl RowCache {
+    /// A capacity of 0 keeps nothing.
+    pub(crate) fn new(capacity_bytes: u64) -> Self {
+        let sets = match capacity_bytes {
+            0 => 0,
+            bytes => (bytes / SET_BYTES).max(1).next_power_of_two(),
+        };
+        let stripes = (sets * 8).min(STRIPES_MOST);
+        Self {
+            capacity: usize::try_from(capacity_bytes).unwrap_or(usize::MAX),
+            sets: (0..sets).map(|_| SharedSet::default()).collect(),
+            bytes: AtomicUsize::new(0),
+            hand: AtomicUsize::new(0),
+            notes: (0..stripes).map(|_| AtomicU64::new(0)).collect(),
+            range_note: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            hits: Counter::default(),
+        }
+    }
+
+    /// The epoch, to be taken before the view and the number of a read.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The newest value of a key for a reader at a number. `None` says nothing about the key.
+    pub(crate) fn get(&self, key: &[u8], hash: u64, mark: ReadMark) -> Option<(Seq, Bytes)> {
+        let set = self.set(hash)?;
+        // Somebody else looks at a neighbour: the tables have the value too.
+        let mut set = set.try_lock()?;
+        let row = set.find(key, tag(hash))?;
+        let is_newest =
+            row.epoch() == mark.epoch && row.seq() <= mark.at && self.note(hash) <= row.read_at();
+        if !is_newest {
+            return None;
+        }
+        self.hits.add(hash as usize);
+        Some((row.seq(), Bytes::copy_from_slice(row.value())))
+    }
+
+    /// Offers what a read found in a table. It is kept if its key was offered before.
+    pub(crate) fn offer(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
+        let size = key.len() + value.len();
+        if size > ROW_BYTES_MOST.min(self.capacity / 8) || self.note(hash) > mark.at {
+            return;
+        }
+        let Some(mut set) = self.set(hash).and_then(SharedSet::try_lock) else {
+            return;
+        };
+        if !set.was_touched(tag(hash)) {
+            return;
+        }
+        let before = set.bytes();
+        set.insert(tag(hash), key, value, seq, mark);
+        let after = set.bytes();
+        drop(set);
+        self.bytes.fetch_add(after, Ordering::Relaxed);
+        self.bytes.fetch_sub(before, Ordering::Relaxed);
+        self.make_room();
+    }
+
+    /// Notes a write. Call it for each written key before the write becomes visible.
+    pub(crate) fn on_write(&self, hash: u64, seq: Seq) {
+        // Relaxed is enough: who sees the write has synchronised with its publication.
+        if let Some(note) = self.stripe(hash) {
+            note.fetch_max(seq.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a write to many keys (a deleted range, ingested tables): all rows are void. Call it before
+    /// the write becomes visible.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "range deletes and ingestion call it")
+    )]
+    pub(crate) fn on_range_write(&self, seq: Seq) {
+        self.range_note.fetch_max(seq.0, Ordering::Relaxed);
+    }
+
+    /// Makes all rows void after contents changed without a write, as when a compaction dropped expired
+    /// rows. Call it once the change is visible.
+    pub(crate) fn start_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Lookups that found their row.
+    pub(crate) fn hits(&self) -> u64 {
+        self.hits.sum()
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// The newest write that may have changed a key.
+    fn note(&self, hash: u64) -> Seq {
+        let key = self
+            .stripe(hash)
+            .map_or(0, |note| note.load(Ordering::Relaxed));
+        Seq(key.max(self.range_note.load(Ordering::Relaxed)))
+    }
+
+    fn stripe(&self, hash: u64) -> Option<&AtomicU64> {
+        let mask = self.notes.len().wrapping_sub(1);
+        self.notes.get((hash >> 8) as usize & mask)
+    }
+
+    fn set(&self, hash: u64) -> Option<&SharedSet> {
+        let mask = self.sets.len().wrapping_sub(1);
+        self.sets.get((hash >> 40) as usize & mask)
+    }
+
+    /// Moves the hand on until the rows fit.
+    fn make_room(&self) {
+        // In two rounds every row was found untouched once, unless others use the cache at the same time.
+        for _ in 0..2 * self.sets.len() {
+            if self.bytes.load(Ordering::Relaxed) <= self.capacity {
+                return;
+            }
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) & (self.sets.len() - 1);
+            if let Some(mut set) = self.sets[at].try_lock() {
+                let gone = set.take_untouched();
+                drop(set);
+                self.bytes.fetch_sub(gone, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The part of a hash that a set compares.
+fn tag(hash: u64) -> u8 {
+    (hash >> 32) as u8
+}
+
+impl fmt::Debug for RowCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowCache")
+            .field("size_bytes", &self.size_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
