@@ -7,8 +7,8 @@
 //! out, gets into the main queue. So a scan or a sweep of single reads does not displace what is in use.
 
 use super::counter::Counter;
-use crate::table::Block;
-use arc_swap::{ArcSwapOption, Guard};
+use crate::table::{Block, SharedBlock};
+use arc_swap::{ArcSwapAny, Guard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -19,12 +19,12 @@ const USES_MOST: u8 = 3;
 /// State of a block that was thrown out before.
 const RETURNS: u8 = 0x80;
 /// Memory that a block takes besides its bytes, roughly.
-const BLOCK_OVERHEAD: usize = 160;
+const BLOCK_OVERHEAD: usize = 96;
 
 /// The blocks of one table that are in memory.
 #[derive(Debug)]
 pub(crate) struct BlockSlots {
-    blocks: Box<[ArcSwapOption<Block>]>,
+    blocks: Box<[ArcSwapAny<Option<SharedBlock>>]>,
     /// Uses since the block was last considered, and whether it was thrown out before.
     states: Box<[AtomicU8]>,
     /// Weight of the blocks that are in memory.
@@ -36,7 +36,7 @@ pub(crate) struct BlockSlots {
 impl BlockSlots {
     pub(crate) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self {
-            blocks: (0..count).map(|_| ArcSwapOption::empty()).collect(),
+            blocks: (0..count).map(|_| ArcSwapAny::new(None)).collect(),
             states: (0..count).map(|_| AtomicU8::new(0)).collect(),
             weight: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -65,7 +65,7 @@ impl BlockCache {
 
     /// A block, borrowed from the cache: it stays readable while the guard lives, even if it is thrown out.
     #[inline]
-    pub(crate) fn get(&self, slots: &BlockSlots, number: usize) -> Guard<Option<Arc<Block>>> {
+    pub(crate) fn get(&self, slots: &BlockSlots, number: usize) -> Guard<Option<SharedBlock>> {
         let found = slots.blocks[number].load();
         if found.is_some() {
             self.hits.add(number);
@@ -82,8 +82,8 @@ impl BlockCache {
     }
 
     /// Keeps a block, and throws out others if there is no room.
-    pub(crate) fn insert(&self, slots: &Arc<BlockSlots>, number: usize, block: Arc<Block>) {
-        let weight = (block.size_bytes() + BLOCK_OVERHEAD) as u64;
+    pub(crate) fn insert(&self, slots: &Arc<BlockSlots>, number: usize, block: SharedBlock) {
+        let weight = (Block::of(&block).size_bytes() + BLOCK_OVERHEAD) as u64;
         if weight > self.capacity / 4 {
             return;
         }
@@ -246,10 +246,10 @@ impl Queues {
 mod tests {
     use super::*;
 
-    fn block() -> Arc<Block> {
+    fn block() -> SharedBlock {
         let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
         bytes.resize(1000 - BLOCK_OVERHEAD, 0);
-        Arc::new(Block::parse(bytes.into()).unwrap())
+        Block::share(&bytes).unwrap()
     }
 
     fn resident(slots: &BlockSlots) -> Vec<usize> {
@@ -312,6 +312,9 @@ mod tests {
         let guard = slots.blocks[0].load();
         (1..100).for_each(|number| cache.insert(&slots, number, block()));
         assert!(cache.get(&slots, 0).is_none());
-        assert_eq!(guard.as_ref().unwrap().size_bytes(), 1000 - BLOCK_OVERHEAD);
+        assert_eq!(
+            Block::of(guard.as_ref().unwrap()).size_bytes(),
+            1000 - BLOCK_OVERHEAD
+        );
     }
 }

@@ -13,23 +13,27 @@ thread_local! {
     static ZSTD: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
-/// Decodes a stored block of known raw length. The error says what is wrong with the bytes.
-pub(crate) fn decode(
-    stored: &[u8],
+/// Decodes a stored block of known raw length, into `memory` unless it is stored plain. The error says
+/// what is wrong with the bytes.
+pub(crate) fn decode<'a>(
+    stored: &'a [u8],
     raw_len: usize,
     dictionary: Option<&Dictionary>,
-) -> Result<Vec<u8>, &'static str> {
+    memory: &'a mut Vec<u8>,
+) -> Result<&'a [u8], &'static str> {
     let (&codec, encoded) = stored.split_first().ok_or("block without codec byte")?;
     if raw_len > MAX_BLOCK_BYTES {
         return Err("block length over the limit");
     }
     let raw = match Codec::from_byte(codec).ok_or("unknown codec")? {
-        Codec::None => encoded.to_vec(),
-        Codec::Lz4 => unlz4(encoded, raw_len)?,
-        Codec::Zstd => unzstd(raw_len, |context, raw| context.decompress(raw, encoded))?,
+        Codec::None => encoded,
+        Codec::Lz4 => unlz4(encoded, raw_len, memory)?,
+        Codec::Zstd => unzstd(raw_len, memory, |context, raw| {
+            context.decompress(raw, encoded)
+        })?,
         Codec::ZstdDictionary => {
             let dictionary = dictionary.ok_or("block needs a dictionary that the table has not")?;
-            unzstd(raw_len, |context, raw| {
+            unzstd(raw_len, memory, |context, raw| {
                 context.decompress_using_ddict(raw, encoded, dictionary.decoder())
             })?
         }
@@ -41,25 +45,30 @@ pub(crate) fn decode(
     }
 }
 
-fn unlz4(encoded: &[u8], raw_len: usize) -> Result<Vec<u8>, &'static str> {
-    let mut raw = vec![0; raw_len];
-    let length = lz4_flex::block::decompress_into(encoded, &mut raw)
+fn unlz4<'a>(
+    encoded: &[u8],
+    raw_len: usize,
+    memory: &'a mut Vec<u8>,
+) -> Result<&'a [u8], &'static str> {
+    memory.resize(raw_len, 0);
+    let length = lz4_flex::block::decompress_into(encoded, memory)
         .map_err(|_| "lz4 cannot decode the block")?;
-    raw.truncate(length);
-    Ok(raw)
+    Ok(&memory[..length])
 }
 
-fn unzstd(
+fn unzstd<'a>(
     raw_len: usize,
+    memory: &'a mut Vec<u8>,
     decompress: impl FnOnce(&mut DCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
-) -> Result<Vec<u8>, &'static str> {
+) -> Result<&'a [u8], &'static str> {
     ZSTD.with_borrow_mut(|slot| {
         let context = match slot {
             Some(context) => context,
             None => slot.insert(DCtx::try_create().ok_or("no memory to decompress")?),
         };
-        let mut raw = Vec::with_capacity(raw_len);
-        decompress(context, &mut raw).map_err(|_| "zstd cannot decode the block")?;
-        Ok(raw)
+        memory.clear();
+        memory.reserve(raw_len);
+        decompress(context, memory).map_err(|_| "zstd cannot decode the block")?;
+        Ok(&memory[..])
     })
 }

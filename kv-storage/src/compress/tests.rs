@@ -1,5 +1,14 @@
 use super::*;
 
+fn decode(
+    stored: &[u8],
+    raw_len: usize,
+    dictionary: Option<&Dictionary>,
+) -> Result<Vec<u8>, &'static str> {
+    let mut memory = vec![9; 100];
+    super::decode(stored, raw_len, dictionary, &mut memory).map(<[u8]>::to_vec)
+}
+
 const ALL: [(Compression, Codec); 3] = [
     (Compression::None, Codec::None),
     (Compression::Lz4, Codec::Lz4),

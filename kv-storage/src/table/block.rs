@@ -2,13 +2,14 @@
 //!
 //! A block is a header, one fingerprint byte and one offset for each entry, the prefix that all keys
 //! share, and the entries (docs/formats/sstable.md). A point lookup compares fingerprints, so it
-//! touches the header with the fingerprints, one offset, and one entry: three or four cache lines.
+//! touches the header with the fingerprints, one offset, and one entry: about three cache lines.
 
 use crate::coding::Decoder;
 use crate::key::{KeyVersion, Kind, Seq};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::ops::Range;
+use triomphe::ThinArc;
 
 /// Number of entries u32, length of the shared prefix u16, width of an offset u8, zero u8.
 pub(super) const HEADER_BYTES: usize = 8;
@@ -22,16 +23,24 @@ pub(super) fn fingerprint(hash: u64) -> u8 {
     hash as u8
 }
 
-/// A data block in memory.
-#[derive(Debug)]
-pub(crate) struct Block {
-    bytes: Bytes,
-    count: usize,
+/// A data block with its reference count, in one piece of memory: reading it follows one pointer.
+pub(crate) type SharedBlock = ThinArc<Layout, u8>;
+
+/// Where the parts of a block lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    count: u32,
+    prefix_at: u32,
+    entries_at: u32,
     /// Offsets take four bytes instead of two.
     wide: bool,
-    offsets_at: usize,
-    prefix_at: usize,
-    entries_at: usize,
+}
+
+/// A data block that is being read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block<'a> {
+    layout: Layout,
+    bytes: &'a [u8],
 }
 
 /// One entry. Its key is the block's prefix and the suffix.
@@ -44,70 +53,69 @@ pub(super) struct Entry<'a> {
     pub value: Range<usize>,
 }
 
-impl Block {
-    pub(crate) fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let mut header = Decoder::new(&bytes);
-        let count = header.u32().ok_or(Malformed)? as usize;
-        let prefix_len = header.array().map(u16::from_le_bytes).ok_or(Malformed)?;
-        let width = match header.array().ok_or(Malformed)? {
+impl Layout {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut header = Decoder::new(bytes);
+        let count = header.u32()?;
+        let prefix_len = u16::from_le_bytes(header.array()?);
+        let width = match header.array()? {
             [2, 0] => 2,
             [4, 0] => 4,
-            _ => return Err(Malformed),
+            _ => return None,
         };
-        let offsets_at = HEADER_BYTES + count;
-        let prefix_at = count
-            .checked_mul(width)
-            .and_then(|size| offsets_at.checked_add(size))
-            .ok_or(Malformed)?;
-        let entries_at = prefix_at + usize::from(prefix_len);
-        if count == 0 || entries_at > bytes.len() {
-            return Err(Malformed);
-        }
-        Ok(Self {
-            bytes,
+        let prefix_at = (HEADER_BYTES as u32).checked_add(count.checked_mul(1 + width)?)?;
+        let entries_at = prefix_at.checked_add(u32::from(prefix_len))?;
+        let fits = count > 0 && entries_at as usize <= bytes.len();
+        fits.then_some(Self {
             count,
-            wide: width == 4,
-            offsets_at,
             prefix_at,
             entries_at,
+            wide: width == 4,
         })
     }
+}
 
-    pub(crate) fn size_bytes(&self) -> usize {
+impl<'a> Block<'a> {
+    /// Checks the outline of a block and takes a copy of it.
+    pub(crate) fn share(bytes: &[u8]) -> Result<SharedBlock, Malformed> {
+        let layout = Layout::parse(bytes).ok_or(Malformed)?;
+        Ok(ThinArc::from_header_and_slice(layout, bytes))
+    }
+
+    #[inline]
+    pub(crate) fn of(shared: &'a SharedBlock) -> Self {
+        Self {
+            layout: shared.header.header,
+            bytes: &shared.slice,
+        }
+    }
+
+    pub(crate) fn size_bytes(self) -> usize {
         self.bytes.len()
     }
 
     /// Number of entries, at least 1.
-    pub(super) fn len(&self) -> usize {
-        self.count
+    pub(super) fn len(self) -> usize {
+        self.layout.count as usize
     }
 
     /// What all keys begin with.
-    pub(super) fn prefix(&self) -> &[u8] {
-        &self.bytes[self.prefix_at..self.entries_at]
+    pub(super) fn prefix(self) -> &'a [u8] {
+        &self.bytes[self.layout.prefix_at as usize..self.layout.entries_at as usize]
     }
 
-    pub(super) fn value(&self, range: Range<usize>) -> &[u8] {
+    pub(super) fn value(self, range: Range<usize>) -> &'a [u8] {
         &self.bytes[range]
-    }
-
-    /// A value for keeping. A small one is copied, so that it does not hold the whole block in memory.
-    pub(super) fn value_bytes(&self, range: Range<usize>) -> Bytes {
-        if range.len() <= self.bytes.len() / 2 {
-            Bytes::copy_from_slice(&self.bytes[range])
-        } else {
-            self.bytes.slice(range)
-        }
     }
 
     /// The newest version of a key numbered at most `at`.
     pub(super) fn get(
-        &self,
+        self,
         key: &[u8],
         hash: u64,
         at: Seq,
-    ) -> Result<Option<Entry<'_>>, Malformed> {
-        let fingerprints = &self.bytes[HEADER_BYTES..self.offsets_at];
+    ) -> Result<Option<Entry<'a>>, Malformed> {
+        let fingerprints = &self.bytes[HEADER_BYTES..HEADER_BYTES + self.len()];
         for number in memchr::memchr_iter(fingerprint(hash), fingerprints) {
             let entry = self.entry(number)?;
             if entry.seq <= at && self.strip(key) == Some(entry.suffix) {
@@ -117,21 +125,21 @@ impl Block {
         Ok(None)
     }
 
-    fn strip<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+    fn strip<'k>(self, key: &'k [u8]) -> Option<&'k [u8]> {
         key.strip_prefix(self.prefix())
     }
 
     /// Number of the first entry at or after `target`; `len()` if none is.
-    pub(super) fn find(&self, target: KeyVersion<'_>) -> Result<usize, Malformed> {
+    pub(super) fn find(self, target: KeyVersion<'_>) -> Result<usize, Malformed> {
         let Some(suffix) = self.strip(target.key) else {
             // No key of this block has the target between itself and another.
             return Ok(match target.key.cmp(self.prefix()) {
                 Ordering::Less => 0,
-                Ordering::Equal | Ordering::Greater => self.count,
+                Ordering::Equal | Ordering::Greater => self.len(),
             });
         };
         let target = KeyVersion::new(suffix, target.seq);
-        let (mut low, mut high) = (0, self.count);
+        let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
             let entry = self.entry(middle)?;
@@ -145,13 +153,13 @@ impl Block {
     }
 
     /// The entry of a number below `len()`.
-    pub(super) fn entry(&self, number: usize) -> Result<Entry<'_>, Malformed> {
+    pub(super) fn entry(self, number: usize) -> Result<Entry<'a>, Malformed> {
         self.decode(number).ok_or(Malformed)
     }
 
-    fn decode(&self, number: usize) -> Option<Entry<'_>> {
+    fn decode(self, number: usize) -> Option<Entry<'a>> {
         let start = self.offset(number)?;
-        let end = if number + 1 < self.count {
+        let end = if number + 1 < self.len() {
             self.offset(number + 1)?
         } else {
             self.bytes.len()
@@ -169,14 +177,34 @@ impl Block {
     }
 
     /// Where an entry begins in the block.
-    fn offset(&self, number: usize) -> Option<usize> {
-        let offset = if self.wide {
-            let at = self.offsets_at + number * 4;
-            u32::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?) as usize
+    fn offset(self, number: usize) -> Option<usize> {
+        let offsets = self.bytes.get(HEADER_BYTES + self.len()..)?;
+        let offset = if self.layout.wide {
+            u32::from_le_bytes(*offsets.get(number * 4..)?.first_chunk()?)
         } else {
-            let at = self.offsets_at + number * 2;
-            usize::from(u16::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?))
+            u32::from(u16::from_le_bytes(
+                *offsets.get(number * 2..)?.first_chunk()?,
+            ))
         };
-        self.entries_at.checked_add(offset)
+        (self.layout.entries_at as usize).checked_add(offset as usize)
+    }
+}
+
+/// A value of a block, for keeping. A small one is copied, so that it does not hold the whole block in
+/// memory.
+pub(super) fn value_bytes(block: &SharedBlock, range: Range<usize>) -> Bytes {
+    if range.len() <= block.slice.len() / 2 {
+        Bytes::copy_from_slice(&block.slice[range])
+    } else {
+        Bytes::from_owner(Owner(block.clone())).slice(range)
+    }
+}
+
+/// Lets bytes share a block.
+struct Owner(SharedBlock);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.slice
     }
 }

@@ -1,15 +1,16 @@
 //! A position in a data block.
 
-use super::block::{Block, Malformed};
+use super::block::{self, Block, Malformed, SharedBlock};
 use crate::key::{KeyVersion, Kind, Seq};
 use bytes::Bytes;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A position in a block: at an entry, whose key and place it has decoded, or at none.
 #[derive(Debug)]
 pub(super) struct BlockCursor {
-    block: Arc<Block>,
+    block: SharedBlock,
+    /// Number of entries.
+    len: usize,
     /// Number of the present entry; the block's length if there is none.
     number: usize,
     key: Vec<u8>,
@@ -20,13 +21,15 @@ pub(super) struct BlockCursor {
 
 impl BlockCursor {
     /// A cursor at no entry. `key` is memory to be used again.
-    pub(super) fn new(block: Arc<Block>, key: Vec<u8>) -> Self {
+    pub(super) fn new(block: SharedBlock, key: Vec<u8>) -> Self {
         let mut key = key;
         key.clear();
-        key.extend_from_slice(block.prefix());
+        key.extend_from_slice(Block::of(&block).prefix());
+        let len = Block::of(&block).len();
         Self {
-            number: block.len(),
             block,
+            len,
+            number: len,
             key,
             seq: Seq::ZERO,
             kind: Kind::Delete,
@@ -41,7 +44,7 @@ impl BlockCursor {
 
     /// False if the cursor is at no entry.
     pub(super) fn is_valid(&self) -> bool {
-        self.number < self.block.len()
+        self.number < self.len
     }
 
     /// The present entry; meaningful only if there is one.
@@ -54,12 +57,12 @@ impl BlockCursor {
     }
 
     pub(super) fn value(&self) -> &[u8] {
-        self.block.value(self.value.clone())
+        Block::of(&self.block).value(self.value.clone())
     }
 
     /// The value for keeping.
     pub(super) fn value_bytes(&self) -> Bytes {
-        self.block.value_bytes(self.value.clone())
+        block::value_bytes(&self.block, self.value.clone())
     }
 
     pub(super) fn seek_first(&mut self) -> Result<(), Malformed> {
@@ -67,18 +70,18 @@ impl BlockCursor {
     }
 
     pub(super) fn seek_last(&mut self) -> Result<(), Malformed> {
-        self.go(self.block.len() - 1)
+        self.go(self.len - 1)
     }
 
     /// Moves to the first entry at or after `target`, or to none.
     pub(super) fn seek(&mut self, target: KeyVersion<'_>) -> Result<(), Malformed> {
-        self.go(self.block.find(target)?)
+        self.go(Block::of(&self.block).find(target)?)
     }
 
     /// Moves to the last entry before `target`, or to none.
     pub(super) fn seek_before(&mut self, target: KeyVersion<'_>) -> Result<(), Malformed> {
-        let after = self.block.find(target)?;
-        self.go(after.checked_sub(1).unwrap_or(self.block.len()))
+        let after = Block::of(&self.block).find(target)?;
+        self.go(after.checked_sub(1).unwrap_or(self.len))
     }
 
     /// Moves to the next entry, or to none at the end. Call it only at an entry.
@@ -88,14 +91,15 @@ impl BlockCursor {
 
     /// Moves to the previous entry, or to none at the beginning. Call it only at an entry.
     pub(super) fn previous(&mut self) -> Result<(), Malformed> {
-        self.go(self.number.checked_sub(1).unwrap_or(self.block.len()))
+        self.go(self.number.checked_sub(1).unwrap_or(self.len))
     }
 
     fn go(&mut self, number: usize) -> Result<(), Malformed> {
         self.number = number;
-        if number < self.block.len() {
-            let entry = self.block.entry(number)?;
-            self.key.truncate(self.block.prefix().len());
+        if number < self.len {
+            let block = Block::of(&self.block);
+            let entry = block.entry(number)?;
+            self.key.truncate(block.prefix().len());
             self.key.extend_from_slice(entry.suffix);
             self.seq = entry.seq;
             self.kind = entry.kind;

@@ -25,7 +25,7 @@ mod reader;
 mod spec;
 mod v1;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, SharedBlock};
 pub(crate) use builder::{TableBuilder, TableSummary};
 pub(crate) use cursor::TableCursor;
 pub(crate) use files::TableFiles;

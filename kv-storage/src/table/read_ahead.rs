@@ -1,10 +1,9 @@
 //! Reads many neighbouring blocks at once when a cursor walks through a table.
 
-use super::block::Block;
+use super::block::SharedBlock;
 use super::reader::{Fetch, Table};
 use crate::error::Error;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Bytes of the first window; each further one is twice as large.
 const WINDOW_FIRST: usize = 64 << 10;
@@ -54,7 +53,7 @@ impl ReadAhead {
         &mut self,
         table: &Table,
         number: usize,
-    ) -> Result<Option<Arc<Block>>, Error> {
+    ) -> Result<Option<SharedBlock>, Error> {
         if let Some(block) = table.cached(number) {
             return Ok(Some(block));
         }

@@ -1,6 +1,6 @@
 //! An open table file: point lookups, and blocks for cursors.
 
-use super::block::{Block, Malformed};
+use super::block::{self, Block, Malformed, SharedBlock};
 use super::files::TableFiles;
 use super::filter::Filter;
 use super::format::{FOOTER_BYTES, Footer, Handle, Version};
@@ -15,6 +15,7 @@ use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
 use arc_swap::Guard;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,14 +132,14 @@ impl Table {
                 &loaded
             }
         };
-        let found = block
+        let found = Block::of(block)
             .get(key, hash, at)
             .map_err(|Malformed| self.malformed(number))?;
         Ok(match found {
             Some(entry) => Looked::Found {
                 seq: entry.seq,
                 kind: entry.kind,
-                value: block.value_bytes(entry.value),
+                value: block::value_bytes(block, entry.value),
             },
             None => Looked::Absent,
         })
@@ -149,22 +150,24 @@ impl Table {
     }
 
     /// A data block if it is in the cache.
-    pub(super) fn cached(&self, number: usize) -> Option<Arc<Block>> {
+    pub(super) fn cached(&self, number: usize) -> Option<SharedBlock> {
         Guard::into_inner(self.files.cache.get(&self.slots, number))
     }
 
     /// Puts a data block into the cache.
-    pub(super) fn keep(&self, number: usize, block: &Arc<Block>) {
-        self.files
-            .cache
-            .insert(&self.slots, number, Arc::clone(block));
+    pub(super) fn keep(&self, number: usize, block: &SharedBlock) {
+        self.files.cache.insert(&self.slots, number, block.clone());
     }
 
     /// Reads a data block from the file.
-    pub(super) fn load(&self, number: usize) -> Result<Arc<Block>, Error> {
+    pub(super) fn load(&self, number: usize) -> Result<SharedBlock, Error> {
         let handle = self.handle(number)?;
-        let raw = self.source.read(handle)?;
-        self.parse(number, raw)
+        with_memory(|memory| {
+            let Memory { stored, raw } = memory;
+            let length = handle.stored as usize;
+            self.source.read_stored(handle.offset, length, stored)?;
+            self.share(number, self.source.decode(handle, stored, raw)?)
+        })
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
@@ -178,19 +181,20 @@ impl Table {
     }
 
     /// Makes a data block of stored bytes, which are checked.
-    pub(super) fn decode(&self, number: usize, stored: &[u8]) -> Result<Arc<Block>, Error> {
-        let raw = self.source.decode(self.handle(number)?, stored)?;
-        self.parse(number, raw)
+    pub(super) fn decode(&self, number: usize, stored: &[u8]) -> Result<SharedBlock, Error> {
+        let handle = self.handle(number)?;
+        with_memory(|memory| {
+            let raw = self.source.decode(handle, stored, &mut memory.raw)?;
+            self.share(number, raw)
+        })
     }
 
-    fn parse(&self, number: usize, raw: Vec<u8>) -> Result<Arc<Block>, Error> {
+    fn share(&self, number: usize, raw: &[u8]) -> Result<SharedBlock, Error> {
         let block = match self.source.version {
-            Version::V1 => v1::data_block(&raw),
-            Version::V2 => Block::parse(Bytes::from(raw)),
+            Version::V1 => v1::data_block(raw),
+            Version::V2 => Block::share(raw),
         };
-        block
-            .map(Arc::new)
-            .map_err(|Malformed| self.malformed(number))
+        block.map_err(|Malformed| self.malformed(number))
     }
 
     fn handle(&self, number: usize) -> Result<&Handle, Error> {
@@ -230,11 +234,12 @@ struct Source {
 }
 
 impl Source {
-    /// Reads, checks and decodes a block.
+    /// Reads, checks and decodes a block that is no data block.
     fn read(&self, handle: &Handle) -> Result<Vec<u8>, Error> {
-        let mut stored = Vec::new();
-        self.read_stored(handle.offset, handle.stored as usize, &mut stored)?;
-        self.decode(handle, &stored)
+        let mut memory = Memory::default();
+        let Memory { stored, raw } = &mut memory;
+        self.read_stored(handle.offset, handle.stored as usize, stored)?;
+        self.decode(handle, stored, raw).map(<[u8]>::to_vec)
     }
 
     fn read_stored(&self, offset: u64, length: usize, into: &mut Vec<u8>) -> Result<(), Error> {
@@ -248,11 +253,44 @@ impl Source {
         self.file.read_at(offset, into).context("read", &self.path)
     }
 
-    fn decode(&self, handle: &Handle, stored: &[u8]) -> Result<Vec<u8>, Error> {
+    fn decode<'a>(
+        &self,
+        handle: &Handle,
+        stored: &'a [u8],
+        memory: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Error> {
         let corrupt = |what| Error::corrupt(&self.path, handle.offset, what);
         if self.checksum.of(stored) != handle.checksum {
             return Err(corrupt("block checksum does not match"));
         }
-        compress::decode(stored, handle.raw as usize, self.dictionary.as_ref()).map_err(corrupt)
+        let dictionary = self.dictionary.as_ref();
+        compress::decode(stored, handle.raw as usize, dictionary, memory).map_err(corrupt)
     }
+}
+
+/// What reading a block needs for a moment.
+#[derive(Default)]
+struct Memory {
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+/// Larger memory is given back after use.
+const MEMORY_MOST: usize = 256 << 10;
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// Lends this thread's memory.
+fn with_memory<T>(run: impl FnOnce(&mut Memory) -> T) -> T {
+    MEMORY.with_borrow_mut(|memory| {
+        let outcome = run(memory);
+        for bytes in [&mut memory.stored, &mut memory.raw] {
+            if bytes.capacity() > MEMORY_MOST {
+                *bytes = Vec::new();
+            }
+        }
+        outcome
+    })
 }

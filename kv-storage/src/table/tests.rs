@@ -264,11 +264,11 @@ fn malformed_blocks_with_a_right_checksum_do_not_panic() {
         let count = random.u8(1..5);
         let mut bytes = vec![count, 0, 0, 0, random.u8(..4), 0, 2 + 2 * random.u8(..2), 0];
         bytes.extend((0..random.usize(0..60)).map(|_| random.u8(..12)));
-        let Ok(block) = Block::parse(bytes.into()) else {
+        let Ok(block) = Block::share(&bytes) else {
             continue;
         };
         parsed += 1;
-        let mut cursor = block_cursor::BlockCursor::new(Arc::new(block), Vec::new());
+        let mut cursor = block_cursor::BlockCursor::new(block, Vec::new());
         let _ = cursor.seek(KeyVersion::new(&[3, 1], Seq(3)));
         let _ = cursor.seek_first();
         while cursor.is_valid() && cursor.next().is_ok() {}

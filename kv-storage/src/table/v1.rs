@@ -4,7 +4,7 @@
 //! A block of version 1 is a list of entries whose keys share bytes with the entry before, followed
 //! by the restart points of a search that is not needed here.
 
-use super::block::{Block, Malformed};
+use super::block::{Block, Malformed, SharedBlock};
 use super::block_builder::BlockBuilder;
 use super::format::Handle;
 use super::index::{Index, SeparatorParts};
@@ -12,10 +12,9 @@ use crate::coding::Decoder;
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::options::MAX_KEY_BYTES;
-use bytes::Bytes;
 
 /// Translates a data block.
-pub(super) fn data_block(raw: &[u8]) -> Result<Block, Malformed> {
+pub(super) fn data_block(raw: &[u8]) -> Result<SharedBlock, Malformed> {
     let mut builder = BlockBuilder::default();
     entries(raw, |version, kind, value| {
         builder.push(version, key_hash(version.key), kind, value);
@@ -23,7 +22,7 @@ pub(super) fn data_block(raw: &[u8]) -> Result<Block, Malformed> {
     })?;
     let mut translated = Vec::with_capacity(raw.len() * 2);
     builder.finish(&mut translated);
-    Block::parse(Bytes::from(translated))
+    Block::share(&translated)
 }
 
 /// Reads an index block: its entries are the last versions of data blocks, with handles as values.
