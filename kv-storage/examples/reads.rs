@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p kv-storage --example reads DIRECTORY [VALUE_BYTES [ROWS [ROW_OF_TABLE...]]]`; the
 //! directory is filled at the first run, and read by later ones. Rates are by the wall clock; the CPU time
-//! of all threads stands beside them, which a busy machine distorts less.
+//! of all threads stands beside them, which a busy machine distorts less. `BLOCK_CACHE_MIB` and `ROW_CACHE_MIB`
+//! in the environment set the caches.
 
 use kv_storage::{Db, Durability, Env, Options, WriteBatch};
 use std::ops::ControlFlow;
@@ -252,6 +253,11 @@ fn fill(db: &Db, rows: u64, value_bytes: usize) -> Result<(), Box<dyn std::error
     Ok(())
 }
 
+/// A size from the environment.
+fn mebibytes(name: &str, default: u64) -> Result<u64, std::num::ParseIntError> {
+    std::env::var(name).map_or(Ok(default), |value| value.parse())
+}
+
 #[expect(clippy::print_stdout, reason = "an example prints")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -263,8 +269,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = Path::new(&dir);
     let is_new = !dir.exists();
     let mut options = Options::default();
-    options.block_cache_bytes = 272 << 20;
-    options.row_cache_bytes = 16 << 20;
+    options.block_cache_bytes = mebibytes("BLOCK_CACHE_MIB", 240)? << 20;
+    options.row_cache_bytes = mebibytes("ROW_CACHE_MIB", 16)? << 20;
     let db = Db::open(dir, options, Env::embedded(1))?;
     if is_new {
         fill(&db, rows, value_bytes)?;

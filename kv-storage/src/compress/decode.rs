@@ -56,11 +56,11 @@ fn unlz4<'a>(
     Ok(&memory[..length])
 }
 
-fn unzstd<'a>(
+fn unzstd(
     raw_len: usize,
-    memory: &'a mut Vec<u8>,
+    memory: &mut Vec<u8>,
     decompress: impl FnOnce(&mut DCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
-) -> Result<&'a [u8], &'static str> {
+) -> Result<&[u8], &'static str> {
     ZSTD.with_borrow_mut(|slot| {
         let context = match slot {
             Some(context) => context,

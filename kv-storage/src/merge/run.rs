@@ -120,11 +120,15 @@ impl RunCursor {
     /// Positions in the present table, or in the first further one that has an entry.
     fn enter(&mut self, start: Start<'_>) -> Result<(), Error> {
         let mut start = start;
-        self.table = None;
+        let mut before = self.table.take();
         while let Some(placed) = self.tables.all().get(self.number)
             && !self.is_past_end(placed)
         {
-            let mut table = TableCursor::new(Arc::clone(&placed.reader), self.fetch);
+            let reader = Arc::clone(&placed.reader);
+            let mut table = match before.take() {
+                Some(cursor) => cursor.into_table(reader),
+                None => TableCursor::new(reader, self.fetch),
+            };
             match (start, self.direction) {
                 (Start::Edge, Direction::Forward) => table.seek_first()?,
                 (Start::Edge, Direction::Backward) => table.seek_last()?,
@@ -135,6 +139,7 @@ impl RunCursor {
                 self.table = Some(table);
                 return Ok(());
             }
+            before = Some(table);
             self.leave();
             start = Start::Edge;
         }

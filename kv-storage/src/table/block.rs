@@ -125,7 +125,7 @@ impl<'a> Block<'a> {
         Ok(None)
     }
 
-    fn strip<'k>(self, key: &'k [u8]) -> Option<&'k [u8]> {
+    fn strip(self, key: &[u8]) -> Option<&[u8]> {
         key.strip_prefix(self.prefix())
     }
 

@@ -31,6 +31,19 @@ impl TableCursor {
         }
     }
 
+    /// A cursor at no entry of the next table of a walk.
+    pub(crate) fn into_table(self, table: Arc<Table>) -> Self {
+        let mut blocks = self.blocks;
+        blocks.leave_table();
+        Self {
+            table,
+            blocks,
+            number: 0,
+            place: None,
+        }
+    }
+
+    #[inline]
     pub(crate) fn version(&self) -> Option<KeyVersion<'_>> {
         self.place.as_ref().map(BlockCursor::version)
     }

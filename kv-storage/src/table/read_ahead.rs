@@ -19,9 +19,9 @@ const KEEP_MOST: usize = 64;
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     fetch: Fetch,
-    /// The block that the last miss asked for.
+    /// The block of this table that the last miss asked for.
     last: Option<usize>,
-    /// Misses in a row.
+    /// Misses in a row before the last.
     misses: usize,
     kept: usize,
     window_bytes: usize,
@@ -48,6 +48,12 @@ impl ReadAhead {
         }
     }
 
+    /// Goes on with another table of the same walk.
+    pub(super) fn leave_table(&mut self) {
+        self.last = None;
+        self.window = 0..0;
+    }
+
     /// A block; `None` if it would have to be read although only the cache is allowed.
     pub(super) fn block(
         &mut self,
@@ -60,11 +66,16 @@ impl ReadAhead {
         if self.fetch == Fetch::CacheOnly {
             return Ok(None);
         }
-        let forward = self.last.is_none_or(|last| last < number);
-        let beside = self.last.is_some_and(|last| last.abs_diff(number) == 1);
-        if self.fetch != Fetch::Passing {
-            self.misses = if beside { self.misses + 1 } else { 0 };
-        }
+        // At the first block of a table: the outermost block on one side, or the place of a seek.
+        let forward = match self.last {
+            Some(last) => last < number,
+            None => number == 0 || number + 1 < table.index().len(),
+        };
+        let goes_on = match self.last {
+            Some(last) => last.abs_diff(number) == 1,
+            None => self.misses > 0,
+        };
+        self.misses = if goes_on { self.misses + 1 } else { 0 };
         self.last = Some(number);
         if !self.window.contains(&number) && self.misses >= SEQUENTIAL {
             self.fill(table, number, forward)?;

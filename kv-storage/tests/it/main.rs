@@ -12,6 +12,7 @@ mod determinism;
 mod faults;
 mod hooks;
 mod model;
+mod reads;
 mod support;
 mod threads;
 mod version1;
