@@ -39,8 +39,7 @@ impl<'a> Blocking<'a> {
     /// # Errors
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Found>, Error> {
-        let inner = &*self.db.inner;
-        read::get_blocking(inner, key, || None, || inner.visible())
+        read::get_blocking(&self.db.inner, key)
     }
 
     /// Sets `key` to `value`. On return it survives power loss.

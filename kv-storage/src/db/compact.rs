@@ -323,7 +323,8 @@ fn install(
             }
         },
     )?;
-    if changed.is_some() {
+    if !filtered.is_empty() {
+        // Readers have the new view, so nothing filtered gets into the row cache from here on.
         inner.files.rows.start_epoch();
     }
     // The last version that has them lets their files go.

@@ -100,30 +100,17 @@ fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
     }
 }
 
-/// Reads a key as of the number that `at` gives once the view is taken, on the calling thread; in the view
-/// that `pinned` gives, if any.
-pub(super) fn get_blocking(
-    inner: &Inner,
-    key: &[u8],
-    pinned: impl Fn() -> Option<Arc<View>>,
-    at: impl Fn() -> Seq,
-) -> Result<Option<Found>, Error> {
+/// Reads a key on the calling thread, which may block.
+pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
-    // In this order: whoever sees the epoch, or the view, that a filter's change began, sees what was pinned
-    // in front of it.
     let epoch = inner.files.rows.epoch();
-    let view = inner.view();
-    if let Some(view) = pinned() {
-        return match view.get(key, hash, at(), Fetch::Blocking)? {
-            Answer::Memtable(found) | Answer::Table(found) => Ok(found),
-            Answer::NeedsIo(_) => unreachable!("a blocking lookup reads what it needs"),
-        };
-    }
-    if let Some(found) = cached_row(inner, key, hash, at(), epoch) {
+    if let Some(found) = cached_row(inner, key, hash, inner.visible(), epoch) {
         return Ok(Some(found));
     }
-    let mark = ReadMark { at: at(), epoch };
+    let view = inner.view();
+    let at = inner.visible();
+    let mark = ReadMark { at, epoch };
     let answer = view.get(key, hash, mark.at, Fetch::Blocking)?;
     Ok(offer(inner, key, hash, mark, answer))
 }
@@ -136,14 +123,11 @@ fn cached_row(inner: &Inner, key: &[u8], hash: u64, at: Seq, epoch: u64) -> Opti
 
 /// Gives the answer of a lookup that is complete, and offers it to the row cache.
 fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -> Option<Found> {
-    match answer {
-        Answer::Memtable(found) => found,
-        Answer::Table(found) => found.inspect(|found| {
-            let rows = &inner.files.rows;
-            rows.offer(key, hash, &found.value, found.seq, mark);
-        }),
-        Answer::NeedsIo(_) => unreachable!("the lookup was complete"),
+    if let Answer::Table(Some(found)) = &answer {
+        let rows = &inner.files.rows;
+        rows.offer(key, hash, &found.value, found.seq, mark);
     }
+    answer.complete()
 }
 
 pub(super) fn get_with(

@@ -1,10 +1,11 @@
 //! Snapshots, ordered iteration both ways, and paged scans on jobs.
 
 use super::inner::Inner;
-use super::read::{self, check_open};
+use super::read::check_open;
 use super::view::View;
 use crate::env::JobClass;
 use crate::error::Error;
+use crate::hash::key_hash;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, LiveCursor};
 use crate::table::Fetch;
@@ -52,8 +53,11 @@ impl Snapshot {
     /// # Errors
     /// The file system failed, or the bytes read are damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<super::Found>, Error> {
-        let pinned = || self.pinned.get().cloned();
-        read::get_blocking(&self.inner, key, pinned, || self.at())
+        check_open(&self.inner)?;
+        // Not by the row cache: what a filter changed since then stays as it was in this snapshot.
+        let hash = key_hash(key);
+        let answer = self.view().get(key, hash, self.at(), Fetch::Blocking)?;
+        Ok(answer.complete())
     }
 
     /// Iterates over the keys of a range in order, from either end. Blocks where the disk must be read.

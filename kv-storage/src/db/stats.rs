@@ -28,12 +28,12 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Block lookups that did not.
     pub cache_misses: u64,
-    /// Spare log segments, ready for use.
-    pub spare_segments: usize,
     /// Single rows in memory, in bytes.
     pub row_cache_bytes: u64,
     /// Point reads that found their row there.
     pub row_cache_hits: u64,
+    /// Spare log segments, ready for use.
+    pub spare_segments: usize,
     /// Position of the log's end: bytes that were ever written to it.
     pub log_bytes: u64,
     /// Syncs of log segments; many writes may share one.

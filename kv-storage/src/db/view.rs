@@ -32,6 +32,16 @@ pub(super) enum Answer {
     NeedsIo(RunPlace),
 }
 
+impl Answer {
+    /// The outcome of a lookup that was allowed to read.
+    pub(super) fn complete(self) -> Option<Found> {
+        match self {
+            Self::Memtable(found) | Self::Table(found) => found,
+            Self::NeedsIo(_) => unreachable!("a blocking lookup reads what it needs"),
+        }
+    }
+}
+
 /// Where a lookup stands among the runs, counted from the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RunPlace(usize);

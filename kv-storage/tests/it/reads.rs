@@ -3,10 +3,14 @@
 
 use crate::support::{dir, env};
 use kv_storage::sim::SimFs;
-use kv_storage::{Compression, Db, Durability, Options, Snapshot, WriteBatch};
+use kv_storage::{
+    CompactionFilter, Compression, Db, Durability, Options, Seq, Snapshot, Verdict, WriteBatch,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
@@ -215,4 +219,50 @@ fn a_row_read_again_and_again_comes_from_the_row_cache_until_it_is_written() {
     apply(&db, &mut map, &[(1, None)], 3);
     assert_eq!(get(), None);
     assert_eq!(db.stats().row_cache_hits, hits);
+}
+
+/// Rewrites values that begin with 1, and drops those that begin with 2, once it is told to.
+struct Switched(AtomicBool);
+
+impl CompactionFilter for Switched {
+    fn decide(&self, _key: &[u8], _seq: Seq, value: &[u8]) -> Verdict {
+        match (self.0.load(Ordering::Relaxed), value.first()) {
+            (true, Some(1)) => Verdict::Rewrite(vec![9]),
+            (true, Some(2)) => Verdict::Drop(7),
+            _ => Verdict::Keep,
+        }
+    }
+}
+
+#[test]
+fn cached_rows_are_void_once_a_filter_changed_or_dropped_them() {
+    let filter = Arc::new(Switched(AtomicBool::new(false)));
+    let mut env = env(&SimFs::new());
+    env.hooks.filter = Some(filter.clone());
+    let db = Db::open(dir(), Options::tiny(), env).unwrap();
+    let mut map = Map::new();
+    apply(&db, &mut map, &[(1, Some(10))], 1);
+    apply(&db, &mut map, &[(2, Some(10))], 2);
+    db.flush().unwrap();
+    let get = |number| db.blocking().get(&key(number)).unwrap();
+    for _ in 0..4 {
+        assert_eq!(get(1).unwrap().value, vec![1; 10]);
+        assert_eq!(get(2).unwrap().value, vec![2; 10]);
+    }
+    assert!(db.stats().row_cache_hits >= 4);
+    filter.0.store(true, Ordering::Relaxed);
+    let mut round = 0;
+    while db.stats().filter_drops.is_empty() {
+        round += 1;
+        assert!(round < 100, "nothing was compacted");
+        let writes: Vec<_> = (0..50).map(|number| (number, Some(100))).collect();
+        let others: Vec<_> = writes
+            .into_iter()
+            .filter(|(number, _)| *number > 2)
+            .collect();
+        apply(&db, &mut map, &others, 3);
+        db.flush().unwrap();
+    }
+    assert_eq!(get(1).unwrap().value, vec![9]);
+    assert_eq!(get(2), None);
 }
