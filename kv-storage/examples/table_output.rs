@@ -54,7 +54,11 @@ fn sync_log(dir: &Path, stop: &AtomicBool) -> Vec<Duration> {
     taken
 }
 
-#[expect(clippy::print_stdout, reason = "an example prints")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example prints and waits"
+)]
 fn main() {
     let base = std::env::args()
         .nth(1)

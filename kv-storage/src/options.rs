@@ -24,14 +24,12 @@ pub struct Options {
     pub upper_tables: TableOptions,
     /// How compactions write tables of the lowest level that has data: most of the store.
     pub bottom_tables: TableOptions,
-    /// Least size at which compaction starts a new table file, in bytes on disk (default 32 MiB). It looks
-    /// for a good place to cut up to twice this size. Smaller tables make partial compactions finer and files more.
+    /// Size of the tables that compactions write, in bytes on disk (default 32 MiB): three quarters to twice
+    /// this, to end at good places. Smaller tables make partial compactions finer and files more.
     pub table_bytes: u64,
     /// Runs in level 0 that start a compaction (default 5). Raising it saves writing and costs readers.
     pub level0_trigger: usize,
-    /// Runs in level 0 from which writes are paced (default 12).
-    pub level0_slowdown: usize,
-    /// Runs in level 0 at which writes get `Busy` (default 24).
+    /// Runs in level 0 at which writes get `Busy` (default 24). They are slowed down from 60 % of that on.
     pub level0_stop: usize,
     /// Runs between level 0 and the bottom before some of them are merged (default 6). Raising it saves
     /// writing and costs readers.
@@ -118,7 +116,6 @@ impl Default for Options {
             },
             table_bytes: 32 << 20,
             level0_trigger: 5,
-            level0_slowdown: 12,
             level0_stop: 24,
             middle_runs_max: 6,
             space_percent: 130,
@@ -194,10 +191,9 @@ impl Options {
                 "must be at least 1",
             ),
             (
-                "level0_slowdown",
-                self.level0_trigger < self.level0_slowdown
-                    && self.level0_slowdown < self.level0_stop,
-                "must lie between level0_trigger and level0_stop",
+                "level0_stop",
+                self.level0_trigger.saturating_mul(2) <= self.level0_stop,
+                "must be at least twice level0_trigger",
             ),
             (
                 "middle_runs_max",

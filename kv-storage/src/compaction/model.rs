@@ -268,8 +268,14 @@ impl World {
         }
         let boundaries = self.version.levels[usize::from(BOTTOM)]
             .tables()
+            .filter(|table| table.overlaps(&choice.smallest, &choice.largest))
             .map(|table| Boundary::of(&table.summary));
-        let mut cuts = Cuts::new(self.options.table_bytes, boundaries.collect(), choice.to);
+        let mut cuts = Cuts::new(
+            self.options.table_bytes,
+            boundaries.collect(),
+            choice.to,
+            choice.size_bytes,
+        );
         let (mut tables, mut items, mut size) = (Vec::new(), Vec::new(), 0);
         for item in merged.into_values() {
             if item.is_delete && !below.may_hold(&encode(item.key)) {

@@ -37,6 +37,7 @@ pub(crate) struct Rewrite {
     finished: Vec<TableSummary>,
     /// Key and value bytes of the versions read so far.
     read_bytes: u64,
+    read_entries: u64,
 }
 
 impl Rewrite {
@@ -78,6 +79,7 @@ impl Rewrite {
             last_key: Vec::new(),
             finished: Vec::new(),
             read_bytes: 0,
+            read_entries: 0,
         }
     }
 
@@ -95,6 +97,7 @@ impl Rewrite {
                 return Ok(Step::More);
             }
             self.read_bytes += (version.key.len() + value.len()) as u64;
+            self.read_entries += 1;
             if let Need::Somebody {
                 snapshots_see_it,
                 is_last,
@@ -142,9 +145,9 @@ impl Rewrite {
         self.filtering.as_ref().and_then(Filtering::oldest_changed)
     }
 
-    /// Takes the tables finished since the last call; after [`Step::Done`] these are the last ones.
-    pub(crate) fn take_finished(&mut self) -> Vec<TableSummary> {
-        std::mem::take(&mut self.finished)
+    /// Takes the first `count` finished tables that were not taken; after [`Step::Done`] no more will come.
+    pub(crate) fn take_finished(&mut self, count: usize) -> Vec<TableSummary> {
+        self.finished.drain(..count).collect()
     }
 
     /// Tables that are finished and not taken.
@@ -161,6 +164,10 @@ impl Rewrite {
     pub(crate) fn continue_with(&mut self, merge: Merge) {
         debug_assert_eq!(self.merge.version(), merge.version());
         self.merge = merge;
+    }
+
+    pub(crate) fn read_entries(&self) -> u64 {
+        self.read_entries
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {

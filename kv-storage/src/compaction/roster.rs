@@ -18,6 +18,8 @@ pub(crate) struct Roster {
     in_flight: Vec<Arc<Choice>>,
     /// Steps that run at this moment.
     running: usize,
+    /// Thousandths of runs of level 0 that the compaction under way has dealt with.
+    relieved: u64,
     /// A job that will look for a compaction was submitted.
     scheduled: bool,
     /// Something changed since the last look.
@@ -127,8 +129,22 @@ impl Roster {
         self.running += 1;
     }
 
+    /// Notes how much of a compaction's input is done, in thousandths.
+    pub(crate) fn note_progress(&mut self, choice: &Choice, done: u64) {
+        if choice.relieves_level0() {
+            let level0 = choice.inputs.iter().filter(|part| part.place.level == 0);
+            self.relieved = level0.count() as u64 * done.min(1000);
+        }
+    }
+
+    /// Thousandths of runs of level 0 that are as good as gone.
+    pub(crate) fn relieved(&self) -> u64 {
+        self.relieved
+    }
+
     /// Strikes a paused compaction off.
     pub(crate) fn leave(&mut self, choice: &Arc<Choice>) {
+        self.note_progress(choice, 0);
         self.in_flight.retain(|other| !Arc::ptr_eq(other, choice));
         self.changed = true;
     }

@@ -31,6 +31,8 @@ struct Compaction {
     inputs: Inputs,
     rewrite: Rewrite,
     files: NewFiles,
+    /// Entries in all inputs.
+    entries: u64,
 }
 
 /// What a compaction begins with.
@@ -152,7 +154,12 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         .tables()
         .filter(|table| table.overlaps(&choice.smallest, &choice.largest))
         .map(|table| Boundary::of(&table.summary));
-    let cuts = Cuts::new(inner.options.table_bytes, boundaries.collect(), choice.to);
+    let cuts = Cuts::new(
+        inner.options.table_bytes,
+        boundaries.collect(),
+        choice.to,
+        choice.size_bytes,
+    );
     let older = version.ranges_older_than(choice.to);
     let spec = if older.is_empty() {
         TableSpec::bottom(&inner.options)
@@ -167,8 +174,10 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         cuts,
         inner.env.hooks.filter.as_ref(),
     );
+    let tables = inputs.iter().flat_map(|(_, tables)| tables);
     Ok(Compaction {
         choice,
+        entries: tables.map(|table| table.summary.entries).sum(),
         inputs,
         rewrite,
         files: NewFiles::new(inner, spec),
@@ -194,7 +203,13 @@ fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
         });
     match outcome {
         Ok(Step::More) => {
-            inner.state().roster.pause();
+            let done = compaction.rewrite.read_entries() * 1000 / compaction.entries.max(1);
+            {
+                let mut state = inner.state();
+                state.roster.note_progress(&compaction.choice, done);
+                inner.front().gate.table_debt = state.table_debt(&inner.options);
+                state.roster.pause();
+            }
             inner.progress.notify_all();
             let next = Arc::clone(inner);
             inner.env.jobs.submit(
@@ -233,16 +248,19 @@ fn resume(inner: &Arc<Inner>, mut compaction: Compaction) {
     }
 }
 
-/// Installs the outputs so far, if there are enough, and frees the inputs they replace.
+/// Installs outputs, if there are enough, and frees the inputs they replace.
 fn release(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> {
     let finished = compaction.rewrite.finished();
-    let Some(last) = finished.last().filter(|_| finished.len() >= RELEASE_TABLES) else {
+    let possible = (RELEASE_TABLES..=finished.len()).rev().find_map(|count| {
+        let last = &finished[count - 1].largest;
+        let gone = released(&compaction.inputs, compaction.choice.to, last)?;
+        (!gone.is_empty()).then_some((count, gone))
+    });
+    let Some((count, gone)) = possible else {
         return Ok(());
     };
-    let Some(gone) = released(&compaction.inputs, compaction.choice.to, &last.largest) else {
-        return Ok(());
-    };
-    install(inner, compaction, &gone)?;
+    install(inner, compaction, count, &gone)?;
+    inner.state().counts.compaction_releases += 1;
     for (_, tables) in &mut compaction.inputs {
         tables.retain(|table| !gone.contains(&table.summary.file));
     }
@@ -260,7 +278,8 @@ fn release(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error>
 fn finish(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> {
     let inputs = compaction.inputs.iter().flat_map(|(_, tables)| tables);
     let gone: Vec<u64> = inputs.map(|table| table.summary.file).collect();
-    install(inner, compaction, &gone)?;
+    let count = compaction.rewrite.finished().len();
+    install(inner, compaction, count, &gone)?;
     let read_bytes = compaction.rewrite.read_bytes();
     let counts = &mut inner.state().counts;
     counts.compactions += 1;
@@ -268,10 +287,15 @@ fn finish(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> 
     Ok(())
 }
 
-/// Puts the finished outputs in the place of the inputs that are `gone`.
-fn install(inner: &Arc<Inner>, compaction: &mut Compaction, gone: &[u64]) -> Result<(), Error> {
+/// Puts the first `count` finished outputs in the place of the inputs that are `gone`.
+fn install(
+    inner: &Arc<Inner>,
+    compaction: &mut Compaction,
+    count: usize,
+    gone: &[u64],
+) -> Result<(), Error> {
     let choice = &compaction.choice;
-    let finished = compaction.rewrite.take_finished();
+    let finished = compaction.rewrite.take_finished(count);
     let filtered = match finished.last() {
         Some(last) if compaction.rewrite.merge().version().is_some() => {
             compaction.rewrite.take_filtered(&last.largest)
@@ -346,6 +370,7 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
         let mut state = inner.state();
         state.roster.pause();
         state.roster.leave(choice);
+        inner.front().gate.table_debt = state.table_debt(&inner.options);
         if let Err(error) = &outcome
             && state.halted().is_none()
         {

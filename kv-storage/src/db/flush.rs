@@ -110,7 +110,7 @@ fn write_tables(
     );
     let outcome = rewrite
         .step(u64::MAX, &mut sink)
-        .map(|_| rewrite.take_finished());
+        .map(|_| rewrite.take_finished(rewrite.finished().len()));
     outcome
         .and_then(|tables| open_tables(inner, tables))
         .inspect_err(|_| sink.discard())
@@ -146,6 +146,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             state.attachment.clone_from(&sealed.attachment);
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
+            state.counts.flush_written_bytes += written;
             state.roster.note_flushed(written);
             released = front.wal.release_below(sealed.floor);
         },

@@ -6,6 +6,7 @@
 
 use super::pace::Pacer;
 use super::state::Task;
+use crate::compaction::Debt;
 use crate::error::WriteError;
 use crate::key::Seq;
 use crate::memtable::Memtable;
@@ -44,8 +45,8 @@ pub(super) struct Gate {
     pub closed: bool,
     /// Free bytes on the disk, if they were below the reserve when last looked.
     pub short: Option<u64>,
-    /// Sorted runs in level 0.
-    pub level0_runs: usize,
+    /// How far compactions are behind.
+    pub table_debt: Debt,
     pub pacer: Pacer,
 }
 
@@ -93,21 +94,26 @@ impl Front {
             let needed = options.min_free_bytes;
             return Err(WriteError::Full { free, needed });
         }
-        let runs = gate.level0_runs;
         if !self.active.has_room(entry_bytes) && self.sealed.len() >= options.sealed_memtables_max {
             return Err(self.busy(SHORT_WAIT));
         }
-        if runs >= options.level0_stop {
+        if gate.table_debt >= Debt::LIMIT {
             return Err(self.busy(LONG_WAIT));
         }
-        if runs >= options.level0_slowdown {
-            let debt = runs - options.level0_slowdown + 1;
-            let limit = options.level0_stop - options.level0_slowdown;
-            if let Err(delay) = gate.pacer.admit(now(), log_bytes, debt, limit) {
+        if let Some(paid) = self.debt(options).paid() {
+            let pacer = &mut self.gate.pacer;
+            if let Err(delay) = pacer.admit(now(), log_bytes, paid) {
                 return Err(self.busy(delay));
             }
         }
         Ok(())
+    }
+
+    /// How far flushes and compactions are behind.
+    pub(super) fn debt(&self, options: &Options) -> Debt {
+        let sealed = self.sealed.iter().map(|sealed| sealed.table.size_bytes());
+        let bytes = sealed.sum::<usize>() + self.active.size_bytes();
+        self.gate.table_debt.max(Debt::of_memory(bytes, options))
     }
 
     pub(super) fn wait_for_segment(&mut self, needed: u64) -> WriteError {

@@ -35,6 +35,7 @@ use crate::key::Seq;
 use crate::options::Options;
 use inner::Inner;
 use std::fmt;
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -153,6 +154,18 @@ impl Db {
     /// The log could not be synced; what was acknowledged before is durable nevertheless.
     pub fn close(&self) -> Result<(), Error> {
         open::close(&self.inner)
+    }
+
+    /// About how many bytes on disk a range of keys takes, older versions and tombstones included; memtables
+    /// do not count. Needs memory only, and is exact to about a block for each table.
+    pub fn approximate_size<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> u64 {
+        let bound = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
+        let (start, end) = (bound(range.start_bound()), bound(range.end_bound()));
+        let version = Arc::clone(&self.inner.state().version);
+        version.approximate_size(
+            start.as_ref().map(Vec::as_slice),
+            end.as_ref().map(Vec::as_slice),
+        )
     }
 
     /// Counters and sizes, for metrics. Takes a lock for a moment.

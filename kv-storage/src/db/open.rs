@@ -9,7 +9,7 @@ use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
 use super::view::View;
 use crate::cache::{BlockCache, RowCache};
-use crate::compaction::Roster;
+use crate::compaction::{Debt, Roster};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -341,7 +341,7 @@ fn assemble(
         active: Arc::new(active),
         sealed,
         gate: Gate {
-            level0_runs: version.levels[0].runs.len(),
+            table_debt: Debt::of_tables(&version, 0, &options),
             ..Gate::default()
         },
         needed_segment: 0,

@@ -1,60 +1,82 @@
 //! Slows writers down before they must be stopped. Pure: time is an argument.
+//!
+//! The admitted rate is `average * (1 - x) / x`, where `x` grows from 0 to 1 while debt grows from 60 %
+//! of its limit to the limit, and `average` is what was admitted lately. So it falls smoothly, comes to
+//! rest in the middle of the span, and there equals what flushes and compactions get done, without
+//! anyone having to know how much that is.
 
 use std::time::Duration;
 
-/// Write rate when compaction has just begun to fall behind, in bytes per second.
-const FASTEST: u64 = 64 << 20;
-/// Write rate just before writes are stopped.
-const SLOWEST: u64 = 2 << 20;
+/// Bytes per second that are admitted at least, so that no small write waits long.
+const SLOWEST: u64 = 1 << 20;
+/// The average before anything is known.
+const FASTEST: u64 = 256 << 20;
+/// The average is renewed this often ...
+const WINDOW: Duration = Duration::from_millis(100);
+/// ... by one in so many parts of the difference. That is slow against the time in which debt changes, or
+/// the rate would swing: the loop's damping is the root of the ratio of these two times.
+const PARTS: i64 = 128;
 
-/// Admits writes at a rate that falls as debt rises.
-#[derive(Debug, Clone, Copy, Default)]
+/// Admits writes at a rate that falls as debt rises. It is asked only while debt is above 60 % of its
+/// limit.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Pacer {
+    /// The next write is admitted then.
     next: Duration,
+    /// Bytes per second.
+    average: u64,
+    window_began: Duration,
+    window_bytes: u64,
+}
+
+impl Default for Pacer {
+    fn default() -> Self {
+        Self {
+            next: Duration::ZERO,
+            average: FASTEST,
+            window_began: Duration::ZERO,
+            window_bytes: 0,
+        }
+    }
 }
 
 impl Pacer {
-    /// Admits a write of `size_bytes`, or says how long to wait. Debt is `debt` of `limit`; none
-    /// means no pacing.
+    /// Admits a write of `size_bytes`, or says how long to wait. `paid` is how far debt is from 60 % to
+    /// its limit, in thousandths.
     pub(super) fn admit(
         &mut self,
         now: Duration,
         size_bytes: usize,
-        debt: usize,
-        limit: usize,
+        paid: u64,
     ) -> Result<(), Duration> {
-        if debt == 0 {
-            return Ok(());
-        }
+        self.renew_average(now);
         if now < self.next {
             return Err(self.next - now);
         }
-        let span = (FASTEST - SLOWEST) * debt.min(limit) as u64 / limit.max(1) as u64;
-        let rate = FASTEST - span;
-        let cost = Duration::from_nanos((size_bytes as u64).saturating_mul(1_000_000_000) / rate);
-        self.next = now + cost;
+        let share = u128::from(1000 - paid.min(1000)) * 1000 / u128::from(paid.max(1));
+        let rate = u64::try_from(u128::from(self.average) * share / 1000).unwrap_or(u64::MAX);
+        let cost = (size_bytes as u64).saturating_mul(1_000_000_000) / rate.max(SLOWEST);
+        self.next = now + Duration::from_nanos(cost);
+        self.window_bytes += size_bytes as u64;
         Ok(())
+    }
+
+    fn renew_average(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.window_began);
+        if passed < WINDOW {
+            return;
+        }
+        // After a pause without pacing, the window says nothing.
+        if passed < 2 * WINDOW {
+            let rate = u128::from(self.window_bytes) * 1_000_000 / passed.as_micros().max(1);
+            let rate = i64::try_from(rate).unwrap_or(i64::MAX);
+            let average = i64::try_from(self.average).unwrap_or(i64::MAX);
+            let renewed = average.saturating_add((rate - average) / PARTS);
+            self.average = u64::try_from(renewed).unwrap_or(0).max(SLOWEST);
+        }
+        (self.window_began, self.window_bytes) = (now, 0);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bytes admitted in one second of trying every 100 microseconds.
-    fn rate(debt: usize) -> usize {
-        let mut pacer = Pacer::default();
-        let tries = (0..10_000).map(|step| Duration::from_micros(step * 100));
-        tries
-            .filter(|now| pacer.admit(*now, 16 << 10, debt, 10).is_ok())
-            .count()
-            * (16 << 10)
-    }
-
-    #[test]
-    fn the_admitted_rate_falls_with_debt() {
-        let rates: Vec<usize> = [0, 1, 5, 9, 10].into_iter().map(rate).collect();
-        assert!(rates.is_sorted_by(|a, b| a > b), "{rates:?}");
-        assert!(rates[4] > 1 << 20 && rates[4] < 3 << 20, "{rates:?}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 
 use super::front::Front;
 use super::view::View;
-use crate::compaction::Roster;
+use crate::compaction::{Debt, Roster};
 use crate::error::Error;
 use crate::key::Seq;
 use crate::options::Options;
@@ -58,6 +58,8 @@ pub(super) struct Counts {
     pub compaction_read_bytes: u64,
     pub compaction_written_bytes: u64,
     pub compaction_moved_bytes: u64,
+    pub compaction_releases: u64,
+    pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
 }
@@ -124,6 +126,11 @@ impl State {
     pub(super) fn set_version(&mut self, version: Arc<Version>) {
         self.roster.note_change();
         self.version = version;
+    }
+
+    /// How far compactions are behind.
+    pub(super) fn table_debt(&self, options: &Options) -> Debt {
+        Debt::of_tables(&self.version, self.roster.relieved(), options)
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.

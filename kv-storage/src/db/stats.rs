@@ -42,14 +42,21 @@ pub struct Stats {
     pub flushes: u64,
     /// Compactions finished.
     pub compactions: u64,
-    /// Key and value bytes that compactions read.
+    /// Key and value bytes that compactions read, before compression.
     pub compaction_read_bytes: u64,
+    /// Times that a compaction under way freed inputs.
+    pub compaction_releases: u64,
+    /// Table bytes that flushes wrote.
+    pub flush_written_bytes: u64,
     /// Table bytes that compactions wrote.
     pub compaction_written_bytes: u64,
     /// Table bytes that compactions only gave another place.
     pub compaction_moved_bytes: u64,
     /// Table bytes written by flushes and compactions.
     pub table_written_bytes: u64,
+    /// How far flushes and compactions are behind, in thousandths of what the store bears. Writers are slowed
+    /// down from 600 on and stopped at 1000.
+    pub debt: u64,
     /// Damaged tables that compaction leaves alone.
     pub fenced_tables: usize,
     /// Entries that the compaction filter dropped, by the reason it gave.
@@ -122,9 +129,12 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         flushes: counts.flushes,
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
+        compaction_releases: counts.compaction_releases,
+        flush_written_bytes: counts.flush_written_bytes,
         compaction_written_bytes: counts.compaction_written_bytes,
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
+        debt: front.debt(&inner.options).per_mille(),
         fenced_tables: state.roster.fenced(),
         filter_drops: state.filter_drops.clone(),
         flushed: state.flushed,

@@ -149,6 +149,17 @@ impl Table {
         &self.index
     }
 
+    /// About how many bytes of data lie before `key`.
+    pub(crate) fn bytes_before(&self, key: &[u8]) -> u64 {
+        let block = self.index.find(KeyVersion::before_all(key));
+        let last = self.index.len().wrapping_sub(1);
+        match (self.index.handle(block), self.index.handle(last)) {
+            (Some(handle), _) => handle.offset,
+            (None, Some(last)) => last.offset + u64::from(last.stored),
+            (None, None) => 0,
+        }
+    }
+
     /// A data block if it is in the cache.
     pub(super) fn cached(&self, number: usize) -> Option<SharedBlock> {
         Guard::into_inner(self.files.cache.get(&self.slots, number))

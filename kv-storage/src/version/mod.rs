@@ -18,6 +18,7 @@ pub(crate) use manifest::{Catalog, Manifest, read_current};
 use crate::compaction::Place;
 use crate::hash::key_hash;
 use crate::table::{Table, TableSummary};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -166,6 +167,35 @@ impl<R> Clone for Level<R> {
 #[derive(Debug)]
 pub(crate) struct Version<R = Arc<Table>> {
     pub levels: Vec<Level<R>>,
+}
+
+impl Version {
+    /// About how many bytes the tables hold within a range of keys, by their indexes.
+    pub(crate) fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
+        let inside = |table: &Arc<Placed<Arc<Table>>>| {
+            let summary = &table.summary;
+            let before = |key: &[u8]| table.reader.bytes_before(key);
+            let (from, is_behind) = match start {
+                Bound::Unbounded => (0, false),
+                Bound::Included(key) | Bound::Excluded(key) => {
+                    (before(key), *key > *summary.largest)
+                }
+            };
+            // What is not data (filter, index) belongs to a range that has all the rest of the table.
+            let to = match end {
+                Bound::Included(key) | Bound::Excluded(key) if *key <= *summary.largest => {
+                    before(key)
+                }
+                Bound::Unbounded | Bound::Included(_) | Bound::Excluded(_) => summary.size_bytes,
+            };
+            if is_behind {
+                0
+            } else {
+                to.saturating_sub(from)
+            }
+        };
+        self.tables().map(inside).sum()
+    }
 }
 
 impl<R> Version<R> {

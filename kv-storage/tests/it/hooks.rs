@@ -80,6 +80,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Bytes that do not compress.
+fn noise(length: u16) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(u64::from(length));
+    std::iter::repeat_with(|| random.u8(..))
+        .take(usize::from(length))
+        .collect()
+}
+
 struct Run {
     fs: SimFs,
     jobs: Arc<ManualJobs>,
@@ -149,11 +157,7 @@ impl Run {
                 let key = vec![*key];
                 match class {
                     Some(class) => {
-                        let value = [
-                            &[b"DRK"[usize::from(*class)]][..],
-                            &vec![7; usize::from(*size)],
-                        ]
-                        .concat();
+                        let value = [&[b"DRK"[usize::from(*class)]][..], &noise(*size)].concat();
                         batch.put(&key, &value);
                         self.raw.insert(key.clone(), value.clone());
                         self.seen.insert(key, value);

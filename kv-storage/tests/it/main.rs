@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod compaction;
 mod corruption;
 mod crash;
 mod determinism;

@@ -225,7 +225,7 @@ fn fills_cost_less_writing_than_leveled_compaction_and_little_space() {
             "{name}: idling writes more than was written {lazy:?}"
         );
         // A store of a few memtables is rewritten as a whole, and then takes its space twice.
-        let whole = if load < 50 { 3.0 } else { 1.5 };
+        let whole = if load < 50 { 2.5 } else { 1.6 };
         let peak = if matches!(keys, Keys::Deletes(_)) {
             2.3
         } else {

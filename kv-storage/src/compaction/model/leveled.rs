@@ -68,8 +68,8 @@ pub(super) fn pick(version: &Version<()>, level1_bytes: u64) -> Option<Choice> {
             .sum(),
         inputs,
         to: place(from + 1, 0),
-        smallest: Vec::new(),
-        largest: Vec::new(),
+        smallest: vec![0; 4],
+        largest: vec![255; 4],
         reason: Reason::Level0,
     })
 }
