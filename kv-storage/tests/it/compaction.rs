@@ -28,14 +28,11 @@ fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// A key, and its new value if it is not deleted.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Overwrites and deletes keys; returns what was acknowledged, and the write that failed.
-fn run(
-    fs: &SimFs,
-) -> (
-    Map,
-    Option<(Vec<u8>, Option<Vec<u8>>)>,
-    Option<kv_storage::Stats>,
-) {
+fn run(fs: &SimFs) -> (Map, Option<Change>, Option<kv_storage::Stats>) {
     let mut expected = Map::new();
     let Ok(db) = Db::open(dir(), options(), env(fs)) else {
         return (expected, None, None);
@@ -63,7 +60,7 @@ fn run(
 }
 
 /// The store holds what was acknowledged; the write that failed may be there or not.
-fn check(db: &Db, expected: &Map, failed: Option<&(Vec<u8>, Option<Vec<u8>>)>, what: &str) {
+fn check(db: &Db, expected: &Map, failed: Option<&Change>, what: &str) {
     let found = contents(db).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut with = expected.clone();
     if let Some((key, value)) = failed {

@@ -75,7 +75,7 @@ impl Store {
         }
         let level0 = &self.version.levels[0].runs;
         if self.relief.is_none() && level0.len() >= self.options.level0_trigger {
-            let oldest = level0.iter().rev().take(2 * self.options.level0_trigger);
+            let oldest = level0.iter().rev().take(4 * self.options.level0_trigger);
             self.relief = Some((oldest.map(|run| run.id).collect(), 0.0));
         }
         if let Some((runs, done)) = &mut self.relief {
