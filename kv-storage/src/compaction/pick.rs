@@ -24,8 +24,9 @@ use crate::version::{Placed, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Level 0 gives at most this many times its trigger at once, so that one compaction stays bounded.
-const LEVEL0_MOST: usize = 2;
+/// Level 0 gives at most this many times its trigger at once, so that one compaction stays bounded. It is
+/// several times, because whoever is behind catches up by rewriting the bottom less often.
+const LEVEL0_MOST: usize = 4;
 /// Level 0 goes straight to the bottom if it brings at least this share of the bytes rewritten there.
 /// Below that, a stop in the middle costs less: there it waits until more has come together.
 const DIRECT_PERCENT: u64 = 40;

@@ -155,6 +155,11 @@ impl Roster {
         self.fenced.insert(file)
     }
 
+    /// Compactions under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Tables that are never picked.
     pub(crate) fn fenced(&self) -> usize {
         self.fenced.len()

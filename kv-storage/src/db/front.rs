@@ -94,18 +94,19 @@ impl Front {
             let needed = options.min_free_bytes;
             return Err(WriteError::Full { free, needed });
         }
-        let behind = gate.table_debt >= Debt::LIMIT;
         if !self.active.has_room(entry_bytes) && self.sealed.len() >= options.sealed_memtables_max {
             return Err(self.busy(SHORT_WAIT));
         }
-        if behind {
+        if gate.table_debt >= Debt::LIMIT {
             return Err(self.busy(LONG_WAIT));
         }
-        let debt = self.debt(options);
-        match self.gate.pacer.admit(now(), log_bytes, debt) {
-            Ok(()) => Ok(()),
-            Err(delay) => Err(self.busy(delay)),
+        if let Some(paid) = self.debt(options).paid() {
+            let pacer = &mut self.gate.pacer;
+            if let Err(delay) = pacer.admit(now(), log_bytes, paid) {
+                return Err(self.busy(delay));
+            }
         }
+        Ok(())
     }
 
     /// How far flushes and compactions are behind.

@@ -206,8 +206,8 @@ impl Inner {
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
         state.set_version(Arc::clone(&version));
-        front.gate.table_debt = state.table_debt(&self.options);
         change(&mut state, &mut front);
+        front.gate.table_debt = state.table_debt(&self.options);
         // Dropped without a lock: the old view may be the last user of a large memtable.
         let old_view = self.view.load_full();
         self.publish_view(&front, version);

@@ -9,7 +9,7 @@ use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
 use super::view::View;
 use crate::cache::{BlockCache, RowCache};
-use crate::compaction::Roster;
+use crate::compaction::{Debt, Roster};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -335,12 +335,15 @@ fn assemble(
     // Segments below the floor were removed.
     wal.release_below(log_floor);
     let version = Arc::new(version);
-    let mut front = Front {
+    let front = Front {
         last,
         wal,
         active: Arc::new(active),
         sealed,
-        gate: Gate::default(),
+        gate: Gate {
+            table_debt: Debt::of_tables(&version, 0, &options),
+            ..Gate::default()
+        },
         needed_segment: 0,
         look: options.min_free_bytes > 0,
         segment_task: Task::Idle,
@@ -364,7 +367,6 @@ fn assemble(
         counts: Counts::default(),
     };
     state.set_version(Arc::clone(&version));
-    front.gate.table_debt = state.table_debt(&options);
     let view = View {
         active: Arc::clone(&front.active),
         sealed: front

@@ -128,8 +128,7 @@ impl State {
         self.version = version;
     }
 
-    /// How far compactions are behind. It goes to the front's gate whenever the version, or how far a compaction
-    /// has come, has changed.
+    /// How far compactions are behind.
     pub(super) fn table_debt(&self, options: &Options) -> Debt {
         Debt::of_tables(&self.version, self.roster.relieved(), options)
     }

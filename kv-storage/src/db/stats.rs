@@ -40,6 +40,8 @@ pub struct Stats {
     pub log_syncs: u64,
     /// Memtables written to tables.
     pub flushes: u64,
+    /// Compactions under way.
+    pub compactions_in_flight: usize,
     /// Compactions finished.
     pub compactions: u64,
     /// Key and value bytes that compactions read, before compression.
@@ -127,6 +129,7 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         log_bytes: front.wal.position(),
         log_syncs: inner.syncer.syncs(),
         flushes: counts.flushes,
+        compactions_in_flight: state.roster.in_flight(),
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
         compaction_releases: counts.compaction_releases,

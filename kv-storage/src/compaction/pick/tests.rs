@@ -135,7 +135,7 @@ fn a_long_level_zero_gives_its_oldest_runs_first() {
     let choice = picked(tables.collect()).unwrap();
     assert_eq!(
         outline(&choice),
-        ((11..=16).rev().collect(), (1, 16), false)
+        ((11..=22).rev().collect(), (1, 22), false)
     );
 }
 

@@ -1,6 +1,7 @@
 //! A closed loop: a writer at full speed, one flush at a time, compaction on a disk of some speed.
 
 use super::*;
+use crate::compaction::Debt;
 use crate::options::Options;
 use crate::table::TableSummary;
 use crate::version::{Edit, NewTable, Version};
@@ -74,7 +75,7 @@ impl Store {
         }
         let level0 = &self.version.levels[0].runs;
         if self.relief.is_none() && level0.len() >= self.options.level0_trigger {
-            let oldest = level0.iter().rev().take(2 * self.options.level0_trigger);
+            let oldest = level0.iter().rev().take(4 * self.options.level0_trigger);
             self.relief = Some((oldest.map(|run| run.id).collect(), 0.0));
         }
         if let Some((runs, done)) = &mut self.relief {
@@ -124,7 +125,8 @@ fn run(disk_mb: f64, seconds: usize) -> (Vec<f64>, Duration) {
         for number in 0..WRITES as u32 {
             let at = now + STEP / WRITES as u32 * number;
             let debt = store.debt();
-            if debt >= Debt::LIMIT || pacer.admit(at, WRITE, debt).is_err() {
+            let waits = |paid| pacer.admit(at, WRITE, paid).is_err();
+            if debt >= Debt::LIMIT || debt.paid().is_some_and(waits) {
                 waits_since.get_or_insert(at);
                 continue;
             }
