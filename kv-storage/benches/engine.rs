@@ -3,6 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use kv_storage::{Db, Durability, Env, Options, WriteBatch};
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
 const KEYS: u64 = 100_000;
 
@@ -52,7 +53,22 @@ fn engine(criterion: &mut Criterion) {
     };
     get("get hit, cached", 0);
     get("get miss", KEYS);
-    criterion.bench_function("scan 100", |bencher| {
+    criterion.bench_function("scan 100, lent", |bencher| {
+        let snapshot = db.snapshot();
+        bencher.iter(|| {
+            let mut left = 100;
+            snapshot.for_each(key(7).as_slice().., |key, value| {
+                black_box((key, value));
+                left -= 1;
+                if left > 0 {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })
+        });
+    });
+    criterion.bench_function("scan 100, copied", |bencher| {
         let snapshot = db.snapshot();
         bencher.iter(|| {
             snapshot

@@ -45,9 +45,11 @@
 //! (`version/`), and lets its log segment go. Compaction jobs (`db/compact.rs`, decided by
 //! `compaction/pick.rs`) merge tables downward in steps.
 //!
-//! A get (`db/read.rs`) looks through one immutable view (`db/view.rs`): memtables from new to old,
-//! then tables from new to old, asking each table's filter first. If a block is not in the cache,
-//! the caller gets a job that reads it.
+//! A get (`db/read.rs`) hashes its key once. It asks the row cache (`cache/row.rs`), then looks through
+//! one immutable view (`db/view.rs`): memtables from new to old, then tables from new to old. A table
+//! (`table/reader.rs`) asks its filter, finds the block in its index, and the entry in the block by
+//! fingerprint. If a block is not in the cache (`cache/block.rs`), the caller gets a job that reads it. A
+//! scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with read-ahead.
 //!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
 

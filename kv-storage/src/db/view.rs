@@ -56,7 +56,9 @@ impl View {
         at: Seq,
         fetch: Fetch,
     ) -> Result<Answer, Error> {
-        for table in std::iter::once(&self.active).chain(&self.sealed) {
+        // An empty memtable is not worth the cache line of its index.
+        let memtables = std::iter::once(&self.active).chain(&self.sealed);
+        for table in memtables.filter(|table| !table.is_empty()) {
             if let Some(entry) = table.get(key, hash, at) {
                 let value = Bytes::copy_from_slice(entry.value);
                 return Ok(Answer::Memtable(found(entry.kind, entry.seq, value)));
