@@ -216,6 +216,26 @@ fn a_large_compaction_below_does_not_stop_the_relief_of_level_zero() {
 }
 
 #[test]
+fn a_compaction_does_not_fall_into_a_gap_of_another() {
+    // The output of the first may be one table over the whole gap.
+    let version = version(vec![
+        table(1, 40, 40, (18, 20), 4000),
+        table(1, 30, 30, (10, 12), 1000),
+        table(1, 30, 31, (28, 30), 1000),
+        bottom(1, (50, 60), 4000),
+    ]);
+    let alone = Given::default().pick(&version).unwrap();
+    assert_eq!(outline(&alone).0, [40]);
+    let stack = Stack::of(&version);
+    let first = stack.slice(1, stack.layers[1].tables, 2).unwrap();
+    let busy = Given {
+        in_flight: vec![Arc::new(first.choice(Reason::Space, false))],
+        ..Given::default()
+    };
+    assert_eq!(busy.pick(&version), None);
+}
+
+#[test]
 fn newer_runs_stay_above_a_damaged_table_of_level_zero() {
     let tables: Vec<_> = (11..17)
         .map(|file| flushed(file, (0, 9), 400))
@@ -320,6 +340,8 @@ fn an_idle_store_becomes_one_run_as_far_as_its_credit_goes() {
 enum Op {
     Write(u8, bool),
     Flush,
+    /// Flushes a few neighbouring keys, so that tables are narrow and leave gaps.
+    Burst(u8, u8, bool),
     /// Picks, with or without idle time, and lets it wait.
     Begin(bool),
     /// Carries one out that waits.
@@ -331,6 +353,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         60 => (0u8..80, prop::bool::weighted(0.3)).prop_map(|(key, is_delete)| Op::Write(key, is_delete)),
         2 => Just(Op::Flush),
+        12 => (0u8..80, 1u8..8, prop::bool::weighted(0.3)).prop_map(|(first, count, is_delete)| Op::Burst(first, count, is_delete)),
         8 => prop::bool::weighted(0.1).prop_map(Op::Begin),
         6 => any::<u8>().prop_map(Op::End),
     ]
@@ -356,6 +379,13 @@ fn run(ops: &[Op]) -> World {
                 }
             }
             Op::Flush => world.flush(),
+            Op::Burst(first, count, is_delete) => {
+                world.flush();
+                for key in *first..first + count {
+                    world.write(u32::from(key), *is_delete);
+                }
+                world.flush();
+            }
             Op::Begin(idle) => {
                 let Some(choice) = world.pick(*idle) else {
                     continue;
