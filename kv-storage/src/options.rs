@@ -15,7 +15,7 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// Sealed memtables that may wait for their flush before writes get `Busy` (default 3).
     pub sealed_memtables_max: usize,
-    /// Size of a log segment, in bytes (default 16 MiB). Segments are filled with zeros before their first use and
+    /// Size of a log segment, in bytes (default 8 MiB). Segments are filled with zeros before their first use and
     /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
     pub log_segment_bytes: u64,
     /// Largest batch in encoded bytes (default 32 MiB).
@@ -102,7 +102,7 @@ impl Default for Options {
         Self {
             memtable_bytes: 64 << 20,
             sealed_memtables_max: 3,
-            log_segment_bytes: 16 << 20,
+            log_segment_bytes: 8 << 20,
             max_batch_bytes: 32 << 20,
             upper_tables: TableOptions {
                 block_bytes: 4 << 10,

@@ -249,7 +249,15 @@ fn siblings_beyond_the_limit_of_one_coordinator_stay_readable_and_resolvable() {
             }
         }
         cluster.network.cut_off(NodeId(1), false);
-        let (shown, reply) = client.get(&cluster, NodeId(2), "k").await.expect("healed");
+        // Each write is on one node only, so the read must ask all.
+        let all = ReadOptions {
+            level: Level::All,
+            ..ReadOptions::default()
+        };
+        let (shown, reply) = client
+            .get_with(&cluster, NodeId(2), "k", all)
+            .await
+            .expect("healed");
         assert_eq!(shown.len(), count);
         assert!(
             count > Object::MAX_SIBLINGS,

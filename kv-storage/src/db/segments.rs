@@ -126,7 +126,7 @@ pub(super) fn trim(inner: &Inner) {
     let mut front = inner.front();
     let is_idle = front.active.is_empty() && front.sealed.is_empty();
     let surplus = if is_idle {
-        front.wal.take_surplus(Front::SPARES)
+        front.wal.take_surplus(0)
     } else {
         Vec::new()
     };

@@ -19,8 +19,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of zeros written at once.
-const FILL_BYTES: usize = 1 << 20;
+/// Bytes of zeros written at once: a page. The kernel keeps what one call wrote in one piece of its cache,
+/// and a store through a mapping makes that piece dirty as a whole. With calls of 1 MiB every sync wrote
+/// 1 MiB, and durable puts were half as fast.
+const FILL_BYTES: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct MappedSegment {
@@ -61,6 +63,8 @@ impl MappedSegment {
     }
 
     fn new(file: File, size: u64) -> Self {
+        // For the same reason, against large pieces made by read-ahead. It is advice: failing is no harm.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
         Self {
             file,
             size,
