@@ -85,7 +85,8 @@ pub enum WriteError {
     Full {
         /// Bytes free when last looked.
         free: u64,
-        /// The reserve of [`Options::min_free_bytes`](crate::Options::min_free_bytes).
+        /// The reserve of [`Options::min_free_bytes`](crate::Options::min_free_bytes), and what it takes to
+        /// make the ballast again if it was given back.
         needed: u64,
     },
     /// The batch, or a key in it, is over its limit. Split it.

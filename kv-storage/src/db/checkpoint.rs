@@ -26,6 +26,7 @@ struct Contents {
     version: Arc<Version>,
     flushed: Seq,
     next_file: u64,
+    attachment: Option<Vec<u8>>,
 }
 
 /// Makes a checkpoint, and returns the newest write in it.
@@ -46,6 +47,7 @@ pub(super) fn make(inner: &Arc<Inner>, target: &Path) -> Result<Seq, Error> {
             flushed: state.flushed,
             // Taken from this store, so that the number is above those of all its tables.
             next_file: state.allocate_file(),
+            attachment: state.attachment.clone(),
         }
     };
     let outcome = copy(inner, target, &contents);
@@ -72,6 +74,7 @@ fn copy(inner: &Inner, target: &Path, contents: &Contents) -> Result<(), Error> 
     let state = Edit {
         flushed: Some(contents.flushed),
         next_file: Some(manifest + 1),
+        attachment: contents.attachment.clone(),
         ..contents.version.snapshot()
     };
     Manifest::create(fs, target, inner.store, manifest, &state).map(drop)

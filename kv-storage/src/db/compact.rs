@@ -4,6 +4,7 @@
 //! Large compactions install their outputs as they go, so that inputs are freed early and a crash
 //! loses little work.
 
+use super::ballast;
 use super::flush::{NewFiles, OpenTables, open_tables, take_table};
 use super::inner::Inner;
 use super::state::State;
@@ -367,6 +368,9 @@ fn replace(
 
 fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
     let mut damage = None;
+    if outcome.as_ref().is_err_and(Error::is_no_space) {
+        ballast::give_back(inner);
+    }
     {
         let mut state = inner.state();
         state.roster.pause();

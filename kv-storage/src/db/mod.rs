@@ -1,8 +1,10 @@
 //! The open store: the only door to the engine.
 
+mod ballast;
 mod blocking;
 mod checkpoint;
 mod compact;
+mod edits;
 mod flush;
 mod front;
 mod inner;

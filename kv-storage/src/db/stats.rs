@@ -3,6 +3,7 @@
 use super::inner::Inner;
 use crate::key::Seq;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// Sizes and counters of an open store. Counters start at zero at each open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,6 +72,10 @@ pub struct Stats {
     pub busy: u64,
     /// Snapshots in use.
     pub snapshots: usize,
+    /// True if writes are refused because the disk is too full.
+    pub full: bool,
+    /// True if the ballast is in its place.
+    pub ballast: bool,
     /// True if the store takes no more writes.
     pub poisoned: bool,
 }
@@ -144,6 +149,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         background_failures: counts.background_failures,
         busy: front.busy,
         snapshots: state.snapshots.values().map(|held| held.count).sum(),
+        full: front.gate.short.is_some(),
+        ballast: inner.has_ballast.load(Ordering::Acquire),
         poisoned: state.poison.is_some(),
     }
 }

@@ -12,6 +12,7 @@ mod corruption;
 mod crash;
 mod determinism;
 mod faults;
+mod full_disk;
 mod hooks;
 mod model;
 mod reads;
