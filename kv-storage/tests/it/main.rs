@@ -16,6 +16,7 @@ mod full_disk;
 mod hooks;
 mod model;
 mod reads;
+mod strays;
 mod support;
 mod threads;
 mod version1;
