@@ -73,6 +73,7 @@ mod log;
 mod memtable;
 mod merge;
 mod options;
+mod range;
 pub mod sim;
 mod table;
 mod version;
@@ -92,3 +93,4 @@ pub use hooks::{
 };
 pub use key::Seq;
 pub use options::{MAX_KEY_BYTES, Options, TableOptions};
+pub use range::KeyRange;

@@ -184,7 +184,7 @@ pub(super) fn open_tables(inner: &Inner, tables: Vec<TableSummary>) -> Result<Op
         .context("sync directory", &inner.dir)?;
     let open = |summary: TableSummary| {
         let path = Numbered::Table(summary.file).path(&inner.dir);
-        let table = Table::open(&inner.files, &path, summary.file)?;
+        let table = Table::open(&inner.files, &path, &summary)?;
         Ok((summary.file, (summary, Arc::new(table))))
     };
     tables.into_iter().map(open).collect()

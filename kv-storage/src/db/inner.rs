@@ -10,12 +10,14 @@ use crate::env::{Env, Job, JobClass};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::FileLock;
+use crate::hooks::Damage;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::table::TableFiles;
 use crate::version::{Edit, Version};
 use crate::wal::LiveSegment;
 use arc_swap::{ArcSwap, Guard};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,6 +42,8 @@ pub(super) struct Inner {
     /// After a failure readers see writes up to this number only: those that are durable.
     pub ceiling: AtomicU64,
     pub closed: AtomicBool,
+    /// Places of which the caller was told that they are damaged.
+    pub told: Mutex<BTreeSet<(PathBuf, u64)>>,
     /// The ballast file is there.
     pub has_ballast: AtomicBool,
     pub lock: Mutex<Option<Box<dyn FileLock>>>,
@@ -143,6 +147,40 @@ impl Inner {
         drop(state);
         self.syncer.halt(error);
         self.progress.notify_all();
+    }
+
+    /// Tells the caller of damage, once for each place. Call without a lock.
+    #[cold]
+    pub(super) fn report_damage(&self, error: &Error) {
+        self.tell_damage(error, true);
+    }
+
+    pub(super) fn tell_damage(&self, error: &Error, hides_data: bool) {
+        let Error::Corrupt {
+            file,
+            offset,
+            range,
+            what,
+        } = error
+        else {
+            return;
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = told.insert((file.clone(), *offset));
+        drop(told);
+        if !is_new {
+            return;
+        }
+        tracing::error!(%error, "damage was found");
+        if let Some(events) = &self.env.hooks.events {
+            events.damaged(&Damage {
+                file: file.clone(),
+                offset: *offset,
+                what,
+                range: range.clone(),
+                hides_data,
+            });
+        }
     }
 
     /// Notes that a flush or compaction failed without harm to what is stored; it is tried again later.

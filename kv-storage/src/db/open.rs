@@ -18,7 +18,7 @@ use crate::fs::{self, FileLock, Fs, LockError};
 use crate::hash::splitmix64;
 use crate::key::Seq;
 use crate::options::Options;
-use crate::table::{Table, TableFiles, TableSummary};
+use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
 use crate::wal::SegmentFile;
 use arc_swap::ArcSwap;
@@ -119,7 +119,14 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         has_ballast,
         store,
     };
-    Ok(Arc::new(assemble(dir, options, env, files, lock, parts)))
+    let inner = Arc::new(assemble(dir, options, env, files, lock, parts));
+    for table in inner.view().version.tables() {
+        let damaged = table.reader.damaged();
+        if let Some(error) = damaged.error() {
+            inner.tell_damage(error, matches!(damaged, Damaged::Outline(_)));
+        }
+    }
+    Ok(inner)
 }
 
 /// What an open begins to write.
@@ -299,7 +306,7 @@ fn open_tables(
 ) -> Result<Version, Error> {
     let open = |summary: &TableSummary| {
         let path = Numbered::Table(summary.file).path(dir);
-        Table::open(files, &path, summary.file).map(Arc::new)
+        Table::open_damaged(files, &path, summary).map(Arc::new)
     };
     Version::empty().apply(&version.snapshot(), open)
 }
@@ -450,6 +457,7 @@ fn assemble(
         view: ArcSwap::from_pointee(view),
         ceiling: AtomicU64::new(u64::MAX),
         closed: AtomicBool::new(false),
+        told: Mutex::default(),
         has_ballast: AtomicBool::new(has_ballast),
         lock: Mutex::new(Some(lock)),
     }

@@ -3,6 +3,7 @@
 use super::inner::Inner;
 use crate::key::Seq;
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 /// Sizes and counters of an open store. Counters start at zero at each open.
@@ -60,6 +61,8 @@ pub struct Stats {
     /// How far flushes and compactions are behind, in thousandths of what the store bears. Writers are slowed
     /// down from 600 on and stopped at 1000.
     pub debt: u64,
+    /// Damaged places that were found since the store was opened.
+    pub damaged_places: usize,
     /// Damaged tables that compaction leaves alone.
     pub fenced_tables: usize,
     /// Entries that the compaction filter dropped, by the reason it gave.
@@ -143,6 +146,11 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
         debt: front.debt(&inner.options).per_mille(),
+        damaged_places: inner
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len(),
         fenced_tables: state.roster.fenced(),
         filter_drops: state.filter_drops.clone(),
         flushed: state.flushed,

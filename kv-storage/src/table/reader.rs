@@ -1,6 +1,11 @@
 //! An open table file: point lookups, and blocks for cursors.
 
+mod damage;
+
+pub(crate) use damage::Damaged;
+
 use super::block::{self, Block, Malformed, SharedBlock};
+use super::builder::TableSummary;
 use super::files::TableFiles;
 use super::filter::Filter;
 use super::format::{FOOTER_BYTES, Footer, Handle, Version};
@@ -54,15 +59,21 @@ pub(crate) struct Table {
     slots: Arc<BlockSlots>,
     files: Arc<TableFiles>,
     source: Source,
+    /// Smallest and largest key.
+    bounds: Box<(Vec<u8>, Vec<u8>)>,
+    damaged: Damaged,
     obsolete: AtomicBool,
 }
 
-impl Table {
-    /// Opens a table and checks its footer, filter, index, properties and dictionary. May block.
-    ///
-    /// Damage is reported with the file and the offset of the damaged block, and nothing is kept: what
-    /// else the store has is not touched.
-    pub(crate) fn open(files: &Arc<TableFiles>, path: &Path, id: u64) -> Result<Self, Error> {
+/// What is read of a table when it is opened.
+struct Outline {
+    source: Source,
+    index: Index,
+    filter: Handle,
+}
+
+impl Outline {
+    fn read(files: &TableFiles, path: &Path, id: u64) -> Result<Self, Error> {
         let file = files.fs.open_table(path).context("open", path)?;
         let footer_at = file.len().checked_sub(FOOTER_BYTES as u64);
         let footer_at =
@@ -86,8 +97,6 @@ impl Table {
                 .ok_or_else(|| malformed(handle, "malformed dictionary"))?;
             source.dictionary = Some(dictionary);
         }
-        let filter = Filter::decode(&source.read(&footer.filter)?)
-            .ok_or_else(|| malformed(&footer.filter, "malformed filter"))?;
         let index = source.read(&footer.index)?;
         let index = match footer.version {
             Version::V1 => v1::index(&index),
@@ -95,13 +104,57 @@ impl Table {
         };
         let index = index.map_err(|Malformed| malformed(&footer.index, "malformed index"))?;
         Ok(Self {
+            source,
+            index,
+            filter: footer.filter,
+        })
+    }
+
+    fn filter(&self) -> Result<Filter, Error> {
+        let malformed = || {
+            let what = "malformed filter";
+            Error::corrupt(&self.source.path, self.filter.offset, what)
+        };
+        Filter::decode(&self.source.read(&self.filter)?).ok_or_else(malformed)
+    }
+}
+
+impl Table {
+    /// Opens a table and checks its footer, filter, index, properties and dictionary. May block.
+    ///
+    /// # Errors
+    /// Any damage, with the file and the offset of the damaged block; see also
+    /// [`open_damaged`](Self::open_damaged).
+    pub(crate) fn open(
+        files: &Arc<TableFiles>,
+        path: &Path,
+        summary: &TableSummary,
+    ) -> Result<Self, Error> {
+        let outline = Outline::read(files, path, summary.file)
+            .and_then(|outline| Ok((outline.filter()?, outline)));
+        let (filter, outline) =
+            outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
+        Ok(Self::new(files, summary, outline, filter, Damaged::Nothing))
+    }
+
+    fn new(
+        files: &Arc<TableFiles>,
+        summary: &TableSummary,
+        outline: Outline,
+        filter: Filter,
+        damaged: Damaged,
+    ) -> Self {
+        let Outline { source, index, .. } = outline;
+        Self {
             filter,
             slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
             source,
+            bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
+            damaged,
             obsolete: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The newest version of `key` numbered at most `at`.
@@ -179,6 +232,7 @@ impl Table {
             self.source.read_stored(handle.offset, length, stored)?;
             self.share(number, self.source.decode(handle, stored, raw)?)
         })
+        .map_err(|error| self.touching(number, error))
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
@@ -198,6 +252,7 @@ impl Table {
             let raw = self.source.decode(handle, stored, &mut memory.raw)?;
             self.share(number, raw)
         })
+        .map_err(|error| self.touching(number, error))
     }
 
     fn share(&self, number: usize, raw: &[u8]) -> Result<SharedBlock, Error> {
@@ -209,6 +264,9 @@ impl Table {
     }
 
     fn handle(&self, number: usize) -> Result<&Handle, Error> {
+        if let Damaged::Outline(error) = &self.damaged {
+            return Err(error.clone());
+        }
         self.index
             .handle(number)
             .ok_or_else(|| self.malformed(number))
@@ -216,7 +274,8 @@ impl Table {
 
     pub(super) fn malformed(&self, number: usize) -> Error {
         let offset = self.index.handle(number).map_or(0, |handle| handle.offset);
-        Error::corrupt(&self.source.path, offset, "malformed block")
+        let error = Error::corrupt(&self.source.path, offset, "malformed block");
+        self.touching(number, error)
     }
 
     /// Lets the file be removed once nobody uses it.

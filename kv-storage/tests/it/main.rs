@@ -12,6 +12,7 @@ mod corruption;
 mod crash;
 mod determinism;
 mod faults;
+mod fences;
 mod full_disk;
 mod hooks;
 mod model;
