@@ -76,6 +76,7 @@ mod options;
 mod range;
 pub mod sim;
 mod table;
+pub mod tools;
 mod version;
 mod wal;
 
@@ -83,7 +84,7 @@ pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
     Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Iter, LevelStats, Read, ReadJob,
-    ScanPage, ScanRequest, Snapshot, Stats,
+    ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};

@@ -80,15 +80,15 @@ fn copy(inner: &Inner, target: &Path, contents: &Contents) -> Result<(), Error> 
     Manifest::create(fs, target, inner.store, manifest, &state).map(drop)
 }
 
-/// Removes what a failed checkpoint made. What cannot be removed stays, and does not open.
-fn clean(fs: &dyn Fs, target: &Path) {
+/// Removes all files of a store that was not finished. What cannot be removed stays, and does not open.
+pub(crate) fn clean(fs: &dyn Fs, target: &Path) {
     let _ = fs.remove(&target.join(CURRENT));
     // A power cut must not bring CURRENT back when the tables are gone; it would only be damage then.
     let _ = fs.sync_dir(target);
     for name in fs.list(target).unwrap_or_default() {
         let path = target.join(name);
         if let Err(error) = fs.remove(&path) {
-            tracing::warn!(path = %path.display(), %error, "could not remove a part of a failed checkpoint");
+            tracing::warn!(path = %path.display(), %error, "could not remove a part of an unfinished store");
         }
     }
     let _ = fs.sync_dir(target);

@@ -431,6 +431,7 @@ fn assemble(
         poison: None,
         closed: false,
         counts: Counts::default(),
+        scrub_at: None,
     };
     state.set_version(Arc::clone(&version));
     let view = View {

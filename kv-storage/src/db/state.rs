@@ -5,6 +5,7 @@
 //! file calls, is taken out while it is used and put back afterwards.
 
 use super::front::Front;
+use super::scrub::ScrubCursor;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::error::Error;
@@ -62,6 +63,8 @@ pub(super) struct Counts {
     pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
+    pub scrubbed_bytes: u64,
+    pub scrubs: u64,
 }
 
 /// Snapshots at one number.
@@ -97,6 +100,8 @@ pub(super) struct State {
     pub poison: Option<Arc<str>>,
     pub closed: bool,
     pub counts: Counts,
+    /// How far the scrub under way is.
+    pub scrub_at: Option<ScrubCursor>,
 }
 
 impl State {

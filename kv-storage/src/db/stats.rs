@@ -1,6 +1,7 @@
 //! Counters and sizes.
 
 use super::inner::Inner;
+use super::scrub::ScrubCursor;
 use crate::key::Seq;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -75,6 +76,12 @@ pub struct Stats {
     pub busy: u64,
     /// Snapshots in use.
     pub snapshots: usize,
+    /// Bytes of data blocks that scrubs read.
+    pub scrubbed_bytes: u64,
+    /// Scrubs that came to their end.
+    pub scrubs: u64,
+    /// How far the scrub under way is, if there is one.
+    pub scrub_at: Option<ScrubCursor>,
     /// True if writes are refused because the disk is too full.
     pub full: bool,
     /// True if the ballast is in its place.
@@ -157,6 +164,9 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         background_failures: counts.background_failures,
         busy: front.busy,
         snapshots: state.snapshots.values().map(|held| held.count).sum(),
+        scrubbed_bytes: counts.scrubbed_bytes,
+        scrubs: counts.scrubs,
+        scrub_at: state.scrub_at,
         full: front.gate.short.is_some(),
         ballast: inner.has_ballast.load(Ordering::Acquire),
         poisoned: state.poison.is_some(),

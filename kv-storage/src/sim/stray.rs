@@ -93,7 +93,7 @@ pub(super) fn before(file: &Inode, range: &Range<usize>) -> Vec<u8> {
 /// A prefix: all of the bytes every other time.
 pub(super) fn some_of(bytes: &[u8], seed: u64) -> &[u8] {
     let random = splitmix64(seed);
-    if random % 2 == 0 {
+    if random.is_multiple_of(2) {
         bytes
     } else {
         &bytes[..(random / 2 % (bytes.len() as u64 + 1)) as usize]

@@ -1,7 +1,9 @@
 //! An open table file: point lookups, and blocks for cursors.
 
+mod check;
 mod damage;
 
+pub(crate) use check::{StoredVersion, store_of, summary_of};
 pub(crate) use damage::Damaged;
 
 use super::block::{self, Block, Malformed, SharedBlock};
@@ -70,6 +72,8 @@ struct Outline {
     source: Source,
     index: Index,
     filter: Handle,
+    /// The properties block.
+    properties: Vec<u8>,
 }
 
 impl Outline {
@@ -90,7 +94,8 @@ impl Outline {
             dictionary: None,
         };
         let malformed = |handle: &Handle, what| Error::corrupt(path, handle.offset, what);
-        let properties = Properties::decode(&source.read(&footer.properties)?)
+        let raw_properties = source.read(&footer.properties)?;
+        let properties = Properties::decode(&raw_properties)
             .map_err(|what| malformed(&footer.properties, what))?;
         if let Some(handle) = &properties.dictionary {
             let dictionary = Dictionary::load(&source.read(handle)?)
@@ -107,6 +112,7 @@ impl Outline {
             source,
             index,
             filter: footer.filter,
+            properties: raw_properties,
         })
     }
 

@@ -110,6 +110,7 @@ impl Table {
             source,
             index,
             filter: nowhere,
+            properties: Vec::new(),
         };
         Self::new(
             files,
