@@ -1,5 +1,6 @@
 //! Errors of the engine: what failed, whether state changed, and what the caller should do.
 
+use crate::range::KeyRange;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +27,16 @@ pub enum Error {
     },
     /// Stored bytes are not what was written. Nothing was changed.
     ///
-    /// Restore the file, or fetch the data again from a replica.
-    #[error("{} is damaged at byte {offset}: {what}; restore it or rebuild this store from a replica", file.display())]
+    /// Only the keys of the range cannot be answered; everything else goes on. Restore the file, or fetch the
+    /// range again from a replica.
+    #[error("{} is damaged at byte {offset}: {what}; {range} cannot be answered: restore the file, or fetch them again from a replica", file.display())]
     Corrupt {
         /// The damaged file.
         file: PathBuf,
         /// Where the damaged structure begins, in bytes from the start of the file.
         offset: u64,
+        /// The keys that cannot be answered because of it.
+        range: KeyRange,
         /// Which check failed.
         what: &'static str,
     },
@@ -55,8 +59,29 @@ impl Error {
         Self::Corrupt {
             file: file.to_path_buf(),
             offset,
+            range: KeyRange::All,
             what,
         }
+    }
+
+    /// Says which keys the damage touches, if this is damage.
+    pub(crate) fn touching(self, keys: &KeyRange) -> Self {
+        match self {
+            Self::Corrupt {
+                file, offset, what, ..
+            } => Self::Corrupt {
+                file,
+                offset,
+                range: keys.clone(),
+                what,
+            },
+            other => other,
+        }
+    }
+
+    /// True if stored bytes are damaged.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
     }
 
     /// True if the disk had no room, which passes once space is freed. Nothing was changed then, except that
@@ -85,7 +110,8 @@ pub enum WriteError {
     Full {
         /// Bytes free when last looked.
         free: u64,
-        /// The reserve of [`Options::min_free_bytes`](crate::Options::min_free_bytes).
+        /// The reserve of [`Options::min_free_bytes`](crate::Options::min_free_bytes), and what it takes to
+        /// make the ballast again if it was given back.
         needed: u64,
     },
     /// The batch, or a key in it, is over its limit. Split it.

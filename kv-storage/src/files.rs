@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const CURRENT: &str = "CURRENT";
 /// The store's format and identity.
 pub(crate) const FORMAT: &str = "FORMAT";
+/// Only takes up space, until the disk is full.
+pub(crate) const BALLAST: &str = "BALLAST";
 /// Held by the process that has the store open.
 pub(crate) const LOCK: &str = "LOCK";
 

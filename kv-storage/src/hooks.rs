@@ -4,6 +4,7 @@
 //! store.
 
 use crate::key::Seq;
+use crate::range::KeyRange;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,21 +124,22 @@ pub struct Damage {
     pub offset: u64,
     /// Which check failed.
     pub what: &'static str,
-    /// Keys outside of this range (both included) are not touched by the damage.
-    pub smallest: Vec<u8>,
-    /// See `smallest`.
-    pub largest: Vec<u8>,
+    /// Keys outside of this range are not touched by the damage.
+    pub range: KeyRange,
+    /// True if reads in the range may fail; false if the damage only makes them slower.
+    pub hides_data: bool,
 }
 
-/// Is told what happened. Called from jobs, without a lock, after it became durable.
+/// Is told what happened. Called without a lock, mostly from jobs; of entries, after it became durable.
 pub trait Events: Send + Sync {
     /// The filter's verdicts about these entries, in the order of their keys, are in force.
     fn filtered(&self, entries: &[Filtered]) {
         let _ = entries;
     }
 
-    /// A table is damaged. Compaction leaves it alone from now on; reads outside of its damaged blocks go
-    /// on. Told once for each table and open.
+    /// Bytes on disk are damaged: fetch the range again from elsewhere. Reads outside of it go on; compaction
+    /// leaves the file alone from now on. Told once for each damaged place and open, by whatever meets it
+    /// first: opening, a read (on its own thread), a compaction, a scrub.
     fn damaged(&self, damage: &Damage) {
         let _ = damage;
     }

@@ -28,13 +28,15 @@
 //!    [`Durability::Process`] it survives the death of the process, and power loss takes only a
 //!    suffix of such writes, never one from the middle.
 //! 2. A batch is applied whole or not at all, for readers and after a crash.
-//! 3. What cannot be verified is not returned: damaged bytes give [`Error::Corrupt`] with file and
-//!    offset.
+//! 3. What cannot be verified is not returned: damaged bytes give [`Error::Corrupt`] with file, offset
+//!    and the range of keys that cannot be answered. A damaged table does not keep the store from opening,
+//!    and everything outside of that range goes on; [`Events`] tells of the damage.
 //! 4. After a failed sync the store takes no more writes, because nobody knows what is on disk; it
-//!    goes on serving durable data.
+//!    goes on serving durable data. A full disk is no such failure: writes are refused until there is
+//!    room again, and then go on by themselves.
 //! 5. It starts no thread, never sleeps, and reads no clock but the one in [`Env`]. Whatever may
 //!    block is a job handed to [`Jobs`]; only [`Db::open`], [`Db::flush`], [`Db::close`],
-//!    [`Db::blocking`], [`Commit::wait`] and snapshot reads block. With the same calls, seed and
+//!    [`Db::checkpoint`], [`Db::blocking`], [`Commit::wait`] and snapshot reads block. With the same calls, seed and
 //!    jobs run inline, it writes the same bytes.
 //!
 //! # Life of a put and of a get
@@ -52,6 +54,12 @@
 //! scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with read-ahead.
 //!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
+//!
+//! # Looking after a store
+//! [`Db::checkpoint`] makes a copy by hard links, [`Db::scrub`] reads everything in the background. [`tools`],
+//! and the program `kv-storage` over it, verify, show and repair a store that nobody has open. On a full
+//! disk, `db/ballast.rs` and `db/edits.rs` keep the store whole; `table/reader/damage.rs` and `merge/ahead.rs`
+//! fence damage.
 
 mod batch;
 mod cache;
@@ -73,8 +81,10 @@ mod log;
 mod memtable;
 mod merge;
 mod options;
+mod range;
 pub mod sim;
 mod table;
+pub mod tools;
 mod version;
 mod wal;
 
@@ -82,7 +92,7 @@ pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
     Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Iter, LevelStats, Read, ReadJob,
-    ScanPage, ScanRequest, Snapshot, Stats,
+    ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};
@@ -92,3 +102,4 @@ pub use hooks::{
 };
 pub use key::Seq;
 pub use options::{MAX_KEY_BYTES, Options, TableOptions};
+pub use range::KeyRange;

@@ -52,6 +52,11 @@ pub struct Options {
     pub row_cache_bytes: u64,
     /// Free disk space below which writes get `Full` (default 64 MiB; 0 never looks).
     pub min_free_bytes: u64,
+    /// Size of the ballast, in bytes (default 16 MiB; 0 keeps none): a file that is given back when the disk
+    /// runs full, so that flushes and compactions can still free space, and the store can be opened for reading.
+    /// Writes get `Full` from then on, until there is room to make it again. Raise it with `memtable_bytes`
+    /// where others fill the disk too.
+    pub ballast_bytes: u64,
 }
 
 /// How the tables of one kind are written. Tables that exist stay as they are.
@@ -125,6 +130,7 @@ impl Default for Options {
             block_cache_bytes: 64 << 20,
             row_cache_bytes: 16 << 20,
             min_free_bytes: 64 << 20,
+            ballast_bytes: 16 << 20,
         }
     }
 }
@@ -153,6 +159,7 @@ impl Options {
             block_cache_bytes: 16 << 10,
             row_cache_bytes: 8 << 10,
             min_free_bytes: 0,
+            ballast_bytes: 0,
             ..default
         }
     }

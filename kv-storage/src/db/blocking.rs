@@ -1,6 +1,7 @@
 //! Plain blocking calls for embedded use.
 
 use super::inner::Inner;
+use super::scrub::{Scrub, ScrubCursor, ScrubReport};
 use super::state::Durability;
 use super::{Db, Found, read, segments, sync, write};
 use crate::batch::WriteBatch;
@@ -88,6 +89,14 @@ impl<'a> Blocking<'a> {
             Durability::Process => {}
         }
         Ok(seq)
+    }
+
+    /// Reads everything that is stored, as fast as the disk allows. See [`Db::scrub`].
+    pub fn scrub(&self) -> ScrubReport {
+        let inner = &self.db.inner;
+        let mut scrub = Scrub::new(inner, ScrubCursor::default());
+        while scrub.step(inner) {}
+        scrub.finish(inner)
     }
 
     /// Makes everything written so far survive power loss.

@@ -26,6 +26,7 @@ struct Contents {
     version: Arc<Version>,
     flushed: Seq,
     next_file: u64,
+    attachment: Option<Vec<u8>>,
 }
 
 /// Makes a checkpoint, and returns the newest write in it.
@@ -46,6 +47,7 @@ pub(super) fn make(inner: &Arc<Inner>, target: &Path) -> Result<Seq, Error> {
             flushed: state.flushed,
             // Taken from this store, so that the number is above those of all its tables.
             next_file: state.allocate_file(),
+            attachment: state.attachment.clone(),
         }
     };
     let outcome = copy(inner, target, &contents);
@@ -72,20 +74,21 @@ fn copy(inner: &Inner, target: &Path, contents: &Contents) -> Result<(), Error> 
     let state = Edit {
         flushed: Some(contents.flushed),
         next_file: Some(manifest + 1),
+        attachment: contents.attachment.clone(),
         ..contents.version.snapshot()
     };
     Manifest::create(fs, target, inner.store, manifest, &state).map(drop)
 }
 
-/// Removes what a failed checkpoint made. What cannot be removed stays, and does not open.
-fn clean(fs: &dyn Fs, target: &Path) {
+/// Removes all files of a store that was not finished. What cannot be removed stays, and does not open.
+pub(crate) fn clean(fs: &dyn Fs, target: &Path) {
     let _ = fs.remove(&target.join(CURRENT));
     // A power cut must not bring CURRENT back when the tables are gone; it would only be damage then.
     let _ = fs.sync_dir(target);
     for name in fs.list(target).unwrap_or_default() {
         let path = target.join(name);
         if let Err(error) = fs.remove(&path) {
-            tracing::warn!(path = %path.display(), %error, "could not remove a part of a failed checkpoint");
+            tracing::warn!(path = %path.display(), %error, "could not remove a part of an unfinished store");
         }
     }
     let _ = fs.sync_dir(target);

@@ -4,6 +4,7 @@
 //! Large compactions install their outputs as they go, so that inputs are freed early and a crash
 //! loses little work.
 
+use super::ballast;
 use super::flush::{NewFiles, OpenTables, open_tables, take_table};
 use super::inner::Inner;
 use super::state::State;
@@ -13,7 +14,6 @@ use crate::compaction::{
 use crate::env::JobClass;
 use crate::error::Error;
 use crate::files::Numbered;
-use crate::hooks::Damage;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, Merge, Start};
 use crate::table::{Fetch, Table, TableSpec, TableSummary};
@@ -366,7 +366,9 @@ fn replace(
 }
 
 fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
-    let mut damage = None;
+    if outcome.as_ref().is_err_and(Error::is_no_space) {
+        ballast::give_back(inner);
+    }
     {
         let mut state = inner.state();
         state.roster.pause();
@@ -375,50 +377,38 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
         if let Err(error) = &outcome
             && state.halted().is_none()
         {
-            damage = fail(inner, &mut state, error);
+            fail(inner, &mut state, error);
         }
     }
-    if let (Some(events), Some(damage)) = (&inner.env.hooks.events, &damage) {
-        events.damaged(damage);
+    if let Err(error) = &outcome {
+        inner.report_damage(error);
     }
     inner.progress.notify_all();
     inner.files.empty_trash();
     inner.schedule();
 }
 
-/// A damaged table stays damaged: trying again would never end, so it is left alone from now on, and
-/// the damage is returned. Anything else may pass, and is tried again later.
-fn fail(inner: &Inner, state: &mut State, error: &Error) -> Option<Damage> {
-    let damage = damage(state, error);
-    match &damage {
-        Some((file, _)) if state.roster.fence(*file) => {
-            tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged table alone");
-            state.counts.background_failures += 1;
-            damage.map(|(_, damage)| damage)
-        }
-        _ => {
-            inner.note_failure(state, "compaction", error);
-            None
-        }
+/// A damaged table stays damaged: trying again would never end, so it is left alone from now on.
+/// Anything else may pass, and is tried again later.
+fn fail(inner: &Inner, state: &mut State, error: &Error) {
+    if damaged_table(state, error).is_some_and(|file| state.roster.fence(file)) {
+        tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged table alone");
+        state.counts.background_failures += 1;
+    } else {
+        inner.note_failure(state, "compaction", error);
     }
 }
 
 /// The table that an error tells to be damaged.
-fn damage(state: &State, error: &Error) -> Option<(u64, Damage)> {
-    let Error::Corrupt { file, offset, what } = error else {
+fn damaged_table(state: &State, error: &Error) -> Option<u64> {
+    let Error::Corrupt { file, .. } = error else {
         return None;
     };
     let Numbered::Table(number) = Numbered::parse(file.file_name()?.to_str()?)? else {
         return None;
     };
     let mut tables = state.version.tables();
-    let summary = &tables.find(|table| table.summary.file == number)?.summary;
-    let damage = Damage {
-        file: file.clone(),
-        offset: *offset,
-        what,
-        smallest: summary.smallest.clone(),
-        largest: summary.largest.clone(),
-    };
-    Some((number, damage))
+    tables
+        .any(|table| table.summary.file == number)
+        .then_some(number)
 }

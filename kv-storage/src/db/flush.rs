@@ -3,7 +3,7 @@
 use super::front::Sealed;
 use super::inner::Inner;
 use super::state::Task;
-use super::{segments, sync};
+use super::{ballast, segments, sync};
 use crate::compaction::{Retention, Rewrite, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
@@ -68,11 +68,18 @@ fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
             return Ok(());
         }
         state.flush_task = Task::Running;
-        (sealed, state.snapshots.keys().copied().collect())
+        let snapshots: Vec<Seq> = state.snapshots.keys().copied().collect();
+        (sealed, snapshots)
     };
     // Writers may still be copying into it.
     inner.publisher.wait_for(sealed.last.0);
-    let outcome = write_tables(inner, &sealed, snapshots).and_then(|tables| {
+    let written = match write_tables(inner, &sealed, &snapshots) {
+        Err(error) if error.is_no_space() && ballast::give_back(inner) => {
+            write_tables(inner, &sealed, &snapshots)
+        }
+        outcome => outcome,
+    };
+    let outcome = written.and_then(|tables| {
         // A poisoned store shows what is durable, and what is flushed is.
         sync::wait(inner, sealed.last)?;
         // The manifest will name `floor` as the oldest needed segment, so its header must be durable.
@@ -98,14 +105,14 @@ fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
 fn write_tables(
     inner: &Arc<Inner>,
     sealed: &Sealed,
-    snapshots: Vec<Seq>,
+    snapshots: &[Seq],
 ) -> Result<OpenTables, Error> {
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
     let mut rewrite = Rewrite::flush(
         merge,
-        Retention::new(snapshots),
+        Retention::new(snapshots.to_vec()),
         inner.env.hooks.filter.as_ref(),
     );
     let outcome = rewrite
@@ -177,7 +184,7 @@ pub(super) fn open_tables(inner: &Inner, tables: Vec<TableSummary>) -> Result<Op
         .context("sync directory", &inner.dir)?;
     let open = |summary: TableSummary| {
         let path = Numbered::Table(summary.file).path(&inner.dir);
-        let table = Table::open(&inner.files, &path, summary.file)?;
+        let table = Table::open(&inner.files, &path, &summary)?;
         Ok((summary.file, (summary, Arc::new(table))))
     };
     tables.into_iter().map(open).collect()

@@ -35,15 +35,24 @@ pub(super) struct Sealed {
     pub attachment: Option<Vec<u8>>,
 }
 
+/// A disk that is too full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Short {
+    /// Free bytes.
+    pub free: u64,
+    /// Free bytes without which writes are refused.
+    pub needed: u64,
+}
+
 /// What keeps writers out or slows them down. Background work keeps it up to date.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     pub poison: Option<Arc<str>>,
     pub closed: bool,
-    /// Free bytes on the disk, if they were below the reserve when last looked.
-    pub short: Option<u64>,
     /// How far compactions are behind.
     pub table_debt: Debt,
+    /// The disk was too full when last looked.
+    pub short: Option<Short>,
     pub pacer: Pacer,
 }
 
@@ -87,11 +96,10 @@ impl Front {
         if gate.closed {
             return Err(WriteError::Closed);
         }
-        if let Some(free) = gate.short {
+        if let Some(Short { free, needed }) = gate.short {
             // Each refused writer asks for another look, so writing resumes by itself.
             self.attention = true;
             self.look = true;
-            let needed = options.min_free_bytes;
             return Err(WriteError::Full { free, needed });
         }
         if !self.active.has_room(entry_bytes) && self.sealed.len() >= options.sealed_memtables_max {

@@ -1,6 +1,6 @@
 //! What all clones of a [`Db`](crate::Db) share, and how work is scheduled.
 
-use super::front::Front;
+use super::front::{Front, Short};
 use super::publisher::Publisher;
 use super::state::{Due, State};
 use super::sync::Syncer;
@@ -10,12 +10,14 @@ use crate::env::{Env, Job, JobClass};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::FileLock;
+use crate::hooks::Damage;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::table::TableFiles;
-use crate::version::{Edit, Manifest, Version};
+use crate::version::{Edit, Version};
 use crate::wal::LiveSegment;
 use arc_swap::{ArcSwap, Guard};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,6 +42,10 @@ pub(super) struct Inner {
     /// After a failure readers see writes up to this number only: those that are durable.
     pub ceiling: AtomicU64,
     pub closed: AtomicBool,
+    /// Places of which the caller was told that they are damaged.
+    pub told: Mutex<BTreeSet<(PathBuf, u64)>>,
+    /// The ballast file is there.
+    pub has_ballast: AtomicBool,
     pub lock: Mutex<Option<Box<dyn FileLock>>>,
 }
 
@@ -143,28 +149,69 @@ impl Inner {
         self.progress.notify_all();
     }
 
+    /// Tells the caller of damage, once for each place. Call without a lock.
+    #[cold]
+    pub(super) fn report_damage(&self, error: &Error) {
+        self.tell_damage(error, true);
+    }
+
+    pub(super) fn tell_damage(&self, error: &Error, hides_data: bool) {
+        let Error::Corrupt {
+            file,
+            offset,
+            range,
+            what,
+        } = error
+        else {
+            return;
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = told.insert((file.clone(), *offset));
+        drop(told);
+        if !is_new {
+            return;
+        }
+        tracing::error!(%error, "damage was found");
+        if let Some(events) = &self.env.hooks.events {
+            events.damaged(&Damage {
+                file: file.clone(),
+                offset: *offset,
+                what,
+                range: range.clone(),
+                hides_data,
+            });
+        }
+    }
+
     /// Notes that a flush or compaction failed without harm to what is stored; it is tried again later.
     pub(super) fn note_failure(&self, state: &mut State, what: &'static str, error: &Error) {
         tracing::warn!(dir = %self.dir.display(), %error, what, "background work failed, will be tried again");
         state.counts.background_failures += 1;
         state.retry_at = self.env.clock.now() + RETRY_DELAY;
         if error.is_no_space() {
-            self.front().look = true;
+            let mut front = self.front();
+            front.look = true;
+            let sealed_most = self.options.sealed_memtables_max;
+            if front.needed_segment > 0 || front.sealed.len() >= sealed_most {
+                // Writers wait for what cannot be made; they are told why.
+                let needed = self.options.min_free_bytes.max(1);
+                front.gate.short.get_or_insert(Short { free: 0, needed });
+            }
         }
     }
 
     /// Makes an edit durable, then visible. `prepare` decides it, `change` is called when it has
     /// become true.
     ///
-    /// Edits are installed one at a time. A failure poisons the store: the edit may or may not be
-    /// in the manifest.
+    /// Edits are installed one at a time. A failure poisons the store, because it is unknown whether the
+    /// edit is in the manifest; only on a full disk it is not made, and can be tried again.
     pub(super) fn install(
         self: &Arc<Self>,
         prepare: impl FnOnce(&State) -> (Edit, Arc<Version>),
         change: impl FnOnce(&mut State, &mut Front),
     ) -> Result<(), Error> {
         let mut state = self.state();
-        let manifest = loop {
+        let mut manifest = loop {
             if let Some(halt) = state.halted() {
                 return Err(halt);
             }
@@ -175,7 +222,6 @@ impl Inner {
         };
         let (mut edit, version) = prepare(&state);
         edit.next_file = Some(state.next_file);
-        let fresh = manifest.is_oversized().then(|| state.allocate_file());
         let (log_floor, flushed) = (
             edit.log_floor.unwrap_or(state.log_floor),
             edit.flushed.unwrap_or(state.flushed),
@@ -187,21 +233,31 @@ impl Inner {
         };
         drop(state);
 
-        let outcome = match fresh {
-            None => append(manifest, &edit),
-            Some(id) => {
-                let whole = Edit {
-                    log_floor: Some(log_floor),
-                    flushed: Some(flushed),
-                    next_file: Some(id + 1),
-                    attachment,
-                    ..version.snapshot()
-                };
-                self.replace_manifest(manifest, id, &whole)
+        let whole = || Edit {
+            log_floor: Some(log_floor),
+            flushed: Some(flushed),
+            attachment: attachment.clone(),
+            ..version.snapshot()
+        };
+        let outcome = self.write_edit(&mut manifest, &edit, whole);
+        let mut state = match outcome {
+            Ok(()) => self.state(),
+            Err(error) if error.is_no_space() => {
+                let mut state = self.state();
+                state.note_doubt(&edit);
+                state.manifest = Some(manifest);
+                drop(state);
+                self.progress.notify_all();
+                return Err(error);
+            }
+            Err(error) => {
+                self.poison(&error);
+                return Err(error);
             }
         };
-        let manifest = outcome.inspect_err(|error| self.poison(error))?;
-        let mut state = self.state();
+        for file in state.end_doubt(&version) {
+            self.files.discard(Numbered::Table(file).path(&self.dir));
+        }
         let mut front = self.front();
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
@@ -217,17 +273,4 @@ impl Inner {
         self.progress.notify_all();
         Ok(())
     }
-
-    /// Starts a fresh manifest in place of an overgrown one.
-    fn replace_manifest(&self, old: Manifest, id: u64, whole: &Edit) -> Result<Manifest, Error> {
-        let fresh = Manifest::create(&*self.env.fs, &self.dir, self.store, id, whole)?;
-        self.files
-            .discard(Numbered::Manifest(old.id()).path(&self.dir));
-        Ok(fresh)
-    }
-}
-
-fn append(mut manifest: Manifest, edit: &Edit) -> Result<Manifest, Error> {
-    manifest.append(edit)?;
-    Ok(manifest)
 }

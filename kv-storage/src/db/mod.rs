@@ -1,8 +1,10 @@
 //! The open store: the only door to the engine.
 
+mod ballast;
 mod blocking;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod compact;
+mod edits;
 mod flush;
 mod front;
 mod inner;
@@ -13,10 +15,11 @@ mod publisher;
 mod read;
 mod recovery;
 mod scan;
+mod scrub;
 mod segments;
 mod state;
 mod stats;
-mod store_format;
+pub(crate) mod store_format;
 mod sync;
 mod view;
 mod write;
@@ -24,6 +27,7 @@ mod write;
 pub use blocking::{Blocking, BlockingError};
 pub use read::{Found, Read, ReadJob};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
+pub use scrub::{ScrubCursor, ScrubReport};
 pub use state::Durability;
 pub use stats::{LevelStats, Stats};
 pub use write::Commit;
@@ -160,6 +164,23 @@ impl Db {
     /// remove the directory: if it is not a whole copy, it does not open.
     pub fn checkpoint(&self, target: &Path) -> Result<Seq, Error> {
         checkpoint::make(&self.inner, target)
+    }
+
+    /// Reads everything that is stored, in jobs of [`JobClass::Compaction`](crate::JobClass::Compaction) of about
+    /// 256 KiB, and calls `done` with what was found. Damage goes to
+    /// [`Events::damaged`](crate::Events::damaged) as soon as it is met.
+    ///
+    /// `rate` limits it to so many bytes per second if [`Jobs::submit_after`](crate::Jobs::submit_after) keeps its
+    /// time; 0 is no limit. Blocks are read from the disk, past the caches. A scrub that ended early goes on
+    /// from [`ScrubReport::rest`]; [`Stats`] tell how far one is. Run one at a time. If the store is
+    /// dropped before the end, `done` is never called.
+    pub fn scrub(
+        &self,
+        rate: u64,
+        from: ScrubCursor,
+        done: impl FnOnce(ScrubReport) + Send + 'static,
+    ) {
+        scrub::begin(&self.inner, rate, from, Box::new(done));
     }
 
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.

@@ -1,5 +1,6 @@
 //! Opening and closing a store.
 
+use super::ballast;
 use super::front::{Front, Gate};
 use super::inner::Inner;
 use super::publisher::Publisher;
@@ -17,7 +18,7 @@ use crate::fs::{self, FileLock, Fs, LockError};
 use crate::hash::splitmix64;
 use crate::key::Seq;
 use crate::options::Options;
-use crate::table::{Table, TableFiles, TableSummary};
+use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
 use crate::wal::SegmentFile;
 use arc_swap::ArcSwap;
@@ -26,6 +27,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+/// A new store begins with a log segment of at most this size, so that a small store stays small.
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Size of the log segment that a store begins with on a full disk.
+const LEAST_SEGMENT_BYTES: u64 = 4096;
 
 /// Opens a store: identity, manifest, tables, log, then a new segment and a fresh manifest, then cleaning up.
 ///
@@ -51,12 +58,13 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, rows, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
+    let mut has_ballast = ballast::find(&*fs, dir, &names, &options);
     let segment = catalog.next_file.max(first_unused_number(&names));
     let logs: Vec<u64> = numbered
         .iter()
         .filter_map(|file| log_number(*file))
         .collect();
-    let replay = Replay {
+    let mut replay = Replay {
         fs: &*fs,
         dir,
         store,
@@ -65,6 +73,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_end: catalog.log_end,
         options: &options,
         hooks: &env.hooks,
+        segment_bytes: options.log_segment_bytes.min(FIRST_SEGMENT_BYTES),
     };
     if format < store_format::NEWEST {
         // Older software must not meet the files that are written from now on.
@@ -76,30 +85,27 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     } else {
         &logs
     };
-    let replayed = replay.run(logs, segment)?;
-
-    let log_floor = if replayed.last == catalog.flushed {
-        segment
-    } else {
-        catalog.log_floor
+    let begun = match begin(&replay, logs, segment, &version, &catalog) {
+        Err(error) if error.is_no_space() => {
+            // What was made is in nobody's way but the space's: CURRENT still names the old manifest.
+            let _ = fs.remove(&Numbered::Log(segment).path(dir));
+            Manifest::remove_unfinished(&*fs, dir, segment + 1);
+            has_ballast = has_ballast && !ballast::remove(&*fs, dir);
+            replay.segment_bytes = LEAST_SEGMENT_BYTES;
+            begin(&replay, logs, segment + 2, &version, &catalog)
+        }
+        outcome => outcome,
     };
-    if format < store_format::NEWEST {
-        store_format::write(&*fs, dir, store)?;
-    }
-    let manifest_id = segment + 1;
-    let state = Edit {
-        log_floor: Some(log_floor),
-        next_file: Some(manifest_id + 1),
-        flushed: Some(catalog.flushed),
-        attachment: catalog.attachment.clone(),
-        ..version.snapshot()
-    };
-    let manifest = Manifest::create(&*fs, dir, store, manifest_id, &state)?;
+    let Begun {
+        replayed,
+        manifest,
+        log_floor,
+    } = begun?;
     let used = Used {
         tables: version.tables().map(|table| table.summary.file).collect(),
         segments: replayed.segments.iter().copied().collect(),
         log_floor,
-        manifest: manifest_id,
+        manifest: manifest.id(),
     };
     remove_leftovers(&*fs, dir, &names, &used);
 
@@ -110,9 +116,53 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_floor,
         flushed: catalog.flushed,
         attachment: catalog.attachment,
+        has_ballast,
         store,
     };
-    Ok(Arc::new(assemble(dir, options, env, files, lock, parts)))
+    let inner = Arc::new(assemble(dir, options, env, files, lock, parts));
+    for table in inner.view().version.tables() {
+        let damaged = table.reader.damaged();
+        if let Some(error) = damaged.error() {
+            inner.tell_damage(error, matches!(damaged, Damaged::Outline(_)));
+        }
+    }
+    Ok(inner)
+}
+
+/// What an open begins to write.
+struct Begun {
+    replayed: Replayed,
+    manifest: Manifest,
+    log_floor: u64,
+}
+
+/// Replays the log, and starts segment `segment` and the manifest numbered one above it.
+fn begin(
+    replay: &Replay<'_>,
+    logs: &[u64],
+    segment: u64,
+    version: &Version,
+    catalog: &Catalog,
+) -> Result<Begun, Error> {
+    let replayed = replay.run(logs, segment)?;
+    let log_floor = if replayed.last == replay.flushed {
+        segment
+    } else {
+        replay.floor
+    };
+    let id = segment + 1;
+    let state = Edit {
+        log_floor: Some(log_floor),
+        next_file: Some(id + 1),
+        flushed: Some(replay.flushed),
+        attachment: catalog.attachment.clone(),
+        ..version.snapshot()
+    };
+    Ok(Begun {
+        replayed,
+        manifest: Manifest::create(replay.fs, replay.dir, replay.store, id, &state)?,
+        log_floor,
+    })
 }
 
 /// Makes everything durable that was accepted, and gives the directory free.
@@ -168,11 +218,24 @@ fn note_log_end(inner: &Arc<Inner>) -> Result<(), Error> {
         let cause = Arc::clone(cause);
         return Err(Error::Poisoned { cause });
     }
-    let manifest = state.manifest.take();
+    let Some(mut manifest) = state.manifest.take() else {
+        return Ok(());
+    };
+    let whole = Edit {
+        log_floor: Some(state.log_floor),
+        flushed: Some(state.flushed),
+        attachment: state.attachment.clone(),
+        log_end: Some(end),
+        ..state.version.snapshot()
+    };
     drop(state);
-    match manifest {
-        Some(mut manifest) => manifest.append(&edit),
-        None => Ok(()),
+    match inner.write_edit(&mut manifest, &edit, || whole.clone()) {
+        Err(error) if error.is_no_space() => {
+            // The log is synced. The next open finds its end as after a kill.
+            tracing::warn!(%error, "could not note where the log ends");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
@@ -243,7 +306,7 @@ fn open_tables(
 ) -> Result<Version, Error> {
     let open = |summary: &TableSummary| {
         let path = Numbered::Table(summary.file).path(dir);
-        Table::open(files, &path, summary.file).map(Arc::new)
+        Table::open_damaged(files, &path, summary).map(Arc::new)
     };
     Version::empty().apply(&version.snapshot(), open)
 }
@@ -303,6 +366,7 @@ struct Parts {
     log_floor: u64,
     flushed: Seq,
     attachment: Option<Vec<u8>>,
+    has_ballast: bool,
     store: u64,
 }
 
@@ -321,6 +385,7 @@ fn assemble(
         log_floor,
         flushed,
         attachment,
+        has_ballast,
         store,
     } = parts;
     let Replayed {
@@ -345,7 +410,7 @@ fn assemble(
             ..Gate::default()
         },
         needed_segment: 0,
-        look: options.min_free_bytes > 0,
+        look: options.min_free_bytes > 0 || (options.ballast_bytes > 0 && !has_ballast),
         segment_task: Task::Idle,
         attention: false,
         busy: 0,
@@ -354,6 +419,7 @@ fn assemble(
         version: Arc::clone(&version),
         next_file: manifest.id() + 1,
         manifest: Some(manifest),
+        doubtful: Vec::new(),
         log_floor,
         flushed,
         flush_task: Task::Idle,
@@ -365,6 +431,7 @@ fn assemble(
         poison: None,
         closed: false,
         counts: Counts::default(),
+        scrub_at: None,
     };
     state.set_version(Arc::clone(&version));
     let view = View {
@@ -391,6 +458,8 @@ fn assemble(
         view: ArcSwap::from_pointee(view),
         ceiling: AtomicU64::new(u64::MAX),
         closed: AtomicBool::new(false),
+        told: Mutex::default(),
+        has_ballast: AtomicBool::new(has_ballast),
         lock: Mutex::new(Some(lock)),
     }
 }

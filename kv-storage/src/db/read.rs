@@ -54,7 +54,8 @@ impl ReadJob {
         let (key, at) = (&self.key, self.mark.at);
         let answer = self
             .view
-            .get_from_runs(key, self.hash, at, Fetch::Blocking, self.place)?;
+            .get_from_runs(key, self.hash, at, Fetch::Blocking, self.place)
+            .inspect_err(|error| self.inner.report_damage(error))?;
         Ok(offer(&self.inner, key, self.hash, self.mark, answer))
     }
 }
@@ -70,7 +71,10 @@ impl fmt::Debug for ReadJob {
 pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
     match try_get(inner, key) {
         Ok(read) => read,
-        Err(error) => Read::Ready(Err(error)),
+        Err(error) => {
+            inner.report_damage(&error);
+            Read::Ready(Err(error))
+        }
     }
 }
 
@@ -111,7 +115,9 @@ pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, E
     let view = inner.view();
     let at = inner.visible();
     let mark = ReadMark { at, epoch };
-    let answer = view.get(key, hash, mark.at, Fetch::Blocking)?;
+    let answer = view
+        .get(key, hash, mark.at, Fetch::Blocking)
+        .inspect_err(|error| inner.report_damage(error))?;
     Ok(offer(inner, key, hash, mark, answer))
 }
 

@@ -20,9 +20,6 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A new store begins with a segment of at most this size, so that a small store stays small.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
-
 /// What the log held.
 pub(super) struct Replayed {
     /// Memtables that were filled, oldest first.
@@ -51,6 +48,8 @@ pub(super) struct Replay<'a> {
     pub flushed: Seq,
     pub options: &'a Options,
     pub hooks: &'a Hooks,
+    /// Size of the segment that is started.
+    pub segment_bytes: u64,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
@@ -167,7 +166,7 @@ impl Replay<'_> {
             promise,
         };
         let path = Numbered::Log(id).path(self.dir);
-        let size = self.options.log_segment_bytes.min(FIRST_SEGMENT_BYTES);
+        let size = self.segment_bytes;
         debug_assert!(size >= HEADER_BYTES as u64);
         let segment = self
             .fs

@@ -56,7 +56,10 @@ impl Snapshot {
         check_open(&self.inner)?;
         // Not by the row cache: what a filter changed since then stays as it was in this snapshot.
         let hash = key_hash(key);
-        let answer = self.view().get(key, hash, self.at(), Fetch::Blocking)?;
+        let answer = self
+            .view()
+            .get(key, hash, self.at(), Fetch::Blocking)
+            .inspect_err(|error| self.inner.report_damage(error))?;
         Ok(answer.complete())
     }
 
@@ -79,6 +82,7 @@ impl Snapshot {
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.visit(Direction::Forward, &range, visit)
+            .inspect_err(|error| self.inner.report_damage(error))
     }
 
     /// Like [`for_each`](Self::for_each), in descending order.
@@ -91,6 +95,7 @@ impl Snapshot {
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.visit(Direction::Backward, &range, visit)
+            .inspect_err(|error| self.inner.report_damage(error))
     }
 
     fn visit<K: AsRef<[u8]>>(
@@ -221,6 +226,9 @@ impl Iter {
         }
         let outcome = self.step(direction).transpose();
         self.done = !matches!(outcome, Some(Ok(_)));
+        if let Some(Err(error)) = &outcome {
+            self.inner.report_damage(error);
+        }
         outcome
     }
 }

@@ -1,7 +1,8 @@
 //! Makes log segments ready before writers need them: new ones are filled with zeros once, and those
 //! whose writes are in tables are used again.
 
-use super::front::Front;
+use super::ballast;
+use super::front::{Front, Short};
 use super::inner::Inner;
 use super::state::Task;
 use crate::error::{Error, IoContext};
@@ -66,6 +67,7 @@ fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
             inner.front().needed_segment = 0;
             return Ok(());
         }
+        ballast::restore(inner)?;
         if !inner.front().wants_segment() {
             return Ok(());
         }
@@ -103,9 +105,12 @@ fn create(inner: &Arc<Inner>, size: u64) -> Result<Spare, Error> {
 }
 
 /// Looks at the free space. True, and writers are refused, if `more` bytes would not leave the reserve free.
+/// A missing ballast counts as a part of the reserve; if there is room for it, a job will be due to make it.
 pub(super) fn look_at_space(inner: &Inner, more: u64) -> bool {
-    let reserve = inner.options.min_free_bytes;
+    let missing = ballast::missing_bytes(inner);
+    let reserve = inner.options.min_free_bytes.saturating_add(missing);
     if reserve == 0 {
+        inner.front().gate.short = None;
         return false;
     }
     // Not knowing is no reason to stop: writing goes on until the disk itself refuses.
@@ -117,7 +122,12 @@ pub(super) fn look_at_space(inner: &Inner, more: u64) -> bool {
         }
     };
     let short = free < reserve.saturating_add(more);
-    inner.front().gate.short = short.then_some(free);
+    let mut front = inner.front();
+    front.gate.short = short.then_some(Short {
+        free,
+        needed: reserve,
+    });
+    front.look |= !short && missing > 0;
     short
 }
 
@@ -144,7 +154,12 @@ pub(super) fn recycle(inner: &Arc<Inner>, released: Vec<LiveSegment>) {
     for old in released {
         let path = Numbered::Log(old.id).path(&inner.dir);
         let usual = old.segment.size() == inner.options.log_segment_bytes;
-        let most = Front::most_spares(&inner.options);
+        let is_short = inner.front().gate.short.is_some();
+        let most = if is_short {
+            0
+        } else {
+            Front::most_spares(&inner.options)
+        };
         if usual && inner.front().wal.spares() + renamed.len() < most {
             let id = inner.state().allocate_file();
             let fresh = Numbered::Log(id).path(&inner.dir);

@@ -5,12 +5,13 @@
 //! file calls, is taken out while it is used and put back afterwards.
 
 use super::front::Front;
+use super::scrub::ScrubCursor;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::error::Error;
 use crate::key::Seq;
 use crate::options::Options;
-use crate::version::{Manifest, Version};
+use crate::version::{Edit, Manifest, Version};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -62,6 +63,8 @@ pub(super) struct Counts {
     pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
     pub background_failures: u64,
+    pub scrubbed_bytes: u64,
+    pub scrubs: u64,
 }
 
 /// Snapshots at one number.
@@ -76,6 +79,8 @@ pub(super) struct State {
     pub version: Arc<Version>,
     /// `None` while an edit is installed, and for ever after a failed one.
     pub manifest: Option<Manifest>,
+    /// Tables named by edits in doubt; see [`edits`](super::edits).
+    pub doubtful: Vec<u64>,
     pub next_file: u64,
     /// The oldest log segment whose writes are not all in tables.
     pub log_floor: u64,
@@ -95,6 +100,8 @@ pub(super) struct State {
     pub poison: Option<Arc<str>>,
     pub closed: bool,
     pub counts: Counts,
+    /// How far the scrub under way is.
+    pub scrub_at: Option<ScrubCursor>,
 }
 
 impl State {
@@ -131,6 +138,23 @@ impl State {
     /// How far compactions are behind.
     pub(super) fn table_debt(&self, options: &Options) -> Debt {
         Debt::of_tables(&self.version, self.roster.relieved(), options)
+    }
+
+    /// Keeps the tables that an edit would have added that is perhaps in doubt.
+    pub(super) fn note_doubt(&mut self, edit: &Edit) {
+        self.doubtful
+            .extend(edit.added.iter().map(|new| new.table.file));
+    }
+
+    /// A manifest without doubts is current. Returns the tables that only edits in doubt named.
+    pub(super) fn end_doubt(&mut self, version: &Version) -> Vec<u64> {
+        let is_used = |file: &u64| {
+            let both = self.version.tables().chain(version.tables());
+            both.into_iter().any(|table| table.summary.file == *file)
+        };
+        let mut unused = std::mem::take(&mut self.doubtful);
+        unused.retain(|file| !is_used(file));
+        unused
     }
 
     /// Background work that should be submitted now; it is marked as scheduled.

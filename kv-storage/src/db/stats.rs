@@ -1,8 +1,11 @@
 //! Counters and sizes.
 
 use super::inner::Inner;
+use super::scrub::ScrubCursor;
 use crate::key::Seq;
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 /// Sizes and counters of an open store. Counters start at zero at each open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,6 +62,8 @@ pub struct Stats {
     /// How far flushes and compactions are behind, in thousandths of what the store bears. Writers are slowed
     /// down from 600 on and stopped at 1000.
     pub debt: u64,
+    /// Damaged places that were found since the store was opened.
+    pub damaged_places: usize,
     /// Damaged tables that compaction leaves alone.
     pub fenced_tables: usize,
     /// Entries that the compaction filter dropped, by the reason it gave.
@@ -71,6 +76,16 @@ pub struct Stats {
     pub busy: u64,
     /// Snapshots in use.
     pub snapshots: usize,
+    /// Bytes of data blocks that scrubs read.
+    pub scrubbed_bytes: u64,
+    /// Scrubs that came to their end.
+    pub scrubs: u64,
+    /// How far the scrub under way is, if there is one.
+    pub scrub_at: Option<ScrubCursor>,
+    /// True if writes are refused because the disk is too full.
+    pub full: bool,
+    /// True if the ballast is in its place.
+    pub ballast: bool,
     /// True if the store takes no more writes.
     pub poisoned: bool,
 }
@@ -138,12 +153,22 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
         debt: front.debt(&inner.options).per_mille(),
+        damaged_places: inner
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len(),
         fenced_tables: state.roster.fenced(),
         filter_drops: state.filter_drops.clone(),
         flushed: state.flushed,
         background_failures: counts.background_failures,
         busy: front.busy,
         snapshots: state.snapshots.values().map(|held| held.count).sum(),
+        scrubbed_bytes: counts.scrubbed_bytes,
+        scrubs: counts.scrubs,
+        scrub_at: state.scrub_at,
+        full: front.gate.short.is_some(),
+        ballast: inner.has_ballast.load(Ordering::Acquire),
         poisoned: state.poison.is_some(),
     }
 }

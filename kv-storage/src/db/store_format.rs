@@ -7,11 +7,11 @@ use crate::fs::{self, Fs};
 use std::path::Path;
 
 /// The newest store format that this code reads and writes. It only ever rises.
-pub(super) const NEWEST: u32 = 2;
+pub(crate) const NEWEST: u32 = 2;
 
 /// What `FORMAT` says of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     pub store: u64,
     pub format: u32,
 }
@@ -31,7 +31,7 @@ fn encode(format: u32, store: u64) -> Vec<u8> {
 }
 
 /// The store's id and format, or `None` if the directory has no `FORMAT` yet.
-pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Identity>, OpenError> {
+pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Identity>, OpenError> {
     let path = dir.join(FORMAT);
     let bytes = match fs::read_all(fs, &path) {
         Ok(bytes) => bytes,
@@ -69,7 +69,7 @@ pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Identity>, OpenErro
 
 /// Writes `FORMAT` durably, for a new store or to raise an older format: from then on older software
 /// refuses the store. Call it before anything is written that older software would misread.
-pub(super) fn write(fs: &dyn Fs, dir: &Path, store: u64) -> Result<(), Error> {
+pub(crate) fn write(fs: &dyn Fs, dir: &Path, store: u64) -> Result<(), Error> {
     fs::replace_file(fs, dir, FORMAT, &encode(NEWEST, store)).context("replace", &dir.join(FORMAT))
 }
 

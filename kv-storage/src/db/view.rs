@@ -104,11 +104,12 @@ impl View {
             self.version.note_scan(start.key);
         }
         let start = start.map_or(Start::Edge, Start::At);
-        let mut merge = Merge::new(direction);
+        let mut merge = Merge::up_to_damage(direction, end);
         for table in std::iter::once(&self.active).chain(&self.sealed) {
             merge.add_memtable(table, start);
         }
         merge.add_version(&self.version, start, end, fetch)?;
+        merge.stop_at_damage();
         Ok(merge)
     }
 }

@@ -83,7 +83,7 @@ impl LiveCursor {
             }
             self.merge.advance()?;
         }
-        Ok(None)
+        self.merge.end().map(|()| None)
     }
 
     fn is_put(&self) -> bool {
@@ -126,6 +126,6 @@ impl LiveCursor {
                 }));
             }
         }
-        Ok(None)
+        self.merge.end().map(|()| None)
     }
 }

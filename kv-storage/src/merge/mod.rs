@@ -1,5 +1,6 @@
 //! Merges memtables and runs into one ordered stream of versions.
 
+mod ahead;
 mod live;
 mod run;
 
@@ -10,6 +11,7 @@ use crate::key::{KeyVersion, Kind};
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::{Fetch, Table};
 use crate::version::{Placed, Version};
+use ahead::Ahead;
 use bytes::Bytes;
 use run::{RunCursor, Tables};
 use std::ops::Bound;
@@ -94,6 +96,8 @@ pub(crate) struct Merge {
     /// The next one last.
     order: Vec<Ranked>,
     direction: Direction,
+    /// Damage that was met; without it every error ends the merge at once.
+    ahead: Option<Ahead>,
 }
 
 impl Merge {
@@ -102,6 +106,39 @@ impl Merge {
             sources: Vec::new(),
             order: Vec::new(),
             direction,
+            ahead: None,
+        }
+    }
+
+    /// A merge that ends where damaged keys begin, and gives all keys in front of them; see
+    /// [`end`](Self::end). It will be read up to `far`.
+    pub(crate) fn up_to_damage(direction: Direction, far: Bound<&[u8]>) -> Self {
+        Self {
+            ahead: Some(Ahead::new(direction, far)),
+            ..Self::new(direction)
+        }
+    }
+
+    /// Ends the merge if it stands where known damage begins. Call it when all sources were added.
+    #[inline]
+    pub(crate) fn stop_at_damage(&mut self) {
+        if let Some(ahead) = &self.ahead
+            && ahead.is_known()
+            && let Some(version) = self.version()
+            && ahead.has_reached(version.key)
+        {
+            self.order.clear();
+        }
+    }
+
+    /// Call it when there is no further version.
+    ///
+    /// # Errors
+    /// The damage, if that is why there is none.
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
+        match self.ahead.as_mut().and_then(Ahead::take) {
+            Some(damage) => Err(damage),
+            None => Ok(()),
         }
     }
 
@@ -156,8 +193,14 @@ impl Merge {
         end: Bound<&[u8]>,
         fetch: Fetch,
     ) -> Result<(), Error> {
-        if let Some(cursor) = RunCursor::new(tables, self.direction, start, end, fetch)? {
-            self.add(Source::Run(Box::new(cursor)));
+        match (
+            RunCursor::new(tables, self.direction, start, end, fetch),
+            &mut self.ahead,
+        ) {
+            (Ok(Some(cursor)), _) => self.add(Source::Run(Box::new(cursor))),
+            (Ok(None), _) => {}
+            (Err(error), Some(ahead)) => ahead.note(error)?,
+            (Err(error), None) => return Err(error),
         }
         Ok(())
     }
@@ -202,8 +245,7 @@ impl Merge {
         };
         let source = &mut self.sources[next.source];
         if let Err(error) = source.advance() {
-            self.order.clear();
-            return Err(error);
+            return self.go_without(error);
         }
         match source.version() {
             Some(version) => {
@@ -214,7 +256,23 @@ impl Merge {
                 self.order.pop();
             }
         }
+        self.stop_at_damage();
         Ok(())
+    }
+
+    /// Goes on without the source that failed, if that is allowed.
+    #[cold]
+    fn go_without(&mut self, error: Error) -> Result<(), Error> {
+        self.order.pop();
+        let outcome = match &mut self.ahead {
+            Some(ahead) => ahead.note(error),
+            None => Err(error),
+        };
+        if outcome.is_err() {
+            self.order.clear();
+        }
+        self.stop_at_damage();
+        outcome
     }
 
     /// Moves the last of the order to its place.

@@ -61,11 +61,11 @@ impl RunCursor {
         let number = match (start, direction) {
             (Start::Edge, Direction::Forward) => 0,
             (Start::Edge, Direction::Backward) => all.len().wrapping_sub(1),
-            (Start::At(version), Direction::Forward) => {
-                all.partition_point(|table| *table.summary.largest < *version.key)
-            }
+            // A table that only has the excluded key at its end is not touched: it may be damaged.
+            (Start::At(version), Direction::Forward) => all
+                .partition_point(|table| KeyVersion::after_all(&table.summary.largest) <= version),
             (Start::At(version), Direction::Backward) => all
-                .partition_point(|table| *table.summary.smallest <= *version.key)
+                .partition_point(|table| KeyVersion::before_all(&table.summary.smallest) < version)
                 .wrapping_sub(1),
         };
         let mut cursor = Self {

@@ -24,6 +24,8 @@ pub enum Fault {
     /// The call fails because the disk is full. Only calls that need space are touched: creating, linking and
     /// appending.
     NoSpace,
+    /// Like [`NoSpace`](Self::NoSpace), but an append has appended some of its bytes, perhaps all of them.
+    TornNoSpace,
     /// Power is cut during the call: it may have any part of its effect, and nothing works afterwards.
     PowerCut,
     /// Others take all the free space before the call. [`DiskFrees`](Self::DiskFrees) and
@@ -143,10 +145,13 @@ impl SimFs {
         let mut disk = self.guard();
         let fault = disk.count_call(self.process)?;
         match (fault, kind) {
-            (Some(Fault::Io), CallKind::Read | CallKind::Space | CallKind::Change) => {
-                Err(io_error())
-            }
-            (Some(Fault::NoSpace), CallKind::Space) => Err(no_space()),
+            (
+                Some(Fault::Io),
+                CallKind::Read | CallKind::Space | CallKind::Append | CallKind::Change,
+            ) => Err(io_error()),
+            (Some(Fault::NoSpace), CallKind::Space | CallKind::Append) => Err(no_space()),
+            (Some(Fault::TornNoSpace), CallKind::Append) => Ok((disk, fault)),
+            (Some(Fault::TornNoSpace), CallKind::Space) => Err(no_space()),
             (Some(Fault::PowerCut), CallKind::Read) => Err(dead()),
             (Some(Fault::DiskFills), _) => {
                 disk.capacity = disk.used();
@@ -159,13 +164,14 @@ impl SimFs {
             (Some(Fault::FlippedRead), CallKind::Read)
             | (
                 Some(Fault::Misdirected | Fault::MisdirectedOnDisk),
-                CallKind::Space | CallKind::Change,
+                CallKind::Append | CallKind::Change,
             )
             | (Some(Fault::Io | Fault::PowerCut), _) => Ok((disk, fault)),
             (
                 None
                 | Some(
                     Fault::NoSpace
+                    | Fault::TornNoSpace
                     | Fault::FlippedRead
                     | Fault::Misdirected
                     | Fault::MisdirectedOnDisk,
@@ -191,6 +197,8 @@ enum CallKind {
     Read,
     /// Needs disk space.
     Space,
+    /// Needs disk space for bytes.
+    Append,
     /// Makes earlier changes durable.
     Sync,
     /// Changes names, or bytes in place.
@@ -301,7 +309,12 @@ struct SimFile {
 
 impl AppendFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (mut disk, fault) = self.fs.call(CallKind::Space)?;
+        let (mut disk, fault) = self.fs.call(CallKind::Append)?;
+        if fault == Some(Fault::TornNoSpace) {
+            let torn = stray::some_of(bytes, disk.calls);
+            disk.append(self.inode, torn)?;
+            return Err(no_space());
+        }
         let start = disk.length(self.inode) as usize;
         disk.misdirect(fault, self.inode, start..start + bytes.len(), |disk| {
             disk.append(self.inode, bytes)

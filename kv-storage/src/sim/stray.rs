@@ -1,4 +1,4 @@
-//! Bits that flip on the way to the reader, and writes that land in the wrong place.
+//! Bits that flip on the way to the reader, writes that land in the wrong place, and writes that end early.
 
 use super::disk::{Disk, Inode, InodeId};
 use crate::hash::splitmix64;
@@ -88,4 +88,14 @@ pub(super) fn before(file: &Inode, range: &Range<usize>) -> Vec<u8> {
     let mut old: Vec<u8> = file.bytes.iter().skip(range.start).copied().collect();
     old.resize(range.len(), 0);
     old
+}
+
+/// A prefix: all of the bytes every other time.
+pub(super) fn some_of(bytes: &[u8], seed: u64) -> &[u8] {
+    let random = splitmix64(seed);
+    if random.is_multiple_of(2) {
+        bytes
+    } else {
+        &bytes[..(random / 2 % (bytes.len() as u64 + 1)) as usize]
+    }
 }

@@ -19,7 +19,7 @@ use std::path::Path;
 const SAMPLE_BYTES: usize = 256 << 10;
 
 /// What is known of a finished table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TableSummary {
     pub file: u64,
     pub size_bytes: u64,

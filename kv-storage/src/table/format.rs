@@ -139,6 +139,15 @@ impl Footer {
     }
 }
 
+/// The store that a footer names, if the footer is whole.
+pub(super) fn store_of(bytes: &[u8; FOOTER_BYTES]) -> Option<u64> {
+    let (covered, rest) = bytes.split_at(FOOTER_BYTES - 12);
+    let fields = Fields::decode(covered)?;
+    let checksum = Checksum::new(fields.store, fields.file).of(covered);
+    let is_whole = bytes.ends_with(&MAGIC) && Decoder::new(rest).u32() == Some(checksum);
+    is_whole.then_some(fields.store)
+}
+
 /// A footer's fields before they are checked.
 struct Fields {
     handles: [Handle; 3],

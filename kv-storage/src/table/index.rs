@@ -106,6 +106,11 @@ impl Index {
         at
     }
 
+    /// A key at or behind the last one of a block, and not behind the first one of the next.
+    pub(super) fn separator_key(&self, block: usize) -> Vec<u8> {
+        [&self.prefix, self.separator(block).key].concat()
+    }
+
     /// A separator without the shared prefix.
     fn separator(&self, block: usize) -> KeyVersion<'_> {
         let start = block

@@ -48,6 +48,22 @@ pub(super) fn encode(summary: &TableSummary, dictionary: Option<&Handle>) -> Vec
     out
 }
 
+/// The smallest and the largest key, for tools that have nothing but the file.
+pub(super) fn bounds(raw: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut decoder = Decoder::new(raw);
+    let (mut smallest, mut largest) = (None, None);
+    while !decoder.is_empty() {
+        let tag = decoder.varint()?;
+        let value = decoder.bytes()?;
+        if tag == Tag::Smallest as u64 {
+            smallest = Some(value.to_vec());
+        } else if tag == Tag::Largest as u64 {
+            largest = Some(value.to_vec());
+        }
+    }
+    Some((smallest?, largest?))
+}
+
 /// What a reader takes from the properties.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Properties {
@@ -101,6 +117,7 @@ mod tests {
             checksum: 77,
         };
         let mut bytes = encode(&summary(), Some(&handle));
+        assert_eq!(bounds(&bytes), Some((b"a".to_vec(), b"b".to_vec())));
         assert_eq!(Properties::decode(&bytes).unwrap().dictionary, Some(handle));
         bytes.extend_from_slice(&[63, 1, 9]);
         assert!(Properties::decode(&bytes).is_ok());

@@ -78,7 +78,10 @@ impl ReadAhead {
         self.misses = if goes_on { self.misses + 1 } else { 0 };
         self.last = Some(number);
         if !self.window.contains(&number) && self.misses >= SEQUENTIAL {
-            self.fill(table, number, forward)?;
+            // What cannot be read as one piece is read block by block, so that an error names one block.
+            if self.fill(table, number, forward).is_err() {
+                self.window = 0..0;
+            }
         }
         let block = if self.window.contains(&number) {
             table.decode(number, self.stored(table, number))?

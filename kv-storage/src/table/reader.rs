@@ -1,6 +1,13 @@
 //! An open table file: point lookups, and blocks for cursors.
 
+mod check;
+mod damage;
+
+pub(crate) use check::{StoredVersion, store_of, summary_of};
+pub(crate) use damage::Damaged;
+
 use super::block::{self, Block, Malformed, SharedBlock};
+use super::builder::TableSummary;
 use super::files::TableFiles;
 use super::filter::Filter;
 use super::format::{FOOTER_BYTES, Footer, Handle, Version};
@@ -54,15 +61,23 @@ pub(crate) struct Table {
     slots: Arc<BlockSlots>,
     files: Arc<TableFiles>,
     source: Source,
+    /// Smallest and largest key.
+    bounds: Box<(Vec<u8>, Vec<u8>)>,
+    damaged: Damaged,
     obsolete: AtomicBool,
 }
 
-impl Table {
-    /// Opens a table and checks its footer, filter, index, properties and dictionary. May block.
-    ///
-    /// Damage is reported with the file and the offset of the damaged block, and nothing is kept: what
-    /// else the store has is not touched.
-    pub(crate) fn open(files: &Arc<TableFiles>, path: &Path, id: u64) -> Result<Self, Error> {
+/// What is read of a table when it is opened.
+struct Outline {
+    source: Source,
+    index: Index,
+    filter: Handle,
+    /// The properties block.
+    properties: Vec<u8>,
+}
+
+impl Outline {
+    fn read(files: &TableFiles, path: &Path, id: u64) -> Result<Self, Error> {
         let file = files.fs.open_table(path).context("open", path)?;
         let footer_at = file.len().checked_sub(FOOTER_BYTES as u64);
         let footer_at =
@@ -79,15 +94,14 @@ impl Table {
             dictionary: None,
         };
         let malformed = |handle: &Handle, what| Error::corrupt(path, handle.offset, what);
-        let properties = Properties::decode(&source.read(&footer.properties)?)
+        let raw_properties = source.read(&footer.properties)?;
+        let properties = Properties::decode(&raw_properties)
             .map_err(|what| malformed(&footer.properties, what))?;
         if let Some(handle) = &properties.dictionary {
             let dictionary = Dictionary::load(&source.read(handle)?)
                 .ok_or_else(|| malformed(handle, "malformed dictionary"))?;
             source.dictionary = Some(dictionary);
         }
-        let filter = Filter::decode(&source.read(&footer.filter)?)
-            .ok_or_else(|| malformed(&footer.filter, "malformed filter"))?;
         let index = source.read(&footer.index)?;
         let index = match footer.version {
             Version::V1 => v1::index(&index),
@@ -95,13 +109,58 @@ impl Table {
         };
         let index = index.map_err(|Malformed| malformed(&footer.index, "malformed index"))?;
         Ok(Self {
+            source,
+            index,
+            filter: footer.filter,
+            properties: raw_properties,
+        })
+    }
+
+    fn filter(&self) -> Result<Filter, Error> {
+        let malformed = || {
+            let what = "malformed filter";
+            Error::corrupt(&self.source.path, self.filter.offset, what)
+        };
+        Filter::decode(&self.source.read(&self.filter)?).ok_or_else(malformed)
+    }
+}
+
+impl Table {
+    /// Opens a table and checks its footer, filter, index, properties and dictionary. May block.
+    ///
+    /// # Errors
+    /// Any damage, with the file and the offset of the damaged block; see also
+    /// [`open_damaged`](Self::open_damaged).
+    pub(crate) fn open(
+        files: &Arc<TableFiles>,
+        path: &Path,
+        summary: &TableSummary,
+    ) -> Result<Self, Error> {
+        let outline = Outline::read(files, path, summary.file)
+            .and_then(|outline| Ok((outline.filter()?, outline)));
+        let (filter, outline) =
+            outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
+        Ok(Self::new(files, summary, outline, filter, Damaged::Nothing))
+    }
+
+    fn new(
+        files: &Arc<TableFiles>,
+        summary: &TableSummary,
+        outline: Outline,
+        filter: Filter,
+        damaged: Damaged,
+    ) -> Self {
+        let Outline { source, index, .. } = outline;
+        Self {
             filter,
             slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
             source,
+            bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
+            damaged,
             obsolete: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The newest version of `key` numbered at most `at`.
@@ -179,6 +238,7 @@ impl Table {
             self.source.read_stored(handle.offset, length, stored)?;
             self.share(number, self.source.decode(handle, stored, raw)?)
         })
+        .map_err(|error| self.touching(number, error))
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
@@ -198,6 +258,7 @@ impl Table {
             let raw = self.source.decode(handle, stored, &mut memory.raw)?;
             self.share(number, raw)
         })
+        .map_err(|error| self.touching(number, error))
     }
 
     fn share(&self, number: usize, raw: &[u8]) -> Result<SharedBlock, Error> {
@@ -209,6 +270,9 @@ impl Table {
     }
 
     fn handle(&self, number: usize) -> Result<&Handle, Error> {
+        if let Damaged::Outline(error) = &self.damaged {
+            return Err(error.clone());
+        }
         self.index
             .handle(number)
             .ok_or_else(|| self.malformed(number))
@@ -216,7 +280,8 @@ impl Table {
 
     pub(super) fn malformed(&self, number: usize) -> Error {
         let offset = self.index.handle(number).map_or(0, |handle| handle.offset);
-        Error::corrupt(&self.source.path, offset, "malformed block")
+        let error = Error::corrupt(&self.source.path, offset, "malformed block");
+        self.touching(number, error)
     }
 
     /// Lets the file be removed once nobody uses it.

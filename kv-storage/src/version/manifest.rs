@@ -58,13 +58,15 @@ impl Catalog {
     }
 }
 
-/// The manifest being written. After any error it must not be used again.
+/// The manifest being written. After any error but a full disk it must not be used again.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     file: LogFile,
     checksum: Checksum,
     next: Seq,
     snapshot_bytes: u64,
+    /// An edit met a full disk: a part of its frame may be in the file.
+    in_doubt: bool,
 }
 
 impl Manifest {
@@ -100,12 +102,16 @@ impl Manifest {
             file,
             checksum,
             next: Seq(2),
+            in_doubt: false,
         };
         write_current(fs, dir, id).context("replace", &dir.join(CURRENT))?;
         Ok(manifest)
     }
 
     /// Makes an edit true: it survives power loss when this returns.
+    ///
+    /// If the disk was full, the edit is in doubt: all of its frame may be found by the next open, or a part,
+    /// which is a torn tail. Nothing can be appended behind it: a fresh manifest must follow.
     pub(crate) fn append(&mut self, edit: &Edit) -> Result<(), Error> {
         let mut frame = Vec::new();
         encode_frame(
@@ -116,15 +122,27 @@ impl Manifest {
             self.file.synced(),
             |out| edit.encode(out),
         );
-        self.file.append(&frame)?;
+        assert!(!self.in_doubt, "a torn frame would hide the ones behind it");
+        self.file
+            .append(&frame)
+            .inspect_err(|error| self.in_doubt = error.is_no_space())?;
         self.file.sync()?;
         self.next = self.next.next();
         Ok(())
     }
 
-    /// True if it is time to start a fresh one.
-    pub(crate) fn is_oversized(&self) -> bool {
-        self.file.length() > ROLL_BYTES.max(ROLL_FACTOR * self.snapshot_bytes)
+    /// True if a fresh one must be started: it is oversized, or ends in doubt.
+    pub(crate) fn must_be_replaced(&self) -> bool {
+        self.in_doubt || self.file.length() > ROLL_BYTES.max(ROLL_FACTOR * self.snapshot_bytes)
+    }
+
+    /// Removes what a [`create`](Self::create) left that met a full disk.
+    pub(crate) fn remove_unfinished(fs: &dyn Fs, dir: &Path, id: u64) {
+        let path = Numbered::Manifest(id).path(dir);
+        for path in [path.with_added_extension("tmp"), path] {
+            // Most often it is not there. Otherwise the next open removes it.
+            let _ = fs.remove(&path);
+        }
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -3,6 +3,10 @@
 //! Segments of format version 1 are read too. There a header vouches for all of the segment before
 //! it, and promises count from the start of their own file.
 
+mod salvage;
+
+pub(crate) use salvage::{LoggedWrite, salvage};
+
 use super::format::{self, FRAME_FILE_AT, Frame, HEADER_BYTES, SegmentHeader};
 use crate::batch::Operations;
 use crate::error::Error;

@@ -4,7 +4,7 @@ use crate::support::{ManualJobs, Workload, contents, dir, env, env_with, put};
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::{
     CompactionFilter, Damage, Db, Durability, Env, Events, Filtered, FlushAttachment, Hooks,
-    Options, Seq, Snapshot, Verdict, WriteBatch,
+    KeyRange, Options, Seq, Snapshot, Verdict, WriteBatch,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -469,7 +469,10 @@ fn a_damaged_table_is_told_once_left_alone_and_the_rest_is_compacted() {
     let damaged = told.damaged.lock().unwrap();
     assert_eq!(damaged.len(), 1);
     assert_eq!((&damaged[0].file, damaged[0].offset), (&path, 0));
-    assert!(damaged[0].smallest < damaged[0].largest);
+    let KeyRange::Between { first, last } = &damaged[0].range else {
+        panic!("{:?}", damaged[0]);
+    };
+    assert!(first < last && damaged[0].hides_data);
     let stats = db.stats();
     assert_eq!(stats.fenced_tables, 1);
     let entries: u64 = stats.levels.iter().map(|level| level.entries).sum();

@@ -1,0 +1,123 @@
+//! The writes that are only in the log, as far as they can be read.
+
+use super::closed::ClosedStore;
+use super::finding::Finding;
+use crate::error::{Error, IoContext};
+use crate::files::Numbered;
+use crate::fs;
+use crate::key::Seq;
+use crate::range::KeyRange;
+use crate::table::StoredVersion;
+use crate::wal::{LoggedWrite, SegmentFile, UsedSegment, read_log, salvage};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// All writes above what is in tables, by number. If the log is damaged, every whole frame counts, and what
+/// is missing between them is a finding.
+pub(super) fn writes(closed: &ClosedStore, findings: &mut Vec<Finding>) -> Vec<StoredVersion> {
+    let Some(catalog) = &closed.catalog else {
+        let files = read_files(closed, 0, findings);
+        return all_whole(closed, &files, Seq::ZERO).into_values().collect();
+    };
+    if catalog.log_floor == 0 {
+        // A store that was never opened, or a checkpoint.
+        return Vec::new();
+    }
+    let files = read_files(closed, catalog.log_floor, findings);
+    let path = Numbered::Log(catalog.log_floor).path(&closed.dir);
+    let outcome = if files.first().map(|file| file.id) == Some(catalog.log_floor) {
+        read_log(
+            files.clone(),
+            closed.store,
+            catalog.log_floor,
+            catalog.log_end,
+        )
+    } else {
+        let what = "a log segment that the manifest needs is missing";
+        Err(Error::corrupt(&path, 0, what))
+    };
+    let decoded = outcome.and_then(|log| {
+        let mut writes = BTreeMap::new();
+        for segment in &log.segments {
+            take(segment, catalog.flushed, &mut writes)?;
+        }
+        Ok(writes)
+    });
+    match decoded {
+        Ok(writes) => writes.into_values().collect(),
+        Err(error) => {
+            findings.push(Finding::of(&error));
+            let writes = all_whole(closed, &files, catalog.flushed);
+            name_gaps(closed, catalog.flushed, &writes, findings);
+            writes.into_values().collect()
+        }
+    }
+}
+
+fn read_files(closed: &ClosedStore, floor: u64, findings: &mut Vec<Finding>) -> Vec<SegmentFile> {
+    let mut files = Vec::new();
+    for file in closed.numbered() {
+        let Numbered::Log(id) = file else { continue };
+        let path = file.path(&closed.dir);
+        if id < floor {
+            continue;
+        }
+        match fs::read_all(&*closed.fs, &path).context("read", &path) {
+            Ok(bytes) => files.push(SegmentFile {
+                id,
+                path,
+                bytes: bytes.into(),
+            }),
+            Err(error) => findings.push(Finding::of(&error)),
+        }
+    }
+    files.sort_unstable_by_key(|file| file.id);
+    files
+}
+
+type Writes = BTreeMap<Seq, StoredVersion>;
+
+fn take(segment: &UsedSegment, flushed: Seq, into: &mut Writes) -> Result<(), Error> {
+    for batch in segment.batches() {
+        let batch = batch?;
+        for (seq, operation) in (batch.first.0..).zip(batch.operations) {
+            let seq = Seq(seq);
+            if seq > flushed {
+                into.insert(seq, stored(&LoggedWrite { seq, operation }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of writes with the same number the one in the newest segment counts: the log was cut in front of the other.
+fn all_whole(closed: &ClosedStore, files: &[SegmentFile], flushed: Seq) -> Writes {
+    let all = files.iter().flat_map(|file| salvage(file, closed.store));
+    all.filter(|write| write.seq > flushed)
+        .map(|write| (write.seq, stored(&write)))
+        .collect()
+}
+
+fn stored(write: &LoggedWrite<'_>) -> StoredVersion {
+    StoredVersion {
+        key: write.operation.key.to_vec(),
+        seq: write.seq,
+        kind: write.operation.kind,
+        value: Bytes::copy_from_slice(write.operation.value),
+    }
+}
+
+/// Numbers run without gaps, so a gap is a loss. What is lost behind the last one leaves no trace.
+fn name_gaps(closed: &ClosedStore, flushed: Seq, writes: &Writes, findings: &mut Vec<Finding>) {
+    let mut next = flushed.next();
+    for seq in writes.keys() {
+        if *seq > next {
+            let what = format!(
+                "the writes numbered {next} to {} are lost, whatever their keys were",
+                seq.0 - 1
+            );
+            findings.push(Finding::new(&closed.dir, KeyRange::All, what));
+        }
+        next = seq.next();
+    }
+}

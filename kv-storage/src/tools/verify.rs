@@ -1,0 +1,106 @@
+//! Verifies every byte of a store that means something.
+
+use super::ToolError;
+use super::closed::{ClosedStore, range_of};
+use super::finding::Finding;
+use crate::error::Error;
+use crate::files::{BALLAST, CURRENT, FORMAT, LOCK, Numbered};
+use crate::fs::Fs;
+use crate::table::{Damaged, Table, TableFiles, TableSummary};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a verification read, and what it found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Verification {
+    /// What is wrong; empty if all is well.
+    pub findings: Vec<Finding>,
+    /// Tables read.
+    pub tables: u64,
+    /// Data blocks read.
+    pub blocks: u64,
+    /// Bytes of those blocks on disk.
+    pub bytes: u64,
+    /// Versions of keys in tables.
+    pub entries: u64,
+    /// Writes that are only in the log.
+    pub log_writes: u64,
+    /// Files that nothing needs. The next open removes them.
+    pub leftovers: Vec<String>,
+}
+
+/// Reads everything, and changes nothing. Blocks.
+///
+/// # Errors
+/// The directory holds no store, somebody has it open, it was written by newer software, or the file system
+/// failed before anything could be read. Damage is no error but a [`Finding`].
+pub fn verify(fs: Arc<dyn Fs>, dir: &Path) -> Result<Verification, ToolError> {
+    let mut closed = ClosedStore::open(fs, dir)?;
+    let mut result = Verification {
+        findings: std::mem::take(&mut closed.findings),
+        ..Verification::default()
+    };
+    result.log_writes = closed.log_writes(&mut result.findings).len() as u64;
+    let tables = closed.tables(&mut result.findings);
+    let files = closed.table_files();
+    for summary in &tables {
+        if let Err(error) = result.check_table(&files, dir, summary, closed.catalog.is_some()) {
+            result.findings.push(Finding::of(&error));
+        }
+    }
+    result.leftovers = leftovers(&closed, &tables);
+    Ok(result)
+}
+
+impl Verification {
+    fn check_table(
+        &mut self,
+        files: &Arc<TableFiles>,
+        dir: &Path,
+        summary: &TableSummary,
+        is_known: bool,
+    ) -> Result<(), Error> {
+        let path = Numbered::Table(summary.file).path(dir);
+        let table = Table::open_damaged(files, &path, summary)?;
+        self.tables += 1;
+        match table.damaged() {
+            Damaged::Nothing => {}
+            Damaged::Filter(error) => self.findings.push(Finding::of_filter(error)),
+            Damaged::Outline(error) => {
+                self.findings.push(Finding::of(error));
+                return Ok(());
+            }
+        }
+        let (before, found) = (self.entries, self.findings.len());
+        for block in 0..table.blocks() {
+            self.blocks += 1;
+            self.bytes += table.block_bytes(block);
+            match table.read_block(block) {
+                Ok(versions) => self.entries += versions.len() as u64,
+                Err(error) => self.findings.push(Finding::of(&error)),
+            }
+        }
+        let entries = self.entries - before;
+        if is_known && self.findings.len() == found && entries != summary.entries {
+            let what = "the table has another number of entries than the manifest says";
+            let error = Error::corrupt(&path, 0, what).touching(&range_of(summary));
+            self.findings.push(Finding::of(&error));
+        }
+        Ok(())
+    }
+}
+
+fn leftovers(closed: &ClosedStore, tables: &[TableSummary]) -> Vec<String> {
+    let Some(catalog) = &closed.catalog else {
+        return Vec::new();
+    };
+    let is_needed = |name: &String| match Numbered::parse(name) {
+        Some(Numbered::Table(id)) => tables.iter().any(|table| table.file == id),
+        Some(Numbered::Manifest(id)) => closed.manifest == Some(id),
+        Some(Numbered::Log(id)) => id >= catalog.log_floor,
+        None => [FORMAT, CURRENT, LOCK, BALLAST].contains(&name.as_str()),
+    };
+    let names = closed.names.iter().filter(|name| !is_needed(name));
+    names.cloned().collect()
+}

@@ -1,0 +1,53 @@
+//! Finds what is left of a damaged log: every whole frame counts, wherever it is.
+
+use super::super::format::{FRAME_FILE_AT, Frame};
+use super::{SegmentFile, frame_at};
+use crate::batch::{Operation, Operations};
+use crate::key::Seq;
+use memchr::memmem;
+
+/// One write of a log, with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoggedWrite<'a> {
+    pub seq: Seq,
+    pub operation: Operation<'a>,
+}
+
+/// All writes of whole frames in a file, in the order in which they lie there.
+pub(crate) fn salvage(file: &SegmentFile, store: u64) -> Vec<LoggedWrite<'_>> {
+    let mut writes = Vec::new();
+    for version in [1, 2] {
+        for frame in whole_frames(file, version, store) {
+            let payload = &file.bytes[frame.payload.clone()];
+            let operations = if version == 1 {
+                Operations::decode_v1(payload)
+            } else {
+                Operations::decode(payload, frame.count)
+            };
+            let numbered = (frame.first.0..).zip(operations.into_iter().flatten());
+            writes.extend(numbered.map(|(seq, operation)| LoggedWrite {
+                seq: Seq(seq),
+                operation,
+            }));
+        }
+    }
+    writes
+}
+
+/// Whole frames at any offset that do not overlap.
+fn whole_frames(file: &SegmentFile, version: u32, store: u64) -> Vec<Frame> {
+    let file_at = if version == 1 { 8 } else { FRAME_FILE_AT };
+    let number = file.id.to_le_bytes();
+    let mut frames: Vec<Frame> = Vec::new();
+    for place in memmem::find_iter(&file.bytes, &number) {
+        let Some(at) = place.checked_sub(file_at) else {
+            continue;
+        };
+        // Values may hold bytes that look like a frame's number.
+        if frames.last().is_some_and(|last| at < last.payload.end) {
+            continue;
+        }
+        frames.extend(frame_at(file, version, 0, at, store));
+    }
+    frames
+}
