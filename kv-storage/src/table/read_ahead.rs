@@ -84,7 +84,11 @@ impl ReadAhead {
             }
         }
         let block = if self.window.contains(&number) {
-            table.decode(number, self.stored(table, number))?
+            match table.decode(number, self.stored(table, number)) {
+                // A bit may have flipped on its way: the block is read again.
+                Err(error) if error.is_corrupt() => table.load(number)?,
+                outcome => outcome?,
+            }
         } else {
             table.load(number)?
         };

@@ -229,16 +229,19 @@ impl Table {
         self.files.cache.insert(&self.slots, number, block.clone());
     }
 
-    /// Reads a data block from the file.
+    /// Reads a data block from the file. What seems to be damaged is read once more, because a bit may have
+    /// flipped on its way.
     pub(super) fn load(&self, number: usize) -> Result<SharedBlock, Error> {
         let handle = self.handle(number)?;
-        with_memory(|memory| {
-            let Memory { stored, raw } = memory;
-            let length = handle.stored as usize;
-            self.source.read_stored(handle.offset, length, stored)?;
-            self.share(number, self.source.decode(handle, stored, raw)?)
-        })
-        .map_err(|error| self.touching(number, error))
+        let read = || {
+            with_memory(|memory| {
+                let Memory { stored, raw } = memory;
+                let length = handle.stored as usize;
+                self.source.read_stored(handle.offset, length, stored)?;
+                self.share(number, self.source.decode(handle, stored, raw)?)
+            })
+        };
+        damage::twice(read).map_err(|error| self.touching(number, error))
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.

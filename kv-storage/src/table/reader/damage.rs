@@ -52,9 +52,9 @@ impl Table {
         summary: &TableSummary,
     ) -> Result<Self, Error> {
         let range = range_of(summary);
-        match Outline::read(files, path, summary.file) {
+        match twice(|| Outline::read(files, path, summary.file)) {
             Ok(outline) => {
-                let (filter, damaged) = match outline.filter() {
+                let (filter, damaged) = match twice(|| outline.filter()) {
                     Ok(filter) => (filter, Damaged::Nothing),
                     Err(error) if error.is_corrupt() => {
                         (Filter::all(), Damaged::Filter(error.touching(&range)))
@@ -140,6 +140,14 @@ impl Table {
             largest.clone()
         };
         error.touching(&KeyRange::between(&first, &last))
+    }
+}
+
+/// Reads, and if that seems to find damage, once more: a bit may have flipped on its way.
+pub(super) fn twice<T>(read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    match read() {
+        Err(error) if error.is_corrupt() => read(),
+        outcome => outcome,
     }
 }
 
