@@ -52,6 +52,8 @@ pub struct Usage {
 impl Store {
     /// How long a write of a request waits for an engine that is behind, before it is refused.
     pub const REQUEST_PATIENCE: Duration = Duration::from_millis(200);
+    /// How often the engine may look for work that has become due.
+    const TICK: Duration = Duration::from_secs(1);
     /// How long the start of a node waits for an engine that is behind after a crash.
     pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,6 +161,14 @@ impl Store {
             entries: stats.memtable_entries + in_tables,
             disk_bytes: in_log + in_files,
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
+        }
+    }
+
+    /// Lets the engine begin background work whose time has come. It ends with the task.
+    pub async fn keep_time(self) {
+        loop {
+            self.env.sleep(Self::TICK).await;
+            self.db.tick();
         }
     }
 

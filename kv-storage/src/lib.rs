@@ -40,9 +40,10 @@
 //!    jobs run inline, it writes the same bytes.
 //!
 //! # Life of a put and of a get
-//! A put is encoded into the log queue (`log/queue.rs`), inserted into the memtable (`memtable.rs`)
-//! and becomes visible, all in `db/write.rs`. A log job (`db/sync.rs`) hands all queued bytes to
-//! the disk with one sync and answers everyone who waits. A full memtable is sealed; a flush job
+//! A put (`db/write.rs`) takes one short lock (`db/front.rs`), in which it gets its number, is copied into the
+//! mapped log (`wal/`), and takes room in the memtable (`memtable/`); it is written there without the lock, and
+//! becomes visible in order (`db/publisher.rs`). Whoever needs it durable leads or joins a sync of the
+//! log (`db/sync.rs`). A full memtable is sealed; a flush job
 //! (`db/flush.rs`) writes it as a table (`table/`) into level 0, records that in the manifest
 //! (`version/`), and lets its log segment go. Compaction jobs (`db/compact.rs`, decided by
 //! `compaction/pick.rs`) merge tables downward in steps.

@@ -18,7 +18,8 @@ pub struct JobThreads {
 }
 
 impl JobThreads {
-    /// Starts the threads: one each for log syncs, log segments, flushes and compactions, `readers` for reads.
+    /// Starts the threads: one each for log syncs, log segments and flushes, two for compactions, so that a
+    /// large one does not keep level 0 waiting, and `readers` for reads.
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -28,7 +29,7 @@ impl JobThreads {
             log_segment: queue("log-segment", 1)?,
             read: queue("read", readers.max(1))?,
             flush: queue("flush", 1)?,
-            compaction: queue("compaction", 1)?,
+            compaction: queue("compaction", 2)?,
         })
     }
 }
