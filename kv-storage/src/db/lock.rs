@@ -1,6 +1,9 @@
 //! The primitives of the commit pipeline, in one place, so that its tests can put a model checker's in
 //! their stead.
 
+/// Looks at a number before going to sleep. Copying a small batch takes less time than that.
+pub(super) const SPINS: usize = 200;
+
 pub(super) use std::hint::spin_loop;
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) use std::sync::{Condvar, Mutex, PoisonError};

@@ -4,10 +4,7 @@
 //! raising the visible number, is taken in turn. A writer who comes too early waits for the ones before
 //! it, which at that moment are only copying memory.
 
-use super::lock::{AtomicU64, Condvar, Mutex, Ordering, PoisonError, spin_loop};
-
-/// Looks at the number before going to sleep. Copying a small batch takes less time than that.
-const SPINS: usize = 200;
+use super::lock::{AtomicU64, Condvar, Mutex, Ordering, PoisonError, SPINS, spin_loop};
 
 #[derive(Debug)]
 pub(super) struct Publisher {
