@@ -3,6 +3,11 @@
 //! The publisher's source is compiled into this test with the checker's primitives in place of the
 //! standard library's, so what is checked is what ships.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "this binary is all tests; clippy sees its helpers as ordinary code"
+)]
+
 #[path = "../../src/db/publisher.rs"]
 mod publisher;
 
