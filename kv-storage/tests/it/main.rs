@@ -15,6 +15,7 @@ mod faults;
 mod fences;
 mod full_disk;
 mod hooks;
+mod intervals;
 mod model;
 mod reads;
 mod scrub;
