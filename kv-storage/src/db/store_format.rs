@@ -7,7 +7,7 @@ use crate::fs::{self, Fs};
 use std::path::Path;
 
 /// The newest store format that this code reads and writes. It only ever rises.
-pub(crate) const NEWEST: u32 = 2;
+pub(crate) const NEWEST: u32 = 3;
 
 /// What `FORMAT` says of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn the_format_file_has_the_documented_bytes() {
         assert_eq!(
-            hex::encode(encode(2, 0x1122)),
+            hex::encode(encode(NEWEST, 0x1122)),
             golden("manifest.md", "format")
         );
     }
@@ -97,20 +97,21 @@ mod tests {
         assert_eq!(read(&fs, dir).unwrap(), identity(NEWEST));
         fs.overwrite(&dir.join(FORMAT), encode(1, 7)).unwrap();
         assert_eq!(read(&fs, dir).unwrap(), identity(1));
-        fs.overwrite(&dir.join(FORMAT), encode(3, 7)).unwrap();
+        fs.overwrite(&dir.join(FORMAT), encode(NEWEST + 1, 7))
+            .unwrap();
         let error = read(&fs, dir).unwrap_err();
         assert!(
             matches!(
                 error,
                 OpenError::NewerFormat {
-                    found: 3,
+                    found: 4,
                     supported: NEWEST,
                     ..
                 }
             ),
             "{error}"
         );
-        let good = encode(2, 7);
+        let good = encode(NEWEST, 7);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -23,4 +23,4 @@ mod strays;
 mod support;
 mod threads;
 mod tools;
-mod version1;
+mod versions;

@@ -1,13 +1,14 @@
-//! A store written by the first release opens, reads right, and is taken over by later writes.
+//! Stores written in older formats open, read right, and are taken over by later writes.
 
 use crate::support::contents;
 use kv_storage::{Db, Durability, Env, Options, WriteBatch};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Copies the store of `tests/fixtures/v1`, which opening would change.
-fn fixture() -> tempfile::TempDir {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+/// Copies a store of `tests/fixtures`, which opening would change.
+fn fixture(name: &str) -> tempfile::TempDir {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let from = fixtures.join(name);
     let to = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -16,7 +17,7 @@ fn fixture() -> tempfile::TempDir {
     to
 }
 
-/// What was written to it: three rounds, of which the last lies in the log alone.
+/// What was written to each of them: three rounds, of which the last lies in the log alone.
 fn expected() -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut expected = BTreeMap::new();
     for round in 0..3usize {
@@ -34,8 +35,14 @@ fn expected() -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 #[test]
-fn a_store_of_version_1_reads_right_before_and_after_it_is_rewritten() {
-    let dir = fixture();
+fn stores_of_older_formats_read_right_before_and_after_they_are_rewritten() {
+    for name in ["v1", "v2"] {
+        rewrite(name);
+    }
+}
+
+fn rewrite(name: &str) {
+    let dir = fixture(name);
     let mut expected = expected();
     let db = Db::open(dir.path(), Options::tiny(), Env::embedded(1)).unwrap();
     assert_eq!(contents(&db).unwrap(), expected);
