@@ -56,6 +56,10 @@
 //!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
 //!
+//! Whoever derives something from the contents, as a tree of hashes, keeps it in step by a [`WriteObserver`], which
+//! is told of each write in the order of the log, also when it is replayed, and a [`FlushAttachment`], which
+//! stores the derived state together with the tables that it belongs to (`hooks.rs`).
+//!
 //! # Looking after a store
 //! [`Db::checkpoint`] makes a copy by hard links, [`Db::scrub`] reads everything in the background. [`tools`],
 //! and the program `kv-storage` over it, verify, show and repair a store that nobody has open. On a full
@@ -99,7 +103,7 @@ pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};
 pub use hooks::{
     Attachment, CompactionFilter, Damage, Events, Filtered, FlushAttachment, Hooks,
-    MAX_ATTACHMENT_BYTES, Verdict,
+    MAX_ATTACHMENT_BYTES, MAX_NOTE_BYTES, Observed, Verdict, WriteKind, WriteObserver,
 };
 pub use key::Seq;
 pub use options::{MAX_KEY_BYTES, Options, TableOptions};

@@ -4,7 +4,7 @@ use super::ballast;
 use super::front::{Front, Gate};
 use super::inner::Inner;
 use super::publisher::Publisher;
-use super::recovery::{Replay, Replayed};
+use super::recovery::{Continued, Replay, Replayed};
 use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
@@ -20,7 +20,7 @@ use crate::key::Seq;
 use crate::options::Options;
 use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
-use crate::wal::SegmentFile;
+use crate::wal::{SegmentFile, WalWriter};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .iter()
         .filter_map(|file| log_number(*file))
         .collect();
-    let mut replay = Replay {
+    let replay = Replay {
         fs: &*fs,
         dir,
         store,
@@ -73,7 +73,6 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_end: catalog.log_end,
         options: &options,
         hooks: &env.hooks,
-        segment_bytes: options.log_segment_bytes.min(FIRST_SEGMENT_BYTES),
     };
     if format < store_format::NEWEST {
         // Older software must not meet the files that are written from now on.
@@ -85,25 +84,33 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     } else {
         &logs
     };
-    let begun = match begin(&replay, logs, segment, &version, &catalog) {
+    if let Some(observer) = &env.hooks.observer {
+        observer.begins(catalog.flushed, catalog.attachment.as_deref());
+    }
+    let replayed = replay.run(logs)?;
+    let begin = |segment, segment_bytes| {
+        let continued = replay.go_on(&replayed, segment, segment_bytes)?;
+        begin_manifest(&replay, replayed.last, continued, &version, &catalog)
+    };
+    let segment_bytes = options.log_segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let begun = match begin(segment, segment_bytes) {
         Err(error) if error.is_no_space() => {
             // What was made is in nobody's way but the space's: CURRENT still names the old manifest.
             let _ = fs.remove(&Numbered::Log(segment).path(dir));
             Manifest::remove_unfinished(&*fs, dir, segment + 1);
             has_ballast = has_ballast && !ballast::remove(&*fs, dir);
-            replay.segment_bytes = LEAST_SEGMENT_BYTES;
-            begin(&replay, logs, segment + 2, &version, &catalog)
+            begin(segment + 2, LEAST_SEGMENT_BYTES)
         }
         outcome => outcome,
     };
     let Begun {
-        replayed,
+        log,
         manifest,
         log_floor,
     } = begun?;
     let used = Used {
         tables: version.tables().map(|table| table.summary.file).collect(),
-        segments: replayed.segments.iter().copied().collect(),
+        segments: log.segments.into_iter().collect(),
         log_floor,
         manifest: manifest.id(),
     };
@@ -112,6 +119,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let parts = Parts {
         version,
         replayed,
+        wal: log.wal,
         manifest,
         log_floor,
         flushed: catalog.flushed,
@@ -131,21 +139,21 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
 
 /// What an open begins to write.
 struct Begun {
-    replayed: Replayed,
+    log: Continued,
     manifest: Manifest,
     log_floor: u64,
 }
 
-/// Replays the log, and starts segment `segment` and the manifest numbered one above it.
-fn begin(
+/// Starts the manifest, numbered one above the newest log segment.
+fn begin_manifest(
     replay: &Replay<'_>,
-    logs: &[u64],
-    segment: u64,
+    last: Seq,
+    log: Continued,
     version: &Version,
     catalog: &Catalog,
 ) -> Result<Begun, Error> {
-    let replayed = replay.run(logs, segment)?;
-    let log_floor = if replayed.last == replay.flushed {
+    let segment = log.wal.end().0;
+    let log_floor = if last == replay.flushed {
         segment
     } else {
         replay.floor
@@ -159,8 +167,8 @@ fn begin(
         ..version.snapshot()
     };
     Ok(Begun {
-        replayed,
         manifest: Manifest::create(replay.fs, replay.dir, replay.store, id, &state)?,
+        log,
         log_floor,
     })
 }
@@ -362,6 +370,7 @@ fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
 struct Parts {
     version: Version,
     replayed: Replayed,
+    wal: WalWriter,
     manifest: Manifest,
     log_floor: u64,
     flushed: Seq,
@@ -381,6 +390,7 @@ fn assemble(
     let Parts {
         version,
         replayed,
+        mut wal,
         manifest,
         log_floor,
         flushed,
@@ -394,7 +404,6 @@ fn assemble(
         last,
         durable,
         promised,
-        mut wal,
         ..
     } = replayed;
     // Segments below the floor were removed.

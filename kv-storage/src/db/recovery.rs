@@ -32,6 +32,11 @@ pub(super) struct Replayed {
     pub durable: Seq,
     /// The log is synced up to this position.
     pub promised: u64,
+    segments: Vec<UsedSegment>,
+}
+
+/// The log, ready to be written on.
+pub(super) struct Continued {
     pub wal: WalWriter,
     /// Numbers of the segments that the log consists of.
     pub segments: Vec<u64>,
@@ -48,8 +53,6 @@ pub(super) struct Replay<'a> {
     pub flushed: Seq,
     pub options: &'a Options,
     pub hooks: &'a Hooks,
-    /// Size of the segment that is started.
-    pub segment_bytes: u64,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
@@ -65,8 +68,8 @@ struct Filling<'a> {
 }
 
 impl Replay<'_> {
-    /// Replays `logs` (ascending file numbers) and starts segment `next`. Blocks.
-    pub(super) fn run(&self, logs: &[u64], next: u64) -> Result<Replayed, Error> {
+    /// Replays `logs` (ascending file numbers). Blocks, and changes no file. Call it once: the observer is told.
+    pub(super) fn run(&self, logs: &[u64]) -> Result<Replayed, Error> {
         let needed: Vec<u64> = logs
             .iter()
             .copied()
@@ -94,23 +97,32 @@ impl Replay<'_> {
         for segment in &log.segments {
             filling.apply(segment, log.promised)?;
         }
-        let (older, unsynced) = self.store_again(&log.segments, log.promised)?;
-        let newest = log.segments.last();
-        let mut wal = self.begin(next, newest, filling.last, log.promised)?;
-        wal.adopt(older, unsynced);
         Ok(Replayed {
             sealed: filling.sealed,
             active: filling.active,
             last: filling.last,
             durable: filling.durable,
             promised: log.promised,
+            segments: log.segments,
+        })
+    }
+
+    /// Goes on with the log in segment `next`, of `segment_bytes`. Blocks. After a failure it may be called again
+    /// with another number.
+    pub(super) fn go_on(
+        &self,
+        replayed: &Replayed,
+        next: u64,
+        segment_bytes: u64,
+    ) -> Result<Continued, Error> {
+        let (older, unsynced) = self.store_again(&replayed.segments, replayed.promised)?;
+        let newest = replayed.segments.last();
+        let mut wal = self.begin(next, segment_bytes, newest, replayed)?;
+        wal.adopt(older, unsynced);
+        let segments = replayed.segments.iter().map(|segment| segment.file.id);
+        Ok(Continued {
             wal,
-            segments: log
-                .segments
-                .iter()
-                .map(|segment| segment.file.id)
-                .chain([next])
-                .collect(),
+            segments: segments.chain([next]).collect(),
         })
     }
 
@@ -152,21 +164,20 @@ impl Replay<'_> {
     fn begin(
         &self,
         id: u64,
+        size: u64,
         newest: Option<&UsedSegment>,
-        last: Seq,
-        promise: u64,
+        replayed: &Replayed,
     ) -> Result<WalWriter, Error> {
         let header = SegmentHeader {
             id,
             store: self.store,
             previous: newest.map_or(0, |segment| segment.file.id),
             previous_length: newest.map_or(0, |segment| segment.length),
-            first: last.next(),
+            first: replayed.last.next(),
             start: newest.map_or(0, |segment| segment.start() + segment.length),
-            promise,
+            promise: replayed.promised,
         };
         let path = Numbered::Log(id).path(self.dir);
-        let size = self.segment_bytes;
         debug_assert!(size >= HEADER_BYTES as u64);
         let segment = self
             .fs
@@ -231,5 +242,6 @@ impl Filling<'_> {
         self.active
             .fill(&mut room, batch.first, batch.operations, note);
         self.active.publish(room);
+        self.hooks.observe(batch.first, batch.operations);
     }
 }

@@ -11,6 +11,7 @@ use super::state::{Durability, Task, Waiter};
 use super::sync;
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
+use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::Seq;
 use crate::memtable::{Memtable, Reservation};
 use crate::options::MAX_KEY_BYTES;
@@ -163,9 +164,11 @@ impl Accepted {
             .fill(&mut self.room, self.first, batch.operations(), note);
         let last = Seq(self.first.0 + batch.len() as u64 - 1);
         let (table, room) = (self.table, self.room);
-        inner
-            .publisher
-            .publish(self.first.0, last.0, || table.publish(room));
+        inner.publisher.publish(self.first.0, last.0, || {
+            // In turn, so the observer meets one operation after the other, in the order of the log.
+            inner.env.hooks.observe(self.first, batch.operations());
+            table.publish(room);
+        });
         last
     }
 }
@@ -189,6 +192,7 @@ fn check_size(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
         return Err(WriteError::Empty);
     }
     too_large("key", batch.longest_key(), MAX_KEY_BYTES)?;
+    too_large("note", batch.longest_note(), MAX_NOTE_BYTES)?;
     too_large("batch", batch.size_bytes(), inner.options.max_batch_bytes)
 }
 
