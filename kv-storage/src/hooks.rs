@@ -4,7 +4,7 @@
 //! store.
 
 use crate::batch::Operations;
-use crate::key::{Kind, Seq};
+use crate::key::{OperationKind, Seq};
 use crate::range::KeyRange;
 use std::fmt;
 use std::path::PathBuf;
@@ -46,8 +46,9 @@ impl Hooks {
                 observer.wrote(&Observed {
                     seq: Seq(seq),
                     kind: match operation.kind {
-                        Kind::Put => WriteKind::Put,
-                        Kind::Delete => WriteKind::Delete,
+                        OperationKind::Put => WriteKind::Put,
+                        OperationKind::Delete => WriteKind::Delete,
+                        OperationKind::DeleteRange => WriteKind::DeleteRange,
                     },
                     key: operation.key,
                     value: operation.value,
@@ -138,6 +139,8 @@ pub enum WriteKind {
     Put,
     /// The key was deleted.
     Delete,
+    /// All keys from the key on and before the value were deleted.
+    DeleteRange,
 }
 
 /// One operation of a write, as the log has it.
@@ -148,9 +151,9 @@ pub struct Observed<'a> {
     pub seq: Seq,
     /// What it did.
     pub kind: WriteKind,
-    /// The key.
+    /// The key, or the first key of a deleted range.
     pub key: &'a [u8],
-    /// The value that the key was given; empty for a delete.
+    /// The value that the key was given; empty for a delete; for a deleted range the first key behind it.
     pub value: &'a [u8],
     /// What the writer noted with [`put_noted`](crate::WriteBatch::put_noted); empty if nothing. Notes are kept
     /// in the log only, so no reader meets them.

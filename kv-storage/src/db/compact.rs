@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, Merge, Start};
+use crate::ranges::Fragments;
 use crate::table::{Fetch, Table, TableSpec, TableSummary};
 use crate::version::{BOTTOM, Edit, NewTable, Placed, Version};
 use std::convert::Infallible;
@@ -169,7 +170,7 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
     let below = Below::new(older);
     let rewrite = Rewrite::compaction(
         merge,
-        Retention::new(snapshots),
+        Retention::new(snapshots, &ranges(&inputs)),
         below,
         cuts,
         inner.env.hooks.filter.as_ref(),
@@ -182,6 +183,12 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         rewrite,
         files: NewFiles::new(inner, spec),
     })
+}
+
+/// The deleted ranges of all inputs.
+fn ranges(inputs: &Inputs) -> Fragments {
+    let tables = inputs.iter().flat_map(|(_, tables)| tables);
+    Fragments::merge(tables.map(|table| &**table.reader.ranges()))
 }
 
 fn merge(inputs: &Inputs, start: Start<'_>) -> Result<Merge, Error> {

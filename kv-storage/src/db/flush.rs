@@ -9,6 +9,7 @@ use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::merge::{Direction, Merge, Start};
+use crate::ranges::Fragments;
 use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Edit, NewTable};
 use std::collections::BTreeMap;
@@ -110,9 +111,10 @@ fn write_tables(
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
+    let ranges = Fragments::merge(sealed.table.ranges().iter().map(|part| &**part));
     let mut rewrite = Rewrite::flush(
         merge,
-        Retention::new(snapshots.to_vec()),
+        Retention::new(snapshots.to_vec(), &ranges),
         inner.env.hooks.filter.as_ref(),
     );
     let outcome = rewrite

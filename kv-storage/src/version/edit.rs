@@ -44,6 +44,7 @@ enum Tag {
     LogEnd = 6,
     Attachment = 7,
     Expires = 8,
+    Ranges = 9,
 }
 
 impl Edit {
@@ -63,6 +64,9 @@ impl Edit {
             record(Tag::AddTable, &|body| encode_table(new, body));
             if let Some(at) = new.table.expires {
                 record(Tag::Expires, &|body| put_varint(body, at));
+            }
+            if new.table.ranges > 0 {
+                record(Tag::Ranges, &|body| put_varint(body, new.table.ranges));
             }
         }
         let numbers = [
@@ -102,6 +106,7 @@ impl Edit {
                 6 => edit.log_end = Some((body.varint()?, body.varint()?)),
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
+                9 => edit.added.last_mut()?.table.ranges = body.varint()?,
                 _ => return None,
             }
             if !body.is_empty() {
@@ -140,7 +145,7 @@ fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
         newest: Seq(body.varint()?),
         smallest: body.bytes()?.to_vec(),
         largest: body.bytes()?.to_vec(),
-        expires: None,
+        ..TableSummary::default()
     };
     (usize::from(level) < LEVELS).then_some(NewTable { level, run, table })
 }
@@ -160,6 +165,7 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"zz".to_vec(),
             newest: Seq(77),
+            ranges: 3,
             expires: Some(500),
         };
         Edit {

@@ -92,6 +92,8 @@ impl<R> Placed<R> {
 pub(crate) struct Run<R> {
     pub id: u64,
     pub tables: Vec<Arc<Placed<R>>>,
+    /// Some of the tables have deleted ranges.
+    pub has_ranges: bool,
 }
 
 impl<R> Run<R> {
@@ -119,6 +121,7 @@ impl<R> Clone for Run<R> {
         Self {
             id: self.id,
             tables: self.tables.clone(),
+            has_ranges: self.has_ranges,
         }
     }
 }
@@ -146,6 +149,7 @@ impl<R> Level<R> {
                 Run {
                     id: run_id,
                     tables: Vec::new(),
+                    has_ranges: false,
                 },
             );
         }
@@ -285,6 +289,9 @@ impl<R> Version<R> {
                 }),
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
+        }
+        for run in next.levels.iter_mut().flat_map(|level| &mut level.runs) {
+            run.has_ranges = run.tables.iter().any(|table| table.summary.ranges > 0);
         }
         debug_assert!(next.is_ordered());
         Ok(next)

@@ -18,6 +18,7 @@ mod hooks;
 mod intervals;
 mod model;
 mod observer;
+mod ranges;
 mod reads;
 mod scrub;
 mod strays;

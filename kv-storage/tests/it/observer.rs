@@ -433,3 +433,46 @@ fn a_note_over_its_limit_is_refused() {
         "{error}"
     );
 }
+
+/// Keeps what it was told.
+#[derive(Default)]
+struct Told(Mutex<Vec<(u64, WriteKind, Vec<u8>, Vec<u8>, Vec<u8>)>>);
+
+impl WriteObserver for Told {
+    fn wrote(&self, write: &Observed<'_>) {
+        let (key, value, note) = (write.key.into(), write.value.into(), write.note.into());
+        let told = (write.seq.0, write.kind, key, value, note);
+        self.0.lock().unwrap().push(told);
+    }
+}
+
+#[test]
+fn deleted_ranges_are_observed_with_their_bounds_and_notes_also_in_replay() {
+    let fs = SimFs::new();
+    let start = || {
+        let told = Arc::new(Told::default());
+        let hooks = Hooks {
+            observer: Some(told.clone()),
+            ..Hooks::default()
+        };
+        let env = Env { hooks, ..env(&fs) };
+        (Db::open(dir(), Options::tiny(), env).unwrap(), told)
+    };
+    let (db, told) = start();
+    let mut batch = WriteBatch::new();
+    batch.put(b"a", b"1");
+    batch.delete_range_noted(b"b".as_slice()..b"d", b"note");
+    batch.delete_noted(b"e", b"gone");
+    db.blocking().write(batch, Durability::Process).unwrap();
+    let told = std::mem::take(&mut *told.0.lock().unwrap());
+    let expected = [
+        (1, WriteKind::Put, "a", "1", ""),
+        (2, WriteKind::DeleteRange, "b", "d", "note"),
+        (3, WriteKind::Delete, "e", "", "gone"),
+    ];
+    let expected = expected
+        .map(|(seq, kind, key, value, note)| (seq, kind, key.into(), value.into(), note.into()));
+    assert_eq!(told, expected);
+    drop(db);
+    assert_eq!(*start().1.0.lock().unwrap(), expected);
+}

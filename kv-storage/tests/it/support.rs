@@ -122,7 +122,13 @@ impl Workload {
             let mut state = states[states.len() - 1].clone();
             for _ in 0..random.usize(1..5) {
                 let key = format!("key{:03}", random.u32(..30)).into_bytes();
-                if random.u32(..4) == 0 {
+                if random.u32(..12) == 0 {
+                    let end = format!("key{:03}", random.u32(..32)).into_bytes();
+                    batch.delete_range(key.clone()..end.clone());
+                    state.retain(|other, _| *other < key || *other >= end);
+                    batch.put(&key, b"first");
+                    state.insert(key, b"first".to_vec());
+                } else if random.u32(..4) == 0 {
                     batch.delete(&key);
                     state.remove(&key);
                 } else {

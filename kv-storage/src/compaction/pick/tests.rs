@@ -27,7 +27,7 @@ fn table(level: u8, run: u64, file: u64, (first, last): (u8, u8), size: u64) -> 
         smallest: vec![first],
         largest: vec![last],
         newest: Seq(file),
-        expires: None,
+        ..TableSummary::default()
     };
     NewTable { level, run, table }
 }
