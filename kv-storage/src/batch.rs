@@ -9,7 +9,7 @@ use crate::ranges::{prefix_end, successor};
 use std::ops::{Bound, RangeBounds};
 
 /// Set in an operation's kind if a note follows it. Bytes on disk: never change it.
-const NOTED: u8 = 0x80;
+pub(crate) const NOTED: u8 = 0x80;
 
 /// Puts and deletes that are applied together or not at all.
 ///

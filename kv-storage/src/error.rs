@@ -117,7 +117,7 @@ pub enum WriteError {
     /// The batch, or a key or note in it, is over its limit. Split it.
     #[error("{what} of {size} bytes is over the limit of {limit}; split the write")]
     TooLarge {
-        /// "batch", "key" or "note".
+        /// "batch", "key", "note", or "row" of an ingest.
         what: &'static str,
         /// Its size in bytes.
         size: usize,

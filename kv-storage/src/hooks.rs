@@ -57,6 +57,19 @@ impl Hooks {
             }
         }
     }
+
+    /// Tells the observer of an ingest.
+    pub(crate) fn observe_ingest(&self, seq: Seq, note: &[u8]) {
+        if let Some(observer) = &self.observer {
+            observer.wrote(&Observed {
+                seq,
+                kind: WriteKind::Ingest,
+                key: &[],
+                value: &[],
+                note,
+            });
+        }
+    }
 }
 
 impl fmt::Debug for Hooks {
@@ -141,6 +154,8 @@ pub enum WriteKind {
     Delete,
     /// All keys from the key on and before the value were deleted.
     DeleteRange,
+    /// Many rows came in at once by [`Db::ingest`](crate::Db::ingest). They are not told; key and value are empty.
+    Ingest,
 }
 
 /// One operation of a write, as the log has it.

@@ -81,6 +81,7 @@ pub mod fs;
 mod golden;
 mod hash;
 mod hooks;
+mod ingested;
 mod key;
 mod log;
 mod memtable;
@@ -97,8 +98,8 @@ mod wal;
 pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
-    Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Iter, LevelStats, Read, ReadJob,
-    ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
+    Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Ingest, IngestError, Iter,
+    LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};

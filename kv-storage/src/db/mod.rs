@@ -7,7 +7,9 @@ mod compact;
 mod edits;
 mod flush;
 mod front;
+mod ingest;
 mod inner;
+mod layer;
 mod lock;
 mod open;
 mod pace;
@@ -25,6 +27,7 @@ mod view;
 mod write;
 
 pub use blocking::{Blocking, BlockingError};
+pub use ingest::{Ingest, IngestError};
 pub use read::{Found, Read, ReadJob};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};
@@ -92,6 +95,16 @@ impl Db {
     /// See [`WriteError`]; nothing was changed.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Commit, WriteError> {
         write::write(&self.inner, &batch, durability)
+    }
+
+    /// Begins to take in many sorted rows at once, past log and memtable: the cheapest way to load a range. The
+    /// rows are one write, numbered when it is [committed](Ingest::commit); they replace what older writes stored under their
+    /// keys, and nothing else.
+    ///
+    /// # Errors
+    /// The store was poisoned or closed, the disk is nearly full, or compactions are far behind: see [`WriteError`].
+    pub fn ingest(&self) -> Result<Ingest, WriteError> {
+        Ingest::begin(&self.inner)
     }
 
     /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at

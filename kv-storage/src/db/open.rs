@@ -3,6 +3,7 @@
 use super::ballast;
 use super::front::{Front, Gate};
 use super::inner::Inner;
+use super::layer::Layer;
 use super::publisher::Publisher;
 use super::recovery::{Continued, Replay, Replayed};
 use super::state::{Counts, State, Task};
@@ -68,6 +69,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         fs: &*fs,
         dir,
         store,
+        files: &files,
         floor: catalog.log_floor,
         flushed: catalog.flushed,
         log_end: catalog.log_end,
@@ -109,7 +111,11 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_floor,
     } = begun?;
     let used = Used {
-        tables: version.tables().map(|table| table.summary.file).collect(),
+        tables: version
+            .tables()
+            .chain(replayed.ingested())
+            .map(|table| table.summary.file)
+            .collect(),
         segments: log.segments.into_iter().collect(),
         log_floor,
         manifest: manifest.id(),
@@ -128,12 +134,16 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         store,
     };
     let inner = Arc::new(assemble(dir, options, env, files, lock, parts));
-    for table in inner.view().version.tables() {
+    let view = inner.view();
+    let queued = view.sealed.iter().filter_map(Layer::tables);
+    let queued = queued.flat_map(|run| &run.tables);
+    for table in view.version.tables().chain(queued) {
         let damaged = table.reader.damaged();
         if let Some(error) = damaged.error() {
             inner.tell_damage(error, matches!(damaged, Damaged::Outline(_)));
         }
     }
+    drop(view);
     Ok(inner)
 }
 
@@ -192,6 +202,7 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
     while state.poison.is_none() && state.manifest.is_none()
         || state.flush_task == Task::Running
         || state.roster.is_running()
+        || state.ingests_at_work > 0
         || inner.front().segment_task == Task::Running
     {
         state = inner.wait(state);
@@ -423,6 +434,7 @@ fn assemble(
         segment_task: Task::Idle,
         attention: false,
         busy: 0,
+        ingests: (0, 0),
     };
     let mut state = State {
         version: Arc::clone(&version),
@@ -439,20 +451,12 @@ fn assemble(
         filter_drops: BTreeMap::new(),
         poison: None,
         closed: false,
+        ingests_at_work: 0,
         counts: Counts::default(),
         scrub_at: None,
     };
     state.set_version(Arc::clone(&version));
-    let view = View {
-        active: Arc::clone(&front.active),
-        sealed: front
-            .sealed
-            .iter()
-            .rev()
-            .map(|sealed| Arc::clone(&sealed.table))
-            .collect(),
-        version,
-    };
+    let view = View::of(&front, version);
     Inner {
         dir: PathBuf::from(dir),
         options,

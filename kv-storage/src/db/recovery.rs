@@ -5,15 +5,20 @@
 //! but it is not trusted: its bytes are stored again, so that the first sync really writes them.
 
 use super::front::Sealed;
+use super::layer::Layer;
+use crate::batch::Operations;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
 use crate::hooks::Hooks;
+use crate::ingested::Ingested;
 use crate::key::Seq;
 use crate::memtable::Memtable;
 use crate::options::Options;
+use crate::table::{Table, TableFiles, TableSummary};
+use crate::version::{Placed, Run};
 use crate::wal::{
-    HEADER_BYTES, LiveSegment, LogFrame, SegmentFile, SegmentHeader, UsedSegment, WalWriter,
+    Content, HEADER_BYTES, LiveSegment, SegmentFile, SegmentHeader, UsedSegment, WalWriter,
     read_log,
 };
 use std::collections::VecDeque;
@@ -35,6 +40,17 @@ pub(super) struct Replayed {
     segments: Vec<UsedSegment>,
 }
 
+impl Replayed {
+    /// Tables that came in by ingests and are in no level yet.
+    pub(super) fn ingested(&self) -> impl Iterator<Item = &Arc<Placed<Arc<Table>>>> {
+        let runs = self
+            .sealed
+            .iter()
+            .filter_map(|sealed| sealed.layer.tables());
+        runs.flat_map(|run| &run.tables)
+    }
+}
+
 /// The log, ready to be written on.
 pub(super) struct Continued {
     pub wal: WalWriter,
@@ -47,6 +63,8 @@ pub(super) struct Replay<'a> {
     pub fs: &'a dyn Fs,
     pub dir: &'a Path,
     pub store: u64,
+    /// What the tables of the store share.
+    pub files: &'a Arc<TableFiles>,
     /// The oldest segment needed; 0 for a store that was never opened before.
     pub floor: u64,
     /// Writes up to here are in tables.
@@ -59,8 +77,7 @@ pub(super) struct Replay<'a> {
 
 /// Memtables being filled.
 struct Filling<'a> {
-    options: &'a Options,
-    hooks: &'a Hooks,
+    replay: &'a Replay<'a>,
     sealed: VecDeque<Sealed>,
     active: Memtable,
     last: Seq,
@@ -87,8 +104,7 @@ impl Replay<'_> {
         let log = read_log(files, self.store, self.floor, self.log_end)?;
 
         let mut filling = Filling {
-            options: self.options,
-            hooks: self.hooks,
+            replay: self,
             sealed: VecDeque::new(),
             active: Memtable::new(self.options.memtable_bytes),
             last: self.flushed,
@@ -207,10 +223,16 @@ impl Filling<'_> {
         }
         for batch in segment.batches() {
             let batch = batch?;
-            let last = Seq(batch.first.0 + u64::from(batch.operations.len()) - 1);
+            let last = batch.last();
             if batch.first > self.last {
-                self.insert(segment, &batch);
-                self.last = last;
+                match &batch.content {
+                    Content::Batch(operations) => {
+                        self.insert(segment, batch.first, *operations);
+                        self.last = last;
+                        self.replay.hooks.observe(batch.first, *operations);
+                    }
+                    Content::Ingest(ingested) => self.ingest(segment, last, ingested)?,
+                }
             }
             if batch.end <= promised {
                 self.durable = self.durable.max(last);
@@ -219,28 +241,60 @@ impl Filling<'_> {
         Ok(())
     }
 
-    fn insert(&mut self, segment: &UsedSegment, batch: &LogFrame<'_>) {
-        let need = batch.operations.need();
+    fn insert(&mut self, segment: &UsedSegment, first: Seq, operations: Operations<'_>) {
+        let need = operations.need();
         let mut room = match self.active.reserve(need) {
             Some(room) => room,
             None => {
-                let fresh = Memtable::new(self.options.memtable_bytes.max(need.bytes));
-                self.sealed.push_back(Sealed {
-                    table: Arc::new(std::mem::replace(&mut self.active, fresh)),
-                    last: self.last,
-                    floor: segment.file.id,
-                    position: segment.begin(),
-                    attachment: self.hooks.attachment(self.last),
-                });
+                self.seal(segment, need.bytes);
                 self.active
                     .reserve(need)
                     .expect("a fresh memtable was made large enough")
             }
         };
         // Nothing is cached yet, so no row has to be told.
-        self.active
-            .fill(&mut room, batch.first, batch.operations, |_, _, _| {});
+        self.active.fill(&mut room, first, operations, |_, _, _| {});
         self.active.publish(room);
-        self.hooks.observe(batch.first, batch.operations);
+    }
+
+    /// Puts the tables of an ingest back into their place among the memtables. Damaged ones fence their keys.
+    fn ingest(
+        &mut self,
+        segment: &UsedSegment,
+        seq: Seq,
+        ingested: &Ingested<'_>,
+    ) -> Result<(), Error> {
+        let replay = self.replay;
+        if !self.active.is_empty() {
+            self.seal(segment, 0);
+        }
+        let open = |summary: TableSummary| {
+            let path = Numbered::Table(summary.file).path(replay.dir);
+            let reader = Arc::new(Table::open_damaged(replay.files, &path, &summary)?);
+            Ok(Placed::new(summary, reader))
+        };
+        let tables = ingested.clone().numbered(seq);
+        let tables = tables.into_iter().map(open).collect::<Result<_, Error>>()?;
+        self.last = seq;
+        replay.hooks.observe_ingest(seq, ingested.note);
+        self.queue(segment, Layer::Tables(Arc::new(Run::new(0, tables))));
+        Ok(())
+    }
+
+    fn seal(&mut self, segment: &UsedSegment, bytes: usize) {
+        let fresh = Memtable::new(self.replay.options.memtable_bytes.max(bytes));
+        let table = std::mem::replace(&mut self.active, fresh);
+        self.queue(segment, Layer::Memtable(Arc::new(table)));
+    }
+
+    /// Adds what ends with the last write to what waits for a flush; later writes begin in this segment.
+    fn queue(&mut self, segment: &UsedSegment, layer: Layer) {
+        self.sealed.push_back(Sealed {
+            layer,
+            last: self.last,
+            floor: segment.file.id,
+            position: segment.begin(),
+            attachment: self.replay.hooks.attachment(self.last),
+        });
     }
 }

@@ -68,16 +68,21 @@ pub(super) fn write(
     need: Durability,
 ) -> Result<Commit, WriteError> {
     let seq = append(inner, batch)?;
+    Ok(ticket(inner, seq, need))
+}
+
+/// Asks for the sync that an accepted write needs.
+pub(super) fn ticket(inner: &Arc<Inner>, seq: Seq, need: Durability) -> Commit {
     match need {
         Durability::Sync => sync::ask(inner, seq),
         Durability::Interval(delay) => sync::ask_within(inner, delay),
         Durability::Process => {}
     }
-    Ok(Commit {
+    Commit {
         seq,
         need,
         inner: Arc::clone(inner),
-    })
+    }
 }
 
 /// Applies a batch: it survives the death of the process and is visible when this returns. Returns the
@@ -176,7 +181,7 @@ impl Accepted {
     }
 }
 
-fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
+pub(super) fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
     inner.poison(error);
     WriteError::Poisoned {
         cause: error.to_string().into(),

@@ -34,6 +34,8 @@ pub(crate) struct Layout {
     entries_at: u32,
     /// Offsets take four bytes instead of two.
     wide: bool,
+    /// The number of all entries, in the place of those that are stored; 0 leaves them.
+    number: Seq,
 }
 
 /// A data block that is being read.
@@ -54,7 +56,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Layout {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8], number: Seq) -> Option<Self> {
         let mut header = Decoder::new(bytes);
         let count = header.u32()?;
         let prefix_len = u16::from_le_bytes(header.array()?);
@@ -71,14 +73,16 @@ impl Layout {
             prefix_at,
             entries_at,
             wide: width == 4,
+            number,
         })
     }
 }
 
 impl<'a> Block<'a> {
-    /// Checks the outline of a block and takes a copy of it.
-    pub(crate) fn share(bytes: &[u8]) -> Result<SharedBlock, Malformed> {
-        let layout = Layout::parse(bytes).ok_or(Malformed)?;
+    /// Checks the outline of a block and takes a copy of it. A `number` other than 0 takes the place of all numbers
+    /// that are stored in it.
+    pub(crate) fn share(bytes: &[u8], number: Seq) -> Result<SharedBlock, Malformed> {
+        let layout = Layout::parse(bytes, number).ok_or(Malformed)?;
         Ok(ThinArc::from_header_and_slice(layout, bytes))
     }
 
@@ -165,7 +169,12 @@ impl<'a> Block<'a> {
             self.bytes.len()
         };
         let mut decoder = Decoder::at(self.bytes.get(..end)?, start);
-        let seq = Seq(decoder.varint()?);
+        let stored = Seq(decoder.varint()?);
+        // All readers come by here, so none of them meets the stored number of an ingested row.
+        let seq = match self.layout.number {
+            Seq::ZERO => stored,
+            number => number,
+        };
         let kind = Kind::from_byte(decoder.u8()?)?;
         let suffix = decoder.bytes()?;
         Some(Entry {

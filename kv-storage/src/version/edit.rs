@@ -45,6 +45,7 @@ enum Tag {
     Attachment = 7,
     Expires = 8,
     Ranges = 9,
+    Number = 10,
 }
 
 impl Edit {
@@ -67,6 +68,9 @@ impl Edit {
             }
             if new.table.ranges > 0 {
                 record(Tag::Ranges, &|body| put_varint(body, new.table.ranges));
+            }
+            if let Some(number) = new.table.number {
+                record(Tag::Number, &|body| put_varint(body, number.0));
             }
         }
         let numbers = [
@@ -107,6 +111,7 @@ impl Edit {
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
                 9 => edit.added.last_mut()?.table.ranges = body.varint()?,
+                10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
                 _ => return None,
             }
             if !body.is_empty() {
@@ -115,6 +120,11 @@ impl Edit {
         }
         Some(edit)
     }
+}
+
+/// No write has number 0.
+fn number(stored: u64) -> Option<Seq> {
+    (stored > 0).then_some(Seq(stored))
 }
 
 fn encode_table(new: &NewTable, out: &mut Vec<u8>) {
@@ -166,6 +176,7 @@ mod tests {
             largest: b"zz".to_vec(),
             newest: Seq(77),
             ranges: 3,
+            number: Some(Seq(77)),
             expires: Some(500),
         };
         Edit {

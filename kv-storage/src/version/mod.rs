@@ -81,6 +81,14 @@ impl ReadCost {
 }
 
 impl<R> Placed<R> {
+    pub(crate) fn new(summary: TableSummary, reader: R) -> Self {
+        Self {
+            summary,
+            reader,
+            reads: ReadCost::default(),
+        }
+    }
+
     /// True if the table's key range has a key in common with `smallest..=largest`.
     pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
         *self.summary.smallest <= *largest && *smallest <= *self.summary.largest
@@ -97,6 +105,15 @@ pub(crate) struct Run<R> {
 }
 
 impl<R> Run<R> {
+    /// A run of sorted tables that do not overlap.
+    pub(crate) fn new(id: u64, tables: Vec<Placed<R>>) -> Self {
+        Self {
+            id,
+            has_ranges: tables.iter().any(|table| table.summary.ranges > 0),
+            tables: tables.into_iter().map(Arc::new).collect(),
+        }
+    }
+
     /// The only table that may hold `key`.
     pub(crate) fn table_for(&self, key: &[u8]) -> Option<&Arc<Placed<R>>> {
         let at = self
@@ -282,11 +299,7 @@ impl<R> Version<R> {
                 .find(|table| table.summary.file == new.table.file);
             let placed = match moved {
                 Some(placed) => Arc::clone(placed),
-                None => Arc::new(Placed {
-                    reader: open(&new.table)?,
-                    summary: new.table.clone(),
-                    reads: ReadCost::default(),
-                }),
+                None => Arc::new(Placed::new(new.table.clone(), open(&new.table)?)),
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
         }

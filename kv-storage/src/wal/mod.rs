@@ -18,5 +18,5 @@ mod reader;
 mod writer;
 
 pub(crate) use format::{HEADER_BYTES, Payload, SegmentHeader};
-pub(crate) use reader::{LogFrame, LoggedWrite, SegmentFile, UsedSegment, read_log, salvage};
+pub(crate) use reader::{Content, LogFrame, SegmentFile, UsedSegment, read_log, salvage};
 pub(crate) use writer::{LiveSegment, Spare, StoreError, WalWriter};
