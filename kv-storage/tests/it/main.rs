@@ -15,6 +15,7 @@ mod faults;
 mod fences;
 mod full_disk;
 mod hooks;
+mod ingest;
 mod intervals;
 mod model;
 mod observer;
