@@ -31,6 +31,8 @@ pub(crate) struct TableSummary {
     pub newest: Seq,
     /// Fragments of deleted ranges; `smallest` and `largest` reach over them.
     pub ranges: u64,
+    /// About how many bytes they hid in older tables when this one was made.
+    pub covered_bytes: u64,
     /// When the first of its entries expires, by the compaction filter's own measure of time.
     pub expires: Option<u64>,
 }
