@@ -45,6 +45,8 @@ pub(crate) enum Looked {
         seq: Seq,
         kind: Kind,
         value: Bytes,
+        /// Its block was not in memory.
+        was_read: bool,
     },
     Absent,
     /// A block would have to be read from disk.
@@ -151,6 +153,7 @@ impl Table {
         damaged: Damaged,
     ) -> Self {
         let Outline { source, index, .. } = outline;
+        files.budget.pin(filter.size_bytes() + index.size_bytes());
         Self {
             filter,
             slots: BlockSlots::new(index.len()),
@@ -199,6 +202,7 @@ impl Table {
                 seq: entry.seq,
                 kind: entry.kind,
                 value: block::value_bytes(block, entry.value),
+                was_read: cached.is_none(),
             },
             None => Looked::Absent,
         })
@@ -226,7 +230,7 @@ impl Table {
 
     /// Puts a data block into the cache.
     pub(super) fn keep(&self, number: usize, block: &SharedBlock) {
-        self.files.cache.insert(&self.slots, number, block.clone());
+        self.files.keep_block(&self.slots, number, block.clone());
     }
 
     /// Reads a data block from the file. What seems to be damaged is read once more, because a bit may have
@@ -296,6 +300,8 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         self.files.cache.forget(&self.slots);
+        let pinned = self.filter.size_bytes() + self.index.size_bytes();
+        self.files.budget.unpin(pinned);
         if self.obsolete.load(Ordering::Acquire) {
             self.files.discard(std::mem::take(&mut self.source.path));
         }
