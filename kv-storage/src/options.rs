@@ -60,8 +60,8 @@ pub struct Options {
 /// How the tables of one kind are written. Tables that exist stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Uncompressed size at which a data block is cut, in bytes (default 4 KiB). Larger blocks compress
-    /// better and scan faster; smaller ones make reads from disk cheaper.
+    /// Most memory that a data block takes, in bytes (default 4 KiB), if it holds more than one entry. Larger
+    /// blocks compress better and scan faster; smaller ones make reads from disk cheaper.
     pub block_bytes: usize,
     /// How data blocks are compressed (default LZ4, and zstd at level 1 at the bottom). A block that it
     /// makes smaller by less than 12 % is stored as it is.

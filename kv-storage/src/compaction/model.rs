@@ -147,7 +147,7 @@ impl World {
             smallest: encode(items[0].key),
             largest: encode(items[items.len() - 1].key),
             newest: Seq(items.iter().map(|item| item.seq).max().unwrap()),
-            expires: None,
+            ..TableSummary::default()
         };
         self.contents.insert(self.next_file, items);
         summary

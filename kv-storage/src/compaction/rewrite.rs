@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::hooks::{CompactionFilter, Filtered, Verdict};
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::merge::Merge;
+use crate::ranges::{Fragments, successor};
 use crate::table::{TableBuilder, TableSummary};
 use std::sync::Arc;
 
@@ -34,6 +35,9 @@ pub(crate) struct Rewrite {
     filtering: Option<Filtering>,
     builder: Option<TableBuilder>,
     last_key: Vec<u8>,
+    /// Deleted ranges that are needed further, and how far they were written to tables.
+    ranges: Fragments,
+    ranges_from: Option<Vec<u8>>,
     finished: Vec<TableSummary>,
     /// Key and value bytes of the versions read so far.
     read_bytes: u64,
@@ -49,6 +53,7 @@ impl Rewrite {
     ) -> Self {
         Self {
             filtering: filter.map(Filtering::of_flush),
+            ranges: retention.ranges_needed(None),
             ..Self::new(merge, retention, Cuts::never())
         }
     }
@@ -62,6 +67,7 @@ impl Rewrite {
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
         Self {
+            ranges: retention.ranges_needed(Some(&below)),
             below: Some(below),
             filtering: filter.map(Filtering::of_compaction),
             ..Self::new(merge, retention, cuts)
@@ -77,6 +83,8 @@ impl Rewrite {
             filtering: None,
             builder: None,
             last_key: Vec::new(),
+            ranges: Fragments::default(),
+            ranges_from: None,
             finished: Vec::new(),
             read_bytes: 0,
             read_entries: 0,
@@ -118,11 +126,13 @@ impl Rewrite {
                 let is_needed =
                     kind != Kind::Delete || !is_last || self.below.as_mut().is_none_or(holds_older);
                 if is_needed {
-                    let output = Output {
+                    let mut output = Output {
                         cuts: &mut self.cuts,
                         filtering: &mut self.filtering,
                         builder: &mut self.builder,
                         last_key: &mut self.last_key,
+                        ranges: &self.ranges,
+                        ranges_from: &mut self.ranges_from,
                         finished: &mut self.finished,
                     };
                     output.push(version, kind, value, sink)?;
@@ -130,7 +140,16 @@ impl Rewrite {
             }
             self.merge.advance()?;
         }
-        finish_table(&mut self.builder, &mut self.filtering, &mut self.finished)?;
+        let rest = self.ranges.between(self.ranges_from.as_deref(), None);
+        if self.builder.is_none() && !rest.is_empty() {
+            self.builder = Some(sink.create()?);
+        }
+        finish_table(
+            &mut self.builder,
+            rest,
+            &mut self.filtering,
+            &mut self.finished,
+        )?;
         Ok(Step::Done)
     }
 
@@ -181,12 +200,14 @@ struct Output<'a> {
     filtering: &'a mut Option<Filtering>,
     builder: &'a mut Option<TableBuilder>,
     last_key: &'a mut Vec<u8>,
+    ranges: &'a Fragments,
+    ranges_from: &'a mut Option<Vec<u8>>,
     finished: &'a mut Vec<TableSummary>,
 }
 
 impl Output<'_> {
     fn push(
-        self,
+        &mut self,
         version: KeyVersion<'_>,
         kind: Kind,
         value: &[u8],
@@ -196,7 +217,7 @@ impl Output<'_> {
         if *self.last_key != version.key {
             let size = self.builder.as_ref().map_or(0, TableBuilder::size_bytes);
             if self.cuts.before(version.key, size) {
-                finish_table(self.builder, self.filtering, self.finished)?;
+                self.end_table()?;
             }
             self.last_key.clear();
             self.last_key.extend_from_slice(version.key);
@@ -206,19 +227,33 @@ impl Output<'_> {
             None => self.builder.insert(sink.create()?),
         };
         builder.push(version, kind, value)?;
-        if let (Some(filtering), Kind::Put) = (self.filtering, kind) {
+        if let (Some(filtering), Kind::Put) = (self.filtering.as_mut(), kind) {
             filtering.note_kept(version.key, value);
         }
         Ok(())
+    }
+
+    /// Ends a table that others follow. Deleted ranges are cut behind its last key, so that the next table, which
+    /// takes the rest of them, begins behind it.
+    fn end_table(&mut self) -> Result<(), Error> {
+        if self.builder.is_none() {
+            return Ok(());
+        }
+        let until = successor(self.last_key);
+        let from = self.ranges_from.replace(until.clone());
+        let ranges = self.ranges.between(from.as_deref(), Some(&until));
+        finish_table(self.builder, ranges, self.filtering, self.finished)
     }
 }
 
 fn finish_table(
     builder: &mut Option<TableBuilder>,
+    ranges: Fragments,
     filtering: &mut Option<Filtering>,
     finished: &mut Vec<TableSummary>,
 ) -> Result<(), Error> {
-    if let Some(builder) = builder.take() {
+    if let Some(mut builder) = builder.take() {
+        builder.set_ranges(ranges);
         let mut table = builder.finish()?;
         table.expires = filtering.as_mut().and_then(Filtering::end_table);
         finished.push(table);

@@ -3,12 +3,13 @@
 use super::front::Sealed;
 use super::inner::Inner;
 use super::state::Task;
-use super::{ballast, segments, sync};
-use crate::compaction::{Retention, Rewrite, TableSink};
+use super::{ballast, covered, segments, sync};
+use crate::compaction::{Place, Retention, Rewrite, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::merge::{Direction, Merge, Start};
+use crate::ranges::Fragments;
 use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Edit, NewTable};
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub(super) fn job(inner: &Arc<Inner>) {
         }
     }
     // The failure was noted; it is tried again later.
-    let _ = flush_oldest(inner);
+    let _ = flush_oldest(inner).and_then(|()| covered::drop_tables(inner));
     inner.schedule();
 }
 
@@ -110,9 +111,10 @@ fn write_tables(
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
+    let ranges = Fragments::merge(sealed.table.ranges().iter().map(|part| &**part));
     let mut rewrite = Rewrite::flush(
         merge,
-        Retention::new(snapshots.to_vec()),
+        Retention::new(snapshots.to_vec(), &ranges),
         inner.env.hooks.filter.as_ref(),
     );
     let outcome = rewrite
@@ -125,6 +127,18 @@ fn write_tables(
 
 fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Result<(), Error> {
     let written: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
+    measure_ranges(
+        inner,
+        &mut tables,
+        Place {
+            level: 0,
+            run: u64::MAX,
+        },
+    );
+    let covered: u64 = tables
+        .values()
+        .map(|(summary, _)| summary.covered_bytes)
+        .sum();
     let mut released = Vec::new();
     inner.install(
         |state| {
@@ -154,7 +168,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             state.counts.flushes += 1;
             state.counts.table_written_bytes += written;
             state.counts.flush_written_bytes += written;
-            state.roster.note_flushed(written);
+            state.roster.note_flushed(written + covered);
             released = front.wal.release_below(sealed.floor);
         },
     )?;
@@ -162,6 +176,14 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
     segments::trim(inner);
     segments::look_at_space(inner, 0);
     Ok(())
+}
+
+/// Notes how much the deleted ranges of new tables hide in what is older than their run.
+pub(super) fn measure_ranges(inner: &Inner, tables: &mut OpenTables, place: Place) {
+    let version = Arc::clone(&inner.state().version);
+    for (summary, table) in tables.values_mut().filter(|(it, _)| it.ranges > 0) {
+        summary.covered_bytes = version.covered_bytes(table.ranges(), place);
+    }
 }
 
 /// Open tables by file number.

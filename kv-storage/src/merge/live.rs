@@ -76,6 +76,11 @@ impl LiveCursor {
                 self.key.extend_from_slice(version.key);
                 self.has_key = true;
                 self.seq = version.seq;
+                if self.merge.hides(&self.key, self.seq, self.at)? {
+                    // Cursors may have moved on. If that of this version has not, it is met again, as an older
+                    // one of its key.
+                    continue;
+                }
                 if self.is_put() {
                     self.is_at_entry = true;
                     return Ok(self.lend());
@@ -104,12 +109,13 @@ impl LiveCursor {
         while let Some(version) = self.merge.version() {
             self.key.clear();
             self.key.extend_from_slice(version.key);
-            let mut lives = false;
+            let (mut is_there, mut lives) = (false, false);
             while let Some(version) = self.merge.version()
                 && version.key == self.key
             {
                 if version.seq <= self.at {
                     self.seq = version.seq;
+                    is_there = true;
                     lives = self.is_put();
                     self.value.clear();
                     if let Some((_, value)) = self.merge.content() {
@@ -118,7 +124,8 @@ impl LiveCursor {
                 }
                 self.merge.advance()?;
             }
-            if lives {
+            let is_hidden = is_there && self.merge.hides(&self.key, self.seq, self.at)?;
+            if lives && !is_hidden {
                 return Ok(Some(LiveEntry {
                     key: &self.key,
                     value: &self.value,

@@ -20,6 +20,7 @@ use crate::compress::{self, Dictionary};
 use crate::error::{Error, IoContext};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
+use crate::ranges::{self, Fragments};
 use arc_swap::Guard;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -63,6 +64,7 @@ pub(crate) struct Table {
     slots: Arc<BlockSlots>,
     files: Arc<TableFiles>,
     source: Source,
+    ranges: Arc<Fragments>,
     /// Smallest and largest key.
     bounds: Box<(Vec<u8>, Vec<u8>)>,
     damaged: Damaged,
@@ -74,6 +76,7 @@ struct Outline {
     source: Source,
     index: Index,
     filter: Handle,
+    ranges: Fragments,
     /// The properties block.
     properties: Vec<u8>,
 }
@@ -104,6 +107,11 @@ impl Outline {
                 .ok_or_else(|| malformed(handle, "malformed dictionary"))?;
             source.dictionary = Some(dictionary);
         }
+        let ranges = match &properties.ranges {
+            Some(handle) => ranges::decode(&source.read(handle)?)
+                .ok_or_else(|| malformed(handle, "malformed deleted ranges"))?,
+            None => Fragments::default(),
+        };
         let index = source.read(&footer.index)?;
         let index = match footer.version {
             Version::V1 => v1::index(&index),
@@ -114,6 +122,7 @@ impl Outline {
             source,
             index,
             filter: footer.filter,
+            ranges,
             properties: raw_properties,
         })
     }
@@ -152,7 +161,12 @@ impl Table {
         filter: Filter,
         damaged: Damaged,
     ) -> Self {
-        let Outline { source, index, .. } = outline;
+        let Outline {
+            source,
+            index,
+            ranges,
+            ..
+        } = outline;
         files.budget.pin(filter.size_bytes() + index.size_bytes());
         Self {
             filter,
@@ -160,13 +174,14 @@ impl Table {
             index,
             files: Arc::clone(files),
             source,
+            ranges: Arc::new(ranges),
             bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
             damaged,
             obsolete: AtomicBool::new(false),
         }
     }
 
-    /// The newest version of `key` numbered at most `at`.
+    /// The newest version of `key` numbered at most `at`. A key in a deleted range counts as deleted.
     pub(crate) fn get(
         &self,
         key: &[u8],
@@ -174,6 +189,23 @@ impl Table {
         at: Seq,
         fetch: Fetch,
     ) -> Result<Looked, Error> {
+        let looked = self.get_version(key, hash, at, fetch)?;
+        let Some(deleted) = self.ranges.covering(key, at) else {
+            return Ok(looked);
+        };
+        Ok(match looked {
+            Looked::NeedsIo => Looked::NeedsIo,
+            Looked::Found { seq, .. } if seq > deleted => looked,
+            Looked::Found { .. } | Looked::Absent => Looked::Found {
+                seq: deleted,
+                kind: Kind::Delete,
+                value: Bytes::new(),
+                was_read: false,
+            },
+        })
+    }
+
+    fn get_version(&self, key: &[u8], hash: u64, at: Seq, fetch: Fetch) -> Result<Looked, Error> {
         if !self.filter.may_contain(hash) {
             return Ok(Looked::Absent);
         }
@@ -217,6 +249,11 @@ impl Table {
             (None, Some(last)) => last.offset + u64::from(last.stored),
             (None, None) => 0,
         }
+    }
+
+    /// Its deleted ranges. They do not reach beyond its smallest and largest key.
+    pub(crate) fn ranges(&self) -> &Arc<Fragments> {
+        &self.ranges
     }
 
     pub(super) fn index(&self) -> &Index {

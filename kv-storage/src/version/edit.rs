@@ -44,6 +44,7 @@ enum Tag {
     LogEnd = 6,
     Attachment = 7,
     Expires = 8,
+    Ranges = 9,
 }
 
 impl Edit {
@@ -63,6 +64,12 @@ impl Edit {
             record(Tag::AddTable, &|body| encode_table(new, body));
             if let Some(at) = new.table.expires {
                 record(Tag::Expires, &|body| put_varint(body, at));
+            }
+            if new.table.ranges > 0 {
+                record(Tag::Ranges, &|body| {
+                    put_varint(body, new.table.ranges);
+                    put_varint(body, new.table.covered_bytes);
+                });
             }
         }
         let numbers = [
@@ -102,6 +109,10 @@ impl Edit {
                 6 => edit.log_end = Some((body.varint()?, body.varint()?)),
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
+                9 => {
+                    let table = &mut edit.added.last_mut()?.table;
+                    (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
+                }
                 _ => return None,
             }
             if !body.is_empty() {
@@ -140,7 +151,7 @@ fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
         newest: Seq(body.varint()?),
         smallest: body.bytes()?.to_vec(),
         largest: body.bytes()?.to_vec(),
-        expires: None,
+        ..TableSummary::default()
     };
     (usize::from(level) < LEVELS).then_some(NewTable { level, run, table })
 }
@@ -160,6 +171,8 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"zz".to_vec(),
             newest: Seq(77),
+            ranges: 3,
+            covered_bytes: 1000,
             expires: Some(500),
         };
         Edit {

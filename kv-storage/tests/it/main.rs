@@ -17,6 +17,7 @@ mod full_disk;
 mod hooks;
 mod intervals;
 mod model;
+mod ranges;
 mod reads;
 mod scrub;
 mod strays;

@@ -116,6 +116,7 @@ pub(crate) fn summary_of(
         size_bytes: outline.source.file.len(),
         smallest,
         largest,
+        ranges: outline.ranges.len() as u64,
         ..TableSummary::default()
     })
 }
