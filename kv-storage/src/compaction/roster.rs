@@ -155,6 +155,12 @@ impl Roster {
         self.fenced.insert(file)
     }
 
+    /// True if a compaction under way reads the table.
+    pub(crate) fn is_input(&self, file: u64) -> bool {
+        let mut choices = self.in_flight.iter();
+        choices.any(|choice| choice.files().any(|input| input == file))
+    }
+
     /// Compactions under way.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()

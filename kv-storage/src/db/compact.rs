@@ -4,10 +4,10 @@
 //! Large compactions install their outputs as they go, so that inputs are freed early and a crash
 //! loses little work.
 
-use super::ballast;
-use super::flush::{NewFiles, OpenTables, open_tables, take_table};
+use super::flush::{NewFiles, OpenTables, measure_ranges, open_tables, take_table};
 use super::inner::Inner;
 use super::state::State;
+use super::{ballast, covered};
 use crate::compaction::{
     Below, Boundary, Choice, Cuts, Place, RELEASE_TABLES, Retention, Rewrite, Step, released,
 };
@@ -45,6 +45,8 @@ struct Picked {
 
 /// Looks for a compaction and runs its first step.
 pub(super) fn job(inner: &Arc<Inner>) {
+    // What goes unread need not be merged. A failure is noted by whatever meets the same one next.
+    let _ = covered::drop_tables(inner);
     let Some(picked) = pick(inner) else {
         inner.progress.notify_all();
         return;
@@ -311,6 +313,7 @@ fn install(
     };
     let changed = compaction.rewrite.oldest_changed();
     let mut tables = open_tables(inner, finished)?;
+    measure_ranges(inner, &mut tables, choice.to);
     let files: Vec<u64> = tables.keys().copied().collect();
     let written: u64 = tables.values().map(|(table, _)| table.size_bytes).sum();
     // From here on the files are part of the store, perhaps also after a failure: the edit may be in

@@ -5,8 +5,8 @@ use super::front::Sealed;
 use super::inner::Inner;
 use super::layer::Layer;
 use super::state::Task;
-use super::{ballast, segments, sync};
-use crate::compaction::{Retention, Rewrite, TableSink};
+use super::{ballast, covered, segments, sync};
+use crate::compaction::{Place, Retention, Rewrite, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
@@ -28,7 +28,7 @@ pub(super) fn job(inner: &Arc<Inner>) {
         }
     }
     // The failure was noted; it is tried again later.
-    let _ = flush_oldest(inner);
+    let _ = flush_oldest(inner).and_then(|()| covered::drop_tables(inner));
     inner.schedule();
 }
 
@@ -159,6 +159,18 @@ fn write_tables(
 fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error> {
     let NewRun { number, mut tables } = run;
     let bytes: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
+    measure_ranges(
+        inner,
+        &mut tables,
+        Place {
+            level: 0,
+            run: u64::MAX,
+        },
+    );
+    let covered: u64 = tables
+        .values()
+        .map(|(summary, _)| summary.covered_bytes)
+        .sum();
     let mut released = Vec::new();
     inner.install(
         |state| {
@@ -194,7 +206,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error
                 // Counted when they were committed.
                 Layer::Tables(_) => {}
             }
-            state.roster.note_flushed(bytes);
+            state.roster.note_flushed(bytes + covered);
             released = front.wal.release_below(sealed.floor);
         },
     )?;
@@ -202,6 +214,14 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error
     segments::trim(inner);
     segments::look_at_space(inner, 0);
     Ok(())
+}
+
+/// Notes how much the deleted ranges of new tables hide in what is older than their run.
+pub(super) fn measure_ranges(inner: &Inner, tables: &mut OpenTables, place: Place) {
+    let version = Arc::clone(&inner.state().version);
+    for (summary, table) in tables.values_mut().filter(|(it, _)| it.ranges > 0) {
+        summary.covered_bytes = version.covered_bytes(table.ranges(), place);
+    }
 }
 
 /// Open tables by file number.

@@ -10,7 +10,6 @@ use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
 use super::view::View;
-use crate::cache::{BlockCache, RowCache};
 use crate::compaction::{Debt, Roster};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
@@ -54,9 +53,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .collect();
 
     let catalog = read_catalog(&*fs, dir, store, &numbered)?;
-    let cache = BlockCache::new(options.block_cache_bytes);
-    let rows = RowCache::new(options.row_cache_bytes);
-    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, rows, store));
+    let files = Arc::new(TableFiles::new(Arc::clone(&fs), options.cache_bytes, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
     let mut has_ballast = ballast::find(&*fs, dir, &names, &options);
@@ -89,7 +86,12 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     if let Some(observer) = &env.hooks.observer {
         observer.begins(catalog.flushed, catalog.attachment.as_deref());
     }
-    let replayed = replay.run(logs)?;
+    let replayed = replay.run(logs).inspect_err(|error| {
+        // It cannot be tried again, because the observer was told, but the next open finds room.
+        if error.is_no_space() && has_ballast {
+            ballast::remove(&*fs, dir);
+        }
+    })?;
     let begin = |segment, segment_bytes| {
         let continued = replay.go_on(&replayed, segment, segment_bytes)?;
         begin_manifest(&replay, replayed.last, continued, &version, &catalog)

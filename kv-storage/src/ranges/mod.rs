@@ -191,6 +191,28 @@ impl Fragments {
         self.stretch(key, at).seq
     }
 
+    /// True if fragments cover all keys from `first` to `last`, both included, each with numbers that are `good`.
+    pub(crate) fn cover_all(
+        &self,
+        first: &[u8],
+        last: &[u8],
+        good: impl Fn(&[Seq]) -> bool,
+    ) -> bool {
+        let at = self.spans.partition_point(|span| *span.end <= *first);
+        let mut from = first;
+        for span in &self.spans[at..] {
+            let fragment = self.fragment(span);
+            if *from < *fragment.start || !good(fragment.seqs) {
+                return false;
+            }
+            if *last < *fragment.end {
+                return true;
+            }
+            from = fragment.end;
+        }
+        false
+    }
+
     /// What is true of `key` and the keys around it, at the number `at`.
     pub(crate) fn stretch(&self, key: &[u8], at: Seq) -> Stretch<'_> {
         let next = self.spans.partition_point(|span| *span.end <= *key);

@@ -90,6 +90,22 @@ proptest! {
     }
 
     #[test]
+    fn all_keys_are_covered_if_each_of_them_is(
+        deletes in deletes(),
+        first in 0u8..31,
+        last in 0u8..31,
+        least in 0u64..12,
+    ) {
+        prop_assume!(first <= last);
+        let whole = fragments(&deletes);
+        let good = |seqs: &[Seq]| seqs[0] >= Seq(least);
+        let each = (first..=last).all(|key| {
+            whole.covering(&[key], Seq(99)).is_some_and(|seq| seq >= Seq(least))
+        });
+        prop_assert_eq!(whole.cover_all(&[first], &[last], good), each);
+    }
+
+    #[test]
     fn any_bytes_decode_to_fragments_or_nothing(bytes: Vec<u8>) {
         if let Some(fragments) = decode(&bytes) {
             check(&fragments);

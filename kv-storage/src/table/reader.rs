@@ -46,6 +46,8 @@ pub(crate) enum Looked {
         seq: Seq,
         kind: Kind,
         value: Bytes,
+        /// Its block was not in memory.
+        was_read: bool,
     },
     Absent,
     /// A block would have to be read from disk.
@@ -181,6 +183,7 @@ impl Table {
             ranges,
             ..
         } = outline;
+        files.budget.pin(filter.size_bytes() + index.size_bytes());
         Self {
             filter,
             slots: BlockSlots::new(index.len()),
@@ -214,6 +217,7 @@ impl Table {
                 seq: deleted,
                 kind: Kind::Delete,
                 value: Bytes::new(),
+                was_read: false,
             },
         })
     }
@@ -247,6 +251,7 @@ impl Table {
                 seq: entry.seq,
                 kind: entry.kind,
                 value: block::value_bytes(block, entry.value),
+                was_read: cached.is_none(),
             },
             None => Looked::Absent,
         })
@@ -279,7 +284,7 @@ impl Table {
 
     /// Puts a data block into the cache.
     pub(super) fn keep(&self, number: usize, block: &SharedBlock) {
-        self.files.cache.insert(&self.slots, number, block.clone());
+        self.files.keep_block(&self.slots, number, block.clone());
     }
 
     /// Reads a data block from the file. What seems to be damaged is read once more, because a bit may have
@@ -359,6 +364,8 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         self.files.cache.forget(&self.slots);
+        let pinned = self.filter.size_bytes() + self.index.size_bytes();
+        self.files.budget.unpin(pinned);
         if self.obsolete.load(Ordering::Acquire) {
             self.files.discard(std::mem::take(&mut self.source.path));
         }

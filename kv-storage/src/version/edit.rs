@@ -67,7 +67,10 @@ impl Edit {
                 record(Tag::Expires, &|body| put_varint(body, at));
             }
             if new.table.ranges > 0 {
-                record(Tag::Ranges, &|body| put_varint(body, new.table.ranges));
+                record(Tag::Ranges, &|body| {
+                    put_varint(body, new.table.ranges);
+                    put_varint(body, new.table.covered_bytes);
+                });
             }
             if let Some(number) = new.table.number {
                 record(Tag::Number, &|body| put_varint(body, number.0));
@@ -110,7 +113,10 @@ impl Edit {
                 6 => edit.log_end = Some((body.varint()?, body.varint()?)),
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
-                9 => edit.added.last_mut()?.table.ranges = body.varint()?,
+                9 => {
+                    let table = &mut edit.added.last_mut()?.table;
+                    (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
+                }
                 10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
                 _ => return None,
             }
@@ -177,6 +183,7 @@ mod tests {
             newest: Seq(77),
             ranges: 3,
             number: Some(Seq(77)),
+            covered_bytes: 1000,
             expires: Some(500),
         };
         Edit {

@@ -18,5 +18,7 @@ mod reader;
 mod writer;
 
 pub(crate) use format::{HEADER_BYTES, Payload, SegmentHeader};
-pub(crate) use reader::{Content, LogFrame, SegmentFile, UsedSegment, read_log, salvage};
+pub(crate) use reader::{
+    Content, LogFrame, LogSource, SegmentFile, UsedSegment, read_log, salvage,
+};
 pub(crate) use writer::{LiveSegment, Spare, StoreError, WalWriter};

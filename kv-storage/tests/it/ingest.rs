@@ -61,12 +61,12 @@ fn level0(db: &Db) -> usize {
     db.stats().levels[0].runs
 }
 
-/// Nothing is compacted, and nothing answered from the row cache.
+/// Nothing is compacted while writes go on, and nothing answered from a cache.
 fn quiet() -> Options {
     let mut options = Options::tiny();
     options.level0_trigger = 20;
     options.level0_stop = 40;
-    options.row_cache_bytes = 0;
+    options.cache_bytes = 0;
     options
 }
 
@@ -174,7 +174,6 @@ fn queued_rows_are_read_between_memtables_also_from_the_disk_and_after_a_kill() 
         }
         assert!(ready > 0 && from_disk > 0, "{ready}, {from_disk}");
     };
-    // A scan keeps few blocks, and these are more than the cache holds.
     check(&db);
     drop(db);
     let fs = fs.kill();
@@ -694,7 +693,10 @@ fn remove(fs: &SimFs, path: &Path) {
 
 /// Counts what it is told in order, and attaches the count.
 #[derive(Default)]
-struct Counting(Mutex<(Vec<(WriteKind, Vec<u8>)>, u64)>);
+struct Counting(Mutex<(Vec<Noted>, u64)>);
+
+/// What was done, and the note.
+type Noted = (WriteKind, Vec<u8>);
 
 impl WriteObserver for Counting {
     fn begins(&self, flushed: Seq, attachment: Option<&[u8]>) {

@@ -436,7 +436,10 @@ fn a_note_over_its_limit_is_refused() {
 
 /// Keeps what it was told.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u64, WriteKind, Vec<u8>, Vec<u8>, Vec<u8>)>>);
+struct Told(Mutex<Vec<ToldWrite>>);
+
+/// Number, kind, key, value, note.
+type ToldWrite = (u64, WriteKind, Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl WriteObserver for Told {
     fn wrote(&self, write: &Observed<'_>) {

@@ -242,3 +242,54 @@ fn ends_of_ranges_may_be_any_keys() {
     }
     assert!(db.stats().compactions > 10);
 }
+
+fn size_bytes(db: &Db) -> u64 {
+    db.stats().levels.iter().map(|it| it.size_bytes).sum()
+}
+
+#[test]
+fn tables_that_are_covered_go_unread_and_what_is_left_of_others_is_merged() {
+    let (_fs, db) = tables_with_everything();
+    fill(&db, 300..2_000, "old");
+    db.flush().unwrap();
+    let before = size_bytes(&db);
+    delete(&db, 1_000, 1_900);
+    db.flush().unwrap();
+    let covered = db.stats().covered_bytes;
+    assert!(covered > before / 5, "{covered} of {before}");
+    let snapshot = db.snapshot();
+    delete(&db, 100, 1_000);
+    db.flush().unwrap();
+    assert_eq!(db.stats().covered_bytes, covered, "a snapshot needs them");
+    assert_eq!(snapshot.iter::<&[u8]>(..).count(), 1_100);
+    drop(snapshot);
+    db.tick();
+    assert!(
+        size_bytes(&db) < before / 5,
+        "{} of {before}",
+        size_bytes(&db)
+    );
+    let expected: Vec<u32> = (0..100).chain(1_900..2_000).collect();
+    assert_eq!(present(&db, 2_000), expected);
+    db.close().unwrap();
+}
+
+#[test]
+fn many_small_ranges_give_their_space_back_too() {
+    let (_fs, db) = tables_with_everything();
+    fill(&db, 300..2_000, "old");
+    db.flush().unwrap();
+    let before = size_bytes(&db);
+    for first in (0..2_000).step_by(20) {
+        delete(&db, first, first + 17);
+    }
+    db.flush().unwrap();
+    db.tick();
+    let expected: Vec<u32> = (0..2_000).filter(|number| number % 20 >= 17).collect();
+    assert_eq!(present(&db, 2_000), expected);
+    assert!(
+        size_bytes(&db) < before / 3,
+        "{} of {before}",
+        size_bytes(&db)
+    );
+}

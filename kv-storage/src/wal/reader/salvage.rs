@@ -1,7 +1,7 @@
 //! Finds what is left of a damaged log: every whole frame counts, wherever it is.
 
 use super::super::format::{FRAME_FILE_AT, Frame};
-use super::{Content, LogFrame, SegmentFile, frame_at};
+use super::{Content, LogFrame, SegmentFile};
 use memchr::memmem;
 
 /// All whole frames of a file that hold something, in the order in which they lie there.
@@ -14,7 +14,6 @@ pub(crate) fn salvage(file: &SegmentFile, store: u64) -> Vec<LogFrame<'_>> {
             writes.extend(content.map(|content| LogFrame {
                 first: frame.first,
                 content,
-                end: frame.payload.end as u64,
             }));
         }
     }
@@ -34,7 +33,8 @@ fn whole_frames(file: &SegmentFile, version: u32, store: u64) -> Vec<Frame> {
         if frames.last().is_some_and(|last| at < last.payload.end) {
             continue;
         }
-        frames.extend(frame_at(file, version, 0, at, store));
+        let place = file.place(store);
+        frames.extend(place.frame_at(&file.bytes, version, 0, at));
     }
     frames
 }
