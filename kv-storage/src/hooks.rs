@@ -1,7 +1,7 @@
 //! What a caller may hook into: compaction, flushes, and news about single entries and files.
 //!
-//! All hooks are called from jobs or under the engine's lock, so they must be quick and must not call the
-//! store.
+//! All hooks are called from jobs, by writers in their turn, or under the engine's lock, so they must be quick and
+//! must not call the store.
 
 use crate::batch::Operations;
 use crate::key::{OperationKind, Seq};

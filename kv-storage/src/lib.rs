@@ -49,7 +49,7 @@
 //! `compaction/pick.rs`) merge tables downward in steps.
 //!
 //! A get (`db/read.rs`) hashes its key once. It asks the row cache (`cache/row.rs`), then looks through
-//! one immutable view (`db/view.rs`): memtables from new to old, then tables from new to old. A table
+//! one immutable view (`db/view.rs`): memtables and new ingests from new to old, then tables from new to old. A table
 //! (`table/reader.rs`) asks its filter, finds the block in its index, and the entry in the block by
 //! fingerprint. If a block is not in the cache (`cache/block.rs`), the caller gets a job that reads it. A
 //! scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with read-ahead.
@@ -57,6 +57,10 @@
 //! A deleted range (`ranges/`) hides older versions of its keys: each source of a read is asked for its ranges
 //! too (`merge/cover.rs` for scans), and compaction drops what they hide (`compaction/retain.rs`,
 //! `compaction/covered.rs`).
+//!
+//! An ingest (`db/ingest.rs`) writes sorted rows straight to tables. Its commit is one frame of the log that names
+//! them (`ingested.rs`); they wait among the sealed memtables (`db/layer.rs`), where readers find them, until the
+//! flush job enters them in level 0. Their rows are stored without a number: the manifest knows it.
 //!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
 //!

@@ -75,8 +75,10 @@ pub(super) struct Front {
     /// Background work became due since somebody last asked.
     pub attention: bool,
     pub busy: u64,
-    /// Ingests committed, and the bytes of their tables.
-    pub ingests: (u64, u64),
+    /// Ingests committed.
+    pub ingests: u64,
+    /// Bytes of their tables.
+    pub ingested_bytes: u64,
 }
 
 impl Front {

@@ -18,7 +18,8 @@ use super::front::Front;
 use super::inner::Inner;
 use super::layer::Layer;
 use super::state::{Durability, Task};
-use super::{blocking, segments, write};
+use super::write::{self, Refused, check_size};
+use super::{blocking, segments};
 use crate::compaction::TableSink;
 use crate::error::{Error, WriteError};
 use crate::hooks::MAX_NOTE_BYTES;
@@ -26,7 +27,7 @@ use crate::ingested::{self, Ingested};
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::options::MAX_KEY_BYTES;
 use crate::range::ShownKey;
-use crate::table::{TableBuilder, TableSpec, TableSummary};
+use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Placed, Run};
 use crate::wal::{Payload, StoreError};
 use std::fmt;
@@ -100,9 +101,9 @@ impl Ingest {
     /// # Errors
     /// See [`IngestError`].
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), IngestError> {
-        too_large("key", key.len(), MAX_KEY_BYTES)?;
+        check_size("key", key.len(), MAX_KEY_BYTES)?;
         let most = self.inner.options.max_batch_bytes;
-        too_large("row", key.len() + value.len(), most)?;
+        check_size("row", key.len() + value.len(), most)?;
         if let Some(before) = self.last_key.as_ref().filter(|before| *key <= ***before) {
             return Err(IngestError::OutOfOrder {
                 key: key.to_vec(),
@@ -135,7 +136,7 @@ impl Ingest {
         durability: Durability,
         note: &[u8],
     ) -> Result<Commit, IngestError> {
-        too_large("note", note.len(), MAX_NOTE_BYTES)?;
+        check_size("note", note.len(), MAX_NOTE_BYTES)?;
         let tables = self.work(|ingest| {
             ingest.end_table()?;
             open_tables(&ingest.inner, std::mem::take(&mut ingest.finished))
@@ -149,7 +150,7 @@ impl Ingest {
             note,
         }
         .encode();
-        too_large(
+        check_size(
             "list of tables",
             bytes.len(),
             self.inner.options.max_batch_bytes,
@@ -288,12 +289,6 @@ impl Drop for Work<'_> {
     }
 }
 
-enum Refused {
-    Now(WriteError),
-    /// It is unknown what the log holds.
-    LogFailed(Error),
-}
-
 /// Everything that must happen in the order of the numbers. Takes the tables if it succeeds.
 fn accept(
     inner: &Inner,
@@ -321,7 +316,8 @@ fn accept(
     }
     front.last = seq;
     front.queue(Layer::Tables(Arc::new(run)), None);
-    front.ingests = (front.ingests.0 + 1, front.ingests.1 + bytes);
+    front.ingests += 1;
+    front.ingested_bytes += bytes;
     // Before the number is visible: who reads at it must find the rows, and no older value in the row cache.
     inner.publish_memtables(front);
     inner.files.rows.on_range_write(seq);
@@ -334,8 +330,8 @@ fn accept(
 }
 
 /// The tables as one run, all of whose rows are numbered by the write.
-fn numbered_run(tables: OpenTables, seq: Seq) -> Run<Arc<crate::table::Table>> {
-    let number = |(mut summary, reader): (TableSummary, Arc<crate::table::Table>)| {
+fn numbered_run(tables: OpenTables, seq: Seq) -> Run<Arc<Table>> {
+    let number = |(mut summary, reader): (TableSummary, Arc<Table>)| {
         ingested::number(&mut summary, seq);
         reader.set_number(seq);
         Placed::new(summary, reader)
@@ -344,12 +340,4 @@ fn numbered_run(tables: OpenTables, seq: Seq) -> Run<Arc<crate::table::Table>> {
     // Files are numbered in the order of their keys already.
     tables.sort_by(|a, b| a.summary.smallest.cmp(&b.summary.smallest));
     Run::new(0, tables)
-}
-
-fn too_large(what: &'static str, size: usize, limit: usize) -> Result<(), WriteError> {
-    if size > limit {
-        Err(WriteError::TooLarge { what, size, limit })
-    } else {
-        Ok(())
-    }
 }

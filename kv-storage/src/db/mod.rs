@@ -102,6 +102,19 @@ impl Db {
     /// rows are one write, numbered when it is [committed](Ingest::commit); they replace what older writes stored under their
     /// keys, and nothing else.
     ///
+    /// ```
+    /// # use kv_storage::{Db, Durability, Env, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = Db::open(dir.path(), Options::default(), Env::embedded(42))?;
+    /// let mut ingest = db.ingest()?;
+    /// for number in 0..1000u32 {
+    ///     ingest.push(&number.to_be_bytes(), b"row")?; // in the order of the keys
+    /// }
+    /// ingest.commit(Durability::Sync)?.wait()?; // all of them, or after an error none
+    /// assert!(db.blocking().get(&7u32.to_be_bytes())?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The store was poisoned or closed, the disk is nearly full, or compactions are far behind: see [`WriteError`].
     pub fn ingest(&self) -> Result<Ingest, WriteError> {

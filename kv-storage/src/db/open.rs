@@ -436,7 +436,8 @@ fn assemble(
         segment_task: Task::Idle,
         attention: false,
         busy: 0,
-        ingests: (0, 0),
+        ingests: 0,
+        ingested_bytes: 0,
     };
     let mut state = State {
         version: Arc::clone(&version),

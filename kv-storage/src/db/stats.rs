@@ -156,8 +156,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         compaction_written_bytes: counts.compaction_written_bytes,
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
-        ingests: front.ingests.0,
-        ingested_bytes: front.ingests.1,
+        ingests: front.ingests,
+        ingested_bytes: front.ingested_bytes,
         debt: front.debt(&inner.options).per_mille(),
         damaged_places: inner
             .told

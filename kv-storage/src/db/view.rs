@@ -48,7 +48,7 @@ impl Answer {
     }
 }
 
-/// Where a lookup stands, counted from the newest: the active memtable, what is sealed, the runs.
+/// Where a lookup stands, counted from the newest: the active memtable is 0, then what is sealed, then the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(usize);
 

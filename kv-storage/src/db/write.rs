@@ -88,7 +88,7 @@ pub(super) fn ticket(inner: &Arc<Inner>, seq: Seq, need: Durability) -> Commit {
 /// Applies a batch: it survives the death of the process and is visible when this returns. Returns the
 /// number of its last operation.
 pub(super) fn append(inner: &Arc<Inner>, batch: &WriteBatch) -> Result<Seq, WriteError> {
-    check_size(inner, batch)?;
+    check_batch(inner, batch)?;
     let payload = Payload::of(inner.store, batch);
     let mut front = inner.front();
     let outcome = accept(inner, &mut front, batch, &payload);
@@ -113,7 +113,8 @@ struct Accepted {
     room: Reservation,
 }
 
-enum Refused {
+/// A write was not accepted.
+pub(super) enum Refused {
     Now(WriteError),
     /// It is unknown what the log holds.
     LogFailed(Error),
@@ -188,20 +189,22 @@ pub(super) fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
     }
 }
 
-fn check_size(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
-    let too_large = |what, size, limit| {
-        if size > limit {
-            Err(WriteError::TooLarge { what, size, limit })
-        } else {
-            Ok(())
-        }
-    };
+fn check_batch(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
     if batch.is_empty() {
         return Err(WriteError::Empty);
     }
-    too_large("key", batch.longest_key(), MAX_KEY_BYTES)?;
-    too_large("note", batch.longest_note(), MAX_NOTE_BYTES)?;
-    too_large("batch", batch.size_bytes(), inner.options.max_batch_bytes)
+    check_size("key", batch.longest_key(), MAX_KEY_BYTES)?;
+    check_size("note", batch.longest_note(), MAX_NOTE_BYTES)?;
+    check_size("batch", batch.size_bytes(), inner.options.max_batch_bytes)
+}
+
+/// Refuses what is over its limit.
+pub(super) fn check_size(what: &'static str, size: usize, limit: usize) -> Result<(), WriteError> {
+    if size > limit {
+        Err(WriteError::TooLarge { what, size, limit })
+    } else {
+        Ok(())
+    }
 }
 
 /// Calls `call` when the log is synced up to `seq`.

@@ -30,13 +30,17 @@ pub(crate) type SharedBlock = ThinArc<Layout, u8>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     count: u32,
-    prefix_at: u32,
+    /// With [`WIDE`] if offsets take four bytes instead of two.
     entries_at: u32,
-    /// Offsets take four bytes instead of two.
-    wide: bool,
     /// The number of all entries, in the place of those that are stored; 0 leaves them.
     number: Seq,
 }
+
+/// A bit that no place in a block needs.
+const WIDE: u32 = 1 << 31;
+
+// With more, blocks of the usual size would not fit into the memory that allocators give for it.
+const _: () = assert!(size_of::<Layout>() == 16);
 
 /// A data block that is being read.
 #[derive(Debug, Clone, Copy)]
@@ -67,14 +71,26 @@ impl Layout {
         };
         let prefix_at = (HEADER_BYTES as u32).checked_add(count.checked_mul(1 + width)?)?;
         let entries_at = prefix_at.checked_add(u32::from(prefix_len))?;
-        let fits = count > 0 && entries_at as usize <= bytes.len();
+        let fits = count > 0 && entries_at as usize <= bytes.len() && entries_at < WIDE;
+        let wide = if width == 4 { WIDE } else { 0 };
         fits.then_some(Self {
             count,
-            prefix_at,
-            entries_at,
-            wide: width == 4,
+            entries_at: entries_at | wide,
             number,
         })
+    }
+
+    fn is_wide(self) -> bool {
+        self.entries_at & WIDE != 0
+    }
+
+    fn prefix_at(self) -> usize {
+        let offset = if self.is_wide() { 4 } else { 2 };
+        HEADER_BYTES + self.count as usize * (1 + offset)
+    }
+
+    fn entries_at(self) -> usize {
+        (self.entries_at & !WIDE) as usize
     }
 }
 
@@ -105,7 +121,7 @@ impl<'a> Block<'a> {
 
     /// What all keys begin with.
     pub(super) fn prefix(self) -> &'a [u8] {
-        &self.bytes[self.layout.prefix_at as usize..self.layout.entries_at as usize]
+        &self.bytes[self.layout.prefix_at()..self.layout.entries_at()]
     }
 
     pub(super) fn value(self, range: Range<usize>) -> &'a [u8] {
@@ -188,14 +204,14 @@ impl<'a> Block<'a> {
     /// Where an entry begins in the block.
     fn offset(self, number: usize) -> Option<usize> {
         let offsets = self.bytes.get(HEADER_BYTES + self.len()..)?;
-        let offset = if self.layout.wide {
+        let offset = if self.layout.is_wide() {
             u32::from_le_bytes(*offsets.get(number * 4..)?.first_chunk()?)
         } else {
             u32::from(u16::from_le_bytes(
                 *offsets.get(number * 2..)?.first_chunk()?,
             ))
         };
-        (self.layout.entries_at as usize).checked_add(offset as usize)
+        self.layout.entries_at().checked_add(offset as usize)
     }
 }
 

@@ -5,7 +5,8 @@
 //! 2. Within a level, runs stand newest first; anything in a newer run is newer than what an older
 //!    one has for the same key.
 //! 3. The same holds between levels: a lower number is newer.
-//! 4. Level 0 takes one run per flush, numbered by its table. The levels between are the middle:
+//! 4. Level 0 takes one run per flush, numbered by its table, and one per ingest, with a number of its own
+//!    from the same counter. The levels between are the middle:
 //!    compaction puts its runs into level 1, numbered by the newest run of level 0 they were made
 //!    from. The last level is the bottom, one run.
 

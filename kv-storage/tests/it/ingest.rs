@@ -441,6 +441,24 @@ fn tables_of_an_edit_in_doubt_are_kept_until_it_is_made() {
 }
 
 #[test]
+fn an_ingest_may_go_on_and_be_committed_by_other_threads() {
+    let db = open(&SimFs::new()).unwrap();
+    let new = rows(0..100, "ingested");
+    let mut begun = db.ingest().unwrap();
+    let pushed = std::thread::scope(|scope| {
+        let pushed = scope.spawn(|| {
+            push_all(&mut begun, &new).unwrap();
+            begun
+        });
+        pushed.join().unwrap()
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| pushed.commit(Durability::Sync).unwrap().wait().unwrap());
+    });
+    assert_eq!(contents(&db).unwrap(), new);
+}
+
+#[test]
 fn rows_out_of_order_or_too_large_are_left_out_and_named() {
     let db = open(&SimFs::new()).unwrap();
     let mut ingest = db.ingest().unwrap();
@@ -837,6 +855,10 @@ fn readers_beside_an_ingest_see_all_rows_or_none_and_never_a_stale_one() {
                 let mut least = 0;
                 for _ in 0..400 {
                     let snapshot = db.snapshot();
+                    // Every write is an ingest of all rows, so none of them may be older than what is visible.
+                    if let Some(found) = snapshot.get(&key(thread)).unwrap() {
+                        assert_eq!(found.seq, snapshot.seq());
+                    }
                     let rounds: Vec<u8> = snapshot
                         .iter::<&[u8]>(..)
                         .map(|entry| round_of(&entry.unwrap().value))
@@ -853,6 +875,22 @@ fn readers_beside_an_ingest_see_all_rows_or_none_and_never_a_stale_one() {
         }
     });
     assert_eq!(contents(&db).unwrap()[&key(0)], [60; 100]);
+}
+
+#[test]
+fn cached_rows_are_looked_up_again_after_an_ingest() {
+    let db = open(&SimFs::new()).unwrap();
+    db.blocking().put(&key(1), b"older").unwrap();
+    db.flush().unwrap();
+    for _ in 0..5 {
+        assert_eq!(get(&db, 1), Some(b"older".to_vec()));
+    }
+    assert!(db.stats().row_cache_hits > 0);
+    let new = rows(0..3, "ingested");
+    ingest(&db, &new).unwrap();
+    for _ in 0..5 {
+        assert_eq!(get(&db, 1), Some(new[&key(1)].clone()));
+    }
 }
 
 /// Values begin with the second at which they expire.
@@ -952,15 +990,45 @@ fn checkpoints_and_tools_know_ingested_rows_that_are_only_named_by_the_log() {
     drop(saved);
 
     // Without the manifest the log still says which number they have.
-    for (path, _) in copy.dump() {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.starts_with(dir()) && (name.starts_with("MANIFEST") || name == "CURRENT") {
-            copy.remove(&path).unwrap();
-        }
-    }
+    lose_manifest(&copy);
     let target = Path::new("/saved2");
     let report = tools::repair(shared.clone(), dir(), target, &Options::tiny()).unwrap();
     assert_eq!(report.keys, 80);
     let saved = Db::open(target, Options::tiny(), env(&copy)).unwrap();
     assert_eq!(contents(&saved).unwrap(), expected);
+}
+
+fn lose_manifest(fs: &SimFs) {
+    for (path, _) in fs.dump() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.starts_with(dir()) && (name.starts_with("MANIFEST") || name == "CURRENT") {
+            fs.remove(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn rows_whose_number_was_lost_with_the_manifest_are_saved_and_named_as_a_loss() {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    ingest(&db, &rows(0..20, "ingested")).unwrap();
+    db.flush().unwrap();
+    db.close().unwrap();
+    lose_manifest(&fs);
+    for (path, _) in fs.dump() {
+        if path.extension().is_some_and(|ending| ending == "log") {
+            fs.remove(&path).unwrap();
+        }
+    }
+    let target = Path::new("/saved");
+    let shared: Arc<dyn Fs> = Arc::new(fs.clone());
+    let report = tools::repair(shared, dir(), target, &Options::tiny()).unwrap();
+    assert_eq!(report.keys, 20);
+    let losses: Vec<String> = report.losses.iter().map(ToString::to_string).collect();
+    assert!(
+        losses
+            .iter()
+            .any(|loss| loss.contains("number of an ingest")),
+        "{losses:?}"
+    );
 }
