@@ -22,6 +22,7 @@ use super::counter::Counter;
 use super::row_set::SharedSet;
 use crate::hash::key_hash;
 use crate::key::Seq;
+use crate::prefetch::prefetch;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -78,6 +79,14 @@ impl RowCache {
             range_note: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             hits: Counter::default(),
+        }
+    }
+
+    /// Begins to load what [`get`](Self::get) looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(set) = self.set(hash) {
+            prefetch(set);
         }
     }
 

@@ -86,8 +86,14 @@ impl View {
         fetch: Fetch,
         place: RunPlace,
     ) -> Result<Answer, Error> {
-        let runs = self.version.levels.iter().flat_map(|level| &level.runs);
-        for (number, run) in runs.enumerate().skip(place.0) {
+        let runs = || self.version.runs();
+        if place == RunPlace(0) && runs().nth(1).is_some() {
+            // All filters come from memory at the same time, instead of one after the other.
+            for table in runs().filter_map(|run| run.table_for(key)) {
+                table.reader.prefetch(hash);
+            }
+        }
+        for (number, run) in runs().enumerate().skip(place.0) {
             let Some(table) = run.table_for(key) else {
                 continue;
             };

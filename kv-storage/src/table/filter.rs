@@ -1,6 +1,7 @@
 //! Bloom filters: answer "surely absent" for most keys that a table does not hold.
 
 use crate::coding::Decoder;
+use crate::prefetch::prefetch;
 use fastbloom::BloomFilter;
 
 /// How the bits are laid out. On disk: never change. 1 = fastbloom 0.17, words of 64 bits.
@@ -78,6 +79,18 @@ impl Filter {
         match self {
             Self::Bloom(bloom) => bloom.num_bits() as u64 / 8,
             Self::Maybe => 0,
+        }
+    }
+
+    /// Begins to load what [`may_contain`](Self::may_contain) looks at first.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Self::Bloom(bloom) = self {
+            // As the library finds the first bit of a hash. If it did not, this would only be of no use.
+            let bit = (u128::from(hash) * bloom.num_bits() as u128) >> 64;
+            if let Some(word) = bloom.as_slice().get(bit as usize / 64) {
+                prefetch(word);
+            }
         }
     }
 
