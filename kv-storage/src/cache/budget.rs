@@ -25,7 +25,7 @@ const LEAST_REST: u64 = 16;
 /// One in so many rows tells what rows lose.
 const SAMPLE: u64 = 4;
 /// What one miss moves, as a part of the budget.
-const STEP: u64 = 1 << 16;
+const STEP: u64 = 1 << 14;
 
 /// How the memory is used. Shared by both caches.
 #[derive(Debug)]
@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(budget.share(), before + 2 * moved);
         (0..2 * SAMPLE).for_each(|_| budget.note_lost_block());
         assert_eq!(budget.share(), before);
-        (0..1 << 17).for_each(|_| budget.note_lost_block());
+        (0..1 << 15).for_each(|_| budget.note_lost_block());
         assert_eq!(budget.share(), 1 << 20);
-        (0..1 << 17).for_each(|_| budget.note_lost_row(true));
+        (0..1 << 15).for_each(|_| budget.note_lost_row(true));
         assert_eq!(budget.share(), 60 << 20);
     }
 
