@@ -19,7 +19,7 @@ const ERAS_SOON: u16 = 16;
 /// A row that saves a search in a block, but no reading, counts so many times less.
 const SEARCH_COUNTS_LESS: u64 = 16;
 /// Rows always have at least this part of the budget: with none, nothing would tell that they need more.
-const LEAST_SHARE: u64 = 64;
+const LEAST_SHARE: u64 = 256;
 /// And blocks this part.
 const LEAST_REST: u64 = 16;
 /// One in so many rows tells what rows lose.
@@ -271,7 +271,7 @@ mod tests {
         (0..2 * SAMPLE).for_each(|_| budget.note_lost_block());
         assert_eq!(budget.share(), before);
         (0..1 << 15).for_each(|_| budget.note_lost_block());
-        assert_eq!(budget.share(), 1 << 20);
+        assert_eq!(budget.share(), 256 << 10);
         (0..1 << 15).for_each(|_| budget.note_lost_row(true));
         assert_eq!(budget.share(), 60 << 20);
     }
