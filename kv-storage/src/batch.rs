@@ -148,6 +148,8 @@ impl<'a> Operations<'a> {
         let value = match kind {
             Kind::Put => decoder.bytes()?,
             Kind::Delete => &[],
+            // Only tables have pointers.
+            Kind::Blob => return None,
         };
         // Keys come from writers, who were checked, or from bytes that were not.
         if key.len() > crate::options::MAX_KEY_BYTES {

@@ -63,6 +63,7 @@
 //! fence damage.
 
 mod batch;
+mod blob;
 mod cache;
 mod checksum;
 mod coding;

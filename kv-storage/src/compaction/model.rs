@@ -147,7 +147,7 @@ impl World {
             smallest: encode(items[0].key),
             largest: encode(items[items.len() - 1].key),
             newest: Seq(items.iter().map(|item| item.seq).max().unwrap()),
-            expires: None,
+            ..TableSummary::default()
         };
         self.contents.insert(self.next_file, items);
         summary
@@ -186,6 +186,7 @@ impl World {
         let situation = Situation {
             in_flight: &self.in_flight,
             fenced: &self.fenced,
+            fenced_blobs: &BTreeSet::new(),
             oldest_snapshot: None,
             idle_bytes: if idle {
                 self.idle_bytes.min(self.size_bytes())

@@ -9,6 +9,7 @@ use super::scrub::ScrubCursor;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::error::Error;
+use crate::files::Numbered;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::version::{Edit, Manifest, Version};
@@ -62,6 +63,8 @@ pub(super) struct Counts {
     pub compaction_releases: u64,
     pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
+    pub blob_written_bytes: u64,
+    pub blob_relocated_bytes: u64,
     pub background_failures: u64,
     pub scrubbed_bytes: u64,
     pub scrubs: u64,
@@ -79,8 +82,8 @@ pub(super) struct State {
     pub version: Arc<Version>,
     /// `None` while an edit is installed, and for ever after a failed one.
     pub manifest: Option<Manifest>,
-    /// Tables named by edits in doubt; see [`edits`](super::edits).
-    pub doubtful: Vec<u64>,
+    /// Tables and blob files named by edits in doubt; see [`edits`](super::edits).
+    pub doubtful: Vec<Numbered>,
     pub next_file: u64,
     /// The oldest log segment whose writes are not all in tables.
     pub log_floor: u64,
@@ -140,17 +143,26 @@ impl State {
         Debt::of_tables(&self.version, self.roster.relieved(), options)
     }
 
-    /// Keeps the tables that an edit would have added that is perhaps in doubt.
+    /// Keeps the files that an edit would have added that is perhaps in doubt.
     pub(super) fn note_doubt(&mut self, edit: &Edit) {
-        self.doubtful
-            .extend(edit.added.iter().map(|new| new.table.file));
+        let tables = edit.added.iter().map(|new| new.table.file);
+        let blobs = edit.blobs.iter().map(|blob| blob.file);
+        self.doubtful.extend(tables.map(Numbered::Table));
+        self.doubtful.extend(blobs.map(Numbered::Blob));
     }
 
-    /// A manifest without doubts is current. Returns the tables that only edits in doubt named.
-    pub(super) fn end_doubt(&mut self, version: &Version) -> Vec<u64> {
-        let is_used = |file: &u64| {
-            let both = self.version.tables().chain(version.tables());
-            both.into_iter().any(|table| table.summary.file == *file)
+    /// A manifest without doubts is current. Returns the files that only edits in doubt named.
+    pub(super) fn end_doubt(&mut self, version: &Version) -> Vec<Numbered> {
+        let versions = [&*self.version, version];
+        let is_used = |file: &Numbered| {
+            versions.iter().any(|version| match *file {
+                Numbered::Blob(number) => version.blobs.get(number).is_some(),
+                Numbered::Table(number) => {
+                    let mut tables = version.tables();
+                    tables.any(|table| table.summary.file == number)
+                }
+                Numbered::Log(_) | Numbered::Manifest(_) => false,
+            })
         };
         let mut unused = std::mem::take(&mut self.doubtful);
         unused.retain(|file| !is_used(file));

@@ -7,6 +7,7 @@ use super::format::{Footer, Version};
 use super::index_format::IndexBuilder;
 use super::properties;
 use super::spec::TableSpec;
+use crate::blob::{Pointer, References};
 use crate::checksum::Checksum;
 use crate::compress::{Compression, Trained};
 use crate::error::{Error, IoContext};
@@ -30,6 +31,8 @@ pub(crate) struct TableSummary {
     pub newest: Seq,
     /// When the first of its entries expires, by the compaction filter's own measure of time.
     pub expires: Option<u64>,
+    /// What it points to in blob files.
+    pub references: References,
 }
 
 /// Takes entries in order and writes them as a table.
@@ -92,19 +95,13 @@ impl TableBuilder {
             hashes: Vec::new(),
             summary: TableSummary {
                 file,
-                size_bytes: 0,
-                entries: 0,
-                deletes: 0,
-                smallest: Vec::new(),
-                largest: Vec::new(),
-                newest: Seq::ZERO,
-                expires: None,
+                ..TableSummary::default()
             },
             last_seq: Seq::ZERO,
         })
     }
 
-    /// Adds an entry, which must come after all earlier ones.
+    /// Adds an entry, which must come after all earlier ones. The value of one of kind blob is a [`Pointer`].
     pub(crate) fn push(
         &mut self,
         version: KeyVersion<'_>,
@@ -129,6 +126,11 @@ impl TableBuilder {
         self.block.push(version, hash, kind, value);
         self.summary.entries += 1;
         self.summary.deletes += u64::from(kind == Kind::Delete);
+        if kind == Kind::Blob {
+            let pointer =
+                Pointer::decode(value).expect("a pointer was encoded, or read from a block");
+            self.summary.references.note(&pointer);
+        }
         self.summary.newest = self.summary.newest.max(version.seq);
         self.last_seq = version.seq;
         if self.block.size_bytes() >= self.spec.block_bytes {

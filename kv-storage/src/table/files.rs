@@ -1,5 +1,6 @@
-//! What all tables of a store share.
+//! What all tables and blob files of a store share.
 
+use crate::blob::OpenBlobs;
 use crate::cache::{BlockCache, RowCache};
 use crate::fs::Fs;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ pub(crate) struct TableFiles {
     pub fs: Arc<dyn Fs>,
     pub cache: BlockCache,
     pub rows: RowCache,
+    pub blobs: OpenBlobs,
     pub store: u64,
     /// Files whose last user is gone. They are removed by the next job, because a reader that happens to be
     /// the last user must not block on the file system.
@@ -23,6 +25,7 @@ impl TableFiles {
             fs,
             cache,
             rows,
+            blobs: OpenBlobs::default(),
             store,
             trash: Mutex::new(Vec::new()),
         }

@@ -2,6 +2,7 @@
 
 use super::TableSummary;
 use super::format::Handle;
+use crate::blob::References;
 use crate::coding::{Decoder, put_bytes, put_varint};
 
 /// Tags from here on must be understood: a reader that does not know one would misread the table.
@@ -18,6 +19,8 @@ enum Tag {
     Largest = 5,
     /// Handle of the block with the dictionary that data blocks of codec 3 need.
     Dictionary = 64,
+    /// What the table points to in blob files; only if it does.
+    References = 67,
 }
 
 /// Encodes the facts for tools, and what readers need.
@@ -45,6 +48,11 @@ pub(super) fn encode(summary: &TableSummary, dictionary: Option<&Handle>) -> Vec
         handle.encode_compact(&mut value);
         record(Tag::Dictionary, &value);
     }
+    if !summary.references.is_empty() {
+        value.clear();
+        summary.references.encode(&mut value);
+        record(Tag::References, &value);
+    }
     out
 }
 
@@ -68,6 +76,7 @@ pub(super) fn bounds(raw: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Properties {
     pub dictionary: Option<Handle>,
+    pub references: References,
 }
 
 impl Properties {
@@ -82,6 +91,8 @@ impl Properties {
             if tag == Tag::Dictionary as u64 {
                 let handle = Handle::decode_compact(value).ok_or(malformed)?;
                 properties.dictionary = Some(handle);
+            } else if tag == Tag::References as u64 {
+                properties.references = References::decode(value).ok_or(malformed)?;
             } else if tag >= ESSENTIAL {
                 return Err("table needs a newer version of this software");
             }
@@ -104,7 +115,7 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"b".to_vec(),
             newest: Seq(300),
-            expires: None,
+            ..TableSummary::default()
         }
     }
 

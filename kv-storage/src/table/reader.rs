@@ -14,12 +14,14 @@ use super::format::{FOOTER_BYTES, Footer, Handle, Version};
 use super::index::Index;
 use super::properties::Properties;
 use super::{index_format, v1};
+use crate::blob::{Blob, OpenBlobs, Pointer, References, StoredValue};
 use crate::cache::BlockSlots;
 use crate::checksum::Checksum;
 use crate::compress::{self, Dictionary};
-use crate::error::{Error, IoContext};
+use crate::error::{Error, IoContext, twice};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
+use crate::range::KeyRange;
 use arc_swap::Guard;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -63,6 +65,8 @@ pub(crate) struct Table {
     source: Source,
     /// Smallest and largest key.
     bounds: Box<(Vec<u8>, Vec<u8>)>,
+    /// The blob files that it points into, by number.
+    blobs: Vec<Arc<Blob>>,
     damaged: Damaged,
     obsolete: AtomicBool,
 }
@@ -140,7 +144,7 @@ impl Table {
             .and_then(|outline| Ok((outline.filter()?, outline)));
         let (filter, outline) =
             outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
-        Ok(Self::new(files, summary, outline, filter, Damaged::Nothing))
+        Self::new(files, summary, outline, filter, Damaged::Nothing)
     }
 
     fn new(
@@ -149,10 +153,11 @@ impl Table {
         outline: Outline,
         filter: Filter,
         damaged: Damaged,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let Outline { source, index, .. } = outline;
-        Self {
+        Ok(Self {
             filter,
+            blobs: open_blobs(files, &source.path, &summary.references)?,
             slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
@@ -160,7 +165,7 @@ impl Table {
             bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
             damaged,
             obsolete: AtomicBool::new(false),
-        }
+        })
     }
 
     /// The newest version of `key` numbered at most `at`.
@@ -194,13 +199,57 @@ impl Table {
         let found = Block::of(block)
             .get(key, hash, at)
             .map_err(|Malformed| self.malformed(number))?;
-        Ok(match found {
-            Some(entry) => Looked::Found {
+        let Some(entry) = found else {
+            return Ok(Looked::Absent);
+        };
+        if entry.kind == Kind::Blob {
+            if fetch == Fetch::CacheOnly {
+                return Ok(Looked::NeedsIo);
+            }
+            let pointer = Block::of(block).value(entry.value);
+            return Ok(Looked::Found {
                 seq: entry.seq,
-                kind: entry.kind,
-                value: block::value_bytes(block, entry.value),
-            },
-            None => Looked::Absent,
+                kind: Kind::Put,
+                value: self.value(key, pointer)?,
+            });
+        }
+        Ok(Looked::Found {
+            seq: entry.seq,
+            kind: entry.kind,
+            value: block::value_bytes(block, entry.value),
+        })
+    }
+
+    /// The value of `key` that an encoded pointer of this table points to. May block.
+    ///
+    /// # Errors
+    /// Damage, which touches this key alone, and failures of the file system.
+    pub(crate) fn value(&self, key: &[u8], pointer: &[u8]) -> Result<Bytes, Error> {
+        let (blob, pointer) = self.blob(key, pointer)?;
+        blob.read(key, &pointer)
+    }
+
+    /// Like [`value`](Self::value), but as the value is stored.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub(crate) fn stored_value(&self, key: &[u8], pointer: &[u8]) -> Result<StoredValue, Error> {
+        let (blob, pointer) = self.blob(key, pointer)?;
+        blob.read_stored(key, &pointer)
+    }
+
+    fn blob(&self, key: &[u8], pointer: &[u8]) -> Result<(&Blob, Pointer), Error> {
+        let found = Pointer::decode(pointer).and_then(|pointer| {
+            let at = self
+                .blobs
+                .binary_search_by_key(&pointer.file, |blob| blob.number())
+                .ok()?;
+            Some((&*self.blobs[at], pointer))
+        });
+        found.ok_or_else(|| {
+            let what = "a value points to a file that the table does not name";
+            let error = Error::corrupt(&self.source.path, 0, what);
+            error.touching(&KeyRange::between(key, key))
         })
     }
 
@@ -241,7 +290,7 @@ impl Table {
                 self.share(number, self.source.decode(handle, stored, raw)?)
             })
         };
-        damage::twice(read).map_err(|error| self.touching(number, error))
+        twice(read).map_err(|error| self.touching(number, error))
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
@@ -291,6 +340,19 @@ impl Table {
     pub(crate) fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
     }
+}
+
+/// Opens the blob files that lie beside a table.
+fn open_blobs(
+    files: &Arc<TableFiles>,
+    table: &Path,
+    references: &References,
+) -> Result<Vec<Arc<Blob>>, Error> {
+    let dir = table.parent().unwrap_or(Path::new(""));
+    references
+        .iter()
+        .map(|reference| OpenBlobs::open(files, dir, reference.file))
+        .collect()
 }
 
 impl Drop for Table {

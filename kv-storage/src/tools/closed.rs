@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::{ToolError, log};
+use crate::blob;
 use crate::cache::{BlockCache, RowCache};
 use crate::db::store_format;
 use crate::error::{Error, IoContext, OpenError};
@@ -122,7 +123,7 @@ impl ClosedStore {
             .numbered()
             .filter_map(|file| match file {
                 Numbered::Manifest(id) => Some(id),
-                Numbered::Log(_) | Numbered::Table(_) => None,
+                Numbered::Log(_) | Numbered::Table(_) | Numbered::Blob(_) => None,
             })
             .collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
@@ -190,6 +191,7 @@ fn identify(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<u64, ToolError>
         let path = file.path(dir);
         match file {
             Numbered::Table(_) => store_of(fs, &path),
+            Numbered::Blob(_) => blob::store_of(fs, &path),
             Numbered::Manifest(id) => {
                 let bytes = fs::read_all(fs, &path).ok()?;
                 let store = u64::from_le_bytes(bytes.get(20..28)?.try_into().ok()?);

@@ -3,6 +3,7 @@
 use super::ToolError;
 use super::closed::ClosedStore;
 use super::finding::Finding;
+use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::{Kind, Seq};
 use crate::table::{Damaged, StoredVersion, Table};
@@ -105,12 +106,25 @@ impl Salvage {
             if self.last_key.as_ref() == Some(&version.key) {
                 continue;
             }
+            let mut version = version;
+            if let Err(error) = self.resolve(&mut version, source) {
+                // An older version may be whole.
+                self.findings.push(Finding::of(&error));
+                continue;
+            }
             self.last_key = Some(version.key.clone());
             if version.kind == Kind::Put {
                 return Some(version);
             }
         }
         None
+    }
+
+    fn resolve(&self, version: &mut StoredVersion, source: usize) -> Result<(), Error> {
+        match &self.sources[source] {
+            Source::Log(_) => Ok(()),
+            Source::Table { table, .. } => table.resolve(version),
+        }
     }
 
     fn advance(&mut self, source: usize) {

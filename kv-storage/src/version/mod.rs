@@ -8,10 +8,14 @@
 //! 4. Level 0 takes one run per flush, numbered by its table. The levels between are the middle:
 //!    compaction puts its runs into level 1, numbered by the newest run of level 0 they were made
 //!    from. The last level is the bottom, one run.
+//! 5. Its blob files are those that its tables point into, and what is live in them is the sum of what the
+//!    tables point to; see [`blob`](crate::blob).
 
+mod blobs;
 mod edit;
 mod manifest;
 
+pub(crate) use blobs::BlobUses;
 pub(crate) use edit::{Edit, NewTable};
 pub(crate) use manifest::{Catalog, Manifest, read_current};
 
@@ -167,10 +171,12 @@ impl<R> Clone for Level<R> {
 #[derive(Debug)]
 pub(crate) struct Version<R = Arc<Table>> {
     pub levels: Vec<Level<R>>,
+    /// The blob files that its tables point into.
+    pub blobs: BlobUses,
 }
 
 impl Version {
-    /// About how many bytes the tables hold within a range of keys, by their indexes.
+    /// About how many bytes the tables hold within a range of keys, by their indexes, with what they point to.
     pub(crate) fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
         let inside = |table: &Arc<Placed<Arc<Table>>>| {
             let summary = &table.summary;
@@ -194,7 +200,14 @@ impl Version {
                 to.saturating_sub(from)
             }
         };
-        self.tables().map(inside).sum()
+        // What lies in blob files is taken to be spread evenly over a table.
+        let with_blobs = |table: &Arc<Placed<Arc<Table>>>| {
+            let summary = &table.summary;
+            let (bytes, whole) = (inside(table), summary.size_bytes.max(1));
+            let referenced = u128::from(summary.references.bytes()) * u128::from(bytes);
+            bytes + u64::try_from(referenced / u128::from(whole)).unwrap_or(u64::MAX)
+        };
+        self.tables().map(with_blobs).sum()
     }
 }
 
@@ -202,6 +215,7 @@ impl<R> Version<R> {
     pub(crate) fn empty() -> Self {
         Self {
             levels: (0..LEVELS).map(|_| Level { runs: Vec::new() }).collect(),
+            blobs: BlobUses::default(),
         }
     }
 
@@ -264,7 +278,14 @@ impl<R> Version<R> {
     ) -> Result<Self, E> {
         let mut next = Self {
             levels: self.levels.clone(),
+            blobs: self.blobs.clone(),
         };
+        next.blobs.add(&edit.blobs);
+        let is_added = |file: u64| edit.added.iter().any(|new| new.table.file == file);
+        let is_removed = |file: u64| edit.removed.contains(&file) && !is_added(file);
+        for table in self.tables().filter(|table| is_removed(table.summary.file)) {
+            next.blobs.release(&table.summary.references);
+        }
         for level in &mut next.levels {
             for run in &mut level.runs {
                 run.tables
@@ -278,15 +299,20 @@ impl<R> Version<R> {
                 .find(|table| table.summary.file == new.table.file);
             let placed = match moved {
                 Some(placed) => Arc::clone(placed),
-                None => Arc::new(Placed {
-                    reader: open(&new.table)?,
-                    summary: new.table.clone(),
-                    reads: ReadCost::default(),
-                }),
+                None => {
+                    next.blobs.hold(&new.table.references);
+                    Arc::new(Placed {
+                        reader: open(&new.table)?,
+                        summary: new.table.clone(),
+                        reads: ReadCost::default(),
+                    })
+                }
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
         }
+        next.blobs.drop_unused();
         debug_assert!(next.is_ordered());
+        debug_assert!(next.counts_blobs_right());
         Ok(next)
     }
 
@@ -308,9 +334,28 @@ impl<R> Version<R> {
             && files.is_sorted_by(|a, b| a < b)
     }
 
+    /// Checks that every table points into known blob files, and that what is live in them is the sum over all
+    /// tables.
+    pub(crate) fn counts_blobs_right(&self) -> bool {
+        let mut counted = BlobUses::default();
+        counted.add(&self.blobs.summaries());
+        for table in self.tables() {
+            counted.hold(&table.summary.references);
+        }
+        counted.drop_unused();
+        let is_known = |file| self.blobs.get(file).is_some();
+        let mut references = self
+            .tables()
+            .flat_map(|table| table.summary.references.iter());
+        references.all(|reference| is_known(reference.file)) && counted == self.blobs
+    }
+
     /// Everything as one edit to an empty version.
     pub(crate) fn snapshot(&self) -> Edit {
-        let mut edit = Edit::default();
+        let mut edit = Edit {
+            blobs: self.blobs.summaries(),
+            ..Edit::default()
+        };
         for (number, level) in (0u8..).zip(&self.levels) {
             for run in &level.runs {
                 edit.added.extend(run.tables.iter().map(|table| NewTable {

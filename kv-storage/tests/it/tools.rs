@@ -297,7 +297,7 @@ fn a_summary_names_store_files_and_levels() {
     let text = String::from_utf8(out).unwrap();
     for part in [
         "store",
-        "format   2",
+        "format   3",
         "tables",
         "level 6",
         "where the store was closed",

@@ -27,7 +27,7 @@ fn table(level: u8, run: u64, file: u64, (first, last): (u8, u8), size: u64) -> 
         smallest: vec![first],
         largest: vec![last],
         newest: Seq(file),
-        expires: None,
+        ..TableSummary::default()
     };
     NewTable { level, run, table }
 }
@@ -53,6 +53,7 @@ fn version(tables: Vec<NewTable>) -> Version<()> {
 struct Given {
     in_flight: Vec<Arc<Choice>>,
     fenced: BTreeSet<u64>,
+    fenced_blobs: BTreeSet<u64>,
     oldest_snapshot: Option<Seq>,
     idle_bytes: u64,
     expired: Option<u64>,
@@ -63,6 +64,7 @@ impl Given {
         let situation = Situation {
             in_flight: &self.in_flight,
             fenced: &self.fenced,
+            fenced_blobs: &self.fenced_blobs,
             oldest_snapshot: self.oldest_snapshot,
             idle_bytes: self.idle_bytes,
             expired: self.expired,

@@ -102,7 +102,7 @@ fn table(file: u64, size_bytes: u64) -> TableSummary {
         smallest: vec![0],
         largest: vec![1],
         newest: crate::key::Seq(file),
-        expires: None,
+        ..TableSummary::default()
     }
 }
 

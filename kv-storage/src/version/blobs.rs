@@ -1,0 +1,110 @@
+//! What is live in the blob files of a version.
+
+use crate::blob::{BlobSummary, References};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A blob file, and what tables point to in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlobUse {
+    pub summary: BlobSummary,
+    pub live_values: u64,
+    pub live_bytes: u64,
+}
+
+impl BlobUse {
+    /// Bytes of values to which no table points. While a compaction is half installed, tables may point to a
+    /// value twice.
+    pub(crate) fn garbage_bytes(&self) -> u64 {
+        self.summary.value_bytes.saturating_sub(self.live_bytes)
+    }
+
+    /// True if garbage is at least this share of the file.
+    fn has_garbage(&self, percent: u32) -> bool {
+        let (garbage, all) = (self.garbage_bytes(), self.summary.value_bytes);
+        garbage > 0 && u128::from(garbage) * 100 >= u128::from(all) * u128::from(percent)
+    }
+}
+
+/// All blob files of a version, by number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct BlobUses(BTreeMap<u64, BlobUse>);
+
+impl BlobUses {
+    /// Adds files that nothing points into yet. One that is there stays as it is.
+    pub(super) fn add(&mut self, blobs: &[BlobSummary]) {
+        for summary in blobs {
+            self.0.entry(summary.file).or_insert(BlobUse {
+                summary: *summary,
+                live_values: 0,
+                live_bytes: 0,
+            });
+        }
+    }
+
+    /// Counts the pointers of a table that enters.
+    pub(super) fn hold(&mut self, references: &References) {
+        for reference in references.iter() {
+            // An unknown file is damage, of which the reader of the manifest tells.
+            if let Some(blob) = self.0.get_mut(&reference.file) {
+                blob.live_values = blob.live_values.saturating_add(reference.values);
+                blob.live_bytes = blob.live_bytes.saturating_add(reference.bytes);
+            }
+        }
+    }
+
+    /// Counts the pointers of a table that leaves no more.
+    pub(super) fn release(&mut self, references: &References) {
+        for reference in references.iter() {
+            if let Some(blob) = self.0.get_mut(&reference.file) {
+                debug_assert!(reference.values <= blob.live_values);
+                debug_assert!(reference.bytes <= blob.live_bytes);
+                blob.live_values = blob.live_values.saturating_sub(reference.values);
+                blob.live_bytes = blob.live_bytes.saturating_sub(reference.bytes);
+            }
+        }
+    }
+
+    /// Lets files go that nothing points into.
+    pub(super) fn drop_unused(&mut self) {
+        self.0.retain(|_, blob| blob.live_values > 0);
+    }
+
+    pub(super) fn summaries(&self) -> Vec<BlobSummary> {
+        self.iter().map(|blob| blob.summary).collect()
+    }
+
+    /// True if all files that are pointed into are here.
+    pub(super) fn knows(&self, references: &References) -> bool {
+        let mut files = references.iter().map(|reference| reference.file);
+        files.all(|file| self.0.contains_key(&file))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &BlobUse> {
+        self.0.values()
+    }
+
+    pub(crate) fn get(&self, file: u64) -> Option<&BlobUse> {
+        self.0.get(&file)
+    }
+
+    /// Numbers of the files that are not among `later`.
+    pub(crate) fn missing_in<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = u64> + 'a {
+        let files = self.0.keys().copied();
+        files.filter(|file| !later.0.contains_key(file))
+    }
+
+    /// Files whose values compactions write anew because so much of them is garbage, without `fenced` ones.
+    pub(crate) fn collectable(&self, percent: u32, fenced: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let files = self.iter().filter(|blob| blob.has_garbage(percent));
+        files
+            .map(|blob| blob.summary.file)
+            .filter(|file| !fenced.contains(file))
+            .collect()
+    }
+
+    /// Bytes of all files, and how many of these are garbage.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let sizes = self.iter().map(|blob| blob.summary.size_bytes).sum();
+        (sizes, self.iter().map(BlobUse::garbage_bytes).sum())
+    }
+}
