@@ -1,17 +1,22 @@
 //! A batch of writes, kept in the form in which the log stores it.
 
 use crate::coding::{Decoder, put_bytes, varint_len};
-use crate::key::Kind;
-use crate::memtable::entry_bytes;
+use crate::key::OperationKind;
+use crate::memtable::{Need, entry_bytes};
+use crate::options::MAX_KEY_BYTES;
+use crate::ranges::{prefix_end, successor};
+use std::ops::{Bound, RangeBounds};
 
 /// Puts and deletes that are applied together or not at all.
 ///
 /// Later operations win over earlier ones on the same key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteBatch {
-    /// Operations: kind u8, key length varint, key, and for a put value length varint, value.
+    /// Operations: kind u8, key length varint, key, and for a put value length varint, value. The "key" and the
+    /// "value" of a deleted range are its first key and the first key behind it.
     operations: Vec<u8>,
     count: u32,
+    ranges: u32,
     longest_key: usize,
     entry_bytes: usize,
 }
@@ -25,13 +30,50 @@ impl WriteBatch {
     /// Sets `key` to `value`.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         let size = 1 + encoded_len(key) + encoded_len(value);
-        self.begin(Kind::Put, key, value.len(), size);
+        self.begin(OperationKind::Put, key, value.len(), size);
         put_bytes(&mut self.operations, value);
     }
 
     /// Deletes `key`; deleting an absent key is allowed.
     pub fn delete(&mut self, key: &[u8]) {
-        self.begin(Kind::Delete, key, 0, 1 + encoded_len(key));
+        self.begin(OperationKind::Delete, key, 0, 1 + encoded_len(key));
+    }
+
+    /// Deletes all keys of a range, at the cost of one delete. A range without keys adds nothing.
+    ///
+    /// The space of what it deletes comes back bit by bit; that of tables that lie in it as a whole at
+    /// once when the delete is flushed and no snapshot needs them. Readers skip what is deleted. All cached
+    /// rows are looked up again afterwards, so do not use it for single keys.
+    pub fn delete_range<K: AsRef<[u8]>>(&mut self, range: impl RangeBounds<K>) {
+        let start = match range.start_bound() {
+            Bound::Unbounded => Vec::new(),
+            Bound::Included(key) => key.as_ref().to_vec(),
+            Bound::Excluded(key) => successor(key.as_ref()),
+        };
+        let end = match range.end_bound() {
+            Bound::Unbounded => behind_all_keys(),
+            Bound::Included(key) => successor(key.as_ref()),
+            Bound::Excluded(key) => key.as_ref().to_vec(),
+        };
+        self.delete_between(&start, &end);
+    }
+
+    /// Deletes all keys that begin with `prefix`; see [`delete_range`](Self::delete_range).
+    pub fn delete_prefix(&mut self, prefix: &[u8]) {
+        let end = prefix_end(prefix).unwrap_or_else(behind_all_keys);
+        self.delete_between(prefix, &end);
+    }
+
+    fn delete_between(&mut self, start: &[u8], end: &[u8]) {
+        if start >= end {
+            return;
+        }
+        let size = 1 + encoded_len(start) + encoded_len(end);
+        self.begin(OperationKind::DeleteRange, start, end.len(), size);
+        put_bytes(&mut self.operations, end);
+        // An end may be one byte longer than a key.
+        self.longest_key = self.longest_key.max(end.len() - 1);
+        self.ranges = self.ranges.saturating_add(1);
     }
 
     /// Number of operations.
@@ -52,10 +94,11 @@ impl WriteBatch {
     /// Removes all operations and keeps the memory, so that a batch can be used again.
     pub fn clear(&mut self) {
         self.operations.clear();
-        (self.count, self.longest_key, self.entry_bytes) = (0, 0, 0);
+        (self.count, self.ranges) = (0, 0);
+        (self.longest_key, self.entry_bytes) = (0, 0);
     }
 
-    fn begin(&mut self, kind: Kind, key: &[u8], value: usize, size: usize) {
+    fn begin(&mut self, kind: OperationKind, key: &[u8], value: usize, size: usize) {
         self.operations.reserve(size);
         self.operations.push(kind as u8);
         put_bytes(&mut self.operations, key);
@@ -72,6 +115,14 @@ impl WriteBatch {
     /// Memtable bytes that the batch takes.
     pub(crate) fn entry_bytes(&self) -> usize {
         self.entry_bytes
+    }
+
+    /// What it takes up in a memtable.
+    pub(crate) fn need(&self) -> Need {
+        Need {
+            bytes: self.entry_bytes,
+            ranges: self.ranges,
+        }
     }
 
     /// The log payload: all operations.
@@ -92,11 +143,18 @@ fn encoded_len(bytes: &[u8]) -> usize {
     varint_len(bytes.len() as u64) + bytes.len()
 }
 
-/// One operation of a batch. A deleted key has an empty value.
+/// Behind every key.
+fn behind_all_keys() -> Vec<u8> {
+    vec![u8::MAX; MAX_KEY_BYTES + 1]
+}
+
+/// One operation of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Operation<'a> {
-    pub kind: Kind,
+    pub kind: OperationKind,
+    /// The key, or the first key of a deleted range.
     pub key: &'a [u8],
+    /// The value; empty for a deleted key; the first key behind a deleted range.
     pub value: &'a [u8],
 }
 
@@ -134,25 +192,33 @@ impl<'a> Operations<'a> {
         self.left
     }
 
-    /// Memtable bytes that the operations take.
-    pub(crate) fn entry_bytes(self) -> usize {
-        self.map(|operation| entry_bytes(operation.key.len(), operation.value.len()))
-            .sum()
+    /// What the operations take up in a memtable.
+    pub(crate) fn need(self) -> Need {
+        let mut need = Need {
+            bytes: 0,
+            ranges: 0,
+        };
+        for operation in self {
+            need.bytes += entry_bytes(operation.key.len(), operation.value.len());
+            need.ranges += u32::from(operation.kind == OperationKind::DeleteRange);
+        }
+        need
     }
 
     fn step(&mut self) -> Option<Operation<'a>> {
         self.left = self.left.checked_sub(1)?;
         let mut decoder = Decoder::at(self.bytes, self.at);
-        let kind = Kind::from_byte(decoder.u8()?)?;
+        let kind = OperationKind::from_byte(decoder.u8()?)?;
         let key = decoder.bytes()?;
         let value = match kind {
-            Kind::Put => decoder.bytes()?,
-            Kind::Delete => &[],
-            // Only tables have pointers.
-            Kind::Blob => return None,
+            OperationKind::Put | OperationKind::DeleteRange => decoder.bytes()?,
+            OperationKind::Delete => &[],
         };
         // Keys come from writers, who were checked, or from bytes that were not.
-        if key.len() > crate::options::MAX_KEY_BYTES {
+        let is_range = kind == OperationKind::DeleteRange;
+        if key.len() > MAX_KEY_BYTES
+            || is_range && (value.len() > MAX_KEY_BYTES + 1 || key >= value)
+        {
             return None;
         }
         self.at = decoder.position();
@@ -179,6 +245,7 @@ mod tests {
         batch.put(b"a", b"1");
         batch.delete(b"bb");
         batch.put(b"", b"");
+        batch.delete_range("c".."dd");
         batch
     }
 
@@ -195,15 +262,41 @@ mod tests {
     fn a_decoded_payload_has_the_same_operations_in_both_formats() {
         let batch = sample();
         let expected: Vec<_> = batch.operations().collect();
-        let decoded = Operations::decode(batch.payload(), 3).unwrap();
+        let decoded = Operations::decode(batch.payload(), 4).unwrap();
         assert_eq!(decoded.collect::<Vec<_>>(), expected);
-        assert_eq!(decoded.entry_bytes(), batch.entry_bytes());
-        for wrong in [0, 2, 4] {
+        assert_eq!(decoded.need(), batch.need());
+        assert_eq!(batch.need().ranges, 1);
+        for wrong in [0, 3, 5] {
             assert!(Operations::decode(batch.payload(), wrong).is_none());
         }
         let old = hex::decode(golden("log.md", "batch-v1")).unwrap();
         let decoded = Operations::decode_v1(&old).unwrap();
-        assert_eq!(decoded.collect::<Vec<_>>(), expected);
+        assert_eq!(decoded.collect::<Vec<_>>(), expected[..3]);
+    }
+
+    #[test]
+    fn ranges_become_a_first_key_and_one_behind_the_last() {
+        let last = [u8::MAX; 2];
+        let mut batch = WriteBatch::new();
+        batch.delete_range::<&[u8]>(..);
+        batch.delete_range::<[u8; 1]>((Bound::Excluded(b"a"), Bound::Included(b"b")));
+        batch.delete_range("b".."b");
+        batch.delete_range("c".."b");
+        batch.delete_prefix(b"k\xff");
+        batch.delete_prefix(&last);
+        let ranges: Vec<_> = batch.operations().map(|it| (it.key, it.value)).collect();
+        let end = vec![u8::MAX; MAX_KEY_BYTES + 1];
+        assert_eq!(
+            ranges,
+            [
+                (&b""[..], &end[..]),
+                (b"a\0", b"b\0"),
+                (b"k\xff", b"l"),
+                (&last[..], &end[..]),
+            ]
+        );
+        assert_eq!((batch.len(), batch.need().ranges), (4, 4));
+        assert_eq!(batch.longest_key(), MAX_KEY_BYTES);
     }
 
     proptest! {

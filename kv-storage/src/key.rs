@@ -47,6 +47,26 @@ impl Kind {
     }
 }
 
+/// What an operation of a batch does. The numbers are in the log: never change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum OperationKind {
+    Delete = 0,
+    Put = 1,
+    DeleteRange = 2,
+}
+
+impl OperationKind {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Delete),
+            1 => Some(Self::Put),
+            2 => Some(Self::DeleteRange),
+            _ => None,
+        }
+    }
+}
+
 /// One version of a key. Ordered by key, then newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyVersion<'a> {

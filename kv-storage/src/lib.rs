@@ -84,6 +84,7 @@ mod memtable;
 mod merge;
 mod options;
 mod range;
+mod ranges;
 pub mod sim;
 mod table;
 pub mod tools;

@@ -124,10 +124,6 @@ impl RowCache {
 
     /// Notes a write to many keys (a deleted range, ingested tables): all rows are void. Call it before
     /// the write becomes visible.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "range deletes and ingestion call it")
-    )]
     pub(crate) fn on_range_write(&self, seq: Seq) {
         self.range_note.fetch_max(seq.0, Ordering::Relaxed);
     }

@@ -23,6 +23,12 @@ impl Below {
         Self { ranges, next: 0 }
     }
 
+    /// True if older data may hold a key from `start` on and before `end`.
+    pub(crate) fn overlaps(&self, start: &[u8], end: &[u8]) -> bool {
+        let next = self.ranges.partition_point(|range| *range.1 < *start);
+        self.ranges.get(next).is_some_and(|range| *range.0 < *end)
+    }
+
     /// True if older data may hold `key`. Keys must be asked about in order.
     pub(crate) fn may_hold(&mut self, key: &[u8]) -> bool {
         while self
@@ -52,6 +58,10 @@ mod tests {
             keys.sort_unstable();
             let tables: Vec<_> = tables.into_iter().map(|(first, width)| (vec![first], vec![first + width])).collect();
             let mut below = Below::new(tables.clone());
+            for (start, end) in [(3, 20), (7, 8), (30, 31), (50, 69)] {
+                let naive = tables.iter().any(|(first, last)| first[0] < end && start <= last[0]);
+                prop_assert_eq!(below.overlaps(&[start], &[end]), naive);
+            }
             for key in keys {
                 let naive = tables.iter().any(|(first, last)| (first..=last).contains(&&vec![key]));
                 prop_assert_eq!(below.may_hold(&[key]), naive);

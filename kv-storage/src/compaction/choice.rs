@@ -32,7 +32,7 @@ pub(crate) enum Reason {
     Runs,
     /// Too many bytes lie above the bottom that may replace bytes in it.
     Space,
-    /// A table consists of tombstones for a large part.
+    /// A table consists of tombstones for a large part, or its deleted ranges hide much below.
     Tombstones,
     /// A table holds entries that have expired.
     Expiry,

@@ -30,6 +30,7 @@
 
 mod below;
 mod choice;
+mod covered;
 mod cut;
 mod debt;
 mod filtering;
@@ -45,6 +46,7 @@ mod stack;
 
 pub(crate) use below::Below;
 pub(crate) use choice::{Choice, Place, Reason};
+pub(crate) use covered::covered;
 pub(crate) use cut::{Boundary, Cuts};
 pub(crate) use debt::Debt;
 pub(crate) use release::{RELEASE_TABLES, released};

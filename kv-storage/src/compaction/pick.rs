@@ -8,7 +8,8 @@
 //! 3. If what lies above the bottom could replace too much of it, the key range where the rewritten
 //!    bytes free most is merged into the bottom.
 //! 4. Tombstones: a table that consists of them for a large part is merged into the bottom; in the
-//!    bottom it is rewritten once no snapshot needs them.
+//!    bottom it is rewritten once no snapshot needs them. The same goes for a table with deleted ranges, if
+//!    what they hide is worth it.
 //! 5. Tables with expired entries are merged into the bottom.
 //! 6. Tables that point into blob files that are garbage for a large part are merged into the bottom, which
 //!    writes what is left in these files anew: the one first that frees most for what is written.
@@ -41,6 +42,8 @@ const MOVE_PERCENT: u64 = 25;
 const SLICE_TABLES: u64 = 12;
 /// Share of tombstones among its entries from which a table is due.
 const TOMBSTONE_PERCENT: u64 = 50;
+/// Share of the bytes rewritten that deleted ranges must hide to be merged into the bottom for that.
+const COVERED_PERCENT: u64 = 40;
 /// Garbage in blob files is collected where that frees at least this share of the table bytes that must be
 /// rewritten for it. So garbage that is not collected is at most this share of all tables: next to nothing,
 /// where values are large, and less than it would cost, where they are few.
@@ -85,6 +88,7 @@ pub(crate) fn pick<R>(
         .or_else(|| picker.thin())
         .or_else(|| picker.sink())
         .or_else(|| picker.bury_tombstones())
+        .or_else(|| picker.bury_ranges())
         .or_else(|| picker.expire())
         .or_else(|| picker.collect())
         .or_else(|| picker.repay_reads())
@@ -139,7 +143,7 @@ impl<'a, R> Picker<'a, R> {
         let down = self.down_to_bottom(top)?;
         let is_fit = |table: &Arc<Placed<R>>| {
             let size = table.summary.size_bytes * 100;
-            table.summary.deletes == 0 && size >= self.options.table_bytes * MOVE_PERCENT
+            has_no_tombstones(table) && size >= self.options.table_bytes * MOVE_PERCENT
         };
         let passes = down.parts.len() == slice.parts.len()
             && slice.is_disjoint()
@@ -291,17 +295,46 @@ impl<'a, R> Picker<'a, R> {
         deletes.saturating_mul(each).min(bottom.size_bytes())
     }
 
-    /// Rule 4.
+    /// Rule 4, for tombstones of single keys.
     fn bury_tombstones(&self) -> Option<Choice> {
         let is_dense = |table: &Placed<R>| {
             let summary = &table.summary;
-            let unneeded = self
-                .situation
-                .oldest_snapshot
-                .is_none_or(|oldest| summary.newest <= oldest);
-            unneeded && summary.deletes * 100 >= summary.entries.max(1) * TOMBSTONE_PERCENT
+            self.is_unneeded(table)
+                && summary.deletes * 100 >= summary.entries.max(1) * TOMBSTONE_PERCENT
         };
         self.first_table(Reason::Tombstones, is_dense)
+    }
+
+    /// True if no snapshot keeps what the table's tombstones hide.
+    fn is_unneeded(&self, table: &Placed<R>) -> bool {
+        let oldest = self.situation.oldest_snapshot;
+        oldest.is_none_or(|oldest| table.summary.newest <= oldest)
+    }
+
+    /// Rule 4, for deleted ranges.
+    fn bury_ranges(&self) -> Option<Choice> {
+        let bottom = self.stack.bottom();
+        let first = if self.level0_is_busy() {
+            self.stack.level0
+        } else {
+            0
+        };
+        for (top, layer) in self.stack.layers.iter().enumerate().skip(first) {
+            for (at, table) in layer.tables.iter().enumerate() {
+                if table.summary.ranges == 0 || !self.is_unneeded(table) {
+                    continue;
+                }
+                let slice = self.stack.slice(top, &layer.tables[at..=at], bottom)?;
+                let hidden = table.summary.covered_bytes * 100;
+                // In the bottom they hide nothing any more, and need not be there.
+                let is_worth_it = top == bottom || hidden >= slice.size_bytes() * COVERED_PERCENT;
+                if is_worth_it && let Some(choice) = self.allowed(&slice, Reason::Tombstones, false)
+                {
+                    return Some(choice);
+                }
+            }
+        }
+        None
     }
 
     /// Rule 5.
@@ -448,7 +481,7 @@ impl<'a, R> Picker<'a, R> {
         let is_fit = |(place, tables): &(Place, &[Arc<Placed<R>>])| {
             *place == slice.to
                 || tables.iter().all(|table| {
-                    table.summary.deletes == 0
+                    has_no_tombstones(table)
                         && table.summary.size_bytes * 100 >= self.options.table_bytes * MOVE_PERCENT
                 })
         };
@@ -472,6 +505,10 @@ impl<'a, R> Picker<'a, R> {
                 .iter()
                 .any(|table| self.situation.fenced.contains(&table.summary.file))
     }
+}
+
+fn has_no_tombstones<R>(table: &Placed<R>) -> bool {
+    table.summary.deletes == 0 && table.summary.ranges == 0
 }
 
 /// The first table, the first two, four, eight, and so on.

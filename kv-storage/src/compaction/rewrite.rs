@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::hooks::{CompactionFilter, Filtered, Verdict};
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::merge::Merge;
+use crate::ranges::{Fragments, successor};
 use crate::table::{TableBuilder, TableSummary};
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ pub(crate) struct Rewrite {
     separation: Separation,
     builder: Option<TableBuilder>,
     last_key: Vec<u8>,
+    /// Deleted ranges that are needed further, and how far they were written to tables.
+    ranges: Fragments,
+    ranges_from: Option<Vec<u8>>,
     finished: Vec<Finished>,
     /// Key and value bytes of the versions read so far.
     read_bytes: u64,
@@ -64,6 +68,7 @@ impl Rewrite {
     ) -> Self {
         Self {
             filtering: filter.map(Filtering::of_flush),
+            ranges: retention.ranges_needed(None),
             ..Self::new(merge, retention, Cuts::never(), separation)
         }
     }
@@ -78,6 +83,7 @@ impl Rewrite {
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
         Self {
+            ranges: retention.ranges_needed(Some(&below)),
             below: Some(below),
             filtering: filter.map(Filtering::of_compaction),
             ..Self::new(merge, retention, cuts, separation)
@@ -94,6 +100,8 @@ impl Rewrite {
             separation,
             builder: None,
             last_key: Vec::new(),
+            ranges: Fragments::default(),
+            ranges_from: None,
             finished: Vec::new(),
             read_bytes: 0,
             read_entries: 0,
@@ -150,12 +158,14 @@ impl Rewrite {
                     || !is_last
                     || self.below.as_mut().is_none_or(holds_older);
                 if is_needed {
-                    let output = Output {
+                    let mut output = Output {
                         cuts: &mut self.cuts,
                         filtering: &mut self.filtering,
                         separation: &mut self.separation,
                         builder: &mut self.builder,
                         last_key: &mut self.last_key,
+                        ranges: &self.ranges,
+                        ranges_from: &mut self.ranges_from,
                         finished: &mut self.finished,
                     };
                     output.push(version, &content, kept, sink)?;
@@ -163,7 +173,11 @@ impl Rewrite {
             }
             self.merge.advance()?;
         }
-        self.output().finish_table()?;
+        let rest = self.ranges.between(self.ranges_from.as_deref(), None);
+        if self.builder.is_none() && !rest.is_empty() {
+            self.builder = Some(sink.create()?);
+        }
+        self.output().finish_table(rest)?;
         Ok(Step::Done)
     }
 
@@ -174,6 +188,8 @@ impl Rewrite {
             separation: &mut self.separation,
             builder: &mut self.builder,
             last_key: &mut self.last_key,
+            ranges: &self.ranges,
+            ranges_from: &mut self.ranges_from,
             finished: &mut self.finished,
         }
     }
@@ -236,13 +252,15 @@ struct Output<'a> {
     separation: &'a mut Separation,
     builder: &'a mut Option<TableBuilder>,
     last_key: &'a mut Vec<u8>,
+    ranges: &'a Fragments,
+    ranges_from: &'a mut Option<Vec<u8>>,
     finished: &'a mut Vec<Finished>,
 }
 
 impl Output<'_> {
     /// Adds a version; `kept` is its value if that is at hand.
     fn push(
-        mut self,
+        &mut self,
         version: KeyVersion<'_>,
         content: &Content<'_>,
         kept: Option<&[u8]>,
@@ -252,7 +270,7 @@ impl Output<'_> {
         if *self.last_key != version.key {
             let size = self.builder.as_ref().map_or(0, TableBuilder::size_bytes);
             if self.cuts.before(version.key, size) {
-                self.finish_table()?;
+                self.end_table()?;
             }
             self.last_key.clear();
             self.last_key.extend_from_slice(version.key);
@@ -263,14 +281,27 @@ impl Output<'_> {
         };
         let (kind, stored) = self.separation.place(content, sink)?;
         builder.push(version, kind, stored)?;
-        if let (Some(filtering), Some(value)) = (self.filtering, kept) {
+        if let (Some(filtering), Some(value)) = (self.filtering.as_mut(), kept) {
             filtering.note_kept(version.key, value);
         }
         Ok(())
     }
 
-    fn finish_table(&mut self) -> Result<(), Error> {
-        if let Some(builder) = self.builder.take() {
+    /// Ends a table that others follow. Deleted ranges are cut behind its last key, so that the next table, which
+    /// takes the rest of them, begins behind it.
+    fn end_table(&mut self) -> Result<(), Error> {
+        if self.builder.is_none() {
+            return Ok(());
+        }
+        let until = successor(self.last_key);
+        let from = self.ranges_from.replace(until.clone());
+        let ranges = self.ranges.between(from.as_deref(), Some(&until));
+        self.finish_table(ranges)
+    }
+
+    fn finish_table(&mut self, ranges: Fragments) -> Result<(), Error> {
+        if let Some(mut builder) = self.builder.take() {
+            builder.set_ranges(ranges);
             // Its blob files first: the table means nothing without them.
             let blobs = self.separation.end_table()?;
             let mut table = builder.finish()?;

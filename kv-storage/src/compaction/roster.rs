@@ -26,7 +26,8 @@ pub(crate) struct Roster {
     changed: bool,
     fenced: BTreeSet<u64>,
     fenced_blobs: BTreeSet<u64>,
-    /// Bytes that may be rewritten for readers' sake: as many as were flushed, at most what the store holds.
+    /// Bytes that may be rewritten for readers' sake: as many as were flushed and what that made garbage of, at
+    /// most what the store holds.
     idle_bytes: u64,
     /// The newest write at the last look, and when it was first seen to be the newest.
     quiet_since: (Seq, Duration),
@@ -64,7 +65,7 @@ impl Roster {
         self.changed = true;
     }
 
-    /// Notes that so many bytes were flushed.
+    /// Notes that so many bytes were flushed, or made garbage by it.
     pub(crate) fn note_flushed(&mut self, bytes: u64) {
         self.idle_bytes = self.idle_bytes.saturating_add(bytes);
     }
@@ -167,6 +168,12 @@ impl Roster {
     /// Blob files from which nothing is collected.
     pub(crate) fn fenced_blobs(&self) -> &BTreeSet<u64> {
         &self.fenced_blobs
+    }
+
+    /// True if a compaction under way reads the table.
+    pub(crate) fn is_input(&self, file: u64) -> bool {
+        let mut choices = self.in_flight.iter();
+        choices.any(|choice| choice.files().any(|input| input == file))
     }
 
     /// Compactions under way.

@@ -4,10 +4,12 @@
 //! Large compactions install their outputs as they go, so that inputs are freed early and a crash
 //! loses little work.
 
-use super::ballast;
-use super::flush::{NewFiles, OpenTables, blob_bytes, blobs_of, open_tables, take_table};
+use super::flush::{
+    NewFiles, OpenTables, blob_bytes, blobs_of, measure_ranges, open_tables, take_table,
+};
 use super::inner::Inner;
 use super::state::State;
+use super::{ballast, covered};
 use crate::compaction::{
     Below, Boundary, Choice, Cuts, Place, RELEASE_TABLES, Retention, Rewrite, Separation, Step,
     released,
@@ -17,6 +19,7 @@ use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::{KeyVersion, Seq};
 use crate::merge::{Direction, Merge, Start};
+use crate::ranges::Fragments;
 use crate::table::{Fetch, Table, TableSpec, TableSummary};
 use crate::version::{BOTTOM, Edit, NewTable, Placed, Version};
 use std::collections::BTreeSet;
@@ -50,6 +53,8 @@ struct Picked {
 
 /// Looks for a compaction and runs its first step.
 pub(super) fn job(inner: &Arc<Inner>) {
+    // What goes unread need not be merged. A failure is noted by whatever meets the same one next.
+    let _ = covered::drop_tables(inner);
     let Some(picked) = pick(inner) else {
         inner.progress.notify_all();
         return;
@@ -180,7 +185,7 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
     let below = Below::new(older);
     let rewrite = Rewrite::compaction(
         merge,
-        Retention::new(snapshots),
+        Retention::new(snapshots, &ranges(&inputs)),
         below,
         cuts,
         Separation::new(&inner.options, collected),
@@ -195,6 +200,12 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         files: NewFiles::new(inner, spec),
         relocated_bytes: 0,
     })
+}
+
+/// The deleted ranges of all inputs.
+fn ranges(inputs: &Inputs) -> Fragments {
+    let tables = inputs.iter().flat_map(|(_, tables)| tables);
+    Fragments::merge(tables.map(|table| &**table.reader.ranges()))
 }
 
 fn merge(inputs: &Inputs, start: Start<'_>) -> Result<Merge, Error> {
@@ -336,6 +347,7 @@ fn install(
     };
     let changed = compaction.rewrite.oldest_changed();
     let mut tables = open_tables(inner, finished)?;
+    measure_ranges(inner, &mut tables, choice.to);
     let written: u64 = tables.values().map(|opened| opened.table.size_bytes).sum();
     let blob_bytes = blob_bytes(&tables);
     // From here on the files are part of the store, perhaps also after a failure: the edit may be in

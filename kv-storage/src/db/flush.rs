@@ -3,13 +3,14 @@
 use super::front::Sealed;
 use super::inner::Inner;
 use super::state::Task;
-use super::{ballast, segments, sync};
+use super::{ballast, covered, segments, sync};
 use crate::blob::{BlobBuilder, BlobSpec, BlobSummary};
-use crate::compaction::{Finished, Retention, Rewrite, Separation, TableSink};
+use crate::compaction::{Finished, Place, Retention, Rewrite, Separation, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::merge::{Direction, Merge, Start};
+use crate::ranges::Fragments;
 use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Edit, NewTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ pub(super) fn job(inner: &Arc<Inner>) {
         }
     }
     // The failure was noted; it is tried again later.
-    let _ = flush_oldest(inner);
+    let _ = flush_oldest(inner).and_then(|()| covered::drop_tables(inner));
     inner.schedule();
 }
 
@@ -111,9 +112,10 @@ fn write_tables(
     let mut merge = Merge::new(Direction::Forward);
     merge.add_memtable(&sealed.table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
+    let ranges = Fragments::merge(sealed.table.ranges().iter().map(|part| &**part));
     let mut rewrite = Rewrite::flush(
         merge,
-        Retention::new(snapshots.to_vec()),
+        Retention::new(snapshots.to_vec(), &ranges),
         Separation::new(&inner.options, BTreeSet::new()),
         inner.env.hooks.filter.as_ref(),
     );
@@ -128,6 +130,19 @@ fn write_tables(
 fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Result<(), Error> {
     let written: u64 = tables.values().map(|opened| opened.table.size_bytes).sum();
     let blob_bytes = blob_bytes(&tables);
+    measure_ranges(
+        inner,
+        &mut tables,
+        Place {
+            level: 0,
+            run: u64::MAX,
+        },
+    );
+    let entries: u64 = tables.values().map(|opened| opened.table.entries).sum();
+    let covered: u64 = tables
+        .values()
+        .map(|opened| opened.table.covered_bytes)
+        .sum();
     let mut released = Vec::new();
     inner.install(
         |state| {
@@ -159,7 +174,8 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
             state.counts.table_written_bytes += written;
             state.counts.flush_written_bytes += written;
             state.counts.blob_written_bytes += blob_bytes;
-            state.roster.note_flushed(written);
+            let hidden = state.version.blob_bytes_of(entries);
+            state.roster.note_flushed(written + covered + hidden);
             released = front.wal.release_below(sealed.floor);
         },
     )?;
@@ -167,6 +183,14 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
     segments::trim(inner);
     segments::look_at_space(inner, 0);
     Ok(())
+}
+
+/// Notes how much the deleted ranges of new tables hide in what is older than their run.
+pub(super) fn measure_ranges(inner: &Inner, tables: &mut OpenTables, place: Place) {
+    let version = Arc::clone(&inner.state().version);
+    for opened in tables.values_mut().filter(|it| it.table.ranges > 0) {
+        opened.table.covered_bytes = version.covered_bytes(opened.reader.ranges(), place);
+    }
 }
 
 /// A new table that is open.

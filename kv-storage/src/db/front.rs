@@ -9,7 +9,7 @@ use super::state::Task;
 use crate::compaction::Debt;
 use crate::error::WriteError;
 use crate::key::Seq;
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Need};
 use crate::options::Options;
 use crate::wal::WalWriter;
 use std::collections::VecDeque;
@@ -85,7 +85,7 @@ impl Front {
         &mut self,
         options: &Options,
         log_bytes: usize,
-        entry_bytes: usize,
+        need: Need,
         now: impl FnOnce() -> Duration,
     ) -> Result<(), WriteError> {
         let gate = &mut self.gate;
@@ -102,7 +102,7 @@ impl Front {
             self.look = true;
             return Err(WriteError::Full { free, needed });
         }
-        if !self.active.has_room(entry_bytes) && self.sealed.len() >= options.sealed_memtables_max {
+        if !self.active.has_room(need) && self.sealed.len() >= options.sealed_memtables_max {
             return Err(self.busy(SHORT_WAIT));
         }
         if gate.table_debt >= Debt::LIMIT {

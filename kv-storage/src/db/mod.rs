@@ -4,6 +4,7 @@ mod ballast;
 mod blocking;
 pub(crate) mod checkpoint;
 mod compact;
+mod covered;
 mod edits;
 mod flush;
 mod front;

@@ -209,11 +209,11 @@ impl Filling<'_> {
     }
 
     fn insert(&mut self, segment: &UsedSegment, batch: &LogFrame<'_>) {
-        let bytes = batch.operations.entry_bytes();
-        let mut room = match self.active.reserve(bytes) {
+        let need = batch.operations.need();
+        let mut room = match self.active.reserve(need) {
             Some(room) => room,
             None => {
-                let fresh = Memtable::new(self.options.memtable_bytes.max(bytes));
+                let fresh = Memtable::new(self.options.memtable_bytes.max(need.bytes));
                 self.sealed.push_back(Sealed {
                     table: Arc::new(std::mem::replace(&mut self.active, fresh)),
                     last: self.last,
@@ -222,14 +222,13 @@ impl Filling<'_> {
                     attachment: self.hooks.attachment(self.last),
                 });
                 self.active
-                    .reserve(bytes)
+                    .reserve(need)
                     .expect("a fresh memtable was made large enough")
             }
         };
-        // Nothing is cached yet.
-        let note = |_, _| {};
+        // Nothing is cached yet, so no row has to be told.
         self.active
-            .fill(&mut room, batch.first, batch.operations, note);
+            .fill(&mut room, batch.first, batch.operations, |_, _, _| {});
         self.active.publish(room);
     }
 }

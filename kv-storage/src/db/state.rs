@@ -61,6 +61,8 @@ pub(super) struct Counts {
     pub compaction_written_bytes: u64,
     pub compaction_moved_bytes: u64,
     pub compaction_releases: u64,
+    pub covered_tables: u64,
+    pub covered_bytes: u64,
     pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
     pub blob_written_bytes: u64,

@@ -51,6 +51,10 @@ pub struct Stats {
     pub compaction_read_bytes: u64,
     /// Times that a compaction under way freed inputs.
     pub compaction_releases: u64,
+    /// Tables that went unread, because deleted ranges covered all their keys.
+    pub covered_tables: u64,
+    /// Bytes of those tables.
+    pub covered_bytes: u64,
     /// Table bytes that flushes wrote.
     pub flush_written_bytes: u64,
     /// Table bytes that compactions wrote.
@@ -165,6 +169,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         compactions: counts.compactions,
         compaction_read_bytes: counts.compaction_read_bytes,
         compaction_releases: counts.compaction_releases,
+        covered_tables: counts.covered_tables,
+        covered_bytes: counts.covered_bytes,
         flush_written_bytes: counts.flush_written_bytes,
         compaction_written_bytes: counts.compaction_written_bytes,
         compaction_moved_bytes: counts.compaction_moved_bytes,

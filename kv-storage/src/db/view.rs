@@ -59,9 +59,15 @@ impl View {
         // An empty memtable is not worth the cache line of its index.
         let memtables = std::iter::once(&self.active).chain(&self.sealed);
         for table in memtables.filter(|table| !table.is_empty()) {
-            if let Some(entry) = table.get(key, hash, at) {
+            let deleted = table.deleted_at(key, at);
+            let entry = table.get(key, hash, at);
+            if let Some(entry) = entry.filter(|entry| deleted.is_none_or(|it| it < entry.seq)) {
                 let value = Bytes::copy_from_slice(entry.value);
                 return Ok(Answer::Memtable(found(entry.kind, entry.seq, value)));
+            }
+            if deleted.is_some() {
+                // All that is older than this memtable is older than its deletes.
+                return Ok(Answer::Memtable(None));
             }
         }
         self.get_from_runs(key, hash, at, fetch, RunPlace(0))

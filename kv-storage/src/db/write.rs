@@ -9,9 +9,9 @@ use super::front::Front;
 use super::inner::Inner;
 use super::state::{Durability, Task, Waiter};
 use super::sync;
-use crate::batch::WriteBatch;
+use crate::batch::{Operation, WriteBatch};
 use crate::error::{Error, WriteError};
-use crate::key::Seq;
+use crate::key::{OperationKind, Seq};
 use crate::memtable::{Memtable, Reservation};
 use crate::options::MAX_KEY_BYTES;
 use crate::wal::{Payload, StoreError};
@@ -122,7 +122,7 @@ fn accept(
 ) -> Result<Accepted, Refused> {
     let now = || inner.env.clock.now();
     front
-        .admit(&inner.options, batch.size_bytes(), batch.entry_bytes(), now)
+        .admit(&inner.options, batch.size_bytes(), batch.need(), now)
         .map_err(Refused::Now)?;
     let first = front.last.next();
     let promise = inner.syncer.position();
@@ -136,13 +136,13 @@ fn accept(
         Err(StoreError::Failed(error)) => return Err(Refused::LogFailed(error)),
     }
     // From here on nothing may fail: the frame is in the log.
-    let room = match front.active.reserve(batch.entry_bytes()) {
+    let room = match front.active.reserve(batch.need()) {
         Some(room) => room,
         None => {
             inner.seal(front, batch.entry_bytes());
             front
                 .active
-                .reserve(batch.entry_bytes())
+                .reserve(batch.need())
                 .expect("a fresh memtable was made large enough")
         }
     };
@@ -158,7 +158,10 @@ impl Accepted {
     fn publish(mut self, inner: &Inner, batch: &WriteBatch) -> Seq {
         // Before the write is visible: see the row cache's first invariant.
         let rows = &inner.files.rows;
-        let note = |hash, seq| rows.on_write(hash, seq);
+        let note = |operation: &Operation<'_>, hash, seq| match operation.kind {
+            OperationKind::Put | OperationKind::Delete => rows.on_write(hash, seq),
+            OperationKind::DeleteRange => rows.on_range_write(seq),
+        };
         self.table
             .fill(&mut self.room, self.first, batch.operations(), note);
         let last = Seq(self.first.0 + batch.len() as u64 - 1);

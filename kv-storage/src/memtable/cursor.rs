@@ -65,6 +65,21 @@ impl MemCursor {
             .map(|offset| self.table.entry(offset))
     }
 
+    /// Moves to the first entry at or after `version`; going backward, to the last one before it.
+    pub(crate) fn seek(&mut self, version: KeyVersion<'_>) {
+        let start = self.run.position(&self.table, version, false);
+        self.index = if self.forward {
+            start
+        } else {
+            start.wrapping_sub(1)
+        };
+    }
+
+    /// Moves to no entry.
+    pub(crate) fn end(&mut self) {
+        self.index = usize::MAX;
+    }
+
     pub(crate) fn advance(&mut self) {
         if self.run.get(self.index).is_some() {
             self.index = if self.forward {

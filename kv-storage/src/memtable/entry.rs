@@ -7,12 +7,15 @@
 //! | 8 | 8 | sequence number |
 //! | 16 | 4 | value length |
 //! | 20 | 2 | key length |
-//! | 22 | 1 | kind |
+//! | 22 | 1 | what the operation does |
 //! | 23 | 1 | unused |
 //! | 24 | | key, value, zeros up to a multiple of 8 |
+//!
+//! A deleted range has its first key as key and the first key behind it as value. It is in no chain.
 
 use super::arena::Arena;
-use crate::key::{KeyVersion, Kind, Seq};
+use crate::batch::Operation;
+use crate::key::{KeyVersion, Kind, OperationKind, Seq};
 
 const HEADER_BYTES: usize = 24;
 
@@ -28,25 +31,36 @@ pub(crate) struct Entry<'a> {
     pub next: u32,
     pub hash: u32,
     pub seq: Seq,
+    /// Of a deleted range it means nothing.
     pub kind: Kind,
+    pub is_range: bool,
     pub key: &'a [u8],
     pub value: &'a [u8],
 }
 
+/// What is known of an entry before it is published.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peeked {
+    pub hash: u32,
+    pub size: usize,
+    pub is_range: bool,
+}
+
 impl<'a> Entry<'a> {
-    /// Writes everything but the chain to the front of `into`.
-    pub(super) fn write(&self, into: &mut [u8]) {
-        let (key, value) = (self.key, self.value);
-        into[4..8].copy_from_slice(&self.hash.to_le_bytes());
-        into[8..16].copy_from_slice(&self.seq.0.to_le_bytes());
+    /// Writes everything but the chain to the front of `into`. Returns the entry's size.
+    pub(super) fn write(into: &mut [u8], hash: u32, seq: Seq, operation: &Operation<'_>) -> usize {
+        let (key, value) = (operation.key, operation.value);
+        into[4..8].copy_from_slice(&hash.to_le_bytes());
+        into[8..16].copy_from_slice(&seq.0.to_le_bytes());
         let value_length = u32::try_from(value.len()).expect("batches are limited to 1 GiB");
         into[16..20].copy_from_slice(&value_length.to_le_bytes());
         let key_length = u16::try_from(key.len()).expect("keys are limited to 65535 bytes");
         into[20..22].copy_from_slice(&key_length.to_le_bytes());
-        into[22] = self.kind as u8;
+        into[22] = operation.kind as u8;
         into[HEADER_BYTES..HEADER_BYTES + key.len()].copy_from_slice(key);
         let start = HEADER_BYTES + key.len();
         into[start..start + value.len()].copy_from_slice(value);
+        entry_bytes(key.len(), value.len())
     }
 
     /// Chains the entry at the front of `into` to an older one.
@@ -54,11 +68,15 @@ impl<'a> Entry<'a> {
         into[..4].copy_from_slice(&next.to_le_bytes());
     }
 
-    /// Hash and size of the entry at the front of a slot's bytes.
-    pub(super) fn peek(bytes: &[u8]) -> (u32, usize) {
+    /// Looks at the entry at the front of a slot's bytes.
+    pub(super) fn peek(bytes: &[u8]) -> Peeked {
         let value = word(bytes, 16) as usize;
         let key = usize::from(u16::from_le_bytes([bytes[20], bytes[21]]));
-        (word(bytes, 4), entry_bytes(key, value))
+        Peeked {
+            hash: word(bytes, 4),
+            size: entry_bytes(key, value),
+            is_range: bytes[22] == OperationKind::DeleteRange as u8,
+        }
     }
 
     /// The published entry at an offset.
@@ -74,11 +92,12 @@ impl<'a> Entry<'a> {
             next: word(header, 0),
             hash: word(header, 4),
             seq: Seq(seq),
-            kind: if header[22] == Kind::Delete as u8 {
-                Kind::Delete
-            } else {
+            kind: if header[22] == OperationKind::Put as u8 {
                 Kind::Put
+            } else {
+                Kind::Delete
             },
+            is_range: header[22] == OperationKind::DeleteRange as u8,
             key,
             value,
         }

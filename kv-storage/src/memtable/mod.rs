@@ -12,11 +12,14 @@
 //! 1. A bucket's chain runs from newer to older entries, because entries are chained in the order of
 //!    their numbers. So the first entry of a key at or below a number is its newest there.
 //! 2. An entry is chained only after it was published, and its place in the chain never changes.
+//! 3. Deleted ranges are entries of the arena too, but neither chained nor ordered: readers ask
+//!    `ranges.rs` for them.
 
 mod arena;
 mod cursor;
 mod entry;
 mod order;
+mod ranges;
 
 pub(crate) use cursor::MemCursor;
 pub(crate) use entry::{Entry, entry_bytes};
@@ -24,8 +27,12 @@ pub(crate) use entry::{Entry, entry_bytes};
 use crate::batch::Operation;
 use crate::hash::key_hash;
 use crate::key::Seq;
+use crate::ranges::Fragments;
 use arena::{Arena, Slot};
+use entry::Peeked;
 use order::Order;
+use ranges::Ranges;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Offset 0 means "none", so the first entry begins behind it.
@@ -42,6 +49,16 @@ pub(crate) struct Memtable {
     buckets: Box<[AtomicU32]>,
     entries: AtomicU64,
     order: Order,
+    ranges: Ranges,
+}
+
+/// What a batch takes up in a memtable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Bytes of entries, as counted by [`entry_bytes`].
+    pub bytes: usize,
+    /// Deleted ranges.
+    pub ranges: u32,
 }
 
 /// Room for the entries of a batch.
@@ -63,45 +80,41 @@ impl Memtable {
             buckets: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
             entries: AtomicU64::new(0),
             order: Order::new(FIRST),
+            ranges: Ranges::default(),
         }
     }
 
-    /// Takes room for entries of `bytes` in all, or none if the memtable is too full.
-    pub(crate) fn reserve(&self, bytes: usize) -> Option<Reservation> {
-        let slot = self.arena.reserve(bytes)?;
+    /// Takes room for a batch, or none if the memtable is too full. Not for two threads at once.
+    pub(crate) fn reserve(&self, need: Need) -> Option<Reservation> {
+        if !self.ranges.have_room(need.ranges) {
+            return None;
+        }
+        let slot = self.arena.reserve(need.bytes)?;
+        self.ranges.reserve(need.ranges);
         Some(Reservation { slot })
     }
 
     /// True if [`reserve`](Self::reserve) would succeed.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.arena.has_room(bytes)
+    pub(crate) fn has_room(&self, need: Need) -> bool {
+        self.ranges.have_room(need.ranges) && self.arena.has_room(need.bytes)
     }
 
-    /// Writes a batch's operations into their room, numbered from `first` on, and calls `note` with the
-    /// hash and number of each. Readers do not see them yet.
+    /// Writes a batch's operations into their room, numbered from `first` on, and calls `note` with each, the
+    /// hash of its key, and its number. Readers do not see them yet.
     pub(crate) fn fill<'a>(
         &self,
         reservation: &mut Reservation,
         first: Seq,
         operations: impl Iterator<Item = Operation<'a>>,
-        mut note: impl FnMut(u64, Seq),
+        mut note: impl FnMut(&Operation<'_>, u64, Seq),
     ) {
         let bytes = self.arena.bytes_mut(&mut reservation.slot);
         let mut at = 0;
         let mut seq = first;
         for operation in operations {
             let hash = key_hash(operation.key);
-            note(hash, seq);
-            let entry = Entry {
-                next: 0,
-                hash: hash as u32,
-                seq,
-                kind: operation.kind,
-                key: operation.key,
-                value: operation.value,
-            };
-            entry.write(&mut bytes[at..]);
-            at += entry.size();
+            note(&operation, hash, seq);
+            at += Entry::write(&mut bytes[at..], hash as u32, seq, &operation);
             seq = seq.next();
         }
         assert_eq!(
@@ -122,14 +135,24 @@ impl Memtable {
             if bytes.is_empty() {
                 return;
             }
-            let (hash, size) = Entry::peek(bytes);
+            let Peeked {
+                hash,
+                size,
+                is_range,
+            } = Entry::peek(bytes);
+            self.entries.fetch_add(1, Ordering::Relaxed);
+            if is_range {
+                let at = self.arena.publish(slot, size);
+                let entry = self.entry(offset(at));
+                self.ranges.add(entry.key, entry.value, entry.seq);
+                continue;
+            }
             let bucket = self.bucket(hash);
             // Only the publisher of the moment stores to buckets.
             Entry::write_next(bytes, bucket.load(Ordering::Relaxed));
             let at = self.arena.publish(slot, size);
             // Release: a reader who finds the entry finds its bytes and its chain.
             bucket.store(offset(at), Ordering::Release);
-            self.entries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -145,6 +168,17 @@ impl Memtable {
             offset = entry.next;
         }
         None
+    }
+
+    /// The newest delete of a range with `key`, numbered at most `at`.
+    #[inline]
+    pub(crate) fn deleted_at(&self, key: &[u8], at: Seq) -> Option<Seq> {
+        self.ranges.covering(key, at)
+    }
+
+    /// Its deleted ranges, in a few parts that overlap.
+    pub(crate) fn ranges(&self) -> Vec<Arc<Fragments>> {
+        self.ranges.parts()
     }
 
     fn bucket(&self, hash: u32) -> &AtomicU32 {

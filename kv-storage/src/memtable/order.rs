@@ -80,10 +80,13 @@ impl SortedRun {
         while at < end {
             let offset = super::offset(at);
             let entry = table.entry(offset);
+            at += entry.size();
+            if entry.is_range {
+                continue;
+            }
             let first = first.get_or_insert(entry);
             skip = skip.min(common(first.key, entry.key));
             places.push(Place { prefix: 0, offset });
-            at += entry.size();
         }
         let mut run = Self { skip, places };
         run.set_prefixes(table);

@@ -10,8 +10,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 fn insert(table: &Memtable, first: u64, batch: &WriteBatch) {
-    let mut room = table.reserve(batch.entry_bytes()).unwrap();
-    table.fill(&mut room, Seq(first), batch.operations(), |_, _| {});
+    let mut room = table.reserve(batch.need()).unwrap();
+    table.fill(&mut room, Seq(first), batch.operations(), |_, _, _| {});
     table.publish(room);
 }
 
@@ -63,12 +63,13 @@ fn a_full_memtable_gives_no_room_and_keeps_what_it_has() {
     let table = Memtable::new(100);
     let mut batch = WriteBatch::new();
     batch.put(b"key", b"value");
-    assert_eq!(batch.entry_bytes(), 32);
+    let need = batch.need();
+    assert_eq!((need.bytes, need.ranges), (32, 0));
     for number in 1..=3 {
-        assert!(table.has_room(32));
+        assert!(table.has_room(need));
         insert(&table, number, &batch);
     }
-    assert!(!table.has_room(32) && table.reserve(32).is_none());
+    assert!(!table.has_room(need) && table.reserve(need).is_none());
     assert_eq!(get(&table, b"key", 9).unwrap().0, 3);
     assert_eq!(get(&table, b"key", 1).unwrap().0, 1);
 }

@@ -83,6 +83,11 @@ impl LiveCursor {
                 self.key.extend_from_slice(version.key);
                 self.has_key = true;
                 self.seq = version.seq;
+                if self.merge.hides(&self.key, self.seq, self.at)? {
+                    // Cursors may have moved on. If that of this version has not, it is met again, as an older
+                    // one of its key.
+                    continue;
+                }
                 if self.is_live() {
                     self.is_at_entry = true;
                     return self.lend();
@@ -126,7 +131,7 @@ impl LiveCursor {
         while let Some(version) = self.merge.version() {
             self.key.clear();
             self.key.extend_from_slice(version.key);
-            let mut lives = false;
+            let (mut is_there, mut lives) = (false, false);
             // The table whose blob file has the value.
             let mut pointing: Option<Arc<Table>> = None;
             while let Some(version) = self.merge.version()
@@ -134,6 +139,7 @@ impl LiveCursor {
             {
                 if version.seq <= self.at {
                     self.seq = version.seq;
+                    is_there = true;
                     lives = self.is_live();
                     pointing = None;
                     self.value.clear();
@@ -144,7 +150,8 @@ impl LiveCursor {
                 }
                 self.merge.advance()?;
             }
-            if lives {
+            let is_hidden = is_there && self.merge.hides(&self.key, self.seq, self.at)?;
+            if lives && !is_hidden {
                 if let Some(table) = pointing {
                     if self.merge.is_beyond(&self.key) {
                         return Ok(None);

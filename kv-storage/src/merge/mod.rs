@@ -1,18 +1,20 @@
 //! Merges memtables and runs into one ordered stream of versions.
 
 mod ahead;
+mod cover;
 mod live;
 mod run;
 
 pub(crate) use live::LiveCursor;
 
 use crate::error::Error;
-use crate::key::{KeyVersion, Kind};
+use crate::key::{KeyVersion, Kind, Seq};
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::{Fetch, Table};
 use crate::version::{Placed, Version};
 use ahead::Ahead;
 use bytes::Bytes;
+use cover::{Cover, Covered, Ranges};
 use run::{RunCursor, Tables};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -75,6 +77,33 @@ impl Source {
             Self::Run(cursor) => cursor.advance(),
         }
     }
+
+    /// True if it stands at a version that a stream meets before it comes to `end`, or without an end.
+    fn is_in_front_of(&self, end: Option<&[u8]>, direction: Direction) -> bool {
+        let is_before = |key: &[u8]| {
+            end.is_none_or(|end| match direction {
+                Direction::Forward => *key < *end,
+                Direction::Backward => *key >= *end,
+            })
+        };
+        self.version().is_some_and(|version| is_before(version.key))
+    }
+
+    /// Moves on to the first version that is not in front of `end`; to none without an end.
+    fn skip_to(&mut self, end: Option<&[u8]>, direction: Direction) -> Result<(), Error> {
+        // Often one step is enough, and it is cheaper than a search.
+        self.advance()?;
+        if !self.is_in_front_of(end, direction) {
+            return Ok(());
+        }
+        match (self, end) {
+            (Self::Mem(cursor), Some(end)) => cursor.seek(KeyVersion::before_all(end)),
+            (Self::Mem(cursor), None) => cursor.end(),
+            (Self::Run(cursor), Some(end)) => cursor.seek(KeyVersion::before_all(end))?,
+            (Self::Run(cursor), None) => cursor.end(),
+        }
+        Ok(())
+    }
 }
 
 /// A source that stands at a version.
@@ -93,8 +122,14 @@ struct Ranked {
 #[derive(Debug)]
 pub(crate) struct Merge {
     sources: Vec<Source>,
+    /// The age of each source: of two, the one with the higher age has only older data of any key.
+    ages: Vec<usize>,
+    /// How many ages were given out.
+    age: usize,
     /// The next one last.
     order: Vec<Ranked>,
+    /// Deleted ranges, by source. For those who read answers; a rewrite has its own view of them.
+    covers: Vec<Cover>,
     direction: Direction,
     /// Damage that was met; without it every error ends the merge at once.
     ahead: Option<Ahead>,
@@ -104,7 +139,10 @@ impl Merge {
     pub(crate) fn new(direction: Direction) -> Self {
         Self {
             sources: Vec::new(),
+            ages: Vec::new(),
+            age: 0,
             order: Vec::new(),
+            covers: Vec::new(),
             direction,
             ahead: None,
         }
@@ -142,6 +180,7 @@ impl Merge {
         }
     }
 
+    /// Adds a memtable that is older than all sources added before.
     pub(crate) fn add_memtable(&mut self, table: &Arc<Memtable>, start: Start<'_>) {
         let forward = self.direction == Direction::Forward;
         let from = match (start, self.direction) {
@@ -152,9 +191,13 @@ impl Merge {
         for cursor in table.cursors(from, forward) {
             self.add(Source::Mem(cursor));
         }
+        let parts = table.ranges().into_iter().map(Ranges::Part);
+        let age = self.age;
+        self.covers.extend(parts.map(|part| Cover::new(part, age)));
+        self.age += 1;
     }
 
-    /// Adds all runs of a version. A table that lies as a whole on the far side of `end`, seen in the
+    /// Adds all runs of a version, which is older than all sources added before. A table that lies as a whole on the far side of `end`, seen in the
     /// stream's direction, is not opened; what an opened one holds there still comes.
     pub(crate) fn add_version(
         &mut self,
@@ -165,18 +208,23 @@ impl Merge {
     ) -> Result<(), Error> {
         for (level, runs) in version.levels.iter().enumerate() {
             for run in 0..runs.runs.len() {
-                let tables = Tables::Run {
+                let tables = || Tables::Run {
                     version: Arc::clone(version),
                     level,
                     run,
                 };
-                self.add_run(tables, start, end, fetch)?;
+                self.add_run(tables(), start, end, fetch)?;
+                if runs.runs[run].has_ranges {
+                    let ranges = Ranges::Run(tables());
+                    self.covers.push(Cover::new(ranges, self.age));
+                }
+                self.age += 1;
             }
         }
         Ok(())
     }
 
-    /// Adds sorted tables that do not overlap.
+    /// Adds sorted tables that do not overlap, without their deleted ranges.
     pub(crate) fn add_tables(
         &mut self,
         tables: Vec<Arc<Placed<Arc<Table>>>>,
@@ -213,6 +261,7 @@ impl Merge {
                 source: number,
             };
             self.sources.push(source);
+            self.ages.push(self.age);
             self.order.push(ranked);
             // It goes to the front of the order, and from there to its place.
             self.place_last();
@@ -274,6 +323,71 @@ impl Merge {
         }
         self.stop_at_damage();
         Ok(())
+    }
+
+    /// True if a deleted range that can be seen at `at` hides the version `seq` of `key`. Then cursors of older
+    /// sources are moved to the end of the range. Keys must be asked about in the merge's direction.
+    #[inline]
+    pub(crate) fn hides(&mut self, key: &[u8], seq: Seq, at: Seq) -> Result<bool, Error> {
+        if self.covers.is_empty() {
+            return Ok(false);
+        }
+        self.look_for_cover(key, seq, at)
+    }
+
+    fn look_for_cover(&mut self, key: &[u8], seq: Seq, at: Seq) -> Result<bool, Error> {
+        let direction = self.direction;
+        let covering = |cover| Cover::covering(cover, key, at, direction);
+        let covers = self.covers.iter_mut().filter_map(covering);
+        let newest = covers.max_by_key(|covered| covered.seq);
+        let Some(Covered {
+            seq: deleted,
+            age,
+            end,
+        }) = newest.filter(|it| it.seq > seq)
+        else {
+            return Ok(false);
+        };
+        debug_assert!(deleted <= at);
+        let end = end.map(<[u8]>::to_vec);
+        self.skip_older(age, end.as_deref())?;
+        Ok(true)
+    }
+
+    /// Moves the cursors of sources that are older than `age` to the first version at `end` (backward: before
+    /// it), if they have not come so far.
+    fn skip_older(&mut self, age: usize, end: Option<&[u8]>) -> Result<(), Error> {
+        let mut moved = Vec::new();
+        for at in (0..self.order.len()).rev() {
+            let number = self.order[at].source;
+            if self.ages[number] > age && self.sources[number].is_in_front_of(end, self.direction) {
+                self.order.remove(at);
+                moved.push(number);
+            }
+        }
+        for number in moved {
+            match self.sources[number].skip_to(end, self.direction) {
+                Ok(()) => self.put_back(number),
+                Err(error) => match &mut self.ahead {
+                    Some(ahead) => ahead.note(error)?,
+                    None => return Err(error),
+                },
+            }
+        }
+        self.stop_at_damage();
+        Ok(())
+    }
+
+    /// Gives a source that moved its place in the order, if it stands at a version.
+    fn put_back(&mut self, number: usize) {
+        if let Some(version) = self.sources[number].version() {
+            let head = head(version.key);
+            self.order.push(Ranked {
+                head,
+                source: number,
+            });
+            self.place_last();
+        }
     }
 
     /// Goes on without the source that failed, if that is allowed.

@@ -23,7 +23,7 @@ pub(super) enum Tables {
 }
 
 impl Tables {
-    fn all(&self) -> &[Arc<Placed<Arc<Table>>>] {
+    pub(super) fn all(&self) -> &[Arc<Placed<Arc<Table>>>] {
         match self {
             Self::Run {
                 version,
@@ -31,6 +31,21 @@ impl Tables {
                 run,
             } => &version.levels[*level].runs[*run].tables,
             Self::Chosen(tables) => tables,
+        }
+    }
+
+    /// Number of the first table that a cursor from `start` on comes to.
+    fn first(&self, start: Start<'_>, direction: Direction) -> usize {
+        let all = self.all();
+        match (start, direction) {
+            (Start::Edge, Direction::Forward) => 0,
+            (Start::Edge, Direction::Backward) => all.len().wrapping_sub(1),
+            // A table that only has the excluded key at its end is not touched: it may be damaged.
+            (Start::At(version), Direction::Forward) => all
+                .partition_point(|table| KeyVersion::after_all(&table.summary.largest) <= version),
+            (Start::At(version), Direction::Backward) => all
+                .partition_point(|table| KeyVersion::before_all(&table.summary.smallest) < version)
+                .wrapping_sub(1),
         }
     }
 }
@@ -57,20 +72,9 @@ impl RunCursor {
         end: Bound<&[u8]>,
         fetch: Fetch,
     ) -> Result<Option<Self>, Error> {
-        let all = tables.all();
-        let number = match (start, direction) {
-            (Start::Edge, Direction::Forward) => 0,
-            (Start::Edge, Direction::Backward) => all.len().wrapping_sub(1),
-            // A table that only has the excluded key at its end is not touched: it may be damaged.
-            (Start::At(version), Direction::Forward) => all
-                .partition_point(|table| KeyVersion::after_all(&table.summary.largest) <= version),
-            (Start::At(version), Direction::Backward) => all
-                .partition_point(|table| KeyVersion::before_all(&table.summary.smallest) < version)
-                .wrapping_sub(1),
-        };
         let mut cursor = Self {
+            number: tables.first(start, direction),
             tables,
-            number,
             direction,
             end: end.map(<[u8]>::to_vec),
             fetch,
@@ -78,6 +82,18 @@ impl RunCursor {
         };
         cursor.enter(start)?;
         Ok(cursor.table.is_some().then_some(cursor))
+    }
+
+    /// Moves on to the first entry on the far side of `version`, seen in the cursor's direction, or to none.
+    pub(super) fn seek(&mut self, version: KeyVersion<'_>) -> Result<(), Error> {
+        let start = Start::At(version);
+        self.number = self.tables.first(start, self.direction);
+        self.enter(start)
+    }
+
+    /// Moves to no entry.
+    pub(super) fn end(&mut self) {
+        self.table = None;
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use super::block_writer::BlockWriter;
 use super::filter;
 use super::format::{Footer, Version};
 use super::index_format::IndexBuilder;
-use super::properties;
+use super::properties::{self, Properties};
 use super::spec::TableSpec;
 use crate::blob::{Pointer, References};
 use crate::checksum::Checksum;
@@ -14,6 +14,7 @@ use crate::error::{Error, IoContext};
 use crate::fs::Fs;
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
+use crate::ranges::{Fragments, last_before};
 use std::path::Path;
 
 /// Bytes of blocks that a dictionary is trained on.
@@ -29,6 +30,10 @@ pub(crate) struct TableSummary {
     pub smallest: Vec<u8>,
     pub largest: Vec<u8>,
     pub newest: Seq,
+    /// Fragments of deleted ranges; `smallest` and `largest` reach over them.
+    pub ranges: u64,
+    /// About how many bytes they hid in older tables when this one was made.
+    pub covered_bytes: u64,
     /// When the first of its entries expires, by the compaction filter's own measure of time.
     pub expires: Option<u64>,
     /// What it points to in blob files.
@@ -51,7 +56,9 @@ pub(crate) struct TableBuilder {
     index: IndexBuilder,
     hashes: Vec<u64>,
     summary: TableSummary,
+    last_key: Vec<u8>,
     last_seq: Seq,
+    ranges: Fragments,
 }
 
 /// Blocks that wait for a dictionary, end to end.
@@ -97,7 +104,9 @@ impl TableBuilder {
                 file,
                 ..TableSummary::default()
             },
+            last_key: Vec::new(),
             last_seq: Seq::ZERO,
+            ranges: Fragments::default(),
         })
     }
 
@@ -108,10 +117,9 @@ impl TableBuilder {
         kind: Kind,
         value: &[u8],
     ) -> Result<(), Error> {
-        let new_key = self.summary.entries == 0 || self.summary.largest != version.key;
+        let new_key = self.summary.entries == 0 || self.last_key != version.key;
         debug_assert!(
-            self.summary.entries == 0
-                || KeyVersion::new(&self.summary.largest, self.last_seq) < version,
+            self.summary.entries == 0 || KeyVersion::new(&self.last_key, self.last_seq) < version,
             "entries must come in order"
         );
         if new_key {
@@ -119,8 +127,8 @@ impl TableBuilder {
             if self.summary.entries == 0 {
                 self.summary.smallest.extend_from_slice(version.key);
             }
-            self.summary.largest.clear();
-            self.summary.largest.extend_from_slice(version.key);
+            self.last_key.clear();
+            self.last_key.extend_from_slice(version.key);
         }
         let hash = *self.hashes.last().expect("the first key was new");
         self.block.push(version, hash, kind, value);
@@ -140,8 +148,10 @@ impl TableBuilder {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.summary.entries == 0
+    /// Sets the deleted ranges. The table then reaches from the first key of any of them or of its entries to the
+    /// last one; where no last key of a range can be named, to the first key behind it.
+    pub(crate) fn set_ranges(&mut self, ranges: Fragments) {
+        self.ranges = ranges;
     }
 
     /// Bytes of finished blocks.
@@ -153,19 +163,30 @@ impl TableBuilder {
     /// Writes what is left of the data, then filter, index, properties and footer, and syncs the file. Its
     /// directory entry is not synced yet.
     pub(crate) fn finish(mut self) -> Result<TableSummary, Error> {
-        assert!(!self.is_empty(), "a table without entries has no key range");
+        let ranges = std::mem::take(&mut self.ranges);
+        if self.summary.entries == 0 {
+            self.push_first_of(&ranges)?;
+        }
         self.end_block()?;
         self.end_sampling()?;
-        let dictionary = match &self.dictionary {
-            Some(bytes) => Some(self.blocks.append_plain(bytes)?),
-            None => None,
+        self.summarize(&ranges);
+        let mut properties = Properties {
+            references: self.summary.references.clone(),
+            ..Properties::default()
         };
+        if let Some(bytes) = &self.dictionary {
+            properties.dictionary = Some(self.blocks.append_plain(bytes)?);
+        }
+        if !ranges.is_empty() {
+            let block = crate::ranges::encode(&ranges);
+            properties.ranges = Some(self.blocks.append_meta(&block)?);
+        }
         let filter = filter::encode(&self.hashes, self.spec.filter_bits_per_key);
         let filter = self.blocks.append_plain(&filter)?;
         let index = self
             .blocks
             .append_meta(&std::mem::take(&mut self.index).finish())?;
-        let properties = properties::encode(&self.summary, dictionary.as_ref());
+        let properties = properties::encode(&self.summary, &properties);
         let properties = self.blocks.append_meta(&properties)?;
         let footer = Footer {
             version: Version::V2,
@@ -179,13 +200,38 @@ impl TableBuilder {
         Ok(self.summary)
     }
 
+    /// A table has at least one entry. The first key of a deleted range is deleted, so one may say so.
+    fn push_first_of(&mut self, ranges: &Fragments) -> Result<(), Error> {
+        let first = ranges.get(0).expect("a table has entries or ranges");
+        let version = KeyVersion::new(first.start, first.seqs[0]);
+        self.push(version, Kind::Delete, &[])
+    }
+
+    /// Takes the deleted ranges, and the last key, into the summary.
+    fn summarize(&mut self, ranges: &Fragments) {
+        let summary = &mut self.summary;
+        summary.ranges = ranges.len() as u64;
+        summary.largest.clone_from(&self.last_key);
+        if let (Some(first), Some(last)) = (ranges.iter().next(), ranges.iter().next_back()) {
+            if *first.start < *summary.smallest {
+                summary.smallest = first.start.to_vec();
+            }
+            let last = last_before(last.end);
+            if *last > *summary.largest {
+                summary.largest = last.to_vec();
+            }
+        }
+        let newest = ranges.iter().map(|fragment| fragment.seqs[0]).max();
+        summary.newest = summary.newest.max(newest.unwrap_or_default());
+    }
+
     fn end_block(&mut self) -> Result<(), Error> {
         if self.block.is_empty() {
             return Ok(());
         }
         let bounds = Bounds {
             first: self.block.first_key().to_vec(),
-            last: self.summary.largest.clone(),
+            last: self.last_key.clone(),
             last_seq: self.last_seq,
         };
         let Some(samples) = &mut self.samples else {

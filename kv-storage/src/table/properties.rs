@@ -19,12 +19,14 @@ enum Tag {
     Largest = 5,
     /// Handle of the block with the dictionary that data blocks of codec 3 need.
     Dictionary = 64,
+    /// Handle of the block with the deleted ranges.
+    Ranges = 65,
     /// What the table points to in blob files; only if it does.
     References = 67,
 }
 
 /// Encodes the facts for tools, and what readers need.
-pub(super) fn encode(summary: &TableSummary, dictionary: Option<&Handle>) -> Vec<u8> {
+pub(super) fn encode(summary: &TableSummary, properties: &Properties) -> Vec<u8> {
     let mut out = Vec::new();
     let mut record = |tag: Tag, value: &[u8]| {
         put_varint(&mut out, tag as u64);
@@ -43,14 +45,20 @@ pub(super) fn encode(summary: &TableSummary, dictionary: Option<&Handle>) -> Vec
     }
     record(Tag::Smallest, &summary.smallest);
     record(Tag::Largest, &summary.largest);
-    if let Some(handle) = dictionary {
-        value.clear();
-        handle.encode_compact(&mut value);
-        record(Tag::Dictionary, &value);
+    let handles = [
+        (Tag::Dictionary, &properties.dictionary),
+        (Tag::Ranges, &properties.ranges),
+    ];
+    for (tag, handle) in handles {
+        if let Some(handle) = handle {
+            value.clear();
+            handle.encode_compact(&mut value);
+            record(tag, &value);
+        }
     }
-    if !summary.references.is_empty() {
+    if !properties.references.is_empty() {
         value.clear();
-        summary.references.encode(&mut value);
+        properties.references.encode(&mut value);
         record(Tag::References, &value);
     }
     out
@@ -76,6 +84,7 @@ pub(super) fn bounds(raw: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Properties {
     pub dictionary: Option<Handle>,
+    pub ranges: Option<Handle>,
     pub references: References,
 }
 
@@ -88,9 +97,11 @@ impl Properties {
         while !decoder.is_empty() {
             let tag = decoder.varint().ok_or(malformed)?;
             let value = decoder.bytes().ok_or(malformed)?;
+            let handle = || Handle::decode_compact(value).ok_or(malformed).map(Some);
             if tag == Tag::Dictionary as u64 {
-                let handle = Handle::decode_compact(value).ok_or(malformed)?;
-                properties.dictionary = Some(handle);
+                properties.dictionary = handle()?;
+            } else if tag == Tag::Ranges as u64 {
+                properties.ranges = handle()?;
             } else if tag == Tag::References as u64 {
                 properties.references = References::decode(value).ok_or(malformed)?;
             } else if tag >= ESSENTIAL {
@@ -127,18 +138,26 @@ mod tests {
             raw: 4,
             checksum: 77,
         };
-        let mut bytes = encode(&summary(), Some(&handle));
+        let properties = Properties {
+            dictionary: Some(handle),
+            ranges: Some(Handle {
+                offset: 2000,
+                ..handle
+            }),
+            references: References::decode(&[9, 1, 30]).unwrap(),
+        };
+        let mut bytes = encode(&summary(), &properties);
         assert_eq!(bounds(&bytes), Some((b"a".to_vec(), b"b".to_vec())));
-        assert_eq!(Properties::decode(&bytes).unwrap().dictionary, Some(handle));
+        assert_eq!(Properties::decode(&bytes), Ok(properties));
         bytes.extend_from_slice(&[63, 1, 9]);
         assert!(Properties::decode(&bytes).is_ok());
-        bytes.extend_from_slice(&[65, 0]);
+        bytes.extend_from_slice(&[99, 0]);
         assert!(Properties::decode(&bytes).is_err());
     }
 
     #[test]
     fn cut_properties_are_malformed() {
-        let bytes = encode(&summary(), None);
+        let bytes = encode(&summary(), &Properties::default());
         assert_eq!(Properties::decode(&bytes), Ok(Properties::default()));
         assert!(Properties::decode(&bytes[..bytes.len() - 1]).is_err());
     }

@@ -22,6 +22,7 @@ use crate::error::{Error, IoContext, twice};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::range::KeyRange;
+use crate::ranges::{self, Fragments};
 use arc_swap::Guard;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -63,6 +64,7 @@ pub(crate) struct Table {
     slots: Arc<BlockSlots>,
     files: Arc<TableFiles>,
     source: Source,
+    ranges: Arc<Fragments>,
     /// Smallest and largest key.
     bounds: Box<(Vec<u8>, Vec<u8>)>,
     /// The blob files that it points into, by number.
@@ -76,6 +78,7 @@ struct Outline {
     source: Source,
     index: Index,
     filter: Handle,
+    ranges: Fragments,
     /// The properties block.
     properties: Vec<u8>,
 }
@@ -106,6 +109,11 @@ impl Outline {
                 .ok_or_else(|| malformed(handle, "malformed dictionary"))?;
             source.dictionary = Some(dictionary);
         }
+        let ranges = match &properties.ranges {
+            Some(handle) => ranges::decode(&source.read(handle)?)
+                .ok_or_else(|| malformed(handle, "malformed deleted ranges"))?,
+            None => Fragments::default(),
+        };
         let index = source.read(&footer.index)?;
         let index = match footer.version {
             Version::V1 => v1::index(&index),
@@ -116,6 +124,7 @@ impl Outline {
             source,
             index,
             filter: footer.filter,
+            ranges,
             properties: raw_properties,
         })
     }
@@ -154,7 +163,12 @@ impl Table {
         filter: Filter,
         damaged: Damaged,
     ) -> Result<Self, Error> {
-        let Outline { source, index, .. } = outline;
+        let Outline {
+            source,
+            index,
+            ranges,
+            ..
+        } = outline;
         Ok(Self {
             filter,
             blobs: open_blobs(files, &source.path, &summary.references)?,
@@ -162,13 +176,14 @@ impl Table {
             index,
             files: Arc::clone(files),
             source,
+            ranges: Arc::new(ranges),
             bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
             damaged,
             obsolete: AtomicBool::new(false),
         })
     }
 
-    /// The newest version of `key` numbered at most `at`.
+    /// The newest version of `key` numbered at most `at`. A key in a deleted range counts as deleted.
     pub(crate) fn get(
         &self,
         key: &[u8],
@@ -176,6 +191,25 @@ impl Table {
         at: Seq,
         fetch: Fetch,
     ) -> Result<Looked, Error> {
+        let looked = self.get_version(key, hash, at, fetch)?;
+        match (looked, self.ranges.covering(key, at)) {
+            (Looked::NeedsIo, _) => Ok(Looked::NeedsIo),
+            (Looked::Found { seq, .. }, Some(deleted)) if seq <= deleted => Ok(removed(deleted)),
+            (Looked::Absent, Some(deleted)) => Ok(removed(deleted)),
+            (Looked::Found { seq, kind, value }, _) if kind == Kind::Blob => match fetch {
+                Fetch::CacheOnly => Ok(Looked::NeedsIo),
+                Fetch::Blocking | Fetch::Passing => Ok(Looked::Found {
+                    seq,
+                    kind: Kind::Put,
+                    value: self.value(key, &value)?,
+                }),
+            },
+            (looked, _) => Ok(looked),
+        }
+    }
+
+    /// Like [`get`](Self::get), without a look at deleted ranges and blob files.
+    fn get_version(&self, key: &[u8], hash: u64, at: Seq, fetch: Fetch) -> Result<Looked, Error> {
         if !self.filter.may_contain(hash) {
             return Ok(Looked::Absent);
         }
@@ -199,24 +233,13 @@ impl Table {
         let found = Block::of(block)
             .get(key, hash, at)
             .map_err(|Malformed| self.malformed(number))?;
-        let Some(entry) = found else {
-            return Ok(Looked::Absent);
-        };
-        if entry.kind == Kind::Blob {
-            if fetch == Fetch::CacheOnly {
-                return Ok(Looked::NeedsIo);
-            }
-            let pointer = Block::of(block).value(entry.value);
-            return Ok(Looked::Found {
+        Ok(match found {
+            Some(entry) => Looked::Found {
                 seq: entry.seq,
-                kind: Kind::Put,
-                value: self.value(key, pointer)?,
-            });
-        }
-        Ok(Looked::Found {
-            seq: entry.seq,
-            kind: entry.kind,
-            value: block::value_bytes(block, entry.value),
+                kind: entry.kind,
+                value: block::value_bytes(block, entry.value),
+            },
+            None => Looked::Absent,
         })
     }
 
@@ -262,6 +285,11 @@ impl Table {
             (None, Some(last)) => last.offset + u64::from(last.stored),
             (None, None) => 0,
         }
+    }
+
+    /// Its deleted ranges. They do not reach beyond its smallest and largest key.
+    pub(crate) fn ranges(&self) -> &Arc<Fragments> {
+        &self.ranges
     }
 
     pub(super) fn index(&self) -> &Index {
@@ -339,6 +367,15 @@ impl Table {
     /// Lets the file be removed once nobody uses it.
     pub(crate) fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
+    }
+}
+
+/// The outcome of a lookup of a key in a deleted range.
+fn removed(deleted: Seq) -> Looked {
+    Looked::Found {
+        seq: deleted,
+        kind: Kind::Delete,
+        value: Bytes::new(),
     }
 }
 

@@ -8,9 +8,11 @@ use crate::db::store_format;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::{self, FileLock, Fs, LockError};
+use crate::key::Seq;
 use crate::range::KeyRange;
 use crate::table::{TableFiles, TableSummary, store_of, summary_of};
 use crate::version::{Catalog, Manifest, read_current};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,10 +163,7 @@ impl ClosedStore {
     }
 
     /// All writes that are only in the log, by number.
-    pub(super) fn log_writes(
-        &self,
-        findings: &mut Vec<Finding>,
-    ) -> Vec<crate::table::StoredVersion> {
+    pub(super) fn log_writes(&self, findings: &mut Vec<Finding>) -> BTreeMap<Seq, log::Logged> {
         log::writes(self, findings)
     }
 }

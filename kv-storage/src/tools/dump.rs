@@ -8,7 +8,7 @@ use crate::blob::{Pointer, Record, Walk};
 use crate::error::IoContext;
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
-use crate::key::Kind;
+use crate::key::{Kind, OperationKind, Seq};
 use crate::table::{Table, summary_of};
 use crate::version::Manifest;
 use crate::wal::{SegmentFile, salvage};
@@ -85,6 +85,11 @@ impl Dump<'_> {
         if let Some(error) = table.damaged().error() {
             self.finding(&Finding::of_filter(error))?;
         }
+        for fragment in table.ranges().iter() {
+            for seq in fragment.seqs {
+                self.range(*seq, fragment.start, fragment.end)?;
+            }
+        }
         for block in 0..table.blocks() {
             match table.read_block(block) {
                 Ok(versions) => {
@@ -130,7 +135,15 @@ impl Dump<'_> {
         for write in salvage(&file, self.closed.store) {
             let operation = write.operation;
             let number = format!("{} ", write.seq);
-            self.entry(&number, operation.key, operation.kind, operation.value)?;
+            match operation.kind {
+                OperationKind::Put => {
+                    self.entry(&number, operation.key, Kind::Put, operation.value)?;
+                }
+                OperationKind::Delete => self.entry(&number, operation.key, Kind::Delete, &[])?,
+                OperationKind::DeleteRange => {
+                    self.range(write.seq, operation.key, operation.value)?;
+                }
+            }
         }
         Ok(())
     }
@@ -171,6 +184,12 @@ impl Dump<'_> {
             },
             Kind::Delete => writeln!(self.out, "{before}\"{key}\" deleted")?,
         }
+        Ok(())
+    }
+
+    fn range(&mut self, seq: Seq, start: &[u8], end: &[u8]) -> Result<(), ToolError> {
+        let (start, end) = (start.escape_ascii(), end.escape_ascii());
+        writeln!(self.out, "{seq} \"{start}\" up to \"{end}\" deleted")?;
         Ok(())
     }
 

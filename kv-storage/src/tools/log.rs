@@ -5,23 +5,31 @@ use super::finding::Finding;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs;
-use crate::key::Seq;
+use crate::key::{Kind, OperationKind, Seq};
 use crate::range::KeyRange;
+use crate::ranges::Fragments;
 use crate::table::StoredVersion;
 use crate::wal::{LoggedWrite, SegmentFile, UsedSegment, read_log, salvage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
+/// One write of the log.
+#[derive(Debug)]
+pub(super) enum Logged {
+    Version(StoredVersion),
+    Range(Fragments),
+}
+
 /// All writes above what is in tables, by number. If the log is damaged, every whole frame counts, and what
 /// is missing between them is a finding.
-pub(super) fn writes(closed: &ClosedStore, findings: &mut Vec<Finding>) -> Vec<StoredVersion> {
+pub(super) fn writes(closed: &ClosedStore, findings: &mut Vec<Finding>) -> BTreeMap<Seq, Logged> {
     let Some(catalog) = &closed.catalog else {
         let files = read_files(closed, 0, findings);
-        return all_whole(closed, &files, Seq::ZERO).into_values().collect();
+        return all_whole(closed, &files, Seq::ZERO);
     };
     if catalog.log_floor == 0 {
         // A store that was never opened, or a checkpoint.
-        return Vec::new();
+        return Writes::new();
     }
     let files = read_files(closed, catalog.log_floor, findings);
     let path = Numbered::Log(catalog.log_floor).path(&closed.dir);
@@ -44,12 +52,12 @@ pub(super) fn writes(closed: &ClosedStore, findings: &mut Vec<Finding>) -> Vec<S
         Ok(writes)
     });
     match decoded {
-        Ok(writes) => writes.into_values().collect(),
+        Ok(writes) => writes,
         Err(error) => {
             findings.push(Finding::of(&error));
             let writes = all_whole(closed, &files, catalog.flushed);
             name_gaps(closed, catalog.flushed, &writes, findings);
-            writes.into_values().collect()
+            writes
         }
     }
 }
@@ -75,7 +83,7 @@ fn read_files(closed: &ClosedStore, floor: u64, findings: &mut Vec<Finding>) -> 
     files
 }
 
-type Writes = BTreeMap<Seq, StoredVersion>;
+type Writes = BTreeMap<Seq, Logged>;
 
 fn take(segment: &UsedSegment, flushed: Seq, into: &mut Writes) -> Result<(), Error> {
     for batch in segment.batches() {
@@ -83,7 +91,7 @@ fn take(segment: &UsedSegment, flushed: Seq, into: &mut Writes) -> Result<(), Er
         for (seq, operation) in (batch.first.0..).zip(batch.operations) {
             let seq = Seq(seq);
             if seq > flushed {
-                into.insert(seq, stored(&LoggedWrite { seq, operation }));
+                into.insert(seq, logged(&LoggedWrite { seq, operation }));
             }
         }
     }
@@ -94,16 +102,26 @@ fn take(segment: &UsedSegment, flushed: Seq, into: &mut Writes) -> Result<(), Er
 fn all_whole(closed: &ClosedStore, files: &[SegmentFile], flushed: Seq) -> Writes {
     let all = files.iter().flat_map(|file| salvage(file, closed.store));
     all.filter(|write| write.seq > flushed)
-        .map(|write| (write.seq, stored(&write)))
+        .map(|write| (write.seq, logged(&write)))
         .collect()
 }
 
-fn stored(write: &LoggedWrite<'_>) -> StoredVersion {
-    StoredVersion {
-        key: write.operation.key.to_vec(),
-        seq: write.seq,
-        kind: write.operation.kind,
-        value: Bytes::copy_from_slice(write.operation.value),
+fn logged(write: &LoggedWrite<'_>) -> Logged {
+    let (seq, operation) = (write.seq, write.operation);
+    let version = |kind| {
+        Logged::Version(StoredVersion {
+            key: operation.key.to_vec(),
+            seq,
+            kind,
+            value: Bytes::copy_from_slice(operation.value),
+        })
+    };
+    match operation.kind {
+        OperationKind::Put => version(Kind::Put),
+        OperationKind::Delete => version(Kind::Delete),
+        OperationKind::DeleteRange => {
+            Logged::Range(Fragments::one(operation.key, operation.value, seq))
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 use super::ToolError;
 use super::closed::ClosedStore;
 use super::finding::Finding;
+use super::log::Logged;
 use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::{Kind, Seq};
+use crate::ranges::Fragments;
 use crate::table::{Damaged, StoredVersion, Table};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -15,6 +17,8 @@ pub(super) struct Salvage {
     sources: Vec<Source>,
     heads: BinaryHeap<Reverse<Head>>,
     last_key: Option<Vec<u8>>,
+    /// All deleted ranges. A number says alone what they hide, whichever table they come from.
+    ranges: Fragments,
     /// The highest number of a version.
     pub newest: Seq,
     /// What is missing.
@@ -60,14 +64,21 @@ impl Eq for Head {}
 impl Salvage {
     pub(super) fn new(closed: &ClosedStore) -> Result<Self, ToolError> {
         let mut findings = closed.findings.clone();
-        let mut logged = closed.log_writes(&mut findings);
+        let logged = closed.log_writes(&mut findings);
         let mut newest = closed
             .catalog
             .as_ref()
             .map_or(Seq::ZERO, |known| known.flushed);
-        newest = logged.iter().map(|write| write.seq).fold(newest, Seq::max);
-        logged.sort_by(|a, b| a.version().cmp(&b.version()));
-        let mut sources = vec![Source::Log(logged.into_iter())];
+        newest = logged.keys().copied().fold(newest, Seq::max);
+        let (mut versions, mut ranges) = (Vec::new(), Vec::new());
+        for write in logged.into_values() {
+            match write {
+                Logged::Version(version) => versions.push(version),
+                Logged::Range(range) => ranges.push(range),
+            }
+        }
+        versions.sort_by(|a, b| a.version().cmp(&b.version()));
+        let mut sources = vec![Source::Log(versions.into_iter())];
         let files = closed.table_files();
         for summary in closed.tables(&mut findings) {
             let path = Numbered::Table(summary.file).path(&closed.dir);
@@ -79,6 +90,7 @@ impl Salvage {
                 }
                 Damaged::Filter(_) | Damaged::Nothing => {}
             }
+            ranges.push(Fragments::clone(table.ranges()));
             sources.push(Source::Table {
                 table: Box::new(table),
                 next_block: 0,
@@ -89,6 +101,7 @@ impl Salvage {
             sources,
             heads: BinaryHeap::new(),
             last_key: None,
+            ranges: Fragments::merge(&ranges),
             newest,
             findings,
         };
@@ -106,14 +119,16 @@ impl Salvage {
             if self.last_key.as_ref() == Some(&version.key) {
                 continue;
             }
+            let deleted = self.ranges.covering(&version.key, Seq::MAX);
+            let is_hidden = deleted.is_some_and(|deleted| deleted > version.seq);
             let mut version = version;
-            if let Err(error) = self.resolve(&mut version, source) {
+            if !is_hidden && let Err(error) = self.resolve(&mut version, source) {
                 // An older version may be whole.
                 self.findings.push(Finding::of(&error));
                 continue;
             }
             self.last_key = Some(version.key.clone());
-            if version.kind == Kind::Put {
+            if version.kind == Kind::Put && !is_hidden {
                 return Some(version);
             }
         }

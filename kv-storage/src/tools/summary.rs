@@ -58,10 +58,14 @@ pub(super) fn write_catalog(
         if level.runs.is_empty() {
             continue;
         }
-        let (entries, deletes) = sums(level);
+        let (entries, deletes, ranges) = sums(level);
+        let ranges = match ranges {
+            0 => String::new(),
+            _ => format!(", {ranges} deleted ranges"),
+        };
         writeln!(
             out,
-            "level {number}  {} runs, {} tables, {} bytes, {entries} entries of which {deletes} are deletions",
+            "level {number}  {} runs, {} tables, {} bytes, {entries} entries of which {deletes} are deletions{ranges}",
             level.runs.len(),
             level.tables().count(),
             level.size_bytes(),
@@ -109,8 +113,11 @@ fn write_blobs(blobs: &BlobUses, each: bool, out: &mut dyn Write) -> Result<(), 
     Ok(())
 }
 
-fn sums(level: &Level<()>) -> (u64, u64) {
-    let entries = level.tables().map(|table| table.summary.entries).sum();
-    let deletes = level.tables().map(|table| table.summary.deletes).sum();
-    (entries, deletes)
+fn sums(level: &Level<()>) -> (u64, u64, u64) {
+    let summaries = || level.tables().map(|table| &table.summary);
+    (
+        summaries().map(|table| table.entries).sum(),
+        summaries().map(|table| table.deletes).sum(),
+        summaries().map(|table| table.ranges).sum(),
+    )
 }

@@ -47,6 +47,7 @@ enum Tag {
     LogEnd = 6,
     Attachment = 7,
     Expires = 8,
+    Ranges = 9,
     AddBlob = 11,
     References = 12,
 }
@@ -71,6 +72,12 @@ impl Edit {
             record(Tag::AddTable, &|body| encode_table(new, body));
             if let Some(at) = new.table.expires {
                 record(Tag::Expires, &|body| put_varint(body, at));
+            }
+            if new.table.ranges > 0 {
+                record(Tag::Ranges, &|body| {
+                    put_varint(body, new.table.ranges);
+                    put_varint(body, new.table.covered_bytes);
+                });
             }
             if !new.table.references.is_empty() {
                 record(Tag::References, &|body| new.table.references.encode(body));
@@ -113,6 +120,10 @@ impl Edit {
                 6 => edit.log_end = Some((body.varint()?, body.varint()?)),
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
+                9 => {
+                    let table = &mut edit.added.last_mut()?.table;
+                    (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
+                }
                 11 => edit.blobs.push(decode_blob(&mut body)?),
                 12 => {
                     let references = References::decode(body.rest())?;
@@ -191,6 +202,8 @@ mod tests {
             smallest: b"a".to_vec(),
             largest: b"zz".to_vec(),
             newest: Seq(77),
+            ranges: 3,
+            covered_bytes: 1000,
             expires: Some(500),
             references: References::decode(&[42, 2, 77]).unwrap(),
         };

@@ -21,6 +21,7 @@ pub(crate) use manifest::{Catalog, Manifest, read_current};
 
 use crate::compaction::Place;
 use crate::hash::key_hash;
+use crate::ranges::{Fragment, Fragments};
 use crate::table::{Table, TableSummary};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ impl<R> Placed<R> {
 pub(crate) struct Run<R> {
     pub id: u64,
     pub tables: Vec<Arc<Placed<R>>>,
+    /// Some of the tables have deleted ranges.
+    pub has_ranges: bool,
 }
 
 impl<R> Run<R> {
@@ -123,6 +126,7 @@ impl<R> Clone for Run<R> {
         Self {
             id: self.id,
             tables: self.tables.clone(),
+            has_ranges: self.has_ranges,
         }
     }
 }
@@ -150,6 +154,7 @@ impl<R> Level<R> {
                 Run {
                     id: run_id,
                     tables: Vec::new(),
+                    has_ranges: false,
                 },
             );
         }
@@ -178,14 +183,43 @@ pub(crate) struct Version<R = Arc<Table>> {
 impl Version {
     /// About how many bytes the tables hold within a range of keys, by their indexes, with what they point to.
     pub(crate) fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
+        let runs = self.runs();
+        runs.map(|run| run.approximate_size(start, end)).sum()
+    }
+
+    /// About how many bytes deleted ranges hide in runs older than the one at `place`.
+    pub(crate) fn covered_bytes(&self, ranges: &Fragments, place: Place) -> u64 {
+        let older = self
+            .placed_runs()
+            .filter(|(here, _)| here.age() > place.age());
+        let hidden = |run: &Run<Arc<Table>>| -> u64 {
+            let size = |it: Fragment<'_>| {
+                run.approximate_size(Bound::Included(it.start), Bound::Excluded(it.end))
+            };
+            ranges.iter().map(size).sum()
+        };
+        older.map(|(_, run)| hidden(run)).sum()
+    }
+}
+
+impl Run<Arc<Table>> {
+    fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
+        let first = match start {
+            Bound::Unbounded => 0,
+            Bound::Included(key) | Bound::Excluded(key) => self
+                .tables
+                .partition_point(|table| *table.summary.largest < *key),
+        };
+        let is_in_front = |table: &&Arc<Placed<Arc<Table>>>| match end {
+            Bound::Unbounded => true,
+            Bound::Included(key) | Bound::Excluded(key) => *table.summary.smallest <= *key,
+        };
         let inside = |table: &Arc<Placed<Arc<Table>>>| {
             let summary = &table.summary;
             let before = |key: &[u8]| table.reader.bytes_before(key);
-            let (from, is_behind) = match start {
-                Bound::Unbounded => (0, false),
-                Bound::Included(key) | Bound::Excluded(key) => {
-                    (before(key), *key > *summary.largest)
-                }
+            let from = match start {
+                Bound::Unbounded => 0,
+                Bound::Included(key) | Bound::Excluded(key) => before(key),
             };
             // What is not data (filter, index) belongs to a range that has all the rest of the table.
             let to = match end {
@@ -194,11 +228,7 @@ impl Version {
                 }
                 Bound::Unbounded | Bound::Included(_) | Bound::Excluded(_) => summary.size_bytes,
             };
-            if is_behind {
-                0
-            } else {
-                to.saturating_sub(from)
-            }
+            to.saturating_sub(from)
         };
         // What lies in blob files is taken to be spread evenly over a table.
         let with_blobs = |table: &Arc<Placed<Arc<Table>>>| {
@@ -207,7 +237,8 @@ impl Version {
             let referenced = u128::from(summary.references.bytes()) * u128::from(bytes);
             bytes + u64::try_from(referenced / u128::from(whole)).unwrap_or(u64::MAX)
         };
-        self.tables().map(with_blobs).sum()
+        let overlapping = self.tables[first..].iter().take_while(is_in_front);
+        overlapping.map(with_blobs).sum()
     }
 }
 
@@ -252,21 +283,23 @@ impl<R> Version<R> {
             .collect()
     }
 
+    /// All runs with their places, newest first.
+    fn placed_runs(&self) -> impl Iterator<Item = (Place, &Run<R>)> {
+        (0u8..).zip(&self.levels).flat_map(|(level, runs)| {
+            let placed = move |run: &Run<R>| Place { level, run: run.id };
+            runs.runs.iter().map(move |run| (placed(run), run))
+        })
+    }
+
     /// First and last keys of all tables in runs older than the one at `place`.
     pub(crate) fn ranges_older_than(&self, place: Place) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut ranges = Vec::new();
-        for (level, runs) in (0u8..).zip(&self.levels) {
-            for run in &runs.runs {
-                let here = Place { level, run: run.id };
-                if here.age() > place.age() {
-                    let tables = run.tables.iter().map(|table| &table.summary);
-                    ranges.extend(
-                        tables.map(|table| (table.smallest.clone(), table.largest.clone())),
-                    );
-                }
-            }
-        }
-        ranges
+        let older = self
+            .placed_runs()
+            .filter(|(here, _)| here.age() > place.age());
+        let summaries = older.flat_map(|(_, run)| run.tables.iter().map(|table| &table.summary));
+        summaries
+            .map(|table| (table.smallest.clone(), table.largest.clone()))
+            .collect()
     }
 
     /// The version after an edit. A table that only changes its place keeps its reader; `open`
@@ -310,6 +343,9 @@ impl<R> Version<R> {
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
         }
+        for run in next.levels.iter_mut().flat_map(|level| &mut level.runs) {
+            run.has_ranges = run.tables.iter().any(|table| table.summary.ranges > 0);
+        }
         next.blobs.drop_unused();
         debug_assert!(next.is_ordered());
         debug_assert!(next.counts_blobs_right());
@@ -348,6 +384,14 @@ impl<R> Version<R> {
             .tables()
             .flat_map(|table| table.summary.references.iter());
         references.all(|reference| is_known(reference.file)) && counted == self.blobs
+    }
+
+    /// How many bytes in blob files so many new entries may have made garbage of, about.
+    pub(crate) fn blob_bytes_of(&self, entries: u64) -> u64 {
+        let live: u64 = self.blobs.iter().map(|blob| blob.live_bytes).sum();
+        let all: u64 = self.tables().map(|table| table.summary.entries).sum();
+        let share = u128::from(live) * u128::from(entries) / u128::from(all.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
     }
 
     /// Everything as one edit to an empty version.

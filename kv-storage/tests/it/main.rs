@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod blobs;
 mod checkpoint;
 mod compaction;
 mod corruption;
@@ -17,6 +18,7 @@ mod full_disk;
 mod hooks;
 mod intervals;
 mod model;
+mod ranges;
 mod reads;
 mod scrub;
 mod strays;

@@ -15,8 +15,8 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Operations of a batch: key, and value length or deletion; synced or not.
-    Write(Vec<(u8, Option<u16>)>, bool),
+    /// Operations of a batch; synced or not.
+    Write(Vec<Change>, bool),
     Get(u8),
     /// Runs up to this many waiting jobs.
     Jobs(u8),
@@ -30,8 +30,21 @@ enum Op {
     PowerLoss(u64),
 }
 
+#[derive(Debug, Clone)]
+enum Change {
+    /// Key and length of the value.
+    Put(u8, u16),
+    Delete(u8),
+    /// Keys from one on and before another, or none.
+    DeleteRange(u8, u8),
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let change = (0u8..24, prop::option::weighted(0.75, 0u16..600));
+    let change = prop_oneof![
+        15 => (0u8..24, 0u16..600).prop_map(|(key, length)| Change::Put(key, length)),
+        5 => (0u8..24).prop_map(Change::Delete),
+        2 => (0u8..26, 0u8..26).prop_map(|(from, to)| Change::DeleteRange(from, to)),
+    ];
     prop_oneof![
         12 => (prop::collection::vec(change, 1..6), any::<bool>()).prop_map(|(changes, sync)| Op::Write(changes, sync)),
         4 => (0u8..26).prop_map(Op::Get),
@@ -102,21 +115,29 @@ impl Run {
         self.states.last().unwrap()
     }
 
-    fn write(&mut self, changes: &[(u8, Option<u16>)], sync: bool) {
+    fn write(&mut self, changes: &[Change], sync: bool) {
         let mut batch = WriteBatch::new();
         let mut next = self.now().clone();
-        for (number, value) in changes {
-            match value {
-                Some(length) => {
+        for change in changes {
+            match change {
+                Change::Put(number, length) => {
                     let value = vec![self.states.len() as u8; usize::from(*length)];
                     batch.put(&key(*number), &value);
                     next.insert(key(*number), value);
                 }
-                None => {
+                Change::Delete(number) => {
                     batch.delete(&key(*number));
                     next.remove(&key(*number));
                 }
+                Change::DeleteRange(from, to) => {
+                    let (from, to) = (key(*from), key(*to));
+                    batch.delete_range(from.clone()..to.clone());
+                    next.retain(|key, _| *key < from || *key >= to);
+                }
             }
+        }
+        if batch.is_empty() {
+            return;
         }
         let need = if sync {
             Durability::Sync

@@ -121,8 +121,15 @@ impl Workload {
             let mut batch = WriteBatch::new();
             let mut state = states[states.len() - 1].clone();
             for _ in 0..random.usize(1..5) {
-                let key = format!("key{:03}", random.u32(..30)).into_bytes();
-                if random.u32(..4) == 0 {
+                let first = random.u32(..30);
+                let key = format!("key{first:03}").into_bytes();
+                if random.u32(..16) == 0 {
+                    let end = format!("key{:03}", first + random.u32(..6)).into_bytes();
+                    batch.delete_range(key.clone()..end.clone());
+                    state.retain(|other, _| *other < key || *other >= end);
+                    batch.put(&key, b"first");
+                    state.insert(key, b"first".to_vec());
+                } else if random.u32(..4) == 0 {
                     batch.delete(&key);
                     state.remove(&key);
                 } else {

@@ -1,10 +1,10 @@
 //! Verify, dump and repair, over stores with damage of every kind.
 
-use crate::support::{contents, dir, env};
+use crate::support::{contents, dir, env, put};
 use kv_storage::fs::Fs;
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::tools::{self, ToolError};
-use kv_storage::{Db, OpenError, Options};
+use kv_storage::{Db, Durability, OpenError, Options, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -385,4 +385,64 @@ fn the_program_verifies_shows_and_repairs() {
     let db = Db::open(&saved, Options::tiny(), kv_storage::Env::embedded(3)).unwrap();
     let found = contents(&db).unwrap().len();
     assert!((100..200).contains(&found), "{found}");
+}
+
+#[test]
+fn deleted_ranges_stay_deleted_in_what_is_dumped_and_repaired() {
+    let fs = SimFs::new();
+    let db = open(&fs, dir()).unwrap();
+    for number in 0..40u32 {
+        let batch = put(format!("key{number:02}"), "value");
+        db.blocking().write(batch, Durability::Sync).unwrap();
+    }
+    db.flush().unwrap();
+    let snapshot = db.snapshot();
+    for (range, is_flushed) in [("key05".."key10", true), ("key20".."key35", false)] {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(range);
+        batch.put(b"key07", b"new");
+        db.blocking().write(batch, Durability::Sync).unwrap();
+        if is_flushed {
+            db.flush().unwrap();
+        }
+    }
+    let expected = contents(&db).unwrap();
+    assert_eq!(expected.len(), 21);
+    drop((snapshot, db));
+    let dump = |file: Option<&str>| {
+        let mut out = Vec::new();
+        let damaged = tools::dump(Arc::new(fs.clone()), dir(), file, false, &mut out).unwrap();
+        assert_eq!(damaged, 0);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(dump(None).lines().count(), 21);
+    assert!(dump(None).contains("\"key07\" = \"new\"") && !dump(None).contains("key21"));
+    let files = fs.dump();
+    let names = files.keys().filter_map(|path| path.file_name()?.to_str());
+    let all: String = names
+        .filter(|name| name.ends_with(".sst") || name.ends_with(".log"))
+        .map(|name| dump(Some(name)))
+        .collect();
+    for range in [
+        "\"key05\" up to \"key10\" deleted",
+        "\"key20\" up to \"key35\" deleted",
+    ] {
+        assert!(all.contains(range), "{all}");
+    }
+    // Once with the manifest, once without.
+    for is_lost in [false, true] {
+        let fs = fs.fork();
+        if is_lost {
+            let manifest = fs
+                .dump()
+                .into_keys()
+                .find(|path| path.to_string_lossy().contains("MANIFEST"));
+            fs.overwrite(&manifest.unwrap(), b"lost".to_vec()).unwrap();
+        }
+        let target = saved_dir();
+        let report = tools::repair(Arc::new(fs.clone()), dir(), target, &Options::tiny()).unwrap();
+        assert_eq!(report.keys, 21);
+        let saved = Db::open(target, Options::tiny(), env(&fs)).unwrap();
+        assert_eq!(contents(&saved).unwrap(), expected);
+    }
 }

@@ -475,3 +475,28 @@ proptest! {
         prop_assert!(world.fenced.iter().all(|file| files.contains(file)));
     }
 }
+
+#[test]
+fn deleted_ranges_go_to_the_bottom_once_what_they_hide_is_worth_it() {
+    let deleting = |level, run, covered_bytes| {
+        let mut new = table(level, run, 11, (2, 5), 100);
+        (new.table.ranges, new.table.covered_bytes) = (2, covered_bytes);
+        new
+    };
+    let below = || [bottom(1, (0, 3), 500), bottom(2, (4, 6), 500)];
+    let tables = |new: NewTable| below().into_iter().chain([new]).collect::<Vec<_>>();
+    // 1100 bytes would be rewritten.
+    for (level, run) in [(0, 11), (1, 9)] {
+        assert_eq!(picked(tables(deleting(level, run, 300))), None);
+        let choice = picked(tables(deleting(level, run, 500))).unwrap();
+        assert_eq!(choice.reason, Reason::Tombstones);
+        assert_eq!(outline(&choice), (vec![11, 1, 2], (BOTTOM, 0), false));
+    }
+    let needed = Given {
+        oldest_snapshot: Some(Seq(10)),
+        ..Given::default()
+    };
+    assert_eq!(needed.pick(&version(tables(deleting(0, 11, 500)))), None);
+    let choice = picked(vec![deleting(BOTTOM, 0, 0)]).unwrap();
+    assert_eq!(outline(&choice), (vec![11], (BOTTOM, 0), false));
+}

@@ -129,6 +129,7 @@ pub(crate) fn summary_of(
         size_bytes: outline.source.file.len(),
         smallest,
         largest,
+        ranges: outline.ranges.len() as u64,
         references: known.references,
         ..TableSummary::default()
     })

@@ -17,6 +17,7 @@ use crate::error::{Error, twice};
 use crate::fs::ReadFile;
 use crate::key::Seq;
 use crate::range::KeyRange;
+use crate::ranges::Fragments;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,6 +103,7 @@ impl Table {
             source,
             index,
             filter: nowhere,
+            ranges: Fragments::default(),
             properties: Vec::new(),
         };
         Self::new(
