@@ -108,3 +108,96 @@ impl BlobUses {
         (sizes, self.iter().map(BlobUse::garbage_bytes).sum())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Edit, NewTable, Version};
+    use super::*;
+    use crate::table::TableSummary;
+    use std::convert::Infallible;
+
+    fn blob(file: u64) -> BlobSummary {
+        BlobSummary {
+            file,
+            size_bytes: 160,
+            values: 5,
+            value_bytes: 100,
+        }
+    }
+
+    /// A table of the bottom for one key, and what it points to: file, values, bytes.
+    fn table(file: u64, references: &[u8]) -> NewTable {
+        NewTable {
+            level: super::super::BOTTOM,
+            run: 0,
+            table: TableSummary {
+                file,
+                smallest: vec![file as u8],
+                largest: vec![file as u8],
+                references: References::decode(references).unwrap(),
+                ..TableSummary::default()
+            },
+        }
+    }
+
+    fn apply(version: &Version<()>, edit: Edit) -> Version<()> {
+        let Ok(next) = version.apply(&edit, |_| Ok::<(), Infallible>(()));
+        assert!(next.counts_blobs_right());
+        next
+    }
+
+    fn live(version: &Version<()>) -> Vec<(u64, u64)> {
+        let blobs = version.blobs.iter();
+        blobs
+            .map(|blob| (blob.summary.file, blob.live_bytes))
+            .collect()
+    }
+
+    #[test]
+    fn live_bytes_follow_the_tables_and_a_file_goes_with_the_last_one() {
+        let first = apply(
+            &Version::empty(),
+            Edit {
+                added: vec![table(1, &[50, 5, 100]), table(2, &[50, 1, 20, 51, 4, 80])],
+                // Nothing points into the last one.
+                blobs: vec![blob(50), blob(51), blob(52)],
+                ..Edit::default()
+            },
+        );
+        // A value may be pointed to twice for a while.
+        assert_eq!(live(&first), [(50, 120), (51, 80)]);
+        assert_eq!(first.blobs.get(50).unwrap().garbage_bytes(), 0);
+        let moved = apply(
+            &first,
+            Edit {
+                added: vec![table(2, &[50, 1, 20, 51, 4, 80])],
+                removed: vec![2],
+                ..Edit::default()
+            },
+        );
+        assert_eq!(live(&moved), live(&first));
+        let replaced = apply(
+            &moved,
+            Edit {
+                added: vec![table(3, &[50, 2, 40])],
+                removed: vec![1, 2],
+                ..Edit::default()
+            },
+        );
+        assert_eq!(live(&replaced), [(50, 40)]);
+        assert_eq!(
+            moved.blobs.missing_in(&replaced.blobs).collect::<Vec<_>>(),
+            [51]
+        );
+        assert_eq!(replaced.blobs.bytes(), (160, 60));
+        let collectable = |percent| {
+            let fenced = BTreeSet::new();
+            replaced.blobs.collectable(percent, &fenced).len()
+        };
+        assert_eq!([60, 61].map(collectable), [1, 0]);
+        assert_eq!(
+            live(&apply(&Version::empty(), replaced.snapshot())),
+            [(50, 40)]
+        );
+    }
+}
