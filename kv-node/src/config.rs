@@ -87,11 +87,11 @@ pub struct Storage {
     ), layer_attr(arg(long, value_name = "MIB")))]
     pub memtable_mib: u32,
 
-    /// Size of the cache of blocks in MiB (0 to 1048576). Larger: fewer reads of the disk.
-    #[config(default = 256, env = "KV_NODE_BLOCK_CACHE_MIB", validate(
-        *block_cache_mib <= 1_048_576, "must be at most 1048576"
+    /// Memory for what is kept of the store's tables in MiB (0 to 1048576). Larger: fewer reads of the disk.
+    #[config(default = 256, env = "KV_NODE_CACHE_MIB", validate(
+        *cache_mib <= 1_048_576, "must be at most 1048576"
     ), layer_attr(arg(long, value_name = "MIB")))]
-    pub block_cache_mib: u32,
+    pub cache_mib: u32,
 
     /// Threads that read blocks from the disk (1 to 64).
     #[config(default = 2, env = "KV_NODE_READ_THREADS", validate(
@@ -161,7 +161,7 @@ impl Config {
     pub fn storage_options(&self) -> kv_storage::Options {
         let mut options = kv_storage::Options::default();
         options.memtable_bytes = self.storage.memtable_mib as usize * (1 << 20);
-        options.block_cache_bytes = u64::from(self.storage.block_cache_mib) << 20;
+        options.cache_bytes = u64::from(self.storage.cache_mib) << 20;
         options
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let config = config.expect("it loads");
         assert_eq!(config.storage.memtable_mib, 9);
         assert_eq!(config.storage.read_threads, 3);
-        assert_eq!(config.storage.block_cache_mib, 256);
+        assert_eq!(config.storage.cache_mib, 256);
         assert_eq!(config.gossip.profile, GossipProfile::Lan);
     }
 

@@ -2,7 +2,7 @@
 //! at random; write and space amplification, and how long puts take.
 //!
 //! `cargo run --release -p kv-storage --example overwrite [directory] [direct|buffered] [writes] [value bytes]
-//! [bytes from which values are separated]`
+//! [bytes from which values are separated] [MiB of values]`
 
 use kv_storage::fs::RealFs;
 use kv_storage::{
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-const LIVE_BYTES: u64 = 400 << 20;
 const KEY_BYTES: usize = 20;
 
 /// One thread each for the log and for flushes, two for compactions.
@@ -171,12 +170,12 @@ fn main() {
         given.and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let (writes, value_bytes) = (number(0), number(1024));
-    let keys = LIVE_BYTES / value_bytes;
-    let writes = if writes == 0 { 5 * keys } else { writes };
-    let dir = base.join(format!("kv-overwrite-{}", std::process::id()));
     let mut options = Options::default();
     options.direct_io = form == "direct";
     options.blob_value_bytes = number(options.blob_value_bytes as u64) as usize;
+    let keys = (number(400) << 20) / value_bytes;
+    let writes = if writes == 0 { 5 * keys } else { writes };
+    let dir = base.join(format!("kv-overwrite-{}", std::process::id()));
     let env = Env {
         fs: Arc::new(RealFs),
         jobs: Arc::new(Threads::start()),
@@ -196,7 +195,7 @@ fn main() {
     settle(&db);
     let cpu = cpu_seconds();
     let (before, start, stats) = (written(), Instant::now(), db.stats());
-    let (mut peak, mut taken) = (0, Vec::with_capacity(writes as usize));
+    let (mut peak, mut blob_peak, mut taken) = (0, 0, Vec::with_capacity(writes as usize));
     for number in 0..writes {
         value(&mut random, &mut bytes);
         let began = Instant::now();
@@ -204,6 +203,7 @@ fn main() {
         taken.push(began.elapsed());
         if number % (keys / 8) == 0 {
             peak = peak.max(disk_size(&dir));
+            blob_peak = blob_peak.max(db.stats().blob_bytes);
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -228,10 +228,11 @@ fn main() {
         disk_size(&dir) as f64 / live
     );
     println!(
-        "blob files: {}, {} MiB, {} MiB garbage",
+        "blob files: {}, {} MiB, {} MiB garbage, {} MiB at most",
         after.blob_files,
         after.blob_bytes >> 20,
-        after.blob_garbage_bytes >> 20
+        after.blob_garbage_bytes >> 20,
+        blob_peak >> 20
     );
     println!(
         "puts, ms: p99 {:.3} p99.9 {:.3} p99.99 {:.3} max {:.1}; over 10 ms {:.0} ms in sum; {} compactions, {} releases; levels {:?}",

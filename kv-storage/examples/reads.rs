@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p kv-storage --example reads DIRECTORY [VALUE_BYTES [ROWS [ROW_OF_TABLE...]]]`; the
 //! directory is filled at the first run, and read by later ones. Rates are by the wall clock; the CPU time
-//! of all threads stands beside them, which a busy machine distorts less. `BLOCK_CACHE_MIB` and `ROW_CACHE_MIB`
-//! in the environment set the caches.
+//! of all threads stands beside them, which a busy machine distorts less. `CACHE_MIB` in the
+//! environment sets the cache.
 
 use kv_storage::{Db, Durability, Env, Options, WriteBatch};
 use std::ops::ControlFlow;
@@ -269,8 +269,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = Path::new(&dir);
     let is_new = !dir.exists();
     let mut options = Options::default();
-    options.block_cache_bytes = mebibytes("BLOCK_CACHE_MIB", 240)? << 20;
-    options.row_cache_bytes = mebibytes("ROW_CACHE_MIB", 16)? << 20;
+    options.cache_bytes = mebibytes("CACHE_MIB", 256)? << 20;
     let db = Db::open(dir, options, Env::embedded(1))?;
     if is_new {
         fill(&db, rows, value_bytes)?;

@@ -137,7 +137,7 @@ fn fill(dir: &Path, jobs: Arc<dyn Jobs>, what: &str) -> Result<(), Box<dyn std::
 
 fn reads(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options::default();
-    options.block_cache_bytes = 512 << 20;
+    options.cache_bytes = 512 << 20;
     let db = Db::open(dir, options, env(Arc::new(InlineJobs)))?;
     let mut random = fastrand::Rng::with_seed(3);
     let mut get = |what: &str, count: u64, key_of: &dyn Fn(u64) -> u64, expect: bool| {

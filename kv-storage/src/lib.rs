@@ -57,6 +57,10 @@
 //! gets a job that reads it. A scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with
 //! read-ahead, and reads large values one by one as it lends them.
 //!
+//! A deleted range (`ranges/`) hides older versions of its keys: each source of a read is asked for its ranges
+//! too (`merge/cover.rs` for scans), and compaction drops what they hide (`compaction/retain.rs`,
+//! `compaction/covered.rs`).
+//!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
 //!
 //! # Looking after a store

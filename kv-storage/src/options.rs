@@ -55,12 +55,10 @@ pub struct Options {
     /// Write tables past the page cache, where the file system can (default true). Otherwise they go through it,
     /// and stay in it as long as there is room.
     pub direct_io: bool,
-    /// Decoded blocks kept in memory, in bytes (default 64 MiB).
-    pub block_cache_bytes: u64,
-    /// Single rows kept in memory, in bytes (default 16 MiB; 0 keeps none), apart from the blocks. Raising
-    /// it helps reads that are skewed towards single keys; where they are even, or whole ranges are hot,
-    /// the memory serves better in the block cache.
-    pub row_cache_bytes: u64,
+    /// Memory for what is kept of tables, in bytes (default 80 MiB): decoded blocks, single rows, and the
+    /// indexes and filters of open tables. The last two always stay; the rest is divided between blocks and
+    /// rows by what saves more reads. Raising it saves reads of the disk; 0 keeps only indexes and filters.
+    pub cache_bytes: u64,
     /// Free disk space below which writes get `Full` (default 64 MiB; 0 never looks).
     pub min_free_bytes: u64,
     /// Size of the ballast, in bytes (default 16 MiB; 0 keeps none): a file that is given back when the disk
@@ -73,8 +71,8 @@ pub struct Options {
 /// How the tables of one kind are written. Tables that exist stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Uncompressed size at which a data block is cut, in bytes (default 4 KiB). Larger blocks compress
-    /// better and scan faster; smaller ones make reads from disk cheaper.
+    /// Most memory that a data block takes, in bytes (default 4 KiB), if it holds more than one entry. Larger
+    /// blocks compress better and scan faster; smaller ones make reads from disk cheaper.
     pub block_bytes: usize,
     /// How data blocks are compressed (default LZ4, and zstd at level 1 at the bottom). A block that it
     /// makes smaller by less than 12 % is stored as it is.
@@ -141,8 +139,7 @@ impl Default for Options {
             compactions_max: 2,
             compaction_step_bytes: 8 << 20,
             direct_io: true,
-            block_cache_bytes: 64 << 20,
-            row_cache_bytes: 16 << 20,
+            cache_bytes: 80 << 20,
             min_free_bytes: 64 << 20,
             ballast_bytes: 16 << 20,
         }
@@ -172,8 +169,7 @@ impl Options {
             level0_trigger: 3,
             middle_runs_max: 3,
             compaction_step_bytes: 4 << 10,
-            block_cache_bytes: 16 << 10,
-            row_cache_bytes: 8 << 10,
+            cache_bytes: 24 << 10,
             min_free_bytes: 0,
             ballast_bytes: 0,
             ..default

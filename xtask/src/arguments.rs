@@ -1,7 +1,7 @@
 //! The command line of the tasks.
 
 use crate::cluster::DEFAULT_NAME;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Developer tasks of kv.
@@ -24,6 +24,8 @@ pub(crate) enum Task {
     DemoData(DemoArguments),
     /// Measure kv beside others of its kind
     Bench(BenchArguments),
+    /// Run the storage engine's tests under the address and the thread sanitizer
+    Sanitize(SanitizeArguments),
 }
 
 /// `cargo xtask cluster ..`
@@ -194,6 +196,26 @@ pub(crate) struct EngineBenchArguments {
     /// Measure nothing: run this row once under perf and print where its time goes
     #[arg(long, value_name = "ROW", conflicts_with_all = ["rows", "passes", "limits", "report"])]
     pub(crate) profile: Option<String>,
+}
+
+/// `cargo xtask sanitize ..`
+#[derive(Debug, Args)]
+pub(crate) struct SanitizeArguments {
+    /// Only this one
+    #[arg(value_enum)]
+    pub(crate) sanitizer: Option<Sanitizer>,
+    /// Further arguments for the tests, such as part of a test's name
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub(crate) tests: Vec<String>,
+}
+
+/// What watches the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sanitizer {
+    /// Accesses outside of memory, or after it was given back
+    Address,
+    /// Accesses of several threads that nothing orders
+    Thread,
 }
 
 /// `cargo xtask test ..`

@@ -15,6 +15,7 @@ mod failure;
 mod interrupt;
 mod port;
 mod process;
+mod sanitize;
 mod suite;
 mod table;
 mod terminal;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => suite::run(&arguments),
         Task::DemoData(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Sanitize(arguments) => sanitize::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,4 @@
 use super::*;
-use crate::cache::{BlockCache, RowCache};
 use crate::compress::Compression;
 use crate::error::Error;
 use crate::files::Numbered;
@@ -26,8 +25,7 @@ fn builder(fs: &SimFs, compression: Compression) -> BlobBuilder {
 }
 
 fn open(fs: &SimFs) -> Arc<Blob> {
-    let caches = (BlockCache::new(0), RowCache::new(0));
-    let files = TableFiles::new(Arc::new(fs.clone()), caches.0, caches.1, STORE);
+    let files = TableFiles::new(Arc::new(fs.clone()), 0, STORE);
     OpenBlobs::open(&Arc::new(files), Path::new("/d"), FILE).unwrap()
 }
 

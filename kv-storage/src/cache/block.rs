@@ -1,4 +1,4 @@
-//! The block cache: decoded blocks, bounded by their bytes.
+//! The block cache: decoded blocks. It shares a [`Budget`] with the row cache.
 //!
 //! Each open table has a slot for each of its blocks, so a hit is one load from an array: no hashing,
 //! no lock, no shared reference count. Only misses meet in the lock, where the queues of S3-FIFO decide
@@ -6,27 +6,30 @@
 //! waits in a small queue, and only one that is used again there, or comes back after it was thrown
 //! out, gets into the main queue. So a scan or a sweep of single reads does not displace what is in use.
 
+use super::budget::{Budget, Eras, allocated_bytes};
 use super::counter::Counter;
 use crate::table::{Block, SharedBlock};
 use arc_swap::{ArcSwapAny, Guard};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Uses that are counted at most; each saves a block in the main queue once.
-const USES_MOST: u8 = 3;
-/// State of a block that was thrown out before.
-const RETURNS: u8 = 0x80;
-/// Memory that a block takes besides its bytes, roughly.
-const BLOCK_OVERHEAD: usize = 96;
+const USES_MOST: u16 = 3;
+/// The state of a block that was thrown out has this bit, and the era in which it was.
+const THROWN_OUT: u16 = 0x8000;
+/// Memory of a block that lies in front of its bytes.
+const BLOCK_HEADER: usize = 32;
+/// Memory that a block takes in a queue and in its table's slots, roughly.
+const BLOCK_PLACE: usize = 48;
 
 /// The blocks of one table that are in memory.
 #[derive(Debug)]
 pub(crate) struct BlockSlots {
     blocks: Box<[ArcSwapAny<Option<SharedBlock>>]>,
-    /// Uses since the block was last considered, and whether it was thrown out before.
-    states: Box<[AtomicU8]>,
+    /// Of a block in memory, its uses since it was last considered; otherwise when it was thrown out, if it was.
+    states: Box<[AtomicU16]>,
     /// Weight of the blocks that are in memory.
     weight: AtomicU64,
     /// The table is closed. Changed with the queues locked.
@@ -37,7 +40,7 @@ impl BlockSlots {
     pub(crate) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self {
             blocks: (0..count).map(|_| ArcSwapAny::new(None)).collect(),
-            states: (0..count).map(|_| AtomicU8::new(0)).collect(),
+            states: (0..count).map(|_| AtomicU16::new(0)).collect(),
             weight: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         })
@@ -47,16 +50,18 @@ impl BlockSlots {
 /// Shared by all tables of a store. Eviction depends only on the order of calls, so a single-threaded
 /// run repeats exactly.
 pub(crate) struct BlockCache {
-    capacity: u64,
+    budget: Arc<Budget>,
+    eras: Eras,
     queues: Mutex<Queues>,
     hits: Counter,
     misses: Counter,
 }
 
 impl BlockCache {
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Self {
-            capacity: capacity_bytes,
+            budget: Arc::clone(budget),
+            eras: Eras::new(budget),
             queues: Mutex::new(Queues::default()),
             hits: Counter::default(),
             misses: Counter::default(),
@@ -72,7 +77,7 @@ impl BlockCache {
             let state = &slots.states[number];
             let uses = state.load(Relaxed);
             // A lost count does no harm, a write for every hit would.
-            if uses & !RETURNS < USES_MOST {
+            if uses < USES_MOST {
                 state.store(uses + 1, Relaxed);
             }
         } else {
@@ -81,10 +86,10 @@ impl BlockCache {
         found
     }
 
-    /// Keeps a block, and throws out others if there is no room.
+    /// Keeps a block. The caller makes room afterwards.
     pub(crate) fn insert(&self, slots: &Arc<BlockSlots>, number: usize, block: SharedBlock) {
-        let weight = (Block::of(&block).size_bytes() + BLOCK_OVERHEAD) as u64;
-        if weight > self.capacity / 4 {
+        let weight = weight_of(&block);
+        if weight > self.budget.total() / 4 {
             return;
         }
         let mut queues = self.queues();
@@ -94,23 +99,40 @@ impl BlockCache {
         }
         slots.blocks[number].store(Some(block));
         slots.weight.fetch_add(weight, Relaxed);
-        let returns = slots.states[number].swap(0, Relaxed) & RETURNS != 0;
-        queues.push(
-            returns,
-            Entry {
-                slots: Arc::downgrade(slots),
-                number,
-                weight,
-            },
-        );
-        queues.make_room(self.capacity);
+        let state = slots.states[number].swap(0, Relaxed);
+        let thrown_out = (state & THROWN_OUT != 0).then_some(state & !THROWN_OUT);
+        if thrown_out.is_some_and(|era| self.eras.is_soon(era)) {
+            self.budget.note_lost_block();
+        }
+        let entry = Entry {
+            slots: Arc::downgrade(slots),
+            number,
+            weight,
+        };
+        if thrown_out.is_some_and(|era| self.eras.is_known(era)) {
+            queues.main.push(entry);
+        } else {
+            queues.small.push(entry);
+        }
+        self.budget.set_blocks(queues.live());
+    }
+
+    /// Throws out blocks until `bytes` less are in use; false if there were not so many.
+    pub(crate) fn shrink(&self, bytes: u64) -> bool {
+        let mut queues = self.queues();
+        let target = queues.live().saturating_sub(bytes);
+        let is_enough = queues.live() >= bytes;
+        queues.shrink(target, &self.eras);
+        self.budget.set_blocks(queues.live());
+        is_enough
     }
 
     /// Tells that a table is closed: its blocks go with it.
     pub(crate) fn forget(&self, slots: &BlockSlots) {
         let mut queues = self.queues();
         slots.closed.store(true, Relaxed);
-        queues.forget(slots.weight.load(Relaxed), self.capacity);
+        queues.forget(slots.weight.load(Relaxed), self.budget.total());
+        self.budget.set_blocks(queues.live());
     }
 
     /// Hits and misses so far.
@@ -119,7 +141,7 @@ impl BlockCache {
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.queues().live()
+        self.budget.blocks()
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
@@ -133,6 +155,12 @@ impl fmt::Debug for BlockCache {
             .field("size_bytes", &self.size_bytes())
             .finish_non_exhaustive()
     }
+}
+
+/// Memory that a block takes, with its places in queue and slots.
+fn weight_of(block: &SharedBlock) -> u64 {
+    let size = Block::of(block).size_bytes();
+    (allocated_bytes(BLOCK_HEADER + size) + BLOCK_PLACE) as u64
 }
 
 /// A block in a queue.
@@ -183,42 +211,34 @@ impl Queues {
         self.small.weight + self.main.weight - self.dead
     }
 
-    fn push(&mut self, returns: bool, entry: Entry) {
-        if returns {
-            self.main.push(entry);
-        } else {
-            self.small.push(entry);
-        }
-    }
-
-    fn make_room(&mut self, capacity: u64) {
-        while self.live() > capacity {
+    fn shrink(&mut self, target: u64, eras: &Eras) {
+        while self.live() > target {
             // The small queue may have a tenth.
-            let from_small = self.small.weight > capacity / 10 || self.main.entries.is_empty();
+            let from_small = self.small.weight > self.live() / 10 || self.main.entries.is_empty();
             let entry = if from_small {
                 self.small.pop()
             } else {
                 self.main.pop()
             };
             let Some(entry) = entry else { return };
-            self.consider(entry, from_small);
+            self.consider(entry, from_small, eras);
         }
     }
 
     /// Throws an entry out, or gives it another turn in the main queue.
-    fn consider(&mut self, entry: Entry, from_small: bool) {
+    fn consider(&mut self, entry: Entry, from_small: bool, eras: &Eras) {
         let Some(slots) = entry.open_slots() else {
             self.dead -= entry.weight;
             return;
         };
         let state = &slots.states[entry.number];
-        let uses = state.load(Relaxed) & !RETURNS;
+        let uses = state.load(Relaxed);
         if uses > 0 {
             let left = if from_small { 0 } else { uses - 1 };
             state.store(left, Relaxed);
             self.main.push(entry);
         } else {
-            state.store(RETURNS, Relaxed);
+            state.store(THROWN_OUT | eras.throw_out(entry.weight), Relaxed);
             slots.blocks[entry.number].store(None);
             slots.weight.fetch_sub(entry.weight, Relaxed);
         }
@@ -248,8 +268,19 @@ mod tests {
 
     fn block() -> SharedBlock {
         let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
-        bytes.resize(1000 - BLOCK_OVERHEAD, 0);
+        bytes.resize(896 - BLOCK_HEADER, 0);
         Block::share(&bytes).unwrap()
+    }
+
+    const WEIGHT: u64 = 896 + BLOCK_PLACE as u64;
+
+    fn cache(blocks: u64) -> BlockCache {
+        BlockCache::new(&Arc::new(Budget::new(blocks * WEIGHT)))
+    }
+
+    fn insert(cache: &BlockCache, slots: &Arc<BlockSlots>, number: usize) {
+        cache.insert(slots, number, block());
+        cache.shrink(cache.budget.excess());
     }
 
     fn resident(slots: &BlockSlots) -> Vec<usize> {
@@ -259,18 +290,18 @@ mod tests {
 
     #[test]
     fn blocks_in_use_outlive_a_sweep_of_single_reads() {
-        let cache = BlockCache::new(20_000);
+        let cache = cache(20);
         let slots = BlockSlots::new(1000);
         for number in 0..10 {
-            cache.insert(&slots, number, block());
+            insert(&cache, &slots, number);
         }
         for number in 10..1000 {
             for used in 0..10 {
                 assert!(cache.get(&slots, used).is_some(), "{used} at {number}");
             }
             assert!(cache.get(&slots, number).is_none());
-            cache.insert(&slots, number, block());
-            assert!(cache.size_bytes() <= 20_000);
+            insert(&cache, &slots, number);
+            assert!(cache.size_bytes() <= 20 * WEIGHT);
         }
         assert_eq!(resident(&slots).len(), 20);
         let (hits, misses) = cache.counts();
@@ -278,25 +309,50 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_comes_back_stays_longer() {
-        let cache = BlockCache::new(20_000);
+    fn a_block_that_comes_back_in_time_stays_longer() {
+        let cache = cache(20);
         let slots = BlockSlots::new(1000);
-        (0..100).for_each(|number| cache.insert(&slots, number, block()));
+        // Block 0 is thrown out, and then 10 others.
+        (0..31).for_each(|number| insert(&cache, &slots, number));
         assert!(cache.get(&slots, 0).is_none());
-        cache.insert(&slots, 0, block());
-        (100..120).for_each(|number| cache.insert(&slots, number, block()));
+        insert(&cache, &slots, 0);
+        (100..120).for_each(|number| insert(&cache, &slots, number));
         assert!(cache.get(&slots, 0).is_some());
         assert!(cache.get(&slots, 100).is_none());
+        // Block 1 is forgotten.
+        (200..300).for_each(|number| insert(&cache, &slots, number));
+        insert(&cache, &slots, 1);
+        (300..320).for_each(|number| insert(&cache, &slots, number));
+        assert!(cache.get(&slots, 1).is_none());
+    }
+
+    #[test]
+    fn only_a_block_that_was_just_thrown_out_takes_from_the_share_of_rows() {
+        let cache = cache(64);
+        let slots = BlockSlots::new(1000);
+        (0..70).for_each(|number| insert(&cache, &slots, number));
+        let share = cache.budget.share();
+        insert(&cache, &slots, 0);
+        assert!(cache.budget.share() < share);
+        let share = cache.budget.share();
+        (100..120).for_each(|number| insert(&cache, &slots, number));
+        assert_eq!(cache.budget.share(), share, "these are new");
+        insert(&cache, &slots, 1);
+        assert_eq!(
+            cache.budget.share(),
+            share,
+            "this one was thrown out long ago"
+        );
     }
 
     #[test]
     fn closed_tables_give_their_room_back() {
-        let cache = BlockCache::new(20_000);
+        let cache = cache(20);
         for _ in 0..50 {
             let slots = BlockSlots::new(20);
-            (0..20).for_each(|number| cache.insert(&slots, number, block()));
+            (0..20).for_each(|number| insert(&cache, &slots, number));
             assert_eq!(resident(&slots).len(), 20);
-            assert_eq!(cache.size_bytes(), 20_000);
+            assert_eq!(cache.size_bytes(), 20 * WEIGHT);
             cache.forget(&slots);
             assert_eq!(cache.size_bytes(), 0);
         }
@@ -306,15 +362,15 @@ mod tests {
 
     #[test]
     fn a_guard_keeps_its_block_when_it_is_thrown_out() {
-        let cache = BlockCache::new(4_000);
+        let cache = cache(4);
         let slots = BlockSlots::new(100);
-        cache.insert(&slots, 0, block());
+        insert(&cache, &slots, 0);
         let guard = slots.blocks[0].load();
-        (1..100).for_each(|number| cache.insert(&slots, number, block()));
+        (1..100).for_each(|number| insert(&cache, &slots, number));
         assert!(cache.get(&slots, 0).is_none());
         assert_eq!(
             Block::of(guard.as_ref().unwrap()).size_bytes(),
-            1000 - BLOCK_OVERHEAD
+            896 - BLOCK_HEADER
         );
     }
 }

@@ -1,9 +1,11 @@
 //! What is kept in memory of tables: decoded blocks, and single rows.
 
 mod block;
+mod budget;
 mod counter;
 mod row;
 mod row_set;
 
 pub(crate) use block::{BlockCache, BlockSlots};
+pub(crate) use budget::Budget;
 pub(crate) use row::{ReadMark, RowCache};

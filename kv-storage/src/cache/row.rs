@@ -13,18 +13,22 @@
 //! 3. Only values found in tables get in, so nothing here is less durable than a table.
 //!
 //! Rows lie in sets of up to 16, chosen by hash. A row gets in at its second touch: each set remembers
-//! a byte of the last few hashes that were offered to it. Bytes are bounded over all sets; a hand goes
-//! round them and takes rows that were not touched since it last came by.
+//! a byte of the last few hashes that were offered to it, and all rows that were thrown out lately are
+//! remembered too. Bytes are bounded over all sets, by the [`Budget`] that rows share with blocks; a hand goes
+//! round the sets and takes rows that were not touched since it last came by.
 
+use super::budget::{Budget, Eras, Ghosts};
 use super::counter::Counter;
 use super::row_set::SharedSet;
+use crate::hash::key_hash;
 use crate::key::Seq;
 use bytes::Bytes;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Memory for each set, its rows included, when it is full of rows of about 100 bytes.
-const SET_BYTES: u64 = 2048;
+/// Bytes of the whole budget for each set. Sets full of rows of 500 bytes would take all of it.
+const SET_BYTES: u64 = 8192;
 /// Larger rows stay out: copying them costs more than finding them.
 const ROW_BYTES_MOST: usize = 8 << 10;
 /// Most stripes of write notes.
@@ -39,10 +43,11 @@ pub(crate) struct ReadMark {
 
 /// Shared by all threads. With one thread, what it holds depends only on the order of calls.
 pub(crate) struct RowCache {
-    capacity: usize,
+    budget: Arc<Budget>,
+    eras: Eras,
+    ghosts: Ghosts,
     /// None if the cache is off; otherwise a power of two, like the stripes.
     sets: Box<[SharedSet]>,
-    bytes: AtomicUsize,
     /// The set that the hand comes to next.
     hand: AtomicUsize,
     /// The newest write to a key of each stripe.
@@ -54,17 +59,20 @@ pub(crate) struct RowCache {
 }
 
 impl RowCache {
-    /// A capacity of 0 keeps nothing.
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
-        let sets = match capacity_bytes {
+    /// With a budget of 0 it keeps nothing.
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        let sets = match budget.total() {
             0 => 0,
             bytes => (bytes / SET_BYTES).max(1).next_power_of_two(),
         };
         let stripes = (sets * 8).min(STRIPES_MOST);
+        let ghosts = Ghosts::new(budget);
+        budget.pin(sets * size_of::<SharedSet>() as u64 + stripes * 8 + ghosts.size_bytes());
         Self {
-            capacity: usize::try_from(capacity_bytes).unwrap_or(usize::MAX),
+            budget: Arc::clone(budget),
+            eras: Eras::new(budget),
+            ghosts,
             sets: (0..sets).map(|_| SharedSet::default()).collect(),
-            bytes: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             notes: (0..stripes).map(|_| AtomicU64::new(0)).collect(),
             range_note: AtomicU64::new(0),
@@ -93,25 +101,39 @@ impl RowCache {
         Some((row.seq(), Bytes::copy_from_slice(row.value())))
     }
 
-    /// Offers what a read found in a table. It is kept if its key was offered before.
-    pub(crate) fn offer(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
-        let size = key.len() + value.len();
-        if size > ROW_BYTES_MOST.min(self.capacity / 8) || self.note(hash) > mark.at {
+    /// Offers what a read found in a table. It is kept if its key was offered before. `was_read` says that the
+    /// table's block was not in memory. The caller makes room afterwards.
+    pub(crate) fn offer(
+        &self,
+        key: &[u8],
+        hash: u64,
+        value: &[u8],
+        seq: Seq,
+        mark: ReadMark,
+        was_read: bool,
+    ) {
+        let most = (self.budget.total() / 64) as usize;
+        if key.len() + value.len() > ROW_BYTES_MOST.min(most) {
+            return;
+        }
+        let thrown_out = self.ghosts.take(hash);
+        if thrown_out.is_some_and(|era| self.eras.is_soon(era)) {
+            self.budget.note_lost_row(was_read);
+        }
+        if self.note(hash) > mark.at {
             return;
         }
         let Some(mut set) = self.set(hash).and_then(SharedSet::try_lock) else {
             return;
         };
-        if !set.was_touched(tag(hash)) {
+        if thrown_out.is_none() && !set.was_touched(tag(hash)) {
             return;
         }
         let before = set.bytes();
         set.insert(tag(hash), key, value, seq, mark);
         let after = set.bytes();
         drop(set);
-        self.bytes.fetch_add(after, Ordering::Relaxed);
-        self.bytes.fetch_sub(before, Ordering::Relaxed);
-        self.make_room();
+        self.budget.change_rows(before, after);
     }
 
     /// Notes a write. Call it for each written key before the write becomes visible.
@@ -140,7 +162,7 @@ impl RowCache {
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed) as u64
+        self.budget.rows()
     }
 
     /// The newest write that may have changed a key.
@@ -161,20 +183,28 @@ impl RowCache {
         self.sets.get((hash >> 40) as usize & mask)
     }
 
-    /// Moves the hand on until the rows fit.
-    fn make_room(&self) {
+    /// Moves the hand on until rows take `bytes` less; false if there were not so many, or others were in the way.
+    pub(crate) fn shrink(&self, bytes: u64) -> bool {
+        let mut left = bytes as usize;
         // In two rounds every row was found untouched once, unless others use the cache at the same time.
         for _ in 0..2 * self.sets.len() {
-            if self.bytes.load(Ordering::Relaxed) <= self.capacity {
-                return;
+            if left == 0 {
+                return true;
             }
             let at = self.hand.fetch_add(1, Ordering::Relaxed) & (self.sets.len() - 1);
             if let Some(mut set) = self.sets[at].try_lock() {
-                let gone = set.take_untouched();
+                let before = set.bytes();
+                set.take_untouched(|row| {
+                    let era = self.eras.throw_out(row.memory_bytes() as u64);
+                    self.ghosts.remember(key_hash(row.key()), era);
+                });
+                let after = set.bytes();
                 drop(set);
-                self.bytes.fetch_sub(gone, Ordering::Relaxed);
+                self.budget.change_rows(before, after);
+                left = left.saturating_sub(before - after);
             }
         }
+        left == 0
     }
 }
 

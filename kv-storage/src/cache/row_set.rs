@@ -1,5 +1,6 @@
 //! A set of the row cache: a few rows behind one lock, which with its tags fills one cache line.
 
+use super::budget::allocated_bytes;
 use super::row::ReadMark;
 use crate::key::Seq;
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -8,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 pub(super) const WAYS: usize = 16;
 /// Tags remembered of rows that were touched once.
 const REMEMBERED: usize = 8;
-/// Memory that a row takes besides its bytes, roughly.
-const ROW_OVERHEAD: usize = 32;
+/// Memory that a row takes in its set, roughly.
+const ROW_PLACE: usize = 20;
 /// Number of the read, number of the write, epoch (u64 each), length of the key (u16).
 const HEADER_BYTES: usize = 26;
 
@@ -93,19 +94,18 @@ impl RowSet {
         self.rows.push(row);
     }
 
-    /// Removes the rows that were not touched since the last call; gives their bytes.
-    pub(super) fn take_untouched(&mut self) -> usize {
-        let before = self.bytes();
+    /// Removes the rows that were not touched since the last call, and shows each of them.
+    pub(super) fn take_untouched(&mut self, mut see: impl FnMut(&Row)) {
         let mut way = 0;
         while way < self.rows.len() {
             if self.touched & (1 << way) != 0 {
                 way += 1;
             } else {
+                see(&self.rows[way]);
                 self.remove(way);
             }
         }
         self.touched = 0;
-        before - self.bytes()
     }
 
     /// The last row takes the place of the removed one.
@@ -122,7 +122,7 @@ impl RowSet {
 
     /// Memory of the rows.
     pub(super) fn bytes(&self) -> usize {
-        self.rows.iter().map(|row| row.0.len() + ROW_OVERHEAD).sum()
+        self.rows.iter().map(Row::memory_bytes).sum()
     }
 }
 
@@ -165,7 +165,12 @@ impl Row {
         HEADER_BYTES + usize::from(u16::from_le_bytes([self.0[24], self.0[25]]))
     }
 
-    fn key(&self) -> &[u8] {
+    /// Memory that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        allocated_bytes(self.0.len()) + ROW_PLACE
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
         &self.0[HEADER_BYTES..self.key_end()]
     }
 

@@ -9,7 +9,6 @@ use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
 use super::view::View;
-use crate::cache::{BlockCache, RowCache};
 use crate::compaction::{Debt, Roster};
 use crate::env::Env;
 use crate::error::{Error, IoContext, OpenError};
@@ -53,9 +52,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .collect();
 
     let catalog = read_catalog(&*fs, dir, store, &numbered)?;
-    let cache = BlockCache::new(options.block_cache_bytes);
-    let rows = RowCache::new(options.row_cache_bytes);
-    let files = Arc::new(TableFiles::new(Arc::clone(&fs), cache, rows, store));
+    let files = Arc::new(TableFiles::new(Arc::clone(&fs), options.cache_bytes, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
     let mut has_ballast = ballast::find(&*fs, dir, &names, &options);

@@ -129,9 +129,13 @@ fn cached_row(inner: &Inner, key: &[u8], hash: u64, at: Seq, epoch: u64) -> Opti
 
 /// Gives the answer of a lookup that is complete, and offers it to the row cache.
 fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -> Option<Found> {
-    if let Answer::Table(Some(found)) = &answer {
-        let rows = &inner.files.rows;
-        rows.offer(key, hash, &found.value, found.seq, mark);
+    if let Answer::Table {
+        found: Some(found),
+        was_read,
+    } = &answer
+    {
+        let files = &inner.files;
+        files.offer_row(key, hash, &found.value, found.seq, mark, *was_read);
     }
     answer.complete()
 }

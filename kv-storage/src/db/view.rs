@@ -27,7 +27,11 @@ pub(super) enum Answer {
     /// A memtable has the newest version.
     Memtable(Option<Found>),
     /// A table has it, or nothing does.
-    Table(Option<Found>),
+    Table {
+        found: Option<Found>,
+        /// The block with it was not in memory.
+        was_read: bool,
+    },
     /// The run of this place may have it, and must be read; all before it have not.
     NeedsIo(RunPlace),
 }
@@ -36,7 +40,7 @@ impl Answer {
     /// The outcome of a lookup that was allowed to read.
     pub(super) fn complete(self) -> Option<Found> {
         match self {
-            Self::Memtable(found) | Self::Table(found) => found,
+            Self::Memtable(found) | Self::Table { found, .. } => found,
             Self::NeedsIo(_) => unreachable!("a blocking lookup reads what it needs"),
         }
     }
@@ -88,14 +92,23 @@ impl View {
                 continue;
             };
             match table.reader.get(key, hash, at, fetch)? {
-                Looked::Found { seq, kind, value } => {
-                    return Ok(Answer::Table(found(kind, seq, value)));
+                Looked::Found {
+                    seq,
+                    kind,
+                    value,
+                    was_read,
+                } => {
+                    let found = found(kind, seq, value);
+                    return Ok(Answer::Table { found, was_read });
                 }
                 Looked::Absent => table.reads.note_miss(hash),
                 Looked::NeedsIo => return Ok(Answer::NeedsIo(RunPlace(number))),
             }
         }
-        Ok(Answer::Table(None))
+        Ok(Answer::Table {
+            found: None,
+            was_read: false,
+        })
     }
 
     /// All versions from a position on, in one direction; `end` spares tables beyond it.

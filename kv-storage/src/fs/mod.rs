@@ -151,6 +151,16 @@ pub trait LogSegment: fmt::Debug + Send + Sync {
     /// After an error any part may have been stored; do not use the segment any more.
     fn store(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
 
+    /// Like [`store`](Self::store), for many bytes at once and none soon after.
+    ///
+    /// # Errors
+    /// As for [`store`](Self::store).
+    fn store_many(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.store(offset, &[bytes])?;
+        self.rest();
+        Ok(())
+    }
+
     /// Makes everything stored before the call survive power loss.
     ///
     /// # Errors
@@ -198,12 +208,23 @@ pub enum LockError {
 /// # Errors
 /// `NotFound`, and whatever the system says.
 pub fn read_all(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs.open(path)?;
-    let length =
-        usize::try_from(file.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    let mut bytes = vec![0; length];
-    file.read_at(0, &mut bytes)?;
+    let mut bytes = Vec::new();
+    read_front(fs, path, usize::MAX, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads a whole file, or its first `most` bytes, into memory that may be used again and again.
+///
+/// # Errors
+/// `NotFound`, and whatever the system says.
+pub fn read_front(fs: &dyn Fs, path: &Path, most: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    let file = fs.open(path)?;
+    let length = file.len().min(most as u64);
+    let length =
+        usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // What is there already need not be cleared.
+    into.resize(length, 0);
+    file.read_at(0, into)
 }
 
 /// Puts a small file in place so that a reader finds the old or the new bytes, never a mixture:

@@ -44,7 +44,7 @@ pub(crate) fn encode_frame(
 }
 
 /// Decodes the frame at `offset` of a file's bytes, if there is an undamaged one.
-pub(super) fn decode_frame(
+pub(crate) fn decode_frame(
     bytes: &[u8],
     offset: usize,
     checksum: Checksum,

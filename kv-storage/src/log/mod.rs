@@ -14,7 +14,7 @@ mod header;
 mod reader;
 mod writer;
 
-pub(crate) use frame::encode_frame;
+pub(crate) use frame::{decode_frame, encode_frame};
 pub(crate) use header::{HEADER_BYTES, Header, LogKind};
 pub(crate) use reader::LogBytes;
 pub(crate) use writer::LogFile;

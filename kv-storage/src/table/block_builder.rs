@@ -1,11 +1,9 @@
 //! Collects entries and encodes them as a data block.
 
 use super::block::{HEADER_BYTES, fingerprint};
-use crate::coding::{put_varint, shared_prefix};
+use crate::coding::{put_varint, shared_prefix, varint_len};
 use crate::key::{KeyVersion, Kind, Seq};
 
-/// Bytes that an entry takes besides its key and value, roughly.
-const ENTRY_OVERHEAD: usize = 8;
 /// Most bytes in front of an entry's key suffix: sequence number, kind, length.
 const ENTRY_HEAD_MOST: usize = 10 + 1 + 3;
 
@@ -16,6 +14,8 @@ pub(super) struct BlockBuilder {
     /// Whole keys, one after the other.
     keys: Vec<u8>,
     values: Vec<u8>,
+    /// Bytes of all entries, as if no key shared anything with others.
+    entry_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -29,6 +29,7 @@ struct Row {
 
 impl BlockBuilder {
     pub(super) fn push(&mut self, version: KeyVersion<'_>, hash: u64, kind: Kind, value: &[u8]) {
+        self.entry_bytes += entry_bytes(version, value);
         self.keys.extend_from_slice(version.key);
         self.values.extend_from_slice(value);
         self.rows.push(Row {
@@ -51,9 +52,9 @@ impl BlockBuilder {
             .map_or(&[], |row| &self.keys[..row.key_end])
     }
 
-    /// Size of the block so far, roughly.
-    pub(super) fn size_bytes(&self) -> usize {
-        self.keys.len() + self.values.len() + self.rows.len() * ENTRY_OVERHEAD
+    /// At most this size would the block have with one more entry.
+    pub(super) fn size_with(&self, version: KeyVersion<'_>, value: &[u8]) -> usize {
+        HEADER_BYTES + self.entry_bytes + entry_bytes(version, value)
     }
 
     /// Appends the encoded block; the builder is empty again afterwards. It must not be empty before.
@@ -90,6 +91,7 @@ impl BlockBuilder {
         self.rows.clear();
         self.keys.clear();
         self.values.clear();
+        self.entry_bytes = 0;
     }
 
     /// Keys are sorted, so what the first and the last share, all do.
@@ -102,4 +104,10 @@ impl BlockBuilder {
             .map_or(0, |before| self.rows[before].key_end);
         shared_prefix(&self.keys[..first.key_end], &self.keys[last_at..])
     }
+}
+
+/// Bytes that an entry takes with its whole key: fingerprint, offset, number, kind, length, key, value.
+fn entry_bytes(version: KeyVersion<'_>, value: &[u8]) -> usize {
+    let key = version.key.len();
+    3 + varint_len(version.seq.0) + 1 + varint_len(key as u64) + key + value.len()
 }

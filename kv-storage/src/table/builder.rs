@@ -19,6 +19,9 @@ use std::path::Path;
 
 /// Bytes of blocks that a dictionary is trained on.
 const SAMPLE_BYTES: usize = 256 << 10;
+/// What a block takes in memory besides its bytes. Blocks end in front of an entry that would make them larger than
+/// their size with it: an allocator would give a block that is a little larger a fifth more.
+const MEMORY_HEADER_BYTES: usize = 32;
 
 /// What is known of a finished table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,6 +120,10 @@ impl TableBuilder {
         kind: Kind,
         value: &[u8],
     ) -> Result<(), Error> {
+        let size = self.block.size_with(version, value) + MEMORY_HEADER_BYTES;
+        if size > self.spec.block_bytes && !self.block.is_empty() {
+            self.end_block()?;
+        }
         let new_key = self.summary.entries == 0 || self.last_key != version.key;
         debug_assert!(
             self.summary.entries == 0 || KeyVersion::new(&self.last_key, self.last_seq) < version,
@@ -141,11 +148,7 @@ impl TableBuilder {
         }
         self.summary.newest = self.summary.newest.max(version.seq);
         self.last_seq = version.seq;
-        if self.block.size_bytes() >= self.spec.block_bytes {
-            self.end_block()
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
     /// Sets the deleted ranges. The table then reaches from the first key of any of them or of its entries to the

@@ -74,6 +74,13 @@ impl Filter {
         ))
     }
 
+    pub(super) fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Bloom(bloom) => bloom.num_bits() as u64 / 8,
+            Self::Maybe => 0,
+        }
+    }
+
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         match self {
             Self::Bloom(bloom) => bloom.contains_hash(hash),

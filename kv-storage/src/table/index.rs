@@ -69,6 +69,17 @@ impl Index {
         self.handles.len()
     }
 
+    /// Memory that it takes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let arrays = size_of_val(&*self.heads)
+            + size_of_val(&*self.roots.starts)
+            + size_of_val(&*self.tails)
+            + size_of_val(&*self.tail_ends)
+            + size_of_val(&*self.seqs)
+            + size_of_val(&*self.handles);
+        (size_of::<Self>() + arrays) as u64
+    }
+
     pub(super) fn handle(&self, block: usize) -> Option<&Handle> {
         self.handles.get(block)
     }

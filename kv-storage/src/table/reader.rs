@@ -48,6 +48,8 @@ pub(crate) enum Looked {
         seq: Seq,
         kind: Kind,
         value: Bytes,
+        /// Its block was not in memory, or its value lies in a blob file.
+        was_read: bool,
     },
     Absent,
     /// A block would have to be read from disk.
@@ -169,9 +171,11 @@ impl Table {
             ranges,
             ..
         } = outline;
+        let blobs = open_blobs(files, &source.path, &summary.references)?;
+        files.budget.pin(filter.size_bytes() + index.size_bytes());
         Ok(Self {
             filter,
-            blobs: open_blobs(files, &source.path, &summary.references)?,
+            blobs,
             slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
@@ -196,12 +200,18 @@ impl Table {
             (Looked::NeedsIo, _) => Ok(Looked::NeedsIo),
             (Looked::Found { seq, .. }, Some(deleted)) if seq <= deleted => Ok(removed(deleted)),
             (Looked::Absent, Some(deleted)) => Ok(removed(deleted)),
-            (Looked::Found { seq, kind, value }, _) if kind == Kind::Blob => match fetch {
+            (
+                Looked::Found {
+                    seq, kind, value, ..
+                },
+                _,
+            ) if kind == Kind::Blob => match fetch {
                 Fetch::CacheOnly => Ok(Looked::NeedsIo),
                 Fetch::Blocking | Fetch::Passing => Ok(Looked::Found {
                     seq,
                     kind: Kind::Put,
                     value: self.value(key, &value)?,
+                    was_read: true,
                 }),
             },
             (looked, _) => Ok(looked),
@@ -238,6 +248,7 @@ impl Table {
                 seq: entry.seq,
                 kind: entry.kind,
                 value: block::value_bytes(block, entry.value),
+                was_read: cached.is_none(),
             },
             None => Looked::Absent,
         })
@@ -303,7 +314,7 @@ impl Table {
 
     /// Puts a data block into the cache.
     pub(super) fn keep(&self, number: usize, block: &SharedBlock) {
-        self.files.cache.insert(&self.slots, number, block.clone());
+        self.files.keep_block(&self.slots, number, block.clone());
     }
 
     /// Reads a data block from the file. What seems to be damaged is read once more, because a bit may have
@@ -376,6 +387,7 @@ fn removed(deleted: Seq) -> Looked {
         seq: deleted,
         kind: Kind::Delete,
         value: Bytes::new(),
+        was_read: false,
     }
 }
 
@@ -395,6 +407,8 @@ fn open_blobs(
 impl Drop for Table {
     fn drop(&mut self) {
         self.files.cache.forget(&self.slots);
+        let pinned = self.filter.size_bytes() + self.index.size_bytes();
+        self.files.budget.unpin(pinned);
         if self.obsolete.load(Ordering::Acquire) {
             self.files.discard(std::mem::take(&mut self.source.path));
         }

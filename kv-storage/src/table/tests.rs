@@ -1,7 +1,6 @@
 //! Tables against a naive list, their bytes, and every kind of damage.
 
 use super::*;
-use crate::cache::{BlockCache, RowCache};
 use crate::compress::Compression;
 use crate::error::Error;
 use crate::fs::Fs;
@@ -49,8 +48,7 @@ fn summary() -> TableSummary {
 
 fn open(fs: &SimFs) -> Result<Arc<Table>, Error> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
-    let cache = BlockCache::new(1 << 20);
-    let files = Arc::new(TableFiles::new(fs, cache, RowCache::new(0), STORE));
+    let files = Arc::new(TableFiles::new(fs, 1 << 20, STORE));
     Table::open(&files, path(), &summary()).map(Arc::new)
 }
 
@@ -134,7 +132,9 @@ fn a_table_of_version_1_is_read() {
     let get = |key: &str, at| {
         let key = key.as_bytes();
         match table.get(key, key_hash(key), Seq(at), Fetch::Blocking) {
-            Ok(Looked::Found { seq, kind, value }) => Some((seq.0, kind, value.to_vec())),
+            Ok(Looked::Found {
+                seq, kind, value, ..
+            }) => Some((seq.0, kind, value.to_vec())),
             Ok(Looked::Absent) => None,
             other => panic!("{other:?}"),
         }
@@ -180,7 +180,7 @@ proptest! {
         let found = table.get(&key, key_hash(&key), Seq(at), Fetch::Blocking).unwrap();
         match expected.filter(|((found, _), _)| *found == key) {
             Some(((_, seq), (kind, value))) => match found {
-                Looked::Found { seq: s, kind: k, value: v } => {
+                Looked::Found { seq: s, kind: k, value: v, .. } => {
                     prop_assert_eq!((s.0, k, &v[..]), (seq.0, *kind, &value[..]));
                 }
                 other => prop_assert!(false, "{other:?}"),

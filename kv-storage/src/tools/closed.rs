@@ -3,7 +3,6 @@
 use super::finding::Finding;
 use super::{ToolError, log};
 use crate::blob;
-use crate::cache::{BlockCache, RowCache};
 use crate::db::store_format;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -153,13 +152,7 @@ impl ClosedStore {
 
     pub(super) fn table_files(&self) -> Arc<TableFiles> {
         // Blocks are read once, so nothing is cached.
-        let (blocks, rows) = (BlockCache::new(0), RowCache::new(0));
-        Arc::new(TableFiles::new(
-            Arc::clone(&self.fs),
-            blocks,
-            rows,
-            self.store,
-        ))
+        Arc::new(TableFiles::new(Arc::clone(&self.fs), 0, self.store))
     }
 
     /// All writes that are only in the log, by number.

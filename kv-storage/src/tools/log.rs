@@ -33,25 +33,17 @@ pub(super) fn writes(closed: &ClosedStore, findings: &mut Vec<Finding>) -> BTree
     }
     let files = read_files(closed, catalog.log_floor, findings);
     let path = Numbered::Log(catalog.log_floor).path(&closed.dir);
+    let mut logged = BTreeMap::new();
     let outcome = if files.first().map(|file| file.id) == Some(catalog.log_floor) {
-        read_log(
-            files.clone(),
-            closed.store,
-            catalog.log_floor,
-            catalog.log_end,
-        )
+        let (floor, end) = (catalog.log_floor, catalog.log_end);
+        read_log(&files, closed.store, floor, end, |segment, bytes, _| {
+            take(segment, bytes, catalog.flushed, &mut logged)
+        })
     } else {
         let what = "a log segment that the manifest needs is missing";
         Err(Error::corrupt(&path, 0, what))
     };
-    let decoded = outcome.and_then(|log| {
-        let mut writes = BTreeMap::new();
-        for segment in &log.segments {
-            take(segment, catalog.flushed, &mut writes)?;
-        }
-        Ok(writes)
-    });
-    match decoded {
+    match outcome.map(|_| logged) {
         Ok(writes) => writes,
         Err(error) => {
             findings.push(Finding::of(&error));
@@ -85,8 +77,8 @@ fn read_files(closed: &ClosedStore, floor: u64, findings: &mut Vec<Finding>) -> 
 
 type Writes = BTreeMap<Seq, Logged>;
 
-fn take(segment: &UsedSegment, flushed: Seq, into: &mut Writes) -> Result<(), Error> {
-    for batch in segment.batches() {
+fn take(segment: &UsedSegment, bytes: &[u8], flushed: Seq, into: &mut Writes) -> Result<(), Error> {
+    for batch in segment.batches(bytes) {
         let batch = batch?;
         for (seq, operation) in (batch.first.0..).zip(batch.operations) {
             let seq = Seq(seq);

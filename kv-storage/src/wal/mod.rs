@@ -18,5 +18,7 @@ mod reader;
 mod writer;
 
 pub(crate) use format::{HEADER_BYTES, Payload, SegmentHeader};
-pub(crate) use reader::{LogFrame, LoggedWrite, SegmentFile, UsedSegment, read_log, salvage};
+pub(crate) use reader::{
+    LogFrame, LogSource, LoggedWrite, SegmentFile, UsedSegment, read_log, salvage,
+};
 pub(crate) use writer::{LiveSegment, Spare, StoreError, WalWriter};

@@ -1,5 +1,9 @@
 //! Reads the log back: finds its segments, its end, and tells a torn tail from corruption.
 //!
+//! Each segment is read once, into memory that all of them share, and handed on before the next one is read: a
+//! log may be larger than the memory that a restart should take. So whoever takes its batches does so before
+//! the end of the log is known, and must give everything up if reading fails later.
+//!
 //! Segments of format version 1 are read too. There a header vouches for all of the segment before
 //! it, and promises count from the start of their own file.
 
@@ -9,15 +13,26 @@ pub(crate) use salvage::{LoggedWrite, salvage};
 
 use super::format::{self, FRAME_FILE_AT, Frame, HEADER_BYTES, SegmentHeader};
 use crate::batch::Operations;
+use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::key::Seq;
-use crate::log::{self, LogBytes, LogKind};
+use crate::log::{self, LogKind};
 use bytes::Bytes;
 use memchr::memmem;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// A log file as it was found.
+/// A log file whose bytes can be had.
+pub(crate) trait LogSource {
+    fn id(&self) -> u64;
+
+    fn path(&self) -> &Path;
+
+    /// Reads the file, or its first `most` bytes, into memory that is used again and again.
+    fn read(&self, most: usize, into: &mut Vec<u8>) -> Result<(), Error>;
+}
+
+/// A log file as it was found, in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentFile {
     pub id: u64,
@@ -28,9 +43,30 @@ pub(crate) struct SegmentFile {
 impl SegmentFile {
     /// True if the file holds a whole frame of this number, in any format.
     pub(crate) fn holds_frames(&self, store: u64) -> bool {
+        let place = self.place(store);
         [1, 2]
             .iter()
-            .any(|version| promises(self, *version, 0, 0, store).next().is_some())
+            .any(|version| place.promises(&self.bytes, *version, 0, 0).next().is_some())
+    }
+
+    fn place(&self, store: u64) -> Place {
+        Place { id: self.id, store }
+    }
+}
+
+impl LogSource for SegmentFile {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self, most: usize, into: &mut Vec<u8>) -> Result<(), Error> {
+        into.clear();
+        into.extend_from_slice(&self.bytes[..self.bytes.len().min(most)]);
+        Ok(())
     }
 }
 
@@ -45,12 +81,22 @@ pub(crate) struct WholeLog {
 /// A segment with the part of it that belongs to the log.
 #[derive(Debug)]
 pub(crate) struct UsedSegment {
-    pub file: SegmentFile,
+    pub path: PathBuf,
+    place: Place,
     header: SegmentHeader,
     version: u32,
     frames: Vec<Frame>,
     /// Bytes of the file that belong to the log.
     pub length: u64,
+    /// The largest promise in it, its header's included.
+    pub promise: u64,
+}
+
+/// Which file of which store it is: checksums depend on it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    id: u64,
+    store: u64,
 }
 
 /// One batch of the log.
@@ -58,72 +104,104 @@ pub(crate) struct UsedSegment {
 pub(crate) struct LogFrame<'a> {
     pub first: Seq,
     pub operations: Operations<'a>,
-    /// Position behind it.
-    pub end: u64,
 }
 
 /// Reads the log from segment `floor` on. `log_end` is the newest segment and its length, if the store
-/// was closed.
+/// was closed. `take` is given each segment of the log, oldest first, with its bytes and a position up to which
+/// the log is known to be durable so far; in the end it may be known further.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for damage that no crash explains.
-pub(crate) fn read_log(
-    files: Vec<SegmentFile>,
+/// [`Error::Corrupt`] for damage that no crash explains; whatever a file or `take` says.
+pub(crate) fn read_log<S: LogSource>(
+    files: &[S],
     store: u64,
     floor: u64,
     log_end: Option<(u64, u64)>,
+    mut take: impl FnMut(&UsedSegment, &[u8], u64) -> Result<(), Error>,
 ) -> Result<WholeLog, Error> {
+    let mut bytes = Vec::new();
     let mut found: BTreeMap<u64, UsedSegment> = BTreeMap::new();
-    let mut others = Vec::new();
     for file in files {
-        match read_header(&file, store) {
-            Some((header, version)) => {
-                found.insert(
-                    file.id,
-                    UsedSegment {
-                        file,
-                        header,
-                        version,
-                        frames: Vec::new(),
-                        length: 0,
-                    },
-                );
+        file.read(HEADER_BYTES, &mut bytes)?;
+        match UsedSegment::of_header(file, store, &bytes) {
+            Some(segment) => {
+                found.insert(file.id(), segment);
             }
-            None if file.id == floor => {
-                return Err(damage(&file, 0, "the header of a needed log segment"));
+            None if file.id() == floor => {
+                return Err(Error::corrupt(
+                    file.path(),
+                    0,
+                    "the header of a needed log segment",
+                ));
             }
-            None => others.push(file),
+            None => {}
         }
     }
     let mut chain = link(&mut found, floor);
-    others.extend(found.into_values().map(|segment| segment.file));
     set_positions(&mut chain);
-    let promised = cut(&mut chain, &others, store, log_end)?;
+    let source = |id: u64| {
+        let at = files.iter().position(|file| file.id() == id);
+        &files[at.expect("segments are made of these files")]
+    };
+
+    let headers = chain.iter().map(|segment| segment.header.promise);
+    let mut promised = headers.max().unwrap_or(0);
+    // Up to the first damage.
+    let mut kept = 0;
+    let mut behind = None;
+    while behind.is_none() && kept < chain.len() {
+        let limit = chain.get(kept + 1).map(|next| next.header.previous_length);
+        let segment = &mut chain[kept];
+        source(segment.place.id).read(usize::MAX, &mut bytes)?;
+        segment.read_frames(&bytes, limit);
+        if limit != Some(segment.length) {
+            behind = Some(segment.promise_behind(&bytes));
+        }
+        promised = promised.max(segment.promise);
+        if let Some((id, length)) = log_end
+            && segment.place.id <= id
+        {
+            // If this is wrong, the log ends before the place where it was closed, which is refused below.
+            let whole = if segment.place.id == id {
+                length
+            } else {
+                segment.length
+            };
+            promised = promised.max(segment.header.start + whole);
+        }
+        take(segment, &bytes, promised)?;
+        kept += 1;
+    }
+    let mut later = behind.flatten().unwrap_or(0);
+    let given_up = chain.split_off(kept);
+    for segment in &given_up {
+        source(segment.place.id).read(usize::MAX, &mut bytes)?;
+        later = later
+            .max(segment.header.promise)
+            .max(segment.promise_in(&bytes));
+    }
+    let known = |id: u64| {
+        chain
+            .iter()
+            .chain(&given_up)
+            .any(|segment| segment.place.id == id)
+    };
+    for file in files.iter().filter(|file| !known(file.id())) {
+        file.read(usize::MAX, &mut bytes)?;
+        let place = Place {
+            id: file.id(),
+            store,
+        };
+        let promise = place.promises(&bytes, 2, 0, 0).max();
+        // Segments of version 1 had whole headers before they had their names.
+        let old = place.promises(&bytes, 1, 0, 0).map(|_| u64::MAX).max();
+        later = later.max(promise.max(old).unwrap_or(0));
+    }
+    let promised = end(&chain, later, log_end)?;
     Ok(WholeLog {
         segments: chain,
         promised,
     })
-}
-
-fn read_header(file: &SegmentFile, store: u64) -> Option<(SegmentHeader, u32)> {
-    if let Some(header) = SegmentHeader::decode(&file.bytes, store, file.id) {
-        return Some((header, 2));
-    }
-    let old = log_bytes(file, store).header(LogKind::Wal, store).ok()?;
-    let header = SegmentHeader {
-        id: old.id,
-        store,
-        previous: old.previous,
-        previous_length: old.previous_length,
-        first: old.first,
-        start: 0,
-        promise: 0,
-    };
-    Some((header, 1))
-}
-
-fn log_bytes(file: &SegmentFile, store: u64) -> LogBytes {
-    LogBytes::new(&file.path, store, file.id, file.bytes.clone())
 }
 
 /// Follows the log from its oldest segment. Of several segments after one, the newest counts: the others
@@ -170,63 +248,27 @@ fn set_positions(chain: &mut [UsedSegment]) {
     }
 }
 
-/// Reads the frames up to the first damage, and gives up what lies behind it, unless something there
-/// promises that it was synced. Returns the position that is promised.
-fn cut(
-    chain: &mut Vec<UsedSegment>,
-    others: &[SegmentFile],
-    store: u64,
-    log_end: Option<(u64, u64)>,
-) -> Result<u64, Error> {
-    let mut kept = 0;
-    let mut whole = true;
-    while whole && kept < chain.len() {
-        let limit = chain.get(kept + 1).map(|next| next.header.previous_length);
-        let segment = &mut chain[kept];
-        segment.read_frames(store, limit);
-        whole = limit == Some(segment.length);
-        kept += 1;
-    }
-    let given_up = chain.split_off(kept);
+/// The position that is promised, unless the log ends before it. `later` is what was promised behind its end.
+fn end(chain: &[UsedSegment], later: u64, log_end: Option<(u64, u64)>) -> Result<u64, Error> {
     let Some(last) = chain.last() else {
         return Ok(0);
     };
-    let end = last.header.start + last.length;
-    let torn = |what| damage(&last.file, last.length, what);
+    let end = last.end();
+    let torn = |what| Error::corrupt(&last.path, last.length, what);
     // A start that did not come far may have begun a segment behind the place where the store was closed.
     let closed = chain
         .iter()
         .find(|segment| Some((segment.header.id, segment.length)) == log_end)
-        .map(|segment| segment.header.start + segment.length);
+        .map(UsedSegment::end);
     if log_end.is_some() && closed.is_none() {
         return Err(torn(
             "the log ends before the place where the store was closed",
         ));
     }
-    let behind = last.promise_behind(store);
-    let later = given_up.iter().map(|segment| {
-        let start = segment.header.start;
-        segment
-            .header
-            .promise
-            .max(promise_in(&segment.file, segment.version, start, store))
-    });
-    // Segments of version 1 had whole headers before they had their names.
-    let headless = others.iter().map(|file| {
-        let old = promises(file, 1, 0, 0, store).map(|_| u64::MAX).max();
-        promise_in(file, 2, 0, store).max(old.unwrap_or(0))
-    });
-    if later
-        .chain(headless)
-        .chain(behind)
-        .any(|promise| promise > end)
-    {
+    if later > end {
         return Err(torn("damaged frame in front of later synced ones"));
     }
-    let promises = chain.iter().flat_map(|segment| {
-        let frames = segment.frames.iter().map(|frame| frame.promise);
-        frames.chain([segment.header.promise])
-    });
+    let promises = chain.iter().map(|segment| segment.promise);
     let promised = promises.chain(closed).max().unwrap_or_default();
     if promised > end {
         return Err(torn("the log ends before a place that was synced"));
@@ -235,6 +277,24 @@ fn cut(
 }
 
 impl UsedSegment {
+    /// The segment that has this header at the front of its bytes, if it is whole.
+    fn of_header(file: &impl LogSource, store: u64, bytes: &[u8]) -> Option<Self> {
+        let place = Place {
+            id: file.id(),
+            store,
+        };
+        let (header, version) = place.header(bytes)?;
+        Some(Self {
+            path: file.path().to_path_buf(),
+            place,
+            header,
+            version,
+            frames: Vec::new(),
+            length: 0,
+            promise: 0,
+        })
+    }
+
     fn header_bytes(&self) -> usize {
         if self.version == 1 {
             log::HEADER_BYTES
@@ -243,40 +303,51 @@ impl UsedSegment {
         }
     }
 
-    fn frame_at(&self, at: usize, store: u64) -> Option<Frame> {
-        frame_at(&self.file, self.version, self.header.start, at, store)
-    }
-
     /// Reads frames until the first one that is not whole, or the limit.
-    fn read_frames(&mut self, store: u64, limit: Option<u64>) {
+    fn read_frames(&mut self, bytes: &[u8], limit: Option<u64>) {
         let limit = limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
+        let start = self.header.start;
         let mut at = self.header_bytes();
+        self.promise = self.header.promise;
         while at < limit
-            && let Some(frame) = self.frame_at(at, store)
+            && let Some(frame) = self.place.frame_at(bytes, self.version, start, at)
         {
             at = frame.payload.end;
+            self.promise = self.promise.max(frame.promise);
             self.frames.push(frame);
         }
         self.length = at as u64;
     }
 
     /// The largest promise of a whole frame behind the damage, if there is one.
-    fn promise_behind(&self, store: u64) -> Option<u64> {
-        let start = usize::try_from(self.length).ok()? + 1;
-        promises(&self.file, self.version, self.header.start, start, store).max()
+    fn promise_behind(&self, bytes: &[u8]) -> Option<u64> {
+        let from = usize::try_from(self.length).ok()? + 1;
+        let start = self.header.start;
+        let promises = self.place.promises(bytes, self.version, start, from);
+        promises.max()
     }
 
-    /// All batches, in order.
+    /// The largest promise of its frames, whole or not.
+    fn promise_in(&self, bytes: &[u8]) -> u64 {
+        let start = self.header.start;
+        let promises = self.place.promises(bytes, self.version, start, 0);
+        promises.max().unwrap_or(0)
+    }
+
+    /// All batches, in order, out of the segment's bytes.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a whole frame holds no batch, or numbers do not continue.
-    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<LogFrame<'_>, Error>> {
+    pub(crate) fn batches<'a>(
+        &'a self,
+        bytes: &'a [u8],
+    ) -> impl Iterator<Item = Result<LogFrame<'a>, Error>> {
         let mut next = self.header.first;
         self.frames.iter().map(move |frame| {
-            let damaged = |what| damage(&self.file, frame.offset as u64, what);
-            let payload = &self.file.bytes[frame.payload.clone()];
+            let damaged = |what| Error::corrupt(&self.path, frame.offset as u64, what);
+            let payload = &bytes[frame.payload.clone()];
             let operations = if self.version == 1 {
                 Operations::decode_v1(payload)
             } else {
@@ -290,14 +361,25 @@ impl UsedSegment {
             Ok(LogFrame {
                 first: frame.first,
                 operations,
-                end: self.header.start + frame.payload.end as u64,
             })
         })
+    }
+
+    /// Number of the segment.
+    pub(crate) fn id(&self) -> u64 {
+        self.place.id
     }
 
     /// The number of the first write in this segment.
     pub(crate) fn first(&self) -> Seq {
         self.header.first
+    }
+
+    /// The number of the first write that ends behind a position, if there is one.
+    pub(crate) fn first_behind(&self, position: u64) -> Option<Seq> {
+        let is_before = |frame: &Frame| self.header.start + frame.payload.end as u64 <= position;
+        let at = self.frames.partition_point(is_before);
+        self.frames.get(at).map(|frame| frame.first)
     }
 
     /// Position of its first byte.
@@ -309,46 +391,66 @@ impl UsedSegment {
     pub(crate) fn begin(&self) -> u64 {
         self.header.start + self.header_bytes() as u64
     }
-}
 
-fn frame_at(file: &SegmentFile, version: u32, start: u64, at: usize, store: u64) -> Option<Frame> {
-    if version != 1 {
-        return format::decode_frame(&file.bytes, at, store, file.id);
+    /// Position behind its last frame.
+    fn end(&self) -> u64 {
+        self.header.start + self.length
     }
-    let old = log_bytes(file, store).frame_at(at)?;
-    Some(Frame {
-        offset: at,
-        first: old.sequence,
-        count: 0,
-        promise: start.wrapping_add(old.synced),
-        payload: old.payload,
-    })
 }
 
-/// Promises of all whole frames at or behind `from`, at any offset.
-fn promises(
-    file: &SegmentFile,
-    version: u32,
-    start: u64,
-    from: usize,
-    store: u64,
-) -> impl Iterator<Item = u64> + '_ {
-    let file_at = if version == 1 { 8 } else { FRAME_FILE_AT };
-    let number = file.id.to_le_bytes();
-    let rest = file.bytes.get(from + file_at..).unwrap_or_default();
-    let places: Vec<usize> = memmem::find_iter(rest, &number).collect();
-    places
-        .into_iter()
-        .filter_map(move |place| frame_at(file, version, start, from + place, store))
-        .map(|frame| frame.promise)
-}
+impl Place {
+    /// The header at the front of these bytes, and its format version.
+    fn header(self, bytes: &[u8]) -> Option<(SegmentHeader, u32)> {
+        let Self { id, store } = self;
+        if let Some(header) = SegmentHeader::decode(bytes, store, id) {
+            return Some((header, 2));
+        }
+        let old = log::Header::decode(bytes, LogKind::Wal, store, id).ok()?;
+        let header = SegmentHeader {
+            id: old.id,
+            store,
+            previous: old.previous,
+            previous_length: old.previous_length,
+            first: old.first,
+            start: 0,
+            promise: 0,
+        };
+        Some((header, 1))
+    }
 
-fn promise_in(file: &SegmentFile, version: u32, start: u64, store: u64) -> u64 {
-    promises(file, version, start, 0, store).max().unwrap_or(0)
-}
+    /// The whole frame at an offset of a segment that begins at position `start`.
+    fn frame_at(self, bytes: &[u8], version: u32, start: u64, at: usize) -> Option<Frame> {
+        let Self { id, store } = self;
+        if version != 1 {
+            return format::decode_frame(bytes, at, store, id);
+        }
+        let old = log::decode_frame(bytes, at, Checksum::new(store, id), id)?;
+        Some(Frame {
+            offset: at,
+            first: old.sequence,
+            count: 0,
+            promise: start.wrapping_add(old.synced),
+            payload: old.payload,
+        })
+    }
 
-fn damage(file: &SegmentFile, offset: u64, what: &'static str) -> Error {
-    Error::corrupt(&file.path, offset, what)
+    /// Promises of all whole frames at or behind `from`, at any offset.
+    fn promises(
+        self,
+        bytes: &[u8],
+        version: u32,
+        start: u64,
+        from: usize,
+    ) -> impl Iterator<Item = u64> + '_ {
+        let file_at = if version == 1 { 8 } else { FRAME_FILE_AT };
+        let number = self.id.to_le_bytes();
+        let rest = bytes.get(from + file_at..).unwrap_or_default();
+        let places: Vec<usize> = memmem::find_iter(rest, &number).collect();
+        places
+            .into_iter()
+            .filter_map(move |place| self.frame_at(bytes, version, start, from + place))
+            .map(|frame| frame.promise)
+    }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn quiet() -> Options {
     let mut options = Options::tiny();
     options.level0_trigger = 11;
     options.memtable_bytes = 64 << 10;
-    options.row_cache_bytes = 0;
+    options.cache_bytes = 0;
     options
 }
 
@@ -657,7 +657,7 @@ fn a_checkpoint_keeps_its_values_when_the_store_lets_them_go() {
 fn point_reads_of_large_values_are_jobs_and_small_ones_may_be_cached() {
     let (fs, all) = damageable();
     let mut options = quiet();
-    options.row_cache_bytes = 64 << 10;
+    options.cache_bytes = 64 << 10;
     let db = Db::open(dir(), options, env(&fs)).unwrap();
     let size = db.approximate_size::<&[u8]>(..);
     assert!(size > 20 * 300, "{size}");

@@ -24,7 +24,7 @@ fn run() -> (u64, kv_storage::Stats) {
     options.table_bytes = 64 << 10;
     options.bottom_tables.block_bytes = 4 << 10;
     options.upper_tables.block_bytes = 4 << 10;
-    options.block_cache_bytes = 256 << 10;
+    options.cache_bytes = 256 << 10;
     let db = Db::open(dir(), options, env(&fs)).unwrap();
     let mut random = fastrand::Rng::with_seed(99);
     let mut digest = Vec::new();

@@ -20,11 +20,11 @@ impl Events for Told {
     }
 }
 
-/// Nothing may be rewritten before it is read, and nothing may be answered from the row cache.
+/// Nothing may be rewritten before it is read, and nothing may be answered from a cache.
 fn quiet() -> Options {
     let mut options = Options::tiny();
     options.level0_trigger = 11;
-    options.row_cache_bytes = 0;
+    options.cache_bytes = 0;
     options
 }
 

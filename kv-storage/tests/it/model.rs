@@ -264,6 +264,58 @@ impl Run {
     }
 }
 
+/// An operation like those of [`op`].
+fn random_op(random: &mut fastrand::Rng) -> Op {
+    match random.u32(..300) {
+        0..120 => {
+            let change = |random: &mut fastrand::Rng| match random.u32(..22) {
+                0..15 => Change::Put(random.u8(..24), random.u16(..600)),
+                15..20 => Change::Delete(random.u8(..24)),
+                _ => Change::DeleteRange(random.u8(..26), random.u8(..26)),
+            };
+            let count = random.usize(1..6);
+            let changes = (0..count).map(|_| change(random)).collect();
+            Op::Write(changes, random.bool())
+        }
+        120..190 => Op::Get(random.u8(..26)),
+        190..250 => Op::Jobs(random.u8(1..12)),
+        250..255 => Op::Flush,
+        255..260 => Op::TakeSnapshot,
+        260..265 => Op::DropSnapshot(random.u8(..)),
+        265..294 => {
+            let snapshot = random.bool().then(|| random.u8(..));
+            Op::Scan(random.u8(..26), random.u8(..26), random.bool(), snapshot)
+        }
+        294..296 => Op::Close,
+        296..298 => Op::Kill,
+        _ => Op::PowerLoss(random.u64(..)),
+    }
+}
+
+/// A long history, whose store grows old: some three thousand starts after a close, a kill or a power cut.
+fn live_long(seed: u64, operations: u32) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut run = Run::new();
+    for _ in 0..operations {
+        let op = random_op(&mut random);
+        run.step(&op);
+        if run.snapshots.len() > 5 {
+            run.snapshots.remove(0);
+        }
+    }
+    assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+}
+
+#[test]
+fn the_first_half_of_a_million_operations_reads_like_a_map() {
+    (0..5).for_each(|seed| live_long(seed, 100_000));
+}
+
+#[test]
+fn the_second_half_of_a_million_operations_reads_like_a_map() {
+    (5..10).for_each(|seed| live_long(seed, 100_000));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -63,7 +63,7 @@ fn a_bit_flipped_on_its_way_from_a_table_is_read_again() {
     let fs = SimFs::new();
     assert_eq!(workload.run(&fs).acked, 60);
     let mut options = Options::tiny();
-    (options.block_cache_bytes, options.row_cache_bytes) = (0, 0);
+    options.cache_bytes = 0;
     let db = Db::open(dir(), options, env(&fs)).unwrap();
     let before = fs.calls();
     assert!(contents(&db).unwrap() == workload.states[60]);

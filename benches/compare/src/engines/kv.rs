@@ -43,9 +43,7 @@ fn options(budget: &Budget) -> Options {
         tables.block_bytes = budget.block_bytes;
         tables.filter_bits_per_key = budget.filter_bits_per_key;
     }
-    // All caches of the engine together are to be as large as the one cache of a peer.
-    options.row_cache_bytes = budget.cache_bytes as u64 / 8;
-    options.block_cache_bytes = budget.cache_bytes as u64 - options.row_cache_bytes;
+    options.cache_bytes = budget.cache_bytes as u64;
     options
 }
 

@@ -14,6 +14,10 @@ fn value(seq: u64) -> [u8; 8] {
     seq.to_le_bytes()
 }
 
+fn new_cache(bytes: u64) -> RowCache {
+    RowCache::new(&Arc::new(Budget::new(bytes)))
+}
+
 /// What a task does next.
 #[derive(Debug, Clone)]
 enum Step {
@@ -78,7 +82,7 @@ impl Store {
                     && let Some(seq) = self.newest(number, mark.at.0)
                 {
                     let key = key(number);
-                    cache.offer(&key, key_hash(&key), &value(seq), Seq(seq), mark);
+                    cache.offer(&key, key_hash(&key), &value(seq), Seq(seq), mark, true);
                 }
                 if self.readers.len() > 7 {
                     self.readers.remove(0);
@@ -120,7 +124,7 @@ proptest! {
     fn a_row_is_always_the_newest_that_the_reader_may_see(
         steps in prop::collection::vec(any_step(), 1..120)
     ) {
-        let cache = RowCache::new(4096);
+        let cache = new_cache(4096);
         let mut store = Store::default();
         for step in &steps {
             store.step(&cache, step)?;
@@ -130,7 +134,7 @@ proptest! {
 
 #[test]
 fn rows_are_found_in_most_interleavings_without_writes() {
-    let cache = RowCache::new(4096);
+    let cache = new_cache(4096);
     let mut store = Store::default();
     let mut steps = vec![Step::Note { key: 1 }, Step::Publish];
     for _ in 0..2 {
@@ -150,7 +154,7 @@ fn rows_are_found_in_most_interleavings_without_writes() {
 
 #[test]
 fn bytes_stay_within_the_capacity_and_touched_rows_stay() {
-    let cache = RowCache::new(64 << 10);
+    let cache = new_cache(64 << 10);
     let mark = ReadMark {
         at: Seq(1),
         epoch: 0,
@@ -158,7 +162,8 @@ fn bytes_stay_within_the_capacity_and_touched_rows_stay() {
     let hot = b"hot";
     let touch = |key: &[u8]| {
         for _ in 0..2 {
-            cache.offer(key, key_hash(key), &[7; 100], Seq(1), mark);
+            cache.offer(key, key_hash(key), &[7; 600], Seq(1), mark, true);
+            cache.shrink(cache.budget.excess());
         }
     };
     touch(hot);
@@ -172,14 +177,34 @@ fn bytes_stay_within_the_capacity_and_touched_rows_stay() {
 }
 
 #[test]
+fn a_row_that_comes_back_soon_gets_in_at_once_and_makes_the_share_larger() {
+    let cache = new_cache(64 << 10);
+    let mark = ReadMark {
+        at: Seq(1),
+        epoch: 0,
+    };
+    let offer = |key: &[u8]| cache.offer(key, key_hash(key), &[7; 100], Seq(1), mark, true);
+    let is_in = |key: &[u8]| cache.get(key, key_hash(key), mark).is_some();
+    offer(b"k");
+    assert!(!is_in(b"k"));
+    offer(b"k");
+    assert!(is_in(b"k"));
+    assert!(cache.shrink(cache.size_bytes()));
+    assert!(!is_in(b"k") && cache.size_bytes() == 0);
+    let share = cache.budget.share();
+    offer(b"k");
+    assert!(is_in(b"k") && cache.budget.share() > share);
+}
+
+#[test]
 fn a_cache_without_capacity_keeps_nothing() {
-    let cache = RowCache::new(0);
+    let cache = new_cache(0);
     let mark = ReadMark {
         at: Seq(1),
         epoch: 0,
     };
     for _ in 0..3 {
-        cache.offer(b"k", key_hash(b"k"), b"v", Seq(1), mark);
+        cache.offer(b"k", key_hash(b"k"), b"v", Seq(1), mark, true);
         assert!(cache.get(b"k", key_hash(b"k"), mark).is_none());
     }
     cache.on_write(1, Seq(3));

@@ -126,8 +126,14 @@ fn level_zero_moves_to_the_bottom_if_nothing_overlaps() {
     });
     let choice = picked(tables.clone().chain([bottom(2, (0, 6), 9000)]).collect()).unwrap();
     assert_eq!(outline(&choice), (vec![13, 12, 11], (BOTTOM, 0), true));
-    let choice = picked(tables.chain([bottom(2, (0, 10), 9000)]).collect()).unwrap();
+    let choice = picked(tables.clone().chain([bottom(2, (0, 10), 9000)]).collect()).unwrap();
     assert!(!choice.is_move);
+    let deleting = tables.map(|mut new| {
+        new.table.ranges = 1;
+        new
+    });
+    let choice = picked(deleting.chain([bottom(2, (0, 6), 9000)]).collect()).unwrap();
+    assert!(!choice.is_move, "tombstones are merged away");
 }
 
 #[test]

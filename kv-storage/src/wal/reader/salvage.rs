@@ -1,7 +1,7 @@
 //! Finds what is left of a damaged log: every whole frame counts, wherever it is.
 
 use super::super::format::{FRAME_FILE_AT, Frame};
-use super::{SegmentFile, frame_at};
+use super::SegmentFile;
 use crate::batch::{Operation, Operations};
 use crate::key::Seq;
 use memchr::memmem;
@@ -47,7 +47,8 @@ fn whole_frames(file: &SegmentFile, version: u32, store: u64) -> Vec<Frame> {
         if frames.last().is_some_and(|last| at < last.payload.end) {
             continue;
         }
-        frames.extend(frame_at(file, version, 0, at, store));
+        let place = file.place(store);
+        frames.extend(place.frame_at(&file.bytes, version, 0, at));
     }
     frames
 }
