@@ -35,8 +35,9 @@ pub struct Options {
     /// Smaller files give space back in smaller pieces, and are more.
     pub blob_file_bytes: u64,
     /// Share of a file of large values, in percent, that must be garbage before what is left is written anew and
-    /// the file removed (default 50; at 100 a file goes only when nothing is left). Lowering it saves space and costs
-    /// writing: at 50, a byte is rewritten for each byte that becomes free.
+    /// the file removed (default 50; at 100 a file goes only when nothing is left). Once half of that share of all
+    /// files together is garbage, files with half of it count too. Lowering it saves space and costs writing: at
+    /// 50, about a byte is rewritten for each byte that becomes free.
     pub blob_garbage_percent: u32,
     /// Runs in level 0 that start a compaction (default 5). Raising it saves writing and costs readers.
     pub level0_trigger: usize,

@@ -34,7 +34,7 @@ pub(crate) use builder::{BlobBuilder, BlobSpec, BlobSummary};
 pub(crate) use format::store_of;
 pub(crate) use open::OpenBlobs;
 pub(crate) use pointer::Pointer;
-pub(crate) use reader::{Blob, StoredValue};
+pub(crate) use reader::{Blob, StoredValue, Stretch};
 pub(crate) use references::References;
 pub(crate) use walk::{Record, Walk};
 

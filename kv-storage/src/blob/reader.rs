@@ -27,6 +27,16 @@ pub(crate) struct Blob {
     obsolete: AtomicBool,
 }
 
+/// Bytes of a blob file that are read at once by who goes through it.
+const STRETCH_BYTES: u64 = 256 << 10;
+
+/// A part of a blob file in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Stretch {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
 /// The bytes of a value as they are stored; they are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredValue {
@@ -72,14 +82,47 @@ impl Blob {
 
     /// The value of `key` as it is stored: for copying it to another blob file. May block.
     ///
+    /// Files are written in the order of keys, so whoever reads in that order finds most values in `stretch`,
+    /// what was read of the file last.
+    ///
     /// # Errors
     /// As for [`read`](Self::read).
-    pub(crate) fn read_stored(&self, key: &[u8], pointer: &Pointer) -> Result<StoredValue, Error> {
-        let stored = self.checked(key, pointer, || self.fetch(pointer))?;
+    pub(crate) fn read_stored(
+        &self,
+        key: &[u8],
+        pointer: &Pointer,
+        stretch: &mut Stretch,
+    ) -> Result<StoredValue, Error> {
+        let near = match self.find(pointer, stretch) {
+            None => {
+                self.fill(pointer.offset, stretch)?;
+                self.find(pointer, stretch)
+            }
+            found => found,
+        };
+        let stored = match near {
+            Some(stored) => stored,
+            // Longer than a stretch, or damaged.
+            None => self.checked(key, pointer, || self.fetch(pointer))?,
+        };
         Ok(StoredValue {
             stored,
             raw: pointer.raw,
         })
+    }
+
+    /// Decodes what [`read_stored`](Self::read_stored) gave.
+    ///
+    /// # Errors
+    /// Damage, which touches this key alone.
+    pub(crate) fn decode_stored(
+        &self,
+        key: &[u8],
+        pointer: &Pointer,
+        value: &StoredValue,
+    ) -> Result<Bytes, Error> {
+        let decoded = self.decode(pointer, value.stored.clone());
+        decoded.map_err(|error| error.touching(&KeyRange::between(key, key)))
     }
 
     /// Lets the file be removed once nobody uses it.
@@ -116,6 +159,30 @@ impl Blob {
             return Err(corrupt("value checksum does not match"));
         }
         Ok(stored)
+    }
+
+    /// A value in a stretch, if its bytes are right there.
+    fn find(&self, pointer: &Pointer, stretch: &Stretch) -> Option<Vec<u8>> {
+        let from = pointer.offset.checked_sub(stretch.offset)?;
+        let from = usize::try_from(from).ok()?.checked_add(HEAD_BYTES)?;
+        let end = from.checked_add(pointer.stored as usize)?;
+        let stored = stretch.bytes.get(from..end)?;
+        let head = Head::of(self.checksum, stored, pointer.raw);
+        (head.checksum == pointer.checksum).then(|| stored.to_vec())
+    }
+
+    /// Reads the stretch that begins at an offset.
+    fn fill(&self, offset: u64, stretch: &mut Stretch) -> Result<(), Error> {
+        let length = self.file.as_ref().map_or(0, |file| file.len());
+        let bytes = length.saturating_sub(offset).min(STRETCH_BYTES);
+        stretch.offset = offset;
+        stretch.bytes.resize(bytes as usize, 0);
+        if let Some(file) = self.file.as_ref().filter(|_| bytes > 0) {
+            let read = file.read_at(offset, &mut stretch.bytes);
+            read.inspect_err(|_| stretch.bytes.clear())
+                .context("read", &self.path)?;
+        }
+        Ok(())
     }
 
     fn decode(&self, pointer: &Pointer, stored: Vec<u8>) -> Result<Bytes, Error> {

@@ -72,7 +72,14 @@ fn values_are_read_back_by_pointer_and_by_a_walk() {
 #[test]
 fn a_stored_value_is_the_same_in_another_file() {
     let (fs, pointers, _) = sample();
-    let stored = open(&fs).read_stored(b"k", &pointers[1]).unwrap();
+    let mut stretch = Stretch::default();
+    let blob = open(&fs);
+    for pointer in &pointers {
+        let stored = blob.read_stored(b"k", pointer, &mut stretch).unwrap();
+        let value = blob.decode_stored(b"k", pointer, &stored).unwrap();
+        assert_eq!(value, blob.read(b"k", pointer).unwrap());
+    }
+    let stored = blob.read_stored(b"k", &pointers[1], &mut stretch).unwrap();
     let other = SimFs::new();
     let mut builder = builder(&other, Compression::None);
     let pointer = builder.push_stored(&stored.stored, stored.raw).unwrap();

@@ -1,13 +1,16 @@
 //! Where a flush or compaction puts values: into the table, or into blob files.
 
 use super::rewrite::TableSink;
-use crate::blob::{BlobBuilder, BlobSummary, Pointer, StoredValue};
+use crate::blob::{BlobBuilder, BlobSummary, Pointer, StoredValue, Stretch};
 use crate::error::Error;
 use crate::key::Kind;
 use crate::options::Options;
 use crate::table::Table;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Files of which a compaction keeps a stretch in memory: 32 MiB in all.
+const STRETCHES_MOST: usize = 128;
 
 /// What a merge met, on its way into a table.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub(crate) struct Separation {
     file_bytes: u64,
     /// Files whose values are written anew.
     collected: BTreeSet<u64>,
+    /// What was read last of each file that values were read from.
+    stretches: BTreeMap<u64, Stretch>,
     builder: Option<BlobBuilder>,
     /// Finished files of the present table.
     finished: Vec<BlobSummary>,
@@ -76,6 +81,7 @@ impl Separation {
             least_bytes: Some(options.blob_value_bytes).filter(|bytes| *bytes > 0),
             file_bytes: options.blob_file_bytes,
             collected,
+            stretches: BTreeMap::new(),
             builder: None,
             finished: Vec::new(),
             pointer: Vec::new(),
@@ -99,27 +105,25 @@ impl Separation {
         // A malformed pointer belongs to no file, so it is damaged for the filter and copied otherwise.
         let place = Pointer::decode(pointer);
         let is_relocated = place.is_some_and(|place| self.collected.contains(&place.file));
-        let goes_inline = place.is_some_and(|place| !self.separates(place.raw as usize));
-        let fetched = if is_asked || (is_relocated && goes_inline) {
-            table.value(key, pointer).map(|value| Fetched {
-                value: Some(value),
-                stored: None,
-                is_relocated,
-            })
-        } else if is_relocated {
-            table.stored_value(key, pointer).map(|stored| Fetched {
-                value: None,
-                stored: Some(stored),
-                is_relocated,
-            })
-        } else {
+        if !is_asked && !is_relocated {
             return Ok(Fetched::default());
-        };
-        match fetched {
-            Ok(fetched) => {
+        }
+        let goes_inline = place.is_some_and(|place| !self.separates(place.raw as usize));
+        let file = place.map_or(0, |place| place.file);
+        if self.stretches.len() >= STRETCHES_MOST && !self.stretches.contains_key(&file) {
+            self.stretches.pop_first();
+        }
+        let stretch = self.stretches.entry(file).or_default();
+        let decoded = is_asked || goes_inline;
+        match table.stored_value(key, pointer, stretch, decoded) {
+            Ok((stored, value)) => {
                 let bytes = place.filter(|_| is_relocated);
                 self.relocated_bytes += bytes.map_or(0, |place| place.record_bytes());
-                Ok(fetched)
+                Ok(Fetched {
+                    value,
+                    stored: (is_relocated && !goes_inline).then_some(stored),
+                    is_relocated,
+                })
             }
             Err(error) if error.is_corrupt() => {
                 self.damage.push(error);

@@ -14,7 +14,7 @@ use super::format::{FOOTER_BYTES, Footer, Handle, Version};
 use super::index::Index;
 use super::properties::Properties;
 use super::{index_format, v1};
-use crate::blob::{Blob, OpenBlobs, Pointer, References, StoredValue};
+use crate::blob::{Blob, OpenBlobs, Pointer, References, StoredValue, Stretch};
 use crate::cache::BlockSlots;
 use crate::checksum::Checksum;
 use crate::compress::{self, Dictionary};
@@ -263,13 +263,26 @@ impl Table {
         blob.read(key, &pointer)
     }
 
-    /// Like [`value`](Self::value), but as the value is stored.
+    /// Like [`value`](Self::value), but as the value is stored, for those who read in order; `stretch` is what
+    /// they read last of the same blob file. With `decoded`, the value comes too.
     ///
     /// # Errors
     /// As for [`value`](Self::value).
-    pub(crate) fn stored_value(&self, key: &[u8], pointer: &[u8]) -> Result<StoredValue, Error> {
+    pub(crate) fn stored_value(
+        &self,
+        key: &[u8],
+        pointer: &[u8],
+        stretch: &mut Stretch,
+        decoded: bool,
+    ) -> Result<(StoredValue, Option<Bytes>), Error> {
         let (blob, pointer) = self.blob(key, pointer)?;
-        blob.read_stored(key, &pointer)
+        let stored = blob.read_stored(key, &pointer, stretch)?;
+        let value = if decoded {
+            Some(blob.decode_stored(key, &pointer, &stored)?)
+        } else {
+            None
+        };
+        Ok((stored, value))
     }
 
     fn blob(&self, key: &[u8], pointer: &[u8]) -> Result<(&Blob, Pointer), Error> {

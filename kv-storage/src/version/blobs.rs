@@ -3,6 +3,9 @@
 use crate::blob::{BlobSummary, References};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What is live in files that are collected at once is at most this part of all that is live.
+const BATCH_PART: u64 = 8;
+
 /// A blob file, and what tables point to in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlobUse {
@@ -20,9 +23,18 @@ impl BlobUse {
 
     /// True if garbage is at least this share of the file.
     fn has_garbage(&self, percent: u32) -> bool {
-        let (garbage, all) = (self.garbage_bytes(), self.summary.value_bytes);
-        garbage > 0 && u128::from(garbage) * 100 >= u128::from(all) * u128::from(percent)
+        let garbage = self.garbage_bytes();
+        garbage > 0 && is_share(garbage, self.summary.value_bytes, percent)
     }
+
+    fn live_per_mille(&self) -> u64 {
+        self.live_bytes.saturating_mul(1000) / self.summary.value_bytes.max(1)
+    }
+}
+
+/// True if `part` is at least so many percent of `whole`.
+fn is_share(part: u64, whole: u64, percent: u32) -> bool {
+    u128::from(part) * 100 >= u128::from(whole) * u128::from(percent)
 }
 
 /// All blob files of a version, by number.
@@ -93,13 +105,39 @@ impl BlobUses {
         files.filter(|file| !later.0.contains_key(file))
     }
 
-    /// Files whose values compactions write anew because so much of them is garbage, without `fenced` ones.
+    /// Files whose values compactions write anew because so much of them is garbage, without `fenced` ones; none
+    /// at 100.
+    ///
+    /// Files that were written together become garbage together. So, once half of `percent` of all files is
+    /// garbage, files with that share count too, and of all that count only those with the most garbage are
+    /// taken at once: as many as hold an eighth of what is live, which is what their copies take meanwhile.
     pub(crate) fn collectable(&self, percent: u32, fenced: &BTreeSet<u64>) -> BTreeSet<u64> {
-        let files = self.iter().filter(|blob| blob.has_garbage(percent));
-        files
-            .map(|blob| blob.summary.file)
-            .filter(|file| !fenced.contains(file))
-            .collect()
+        if percent >= 100 {
+            return BTreeSet::new();
+        }
+        let sum = |of: fn(&BlobUse) -> u64| self.iter().map(of).sum::<u64>();
+        let (all, live) = (
+            sum(|blob| blob.summary.value_bytes),
+            sum(|blob| blob.live_bytes),
+        );
+        let least = if is_share(sum(BlobUse::garbage_bytes), all, percent / 2) {
+            percent / 2
+        } else {
+            percent
+        };
+        let mut files: Vec<&BlobUse> = self
+            .iter()
+            .filter(|blob| blob.has_garbage(least) && !fenced.contains(&blob.summary.file))
+            .collect();
+        files.sort_by_key(|blob| (blob.live_per_mille(), blob.summary.file));
+        let mut taken = 0;
+        let is_taken = |blob: &&BlobUse| {
+            let goes_on = taken == 0 || taken + blob.live_bytes <= live / BATCH_PART;
+            taken += blob.live_bytes;
+            goes_on
+        };
+        let files = files.into_iter().take_while(is_taken);
+        files.map(|blob| blob.summary.file).collect()
     }
 
     /// Bytes of all files, and how many of these are garbage.
@@ -194,10 +232,41 @@ mod tests {
             let fenced = BTreeSet::new();
             replaced.blobs.collectable(percent, &fenced).len()
         };
-        assert_eq!([60, 61].map(collectable), [1, 0]);
+        // From half the percentage on, because that is the share of garbage in all files.
+        assert_eq!([60, 99, 100].map(collectable), [1, 1, 0]);
         assert_eq!(
             live(&apply(&Version::empty(), replaced.snapshot())),
             [(50, 40)]
         );
+    }
+
+    #[test]
+    fn files_with_most_garbage_are_collected_first_and_not_all_at_once() {
+        // Sixteen files of 100 bytes of which `live` bytes are live.
+        let version = |live: fn(u64) -> u8| {
+            let mut blobs = Vec::new();
+            let mut references = Vec::new();
+            for file in 1..=16 {
+                blobs.push(blob(file));
+                references.extend([file as u8, 1, live(file)]);
+            }
+            let edit = Edit {
+                added: vec![table(100, &references)],
+                blobs,
+                ..Edit::default()
+            };
+            apply(&Version::empty(), edit)
+        };
+        let taken = |version: &Version<()>, fenced: &[u64]| -> Vec<u64> {
+            let fenced = fenced.iter().copied().collect();
+            version.blobs.collectable(50, &fenced).into_iter().collect()
+        };
+        let few = version(|file| if file < 4 { 50 } else { 90 });
+        assert_eq!(taken(&few, &[]), [1, 2, 3]);
+        assert_eq!(taken(&few, &[2]), [1, 3]);
+        assert_eq!(taken(&version(|_| 76), &[]), []);
+        // All have a quarter of garbage: two hold an eighth of what is live.
+        assert_eq!(taken(&version(|_| 75), &[]), [1, 2]);
+        assert_eq!(taken(&version(|file| 70 - file as u8), &[]), [15, 16]);
     }
 }

@@ -548,15 +548,22 @@ fn garbage_in_blob_files_is_collected_where_it_frees_most_for_what_is_written() 
         None
     );
     let given = Given {
-        fenced_blobs: BTreeSet::from([50]),
+        fenced_blobs: BTreeSet::from([50, 51]),
         ..Given::default()
     };
-    assert_eq!(given.pick(&version), None, "a value in it is damaged");
-    let full = version_with_blobs(tables(100), &[(50, 799), (51, 800)]);
+    assert_eq!(given.pick(&version), None, "values in them are damaged");
+    let full = version_with_blobs(tables(100), &[(50, 799), (51, 500)]);
+    let choice = Given::default().pick(&full).unwrap();
+    assert_eq!(
+        choice.reason,
+        Reason::Garbage,
+        "a quarter of all is garbage"
+    );
+    let full = version_with_blobs(tables(100), &[(50, 600), (51, 500)]);
     assert_eq!(
         Given::default().pick(&full),
         None,
-        "less than half is garbage"
+        "less than a quarter of all, and less than half of each"
     );
 }
 
