@@ -55,8 +55,10 @@ impl Debt {
         }
         let live: u64 = version.blobs.iter().map(|blob| blob.live_bytes).sum();
         let allowed = live.saturating_mul(percent) / (100 - percent);
+        // What is not worth the rewriting of tables stays.
+        let allowed = allowed.saturating_add(spare_bytes + version.size_bytes());
         let (_, garbage) = version.blobs.bytes();
-        Self::share(garbage, allowed.saturating_add(spare_bytes)).min(GARBAGE_MOST)
+        Self::share(garbage, allowed).min(GARBAGE_MOST)
     }
 
     /// Debt in memory: bytes in memtables, the active one included.

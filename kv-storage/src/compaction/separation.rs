@@ -1,7 +1,7 @@
 //! Where a flush or compaction puts values: into the table, or into blob files.
 
 use super::rewrite::TableSink;
-use crate::blob::{BlobBuilder, BlobSummary, Pointer, StoredValue, Stretch};
+use crate::blob::{BlobBuilder, BlobSummary, StoredValue, Stretch};
 use crate::error::Error;
 use crate::key::Kind;
 use crate::options::Options;
@@ -94,7 +94,7 @@ impl Separation {
     /// leaves its file. Of a damaged one it reads nothing, so that the pointer stays. May block.
     ///
     /// # Errors
-    /// Failures of the file system that may pass.
+    /// Failures of the file system that may pass, and damage of the table.
     pub(super) fn fetch(
         &mut self,
         table: &Table,
@@ -102,23 +102,23 @@ impl Separation {
         pointer: &[u8],
         is_asked: bool,
     ) -> Result<Fetched, Error> {
-        // A malformed pointer belongs to no file, so it is damaged for the filter and copied otherwise.
-        let place = Pointer::decode(pointer);
-        let is_relocated = place.is_some_and(|place| self.collected.contains(&place.file));
+        // Checked also if it is only copied: it will be counted among the references of another table.
+        let place = table.pointer(key, pointer)?;
+        let is_relocated = self.collected.contains(&place.file);
         if !is_asked && !is_relocated {
             return Ok(Fetched::default());
         }
-        let goes_inline = place.is_some_and(|place| !self.separates(place.raw as usize));
-        let file = place.map_or(0, |place| place.file);
-        if self.stretches.len() >= STRETCHES_MOST && !self.stretches.contains_key(&file) {
+        let goes_inline = !self.separates(place.raw as usize);
+        if self.stretches.len() >= STRETCHES_MOST && !self.stretches.contains_key(&place.file) {
             self.stretches.pop_first();
         }
-        let stretch = self.stretches.entry(file).or_default();
+        let stretch = self.stretches.entry(place.file).or_default();
         let decoded = is_asked || goes_inline;
         match table.stored_value(key, pointer, stretch, decoded) {
             Ok((stored, value)) => {
-                let bytes = place.filter(|_| is_relocated);
-                self.relocated_bytes += bytes.map_or(0, |place| place.record_bytes());
+                if is_relocated {
+                    self.relocated_bytes += place.record_bytes();
+                }
                 Ok(Fetched {
                     value,
                     stored: (is_relocated && !goes_inline).then_some(stored),

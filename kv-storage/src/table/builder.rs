@@ -142,8 +142,7 @@ impl TableBuilder {
         self.summary.entries += 1;
         self.summary.deletes += u64::from(kind == Kind::Delete);
         if kind == Kind::Blob {
-            let pointer =
-                Pointer::decode(value).expect("a pointer was encoded, or read from a block");
+            let pointer = Pointer::decode(value).expect("pointers of other tables were checked");
             self.summary.references.note(&pointer);
         }
         self.summary.newest = self.summary.newest.max(version.seq);

@@ -202,10 +202,13 @@ impl Table {
             (Looked::Absent, Some(deleted)) => Ok(removed(deleted)),
             (
                 Looked::Found {
-                    seq, kind, value, ..
+                    seq,
+                    kind: Kind::Blob,
+                    value,
+                    ..
                 },
                 _,
-            ) if kind == Kind::Blob => match fetch {
+            ) => match fetch {
                 Fetch::CacheOnly => Ok(Looked::NeedsIo),
                 Fetch::Blocking | Fetch::Passing => Ok(Looked::Found {
                     seq,
@@ -283,6 +286,14 @@ impl Table {
             None
         };
         Ok((stored, value))
+    }
+
+    /// An encoded pointer of this table, decoded.
+    ///
+    /// # Errors
+    /// The table is damaged: the pointer is malformed, or leads to a file that the table does not name.
+    pub(crate) fn pointer(&self, key: &[u8], pointer: &[u8]) -> Result<Pointer, Error> {
+        self.blob(key, pointer).map(|(_, pointer)| pointer)
     }
 
     fn blob(&self, key: &[u8], pointer: &[u8]) -> Result<(&Blob, Pointer), Error> {

@@ -3,10 +3,11 @@
 use super::ToolError;
 use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
-use crate::blob::Walk;
+use crate::blob::{Pointer, References, Walk};
 use crate::error::Error;
 use crate::files::{BALLAST, CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::Fs;
+use crate::key::Kind;
 use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,6 +90,7 @@ impl Verification {
             }
         }
         let (before, found) = (self.entries, self.findings.len());
+        let mut references = References::default();
         for block in 0..table.blocks() {
             self.blocks += 1;
             self.bytes += table.block_bytes(block);
@@ -96,6 +98,11 @@ impl Verification {
                 Ok(versions) => {
                     self.entries += versions.len() as u64;
                     for mut version in versions {
+                        if version.kind == Kind::Blob
+                            && let Some(pointer) = Pointer::decode(&version.value)
+                        {
+                            references.note(&pointer);
+                        }
                         if let Err(error) = table.resolve(&mut version) {
                             self.findings.push(Finding::of(&error));
                         }
@@ -105,8 +112,17 @@ impl Verification {
             }
         }
         let entries = self.entries - before;
-        if is_known && self.findings.len() == found && entries != summary.entries {
-            let what = "the table has another number of entries than the manifest says";
+        let wrong = if entries != summary.entries {
+            Some("the table has another number of entries than the manifest says")
+        } else if references != summary.references {
+            Some("the table points to other large values than the manifest says")
+        } else {
+            None
+        };
+        if is_known
+            && self.findings.len() == found
+            && let Some(what) = wrong
+        {
             let error = Error::corrupt(&path, 0, what).touching(&range_of(summary));
             self.findings.push(Finding::of(&error));
         }

@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// A key, and its new value if it is not deleted.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 #[derive(Default)]
 struct Told(Mutex<Vec<Damage>>);
 
@@ -69,7 +72,7 @@ fn key(number: u32) -> Vec<u8> {
 
 /// Overwrites and deletes large and small values under few keys, so that files become garbage, are relocated
 /// and removed. Returns what was acknowledged, and the key of the write that failed with its new value.
-fn churn(fs: &SimFs) -> (Map, Option<(Vec<u8>, Option<Vec<u8>>)>, Option<Db>) {
+fn churn(fs: &SimFs) -> (Map, Option<Change>, Option<Db>) {
     let mut expected = Map::new();
     let mut options = Options::tiny();
     options.memtable_bytes = 3 << 10;
@@ -106,12 +109,7 @@ fn churn(fs: &SimFs) -> (Map, Option<(Vec<u8>, Option<Vec<u8>>)>, Option<Db>) {
 
 /// The store holds what was acknowledged; the write that failed may be there or not. Its blob files are those on
 /// disk, and what no table points to is counted as garbage.
-fn check(
-    fs: &SimFs,
-    expected: &Map,
-    failed: Option<&(Vec<u8>, Option<Vec<u8>>)>,
-    what: &str,
-) -> Stats {
+fn check(fs: &SimFs, expected: &Map, failed: Option<&Change>, what: &str) -> Stats {
     let db =
         Db::open(dir(), Options::tiny(), env(fs)).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut with = expected.clone();
@@ -479,6 +477,19 @@ fn a_missing_file_fences_only_the_keys_that_point_there() {
     }
     assert!((3..15).contains(&failed), "{failed}");
     assert_eq!(told.0.lock().unwrap().len(), failed);
+    // What a deleted range hides is not read, in whichever table that is.
+    for _ in 0..2 {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(key(0)..key(40));
+        db.blocking().write(batch, Durability::Sync).unwrap();
+        for key in all.keys() {
+            assert_eq!(db.blocking().get(key).unwrap(), None);
+        }
+        assert!(contents(&db).unwrap().is_empty());
+        db.flush().unwrap();
+        rest(&db);
+    }
+    assert_eq!(db.stats().blob_files, 0);
 }
 
 #[test]
