@@ -193,6 +193,8 @@ fn look_up(
 fn found(kind: Kind, seq: Seq, value: Bytes) -> Option<Found> {
     match kind {
         Kind::Put => Some(Found { value, seq }),
+        // Lookups in tables read what lies in blob files, and memtables do not point there.
+        Kind::Blob => unreachable!("a lookup gives values, not pointers"),
         Kind::Delete => None,
     }
 }

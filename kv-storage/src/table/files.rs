@@ -1,6 +1,7 @@
-//! What all tables of a store share.
+//! What all tables and blob files of a store share.
 
 use super::block::SharedBlock;
+use crate::blob::OpenBlobs;
 use crate::cache::{BlockCache, BlockSlots, Budget, ReadMark, RowCache};
 use crate::fs::Fs;
 use crate::key::Seq;
@@ -13,6 +14,7 @@ pub(crate) struct TableFiles {
     pub fs: Arc<dyn Fs>,
     pub cache: BlockCache,
     pub rows: RowCache,
+    pub blobs: OpenBlobs,
     /// What both caches share.
     pub budget: Arc<Budget>,
     pub store: u64,
@@ -29,6 +31,7 @@ impl TableFiles {
             fs,
             cache: BlockCache::new(&budget),
             rows: RowCache::new(&budget),
+            blobs: OpenBlobs::default(),
             budget,
             store,
             trash: Mutex::new(Vec::new()),
@@ -133,7 +136,7 @@ mod tests {
             if was_read {
                 let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
                 bytes.resize(4000, 0);
-                let block = Block::share(&bytes, crate::key::Seq::ZERO).unwrap();
+                let block = Block::share(&bytes, Seq::ZERO).unwrap();
                 self.files.keep_block(&self.slots, number, block);
                 self.reads += 1;
             }
