@@ -159,7 +159,7 @@ impl Store {
         let in_log = stats.memtable_bytes as u64;
         Usage {
             entries: stats.memtable_entries + in_tables,
-            disk_bytes: in_log + in_files,
+            disk_bytes: in_log + in_files + stats.blob_bytes,
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
         }
     }

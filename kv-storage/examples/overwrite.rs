@@ -1,7 +1,8 @@
-//! Measures the steady state of overwriting on real files: 400,000 values of 1 KiB, overwritten two million
-//! times at random; write and space amplification, and how long puts take.
+//! Measures the steady state of overwriting on real files: 400 MiB in values of 1 KiB, overwritten five times
+//! at random; write and space amplification, and how long puts take.
 //!
-//! `cargo run --release -p kv-storage --example overwrite [directory] [direct|buffered] [writes]`
+//! `cargo run --release -p kv-storage --example overwrite [directory] [direct|buffered] [writes] [value bytes]
+//! [bytes from which values are separated] [MiB of values]`
 
 use kv_storage::fs::RealFs;
 use kv_storage::{
@@ -13,8 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-const KEYS: u64 = 400_000;
-const VALUE_BYTES: usize = 1024;
 const KEY_BYTES: usize = 20;
 
 /// One thread each for the log and for flushes, two for compactions.
@@ -166,13 +165,17 @@ fn main() {
         .next()
         .map_or_else(std::env::temp_dir, PathBuf::from);
     let form = arguments.next().unwrap_or_else(|| "direct".to_owned());
-    let writes: u64 = arguments
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(2_000_000);
-    let dir = base.join(format!("kv-overwrite-{}", std::process::id()));
+    let mut number = |default: u64| {
+        let given = arguments.next();
+        given.and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (writes, value_bytes) = (number(0), number(1024));
     let mut options = Options::default();
     options.direct_io = form == "direct";
+    options.blob_value_bytes = number(options.blob_value_bytes as u64) as usize;
+    let keys = (number(400) << 20) / value_bytes;
+    let writes = if writes == 0 { 5 * keys } else { writes };
+    let dir = base.join(format!("kv-overwrite-{}", std::process::id()));
     let env = Env {
         fs: Arc::new(RealFs),
         jobs: Arc::new(Threads::start()),
@@ -181,22 +184,26 @@ fn main() {
         hooks: Hooks::default(),
     };
     let db = Db::open(&dir, options, env).expect("the store opens");
-    let (mut random, mut bytes) = (Random(88_172_645_463_325_252), vec![0; VALUE_BYTES]);
-    for number in 0..KEYS {
+    let (mut random, mut bytes) = (
+        Random(88_172_645_463_325_252),
+        vec![0; value_bytes as usize],
+    );
+    for number in 0..keys {
         value(&mut random, &mut bytes);
         put(&db, &key(number), &bytes);
     }
     settle(&db);
     let cpu = cpu_seconds();
     let (before, start, stats) = (written(), Instant::now(), db.stats());
-    let (mut peak, mut taken) = (0, Vec::with_capacity(writes as usize));
+    let (mut peak, mut blob_peak, mut taken) = (0, 0, Vec::with_capacity(writes as usize));
     for number in 0..writes {
         value(&mut random, &mut bytes);
         let began = Instant::now();
-        put(&db, &key(random.next() % KEYS), &bytes);
+        put(&db, &key(random.next() % keys), &bytes);
         taken.push(began.elapsed());
-        if number % 50_000 == 0 {
+        if number % (keys / 8) == 0 {
             peak = peak.max(disk_size(&dir));
+            blob_peak = blob_peak.max(db.stats().blob_bytes);
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -204,19 +211,28 @@ fn main() {
     let settled = start.elapsed().as_secs_f64() - 0.5;
     let cpu = (cpu_seconds() - cpu) * 1e6 / writes as f64;
     let after = db.stats();
-    let user = (writes * (KEY_BYTES + VALUE_BYTES) as u64) as f64;
-    let live = (KEYS * (KEY_BYTES + VALUE_BYTES) as u64) as f64;
+    let user = (writes * (KEY_BYTES as u64 + value_bytes)) as f64;
+    let live = (keys * (KEY_BYTES as u64 + value_bytes)) as f64;
     taken.sort_unstable();
     let at = |share: f64| taken[((taken.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!(
-        "{form}: {:.0} k/s, settled in {settled:.1} s, {cpu:.1} us of CPU a put; written per user byte {:.2} (log {:.2}, flushes {:.2}, compactions {:.2}); space peak {:.2}, end {:.2}",
+        "{form}: {:.0} k/s, settled in {settled:.1} s, {cpu:.1} us of CPU a put; written per user byte {:.2} (log {:.2}, flushes {:.2}, compactions {:.2}, blob files {:.2} of which relocated {:.2}); space peak {:.2}, end {:.2}",
         writes as f64 / seconds / 1e3,
         (written() - before) as f64 / user,
         (after.log_bytes - stats.log_bytes) as f64 / user,
         (after.flush_written_bytes - stats.flush_written_bytes) as f64 / user,
         (after.compaction_written_bytes - stats.compaction_written_bytes) as f64 / user,
+        (after.blob_written_bytes - stats.blob_written_bytes) as f64 / user,
+        (after.blob_relocated_bytes - stats.blob_relocated_bytes) as f64 / user,
         peak as f64 / live,
         disk_size(&dir) as f64 / live
+    );
+    println!(
+        "blob files: {}, {} MiB, {} MiB garbage, {} MiB at most",
+        after.blob_files,
+        after.blob_bytes >> 20,
+        after.blob_garbage_bytes >> 20,
+        blob_peak >> 20
     );
     println!(
         "puts, ms: p99 {:.3} p99.9 {:.3} p99.99 {:.3} max {:.1}; over 10 ms {:.0} ms in sum; {} compactions, {} releases; levels {:?}",

@@ -27,4 +27,10 @@ impl Checksum {
     pub(crate) fn of(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.seed, bytes)
     }
+
+    /// Of several parts, as if they stood one behind the other.
+    pub(crate) fn of_parts(self, parts: &[&[u8]]) -> u32 {
+        let append = |sum, part: &&[u8]| crc32c::crc32c_append(sum, part);
+        parts.iter().fold(self.seed, append)
+    }
 }

@@ -176,6 +176,14 @@ fn owner(pid: Option<u32>) -> String {
     )
 }
 
+/// Reads, and if that seems to find damage, once more: a bit may have flipped on its way.
+pub(crate) fn twice<T>(read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    match read() {
+        Err(error) if error.is_corrupt() => read(),
+        outcome => outcome,
+    }
+}
+
 /// Adds what was tried, and on which path, to an I/O error.
 pub(crate) trait IoContext<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, Error>;

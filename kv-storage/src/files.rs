@@ -18,6 +18,8 @@ pub(crate) enum Numbered {
     Log(u64),
     /// A sorted table.
     Table(u64),
+    /// A blob file: large values.
+    Blob(u64),
     /// A manifest.
     Manifest(u64),
 }
@@ -27,6 +29,7 @@ impl Numbered {
         match self {
             Self::Log(number) => format!("{number:010}.log"),
             Self::Table(number) => format!("{number:010}.sst"),
+            Self::Blob(number) => format!("{number:010}.blob"),
             Self::Manifest(number) => format!("MANIFEST-{number:010}"),
         }
     }
@@ -41,6 +44,8 @@ impl Numbered {
             Self::Log(number.parse().ok()?)
         } else if let Some(number) = name.strip_suffix(".sst") {
             Self::Table(number.parse().ok()?)
+        } else if let Some(number) = name.strip_suffix(".blob") {
+            Self::Blob(number.parse().ok()?)
         } else {
             Self::Manifest(name.strip_prefix("MANIFEST-")?.parse().ok()?)
         };
@@ -49,7 +54,10 @@ impl Numbered {
 
     pub(crate) fn number(self) -> u64 {
         match self {
-            Self::Log(number) | Self::Table(number) | Self::Manifest(number) => number,
+            Self::Log(number)
+            | Self::Table(number)
+            | Self::Blob(number)
+            | Self::Manifest(number) => number,
         }
     }
 }
@@ -63,6 +71,7 @@ mod tests {
         for file in [
             Numbered::Log(0),
             Numbered::Table(12),
+            Numbered::Blob(3),
             Numbered::Manifest(99_999_999_999),
         ] {
             assert_eq!(Numbered::parse(&file.name()), Some(file));

@@ -101,12 +101,16 @@ pub enum Verdict {
 /// no snapshot can see that version or an older one. An entry may be met never, once, or often, and a newer
 /// version that the compaction does not see may hide it already: so the verdict must follow from the
 /// arguments and from time alone.
+///
+/// With a filter, a compaction reads each large value that it meets from its blob file, one read for each,
+/// where without one it only copies pointers ([`Options::blob_value_bytes`](crate::Options::blob_value_bytes)). It
+/// is not asked about a large value that is damaged: that stays.
 pub trait CompactionFilter: Send + Sync {
     /// The verdict on an entry.
     fn decide(&self, key: &[u8], seq: Seq, value: &[u8]) -> Verdict;
 
     /// When the entry should be met again, by any measure of time that only grows; `None` is never. A
-    /// table with an entry for which [`now`](Self::now) has reached this is compacted soon.
+    /// table with an entry for which [`now`](Self::now) has reached this is compacted soon. A flush asks too.
     fn expires(&self, key: &[u8], value: &[u8]) -> Option<u64> {
         let _ = (key, value);
         None
@@ -234,7 +238,7 @@ pub trait Events: Send + Sync {
     }
 
     /// Bytes on disk are damaged: fetch the range again from elsewhere. Reads outside of it go on; compaction
-    /// leaves the file alone from now on. Told once for each damaged place and open, by whatever meets it
+    /// leaves the table alone from now on, and of a blob file the damaged value. Told once for each damaged place and open, by whatever meets it
     /// first: opening, a read (on its own thread), a compaction, a scrub.
     fn damaged(&self, damage: &Damage) {
         let _ = damage;

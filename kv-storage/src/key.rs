@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Delete = 0,
     /// The key was given a value.
     Put = 1,
+    /// The key was given a value that lies in a blob file. In tables only.
+    Blob = 3,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
         match byte {
             0 => Some(Self::Delete),
             1 => Some(Self::Put),
+            3 => Some(Self::Blob),
             _ => None,
         }
     }

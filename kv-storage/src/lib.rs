@@ -45,14 +45,17 @@
 //! becomes visible in order (`db/publisher.rs`). Whoever needs it durable leads or joins a sync of the
 //! log (`db/sync.rs`). A full memtable is sealed; a flush job
 //! (`db/flush.rs`) writes it as a table (`table/`) into level 0, records that in the manifest
-//! (`version/`), and lets its log segment go. Compaction jobs (`db/compact.rs`, decided by
-//! `compaction/pick.rs`) merge tables downward in steps.
+//! (`version/`), and lets its log segment go. Large values go to blob files beside it (`blob/`), and pointers
+//! into the table. Compaction jobs (`db/compact.rs`, decided by `compaction/pick.rs`) merge tables downward in
+//! steps; they copy pointers, and move values only out of blob files that are mostly garbage
+//! (`compaction/separation.rs`).
 //!
 //! A get (`db/read.rs`) hashes its key once. It asks the row cache (`cache/row.rs`), then looks through
 //! one immutable view (`db/view.rs`): memtables and new ingests from new to old, then tables from new to old. A table
 //! (`table/reader.rs`) asks its filter, finds the block in its index, and the entry in the block by
-//! fingerprint. If a block is not in the cache (`cache/block.rs`), the caller gets a job that reads it. A
-//! scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with read-ahead.
+//! fingerprint. If a block is not in the cache (`cache/block.rs`), or the value lies in a blob file, the caller
+//! gets a job that reads it. A scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with
+//! read-ahead, and reads large values one by one as it lends them.
 //!
 //! A deleted range (`ranges/`) hides older versions of its keys: each source of a read is asked for its ranges
 //! too (`merge/cover.rs` for scans), and compaction drops what they hide (`compaction/retain.rs`,
@@ -72,9 +75,10 @@
 //! [`Db::checkpoint`] makes a copy by hard links, [`Db::scrub`] reads everything in the background. [`tools`],
 //! and the program `kv-storage` over it, verify, show and repair a store that nobody has open. On a full
 //! disk, `db/ballast.rs` and `db/edits.rs` keep the store whole; `table/reader/damage.rs` and `merge/ahead.rs`
-//! fence damage.
+//! fence damage, of a large value to its key.
 
 mod batch;
+mod blob;
 mod cache;
 mod checksum;
 mod coding;
@@ -95,6 +99,7 @@ mod log;
 mod memtable;
 mod merge;
 mod options;
+mod prefetch;
 mod range;
 mod ranges;
 pub mod sim;

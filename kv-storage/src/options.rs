@@ -13,7 +13,9 @@ pub struct Options {
     /// Size at which a memtable is sealed and flushed, in bytes (default 64 MiB). Raising it means fewer,
     /// larger flushes and less compaction; lowering it saves memory and makes recovery shorter.
     pub memtable_bytes: usize,
-    /// Sealed memtables that may wait for their flush before writes get `Busy` (default 3).
+    /// Sealed memtables that may wait for their flush before writes get `Busy` (default 1). Memtables take up to one
+    /// more than this times `memtable_bytes`; writers are slowed down from 60 % of that on. Raising it lets longer
+    /// bursts pass at full speed.
     pub sealed_memtables_max: usize,
     /// Size of a log segment, in bytes (default 8 MiB). Segments are filled with zeros before their first use and
     /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
@@ -27,6 +29,18 @@ pub struct Options {
     /// Size of the tables that compactions write, in bytes on disk (default 32 MiB): three quarters to twice
     /// this, to end at good places. Smaller tables make partial compactions finer and files more.
     pub table_bytes: u64,
+    /// Values of at least this many bytes are kept in files of their own, so that compaction does not copy them
+    /// (default 2 KiB; 0 never does). Lowering it saves writing when such values are overwritten, and makes scans
+    /// read each of them from its own place; raising it does the reverse, and lets the row cache serve more.
+    pub blob_value_bytes: usize,
+    /// Size at which a file of large values is ended, in bytes (default 64 MiB); a flush ends its own earlier.
+    /// Smaller files give space back in smaller pieces, and are more.
+    pub blob_file_bytes: u64,
+    /// Share of a file of large values, in percent, that must be garbage before what is left is written anew and
+    /// the file removed (default 50; at 100 a file goes only when nothing is left). Once half of that share of all
+    /// files together is garbage, files with half of it count too. Lowering it saves space and costs writing: at
+    /// 50, about a byte is rewritten for each byte that becomes free.
+    pub blob_garbage_percent: u32,
     /// Runs in level 0 that start a compaction (default 5). Raising it saves writing and costs readers.
     pub level0_trigger: usize,
     /// Runs in level 0 at which writes get `Busy` (default 24). They are slowed down from 60 % of that on.
@@ -104,7 +118,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memtable_bytes: 64 << 20,
-            sealed_memtables_max: 3,
+            sealed_memtables_max: 1,
             log_segment_bytes: 8 << 20,
             max_batch_bytes: 32 << 20,
             upper_tables: TableOptions {
@@ -118,6 +132,9 @@ impl Default for Options {
                 filter_bits_per_key: 10,
             },
             table_bytes: 32 << 20,
+            blob_value_bytes: 2 << 10,
+            blob_file_bytes: 64 << 20,
+            blob_garbage_percent: 50,
             level0_trigger: 5,
             level0_stop: 24,
             middle_runs_max: 6,
@@ -139,6 +156,7 @@ impl Options {
         let default = Self::default();
         Self {
             memtable_bytes: 4 << 10,
+            sealed_memtables_max: 3,
             log_segment_bytes: 4 << 10,
             max_batch_bytes: 1 << 20,
             upper_tables: TableOptions {
@@ -150,6 +168,8 @@ impl Options {
                 ..default.bottom_tables
             },
             table_bytes: 4 << 10,
+            blob_value_bytes: 200,
+            blob_file_bytes: 2 << 10,
             level0_trigger: 3,
             middle_runs_max: 3,
             compaction_step_bytes: 4 << 10,
@@ -162,7 +182,7 @@ impl Options {
 
     /// Refuses settings the engine cannot work with.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let rules: [(&'static str, bool, &'static str); 10] = [
+        let rules: [(&'static str, bool, &'static str); 13] = [
             (
                 "memtable_bytes",
                 (1024..=1 << 30).contains(&self.memtable_bytes),
@@ -187,6 +207,21 @@ impl Options {
                 "table_bytes",
                 self.table_bytes >= 1024,
                 "must be at least 1024",
+            ),
+            (
+                "blob_value_bytes",
+                self.blob_value_bytes == 0 || self.blob_value_bytes >= 64,
+                "must be 0 or at least 64",
+            ),
+            (
+                "blob_file_bytes",
+                self.blob_file_bytes >= 1024,
+                "must be at least 1024",
+            ),
+            (
+                "blob_garbage_percent",
+                (1..=100).contains(&self.blob_garbage_percent),
+                "must be 1 to 100",
             ),
             (
                 "level0_trigger",

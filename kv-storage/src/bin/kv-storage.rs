@@ -92,8 +92,16 @@ fn verify(dir: &Path, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let result = tools::verify(Arc::new(RealFs), dir)?;
     write_findings(&result.findings, out)?;
     let read = format!(
-        "{} tables with {} blocks, {} bytes and {} entries, and {} writes in the log",
-        result.tables, result.blocks, result.bytes, result.entries, result.log_writes
+        "{} tables with {} blocks, {} bytes and {} entries, {} blob files with {} values and {} bytes, and \
+         {} writes in the log",
+        result.tables,
+        result.blocks,
+        result.bytes,
+        result.entries,
+        result.blob_files,
+        result.blob_values,
+        result.blob_bytes,
+        result.log_writes
     );
     if !result.leftovers.is_empty() {
         let leftovers = result.leftovers.join(", ");

@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     Tombstones,
     /// A table holds entries that have expired.
     Expiry,
+    /// Blob files that its tables point into are garbage for a large part.
+    Garbage,
     /// Readers looked into a run in vain more often than merging it away would cost.
     Reads,
     /// Nothing else was to do, and fewer runs make reads cheaper.

@@ -1,14 +1,21 @@
 //! How far flushes and compactions are behind, as a share of what the store bears.
 //!
-//! Debt is the worst of three shares: runs in level 0 (readers suffer), bytes in memtables (memory), and
-//! bytes above the bottom (space). Work under way counts as far as it is done, so debt falls
+//! Debt is the worst of four shares: runs in level 0 (readers suffer), bytes in memtables (memory), bytes
+//! above the bottom with what they point to, and garbage in blob files (space). Work under way counts as far as it is done, so debt falls
 //! steadily and not in jumps. Writers pay from 60 % of the limit on; see `db/pace.rs`.
 
 use crate::options::Options;
-use crate::version::{BOTTOM, Level, Version};
+use crate::version::{Level, Placed, Version};
+use std::sync::Arc;
 
 /// Memtables that may lie above the bottom besides as many bytes as the bottom has.
 const SPARE_MEMTABLES: u64 = 64;
+
+/// Memtables that may be garbage in blob files besides what the option allows.
+const GARBAGE_MEMTABLES: u64 = 8;
+/// Garbage slows writers down, but never stops them: some of it may lie in files that are damaged, or belong to
+/// tables that are not worth a rewrite.
+const GARBAGE_MOST: Debt = Debt(900);
 
 /// A share of the hard limit, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -24,16 +31,38 @@ impl Debt {
     pub(crate) fn of_tables<R>(version: &Version<R>, relieved: u64, options: &Options) -> Self {
         let runs = (version.levels[0].runs.len() as u64 * 1000).saturating_sub(relieved);
         let by_runs = Self(runs / options.level0_stop.max(1) as u64);
-        let bottom = version.levels[usize::from(BOTTOM)].size_bytes();
+        let (bottom, upper) = version.levels.split_last().expect("there are seven levels");
+        let weight = |table: &Arc<Placed<R>>| {
+            let summary = &table.summary;
+            summary.size_bytes + summary.references.bytes()
+        };
+        let bottom: u64 = bottom.tables().map(weight).sum();
         // What was ingested came at once and is no sign that compaction falls behind. It must not stop writers
         // for as long as it takes to merge it.
-        let written = version.levels[..usize::from(BOTTOM)]
-            .iter()
-            .flat_map(Level::tables)
-            .filter(|table| table.summary.number.is_none());
-        let upper = written.map(|table| table.summary.size_bytes).sum();
-        let memtables = SPARE_MEMTABLES.saturating_mul(options.memtable_bytes as u64);
-        by_runs.max(Self::share(upper, bottom.saturating_add(memtables)))
+        let written = upper.iter().flat_map(Level::tables);
+        let written = written.filter(|table| table.summary.number.is_none());
+        let upper = written.map(weight).sum();
+        let memtables = |count: u64| count.saturating_mul(options.memtable_bytes as u64);
+        let space = bottom.saturating_add(memtables(SPARE_MEMTABLES));
+        by_runs.max(Self::share(upper, space)).max(Self::of_garbage(
+            version,
+            options,
+            memtables(GARBAGE_MEMTABLES),
+        ))
+    }
+
+    /// Debt of collecting garbage in blob files: the limit is what is garbage when each file has its share of it.
+    fn of_garbage<R>(version: &Version<R>, options: &Options, spare_bytes: u64) -> Self {
+        let percent = u64::from(options.blob_garbage_percent);
+        if percent >= 100 {
+            return Self::default();
+        }
+        let live: u64 = version.blobs.iter().map(|blob| blob.live_bytes).sum();
+        let allowed = live.saturating_mul(percent) / (100 - percent);
+        // What is not worth the rewriting of tables stays.
+        let allowed = allowed.saturating_add(spare_bytes + version.size_bytes());
+        let (_, garbage) = version.blobs.bytes();
+        Self::share(garbage, allowed).min(GARBAGE_MOST)
     }
 
     /// Debt in memory: bytes in memtables, the active one included.

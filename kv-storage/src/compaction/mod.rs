@@ -41,6 +41,7 @@ mod release;
 mod retain;
 mod rewrite;
 mod roster;
+mod separation;
 mod stack;
 
 pub(crate) use below::Below;
@@ -50,5 +51,6 @@ pub(crate) use cut::{Boundary, Cuts};
 pub(crate) use debt::Debt;
 pub(crate) use release::{RELEASE_TABLES, released};
 pub(crate) use retain::Retention;
-pub(crate) use rewrite::{Rewrite, Step, TableSink};
+pub(crate) use rewrite::{Finished, Rewrite, Step, TableSink};
 pub(crate) use roster::Roster;
+pub(crate) use separation::Separation;

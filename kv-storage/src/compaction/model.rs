@@ -186,6 +186,7 @@ impl World {
         let situation = Situation {
             in_flight: &self.in_flight,
             fenced: &self.fenced,
+            fenced_blobs: &BTreeSet::new(),
             oldest_snapshot: None,
             idle_bytes: if idle {
                 self.idle_bytes.min(self.size_bytes())

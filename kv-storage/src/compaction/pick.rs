@@ -11,9 +11,11 @@
 //!    bottom it is rewritten once no snapshot needs them. The same goes for a table with deleted ranges, if
 //!    what they hide is worth it.
 //! 5. Tables with expired entries are merged into the bottom.
-//! 6. A run that cost readers more than merging it away would cost is merged with the next older one
+//! 6. Tables that point into blob files that are garbage for a large part are merged into the bottom, which
+//!    writes what is left in these files anew: the one first that frees most for what is written.
+//! 7. A run that cost readers more than merging it away would cost is merged with the next older one
 //!    (rent or buy: at most twice the cost of the best decision in hindsight).
-//! 7. With nothing else to do, and bytes to spend, everything is merged into one run.
+//! 8. With nothing else to do, and bytes to spend, everything is merged into one run.
 //!
 //! No two compactions under way meet in a run and a key range, and only one takes from level 0.
 
@@ -21,7 +23,7 @@ use super::choice::{Choice, Place, Reason};
 use super::stack::{Layer, Slice, Stack};
 use crate::key::Seq;
 use crate::options::Options;
-use crate::version::{Placed, Version};
+use crate::version::{BlobUses, Placed, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -42,6 +44,10 @@ const SLICE_TABLES: u64 = 12;
 const TOMBSTONE_PERCENT: u64 = 50;
 /// Share of the bytes rewritten that deleted ranges must hide to be merged into the bottom for that.
 const COVERED_PERCENT: u64 = 40;
+/// Garbage in blob files is collected where that frees at least this share of the table bytes that must be
+/// rewritten for it. So garbage that is not collected is at most this share of all tables: next to nothing,
+/// where values are large, and less than it would cost, where they are few.
+const COLLECT_PERCENT: u64 = 50;
 
 /// What a pick must know besides the version.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub(crate) struct Situation<'a> {
     pub in_flight: &'a [Arc<Choice>],
     /// Tables that cannot be read: they are never picked, and nothing moves past them.
     pub fenced: &'a BTreeSet<u64>,
+    /// Blob files with values that cannot be read: nothing is picked for their sake.
+    pub fenced_blobs: &'a BTreeSet<u64>,
     pub oldest_snapshot: Option<Seq>,
     /// Bytes that may be rewritten only to make reads cheaper; 0 while writes go on.
     pub idle_bytes: u64,
@@ -67,6 +75,7 @@ pub(crate) fn pick<R>(
 ) -> Option<Choice> {
     let picker = Picker {
         stack: Stack::of(version),
+        blobs: &version.blobs,
         options,
         situation,
     };
@@ -81,12 +90,14 @@ pub(crate) fn pick<R>(
         .or_else(|| picker.bury_tombstones())
         .or_else(|| picker.bury_ranges())
         .or_else(|| picker.expire())
+        .or_else(|| picker.collect())
         .or_else(|| picker.repay_reads())
         .or_else(|| picker.settle())
 }
 
 struct Picker<'a, R> {
     stack: Stack<'a, R>,
+    blobs: &'a BlobUses,
     options: &'a Options,
     situation: &'a Situation<'a>,
 }
@@ -355,6 +366,56 @@ impl<'a, R> Picker<'a, R> {
     }
 
     /// Rule 6.
+    fn collect(&self) -> Option<Choice> {
+        let percent = self.options.blob_garbage_percent;
+        let collected = self.blobs.collectable(percent, self.situation.fenced_blobs);
+        if collected.is_empty() {
+            return None;
+        }
+        let mut best: Option<(u64, Choice)> = None;
+        for top in self.stack.level0..=self.stack.bottom() {
+            let tables = self.stack.layers[top].tables;
+            for at in 0..tables.len() {
+                let bottom = self.stack.bottom();
+                let Some(slice) = self.stack.slice(top, &tables[at..=at], bottom) else {
+                    continue;
+                };
+                let (frees, moves) = self.collected_bytes(&slice, &collected);
+                let size = slice.size_bytes();
+                let worth = per_mille(frees, size + moves);
+                let gains = moves > 0 && frees * 100 >= size * COLLECT_PERCENT;
+                if gains
+                    && best.as_ref().is_none_or(|(most, _)| worth > *most)
+                    && let Some(choice) = self.allowed(&slice, Reason::Garbage, false)
+                {
+                    best = Some((worth, choice));
+                }
+            }
+        }
+        best.map(|(_, choice)| choice)
+    }
+
+    /// The slice's part in the garbage of these blob files, and the bytes in them that it points to. A file goes
+    /// when its last byte was moved; each byte moved counts for its share of the garbage.
+    fn collected_bytes(&self, slice: &Slice<'a, R>, collected: &BTreeSet<u64>) -> (u64, u64) {
+        let mut sums = (0, 0);
+        let references = slice
+            .tables()
+            .flat_map(|table| table.summary.references.iter())
+            .filter(|reference| collected.contains(&reference.file));
+        for reference in references {
+            let Some(blob) = self.blobs.get(reference.file) else {
+                continue;
+            };
+            let share = u128::from(blob.garbage_bytes()) * u128::from(reference.bytes);
+            let share = share / u128::from(blob.live_bytes.max(1));
+            sums.0 += u64::try_from(share).unwrap_or(u64::MAX);
+            sums.1 += reference.bytes;
+        }
+        sums
+    }
+
+    /// Rule 7.
     fn repay_reads(&self) -> Option<Choice> {
         (0..self.stack.bottom())
             .filter(|top| self.is_overpaid(*top))
@@ -383,7 +444,7 @@ impl<'a, R> Picker<'a, R> {
         lost > 0 && lost >= cost
     }
 
-    /// Rule 7.
+    /// Rule 8.
     fn settle(&self) -> Option<Choice> {
         let budget = self.situation.idle_bytes;
         let (level0, bottom) = (self.stack.level0, self.stack.bottom());

@@ -4,6 +4,8 @@ use super::below::Below;
 use super::cut::Cuts;
 use super::filtering::Filtering;
 use super::retain::{Need, Retention};
+use super::separation::{Content, Fetched, Separation};
+use crate::blob::{BlobBuilder, BlobSummary};
 use crate::error::Error;
 use crate::hooks::{CompactionFilter, Filtered, Verdict};
 use crate::key::{KeyVersion, Kind, Seq};
@@ -16,6 +18,17 @@ use std::sync::Arc;
 pub(crate) trait TableSink {
     /// Starts a new table.
     fn create(&mut self) -> Result<TableBuilder, Error>;
+
+    /// Starts a new blob file.
+    fn create_blob(&mut self) -> Result<BlobBuilder, Error>;
+}
+
+/// A table that is written and synced.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub table: TableSummary,
+    /// Blob files that it is the first to point into.
+    pub blobs: Vec<BlobSummary>,
 }
 
 /// Whether a rewrite has more to do.
@@ -33,12 +46,13 @@ pub(crate) struct Rewrite {
     below: Option<Below>,
     cuts: Cuts,
     filtering: Option<Filtering>,
+    separation: Separation,
     builder: Option<TableBuilder>,
     last_key: Vec<u8>,
     /// Deleted ranges that are needed further, and how far they were written to tables.
     ranges: Fragments,
     ranges_from: Option<Vec<u8>>,
-    finished: Vec<TableSummary>,
+    finished: Vec<Finished>,
     /// Key and value bytes of the versions read so far.
     read_bytes: u64,
     read_entries: u64,
@@ -49,12 +63,13 @@ impl Rewrite {
     pub(crate) fn flush(
         merge: Merge,
         retention: Retention,
+        separation: Separation,
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
         Self {
             filtering: filter.map(Filtering::of_flush),
             ranges: retention.ranges_needed(None),
-            ..Self::new(merge, retention, Cuts::never())
+            ..Self::new(merge, retention, Cuts::never(), separation)
         }
     }
 
@@ -64,23 +79,25 @@ impl Rewrite {
         retention: Retention,
         below: Below,
         cuts: Cuts,
+        separation: Separation,
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
         Self {
             ranges: retention.ranges_needed(Some(&below)),
             below: Some(below),
             filtering: filter.map(Filtering::of_compaction),
-            ..Self::new(merge, retention, cuts)
+            ..Self::new(merge, retention, cuts, separation)
         }
     }
 
-    fn new(merge: Merge, retention: Retention, cuts: Cuts) -> Self {
+    fn new(merge: Merge, retention: Retention, cuts: Cuts, separation: Separation) -> Self {
         Self {
             merge,
             retention,
             below: None,
             cuts,
             filtering: None,
+            separation,
             builder: None,
             last_key: Vec::new(),
             ranges: Fragments::default(),
@@ -111,31 +128,47 @@ impl Rewrite {
                 is_last,
             } = self.retention.need(version)
             {
-                let verdict = match &mut self.filtering {
-                    Some(filtering) if kind == Kind::Put && !snapshots_see_it => {
+                let fetched = match self.merge.table() {
+                    Some(table) if kind == Kind::Blob => {
+                        let is_asked = self.filtering.is_some();
+                        self.separation.fetch(table, version.key, value, is_asked)?
+                    }
+                    Some(_) | None => Fetched::default(),
+                };
+                self.read_bytes += fetched.size_bytes();
+                // The real value; nothing of one that lies elsewhere and nobody wants to see.
+                let present = match kind {
+                    Kind::Put => Some(value),
+                    Kind::Blob => fetched.value.as_deref(),
+                    Kind::Delete => None,
+                };
+                let verdict = match (&mut self.filtering, present) {
+                    (Some(filtering), Some(value)) if !snapshots_see_it => {
                         filtering.decide(version, value)
                     }
                     _ => Verdict::Keep,
                 };
-                let (kind, value) = match &verdict {
-                    Verdict::Keep => (kind, value),
-                    Verdict::Drop(_) => (Kind::Delete, &[][..]),
-                    Verdict::Rewrite(bytes) => (kind, &bytes[..]),
+                let (content, kept) = match &verdict {
+                    Verdict::Keep => (fetched.content(kind, value), present),
+                    Verdict::Drop(_) => (Content::Delete, None),
+                    Verdict::Rewrite(bytes) => (Content::Put(bytes), Some(&bytes[..])),
                 };
                 let holds_older = |below: &mut Below| below.may_hold(version.key);
-                let is_needed =
-                    kind != Kind::Delete || !is_last || self.below.as_mut().is_none_or(holds_older);
+                let is_needed = !matches!(content, Content::Delete)
+                    || !is_last
+                    || self.below.as_mut().is_none_or(holds_older);
                 if is_needed {
                     let mut output = Output {
                         cuts: &mut self.cuts,
                         filtering: &mut self.filtering,
+                        separation: &mut self.separation,
                         builder: &mut self.builder,
                         last_key: &mut self.last_key,
                         ranges: &self.ranges,
                         ranges_from: &mut self.ranges_from,
                         finished: &mut self.finished,
                     };
-                    output.push(version, kind, value, sink)?;
+                    output.push(version, &content, kept, sink)?;
                 }
             }
             self.merge.advance()?;
@@ -144,13 +177,21 @@ impl Rewrite {
         if self.builder.is_none() && !rest.is_empty() {
             self.builder = Some(sink.create()?);
         }
-        finish_table(
-            &mut self.builder,
-            rest,
-            &mut self.filtering,
-            &mut self.finished,
-        )?;
+        self.output().finish_table(rest)?;
         Ok(Step::Done)
+    }
+
+    fn output(&mut self) -> Output<'_> {
+        Output {
+            cuts: &mut self.cuts,
+            filtering: &mut self.filtering,
+            separation: &mut self.separation,
+            builder: &mut self.builder,
+            last_key: &mut self.last_key,
+            ranges: &self.ranges,
+            ranges_from: &mut self.ranges_from,
+            finished: &mut self.finished,
+        }
     }
 
     /// Takes the filter's verdicts on keys up to `last` that changed an entry.
@@ -165,13 +206,23 @@ impl Rewrite {
     }
 
     /// Takes the first `count` finished tables that were not taken; after [`Step::Done`] no more will come.
-    pub(crate) fn take_finished(&mut self, count: usize) -> Vec<TableSummary> {
+    pub(crate) fn take_finished(&mut self, count: usize) -> Vec<Finished> {
         self.finished.drain(..count).collect()
     }
 
     /// Tables that are finished and not taken.
-    pub(crate) fn finished(&self) -> &[TableSummary] {
+    pub(crate) fn finished(&self) -> &[Finished] {
         &self.finished
+    }
+
+    /// Takes the errors about values in blob files that could not be read; their pointers were left as they are.
+    pub(crate) fn take_damage(&mut self) -> Vec<Error> {
+        self.separation.take_damage()
+    }
+
+    /// Bytes of values that left a blob file that is garbage for a large part.
+    pub(crate) fn relocated_bytes(&self) -> u64 {
+        self.separation.relocated_bytes()
     }
 
     /// Where the merge stands.
@@ -198,19 +249,21 @@ impl Rewrite {
 struct Output<'a> {
     cuts: &'a mut Cuts,
     filtering: &'a mut Option<Filtering>,
+    separation: &'a mut Separation,
     builder: &'a mut Option<TableBuilder>,
     last_key: &'a mut Vec<u8>,
     ranges: &'a Fragments,
     ranges_from: &'a mut Option<Vec<u8>>,
-    finished: &'a mut Vec<TableSummary>,
+    finished: &'a mut Vec<Finished>,
 }
 
 impl Output<'_> {
+    /// Adds a version; `kept` is its value if that is at hand.
     fn push(
         &mut self,
         version: KeyVersion<'_>,
-        kind: Kind,
-        value: &[u8],
+        content: &Content<'_>,
+        kept: Option<&[u8]>,
         sink: &mut dyn TableSink,
     ) -> Result<(), Error> {
         // All versions of a key go to one table, so that the tables of a run never overlap.
@@ -226,8 +279,9 @@ impl Output<'_> {
             Some(builder) => builder,
             None => self.builder.insert(sink.create()?),
         };
-        builder.push(version, kind, value)?;
-        if let (Some(filtering), Kind::Put) = (self.filtering.as_mut(), kind) {
+        let (kind, stored) = self.separation.place(content, sink)?;
+        builder.push(version, kind, stored)?;
+        if let (Some(filtering), Some(value)) = (self.filtering.as_mut(), kept) {
             filtering.note_kept(version.key, value);
         }
         Ok(())
@@ -242,21 +296,18 @@ impl Output<'_> {
         let until = successor(self.last_key);
         let from = self.ranges_from.replace(until.clone());
         let ranges = self.ranges.between(from.as_deref(), Some(&until));
-        finish_table(self.builder, ranges, self.filtering, self.finished)
+        self.finish_table(ranges)
     }
-}
 
-fn finish_table(
-    builder: &mut Option<TableBuilder>,
-    ranges: Fragments,
-    filtering: &mut Option<Filtering>,
-    finished: &mut Vec<TableSummary>,
-) -> Result<(), Error> {
-    if let Some(mut builder) = builder.take() {
-        builder.set_ranges(ranges);
-        let mut table = builder.finish()?;
-        table.expires = filtering.as_mut().and_then(Filtering::end_table);
-        finished.push(table);
+    fn finish_table(&mut self, ranges: Fragments) -> Result<(), Error> {
+        if let Some(mut builder) = self.builder.take() {
+            builder.set_ranges(ranges);
+            // Its blob files first: the table means nothing without them.
+            let blobs = self.separation.end_table()?;
+            let mut table = builder.finish()?;
+            table.expires = self.filtering.as_mut().and_then(Filtering::end_table);
+            self.finished.push(Finished { table, blobs });
+        }
+        Ok(())
     }
-    Ok(())
 }

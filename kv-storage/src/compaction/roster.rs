@@ -25,7 +25,9 @@ pub(crate) struct Roster {
     /// Something changed since the last look.
     changed: bool,
     fenced: BTreeSet<u64>,
-    /// Bytes that may be rewritten for readers' sake: as many as were flushed, at most what the store holds.
+    fenced_blobs: BTreeSet<u64>,
+    /// Bytes that may be rewritten for readers' sake: as many as were flushed and what that made garbage of, at
+    /// most what the store holds.
     idle_bytes: u64,
     /// The newest write at the last look, and when it was first seen to be the newest.
     quiet_since: (Seq, Duration),
@@ -36,6 +38,7 @@ pub(crate) struct Roster {
 pub(crate) struct Look {
     in_flight: Vec<Arc<Choice>>,
     fenced: BTreeSet<u64>,
+    fenced_blobs: BTreeSet<u64>,
     oldest_snapshot: Option<Seq>,
     idle_bytes: u64,
     expired: Option<u64>,
@@ -47,6 +50,7 @@ impl Look {
         let situation = Situation {
             in_flight: &self.in_flight,
             fenced: &self.fenced,
+            fenced_blobs: &self.fenced_blobs,
             oldest_snapshot: self.oldest_snapshot,
             idle_bytes: self.idle_bytes.min(version.size_bytes()),
             expired: self.expired,
@@ -61,7 +65,7 @@ impl Roster {
         self.changed = true;
     }
 
-    /// Notes that so many bytes were flushed.
+    /// Notes that so many bytes were flushed, or made garbage by it.
     pub(crate) fn note_flushed(&mut self, bytes: u64) {
         self.idle_bytes = self.idle_bytes.saturating_add(bytes);
     }
@@ -98,6 +102,7 @@ impl Roster {
         Look {
             in_flight: self.in_flight.clone(),
             fenced: self.fenced.clone(),
+            fenced_blobs: self.fenced_blobs.clone(),
             oldest_snapshot,
             idle_bytes: if is_idle { self.idle_bytes } else { 0 },
             expired,
@@ -153,6 +158,16 @@ impl Roster {
     pub(crate) fn fence(&mut self, file: u64) -> bool {
         self.changed = true;
         self.fenced.insert(file)
+    }
+
+    /// Collects nothing from a blob file any more, because a value in it cannot be read.
+    pub(crate) fn fence_blob(&mut self, file: u64) {
+        self.fenced_blobs.insert(file);
+    }
+
+    /// Blob files from which nothing is collected.
+    pub(crate) fn fenced_blobs(&self) -> &BTreeSet<u64> {
+        &self.fenced_blobs
     }
 
     /// True if a compaction under way reads the table.

@@ -4,11 +4,11 @@
 //! version, `FORMAT`, and a manifest that names no log segment.
 //!
 //! Invariants:
-//! 1. The tables are linked, and their names are durable, before there is anything that would make the
+//! 1. The tables and blob files are linked, and their names are durable, before there is anything that would make the
 //!    directory a store: an interrupted checkpoint does not open, because tables without `CURRENT` are
 //!    damage.
 //! 2. `CURRENT` is written last, and removed first.
-//! 3. The version is held until the end, so none of its tables is removed meanwhile.
+//! 3. The version is held until the end, so none of its files is removed meanwhile.
 
 use super::inner::Inner;
 use super::{flush, read, store_format};
@@ -63,10 +63,17 @@ pub(super) fn make(inner: &Arc<Inner>, target: &Path) -> Result<Seq, Error> {
 
 fn copy(inner: &Inner, target: &Path, contents: &Contents) -> Result<(), Error> {
     let fs = &*inner.env.fs;
-    for table in contents.version.tables() {
-        let file = Numbered::Table(table.summary.file);
+    let version = &contents.version;
+    let tables = version
+        .tables()
+        .map(|table| Numbered::Table(table.summary.file));
+    let blobs = version
+        .blobs
+        .iter()
+        .map(|blob| Numbered::Blob(blob.summary.file));
+    for file in tables.chain(blobs) {
         fs.link(&file.path(&inner.dir), &file.path(target))
-            .context("link a table of this store to", &file.path(target))?;
+            .context("link a file of this store to", &file.path(target))?;
     }
     fs.sync_dir(target).context("sync directory", target)?;
     store_format::write(fs, target, inner.store)?;

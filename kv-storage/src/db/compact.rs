@@ -4,12 +4,15 @@
 //! Large compactions install their outputs as they go, so that inputs are freed early and a crash
 //! loses little work.
 
-use super::flush::{NewFiles, OpenTables, measure_ranges, open_tables, take_table};
+use super::flush::{
+    NewFiles, OpenTables, blob_bytes, blobs_of, measure_ranges, open_tables, take_table,
+};
 use super::inner::Inner;
 use super::state::State;
 use super::{ballast, covered};
 use crate::compaction::{
-    Below, Boundary, Choice, Cuts, Place, RELEASE_TABLES, Retention, Rewrite, Step, released,
+    Below, Boundary, Choice, Cuts, Place, RELEASE_TABLES, Retention, Rewrite, Separation, Step,
+    released,
 };
 use crate::env::JobClass;
 use crate::error::Error;
@@ -19,6 +22,7 @@ use crate::merge::{Direction, Merge, Start};
 use crate::ranges::Fragments;
 use crate::table::{Fetch, Table, TableSpec, TableSummary};
 use crate::version::{BOTTOM, Edit, NewTable, Placed, Version};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -34,6 +38,8 @@ struct Compaction {
     files: NewFiles,
     /// Entries in all inputs.
     entries: u64,
+    /// Bytes of relocated values that were counted.
+    relocated_bytes: u64,
 }
 
 /// What a compaction begins with.
@@ -41,6 +47,8 @@ struct Picked {
     choice: Arc<Choice>,
     version: Arc<Version>,
     snapshots: Vec<Seq>,
+    /// Blob files whose values are written anew.
+    collected: BTreeSet<u64>,
 }
 
 /// Looks for a compaction and runs its first step.
@@ -97,8 +105,12 @@ fn pick(inner: &Inner) -> Option<Picked> {
         }
         state.roster.set_scheduled(false);
         let choice = state.roster.enter(choice?, version.size_bytes());
+        let percent = inner.options.blob_garbage_percent;
         return Some(Picked {
             choice,
+            collected: version
+                .blobs
+                .collectable(percent, state.roster.fenced_blobs()),
             version,
             snapshots: state.snapshots.keys().copied().collect(),
         });
@@ -146,6 +158,7 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         choice,
         version,
         snapshots,
+        collected,
     } = picked;
     let inputs: Inputs = choice
         .inputs
@@ -175,6 +188,7 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         Retention::new(snapshots, &ranges(&inputs)),
         below,
         cuts,
+        Separation::new(&inner.options, collected),
         inner.env.hooks.filter.as_ref(),
     );
     let tables = inputs.iter().flat_map(|(_, tables)| tables);
@@ -184,6 +198,7 @@ fn begin(inner: &Arc<Inner>, picked: Picked) -> Result<Compaction, Error> {
         inputs,
         rewrite,
         files: NewFiles::new(inner, spec),
+        relocated_bytes: 0,
     })
 }
 
@@ -203,13 +218,14 @@ fn merge(inputs: &Inputs, start: Start<'_>) -> Result<Merge, Error> {
 
 /// Works through one step, then hands the rest to another job.
 fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
-    let outcome = compaction
+    let stepped = compaction
         .rewrite
-        .step(inner.options.compaction_step_bytes, &mut compaction.files)
-        .and_then(|step| match step {
-            Step::More => release(inner, &mut compaction).map(|()| step),
-            Step::Done => finish(inner, &mut compaction).map(|()| step),
-        });
+        .step(inner.options.compaction_step_bytes, &mut compaction.files);
+    note_values(inner, &mut compaction);
+    let outcome = stepped.and_then(|step| match step {
+        Step::More => release(inner, &mut compaction).map(|()| step),
+        Step::Done => finish(inner, &mut compaction).map(|()| step),
+    });
     match outcome {
         Ok(Step::More) => {
             let done = compaction.rewrite.read_entries() * 1000 / compaction.entries.max(1);
@@ -231,6 +247,24 @@ fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
             compaction.files.discard();
             give_up(inner, compaction, Err(error));
         }
+    }
+}
+
+/// Tells of values that could not be read, and leaves their blob files alone from now on.
+fn note_values(inner: &Arc<Inner>, compaction: &mut Compaction) {
+    let relocated = compaction.rewrite.relocated_bytes();
+    let more = relocated - std::mem::replace(&mut compaction.relocated_bytes, relocated);
+    let damage = compaction.rewrite.take_damage();
+    let mut state = inner.state();
+    state.counts.blob_relocated_bytes += more;
+    for error in &damage {
+        if let Some(Numbered::Blob(file)) = damaged_file(error) {
+            state.roster.fence_blob(file);
+        }
+    }
+    drop(state);
+    for error in &damage {
+        inner.report_damage(error);
     }
 }
 
@@ -261,7 +295,7 @@ fn resume(inner: &Arc<Inner>, mut compaction: Compaction) {
 fn release(inner: &Arc<Inner>, compaction: &mut Compaction) -> Result<(), Error> {
     let finished = compaction.rewrite.finished();
     let possible = (RELEASE_TABLES..=finished.len()).rev().find_map(|count| {
-        let last = &finished[count - 1].largest;
+        let last = &finished[count - 1].table.largest;
         let gone = released(&compaction.inputs, compaction.choice.to, last)?;
         (!gone.is_empty()).then_some((count, gone))
     });
@@ -307,23 +341,24 @@ fn install(
     let finished = compaction.rewrite.take_finished(count);
     let filtered = match finished.last() {
         Some(last) if compaction.rewrite.merge().version().is_some() => {
-            compaction.rewrite.take_filtered(&last.largest)
+            compaction.rewrite.take_filtered(&last.table.largest)
         }
         _ => compaction.rewrite.take_filtered(&choice.largest),
     };
     let changed = compaction.rewrite.oldest_changed();
     let mut tables = open_tables(inner, finished)?;
     measure_ranges(inner, &mut tables, choice.to);
-    let files: Vec<u64> = tables.keys().copied().collect();
-    let written: u64 = tables.values().map(|(table, _)| table.size_bytes).sum();
+    let written: u64 = tables.values().map(|opened| opened.table.size_bytes).sum();
+    let blob_bytes = blob_bytes(&tables);
     // From here on the files are part of the store, perhaps also after a failure: the edit may be in
     // the manifest.
-    compaction.files.keep(&files);
+    compaction.files.keep(&tables);
     inner.install(
         |state| replace(state, choice, gone, &mut tables),
         |state, _| {
             state.counts.table_written_bytes += written;
             state.counts.compaction_written_bytes += written;
+            state.counts.blob_written_bytes += blob_bytes;
             for reason in filtered.iter().filter_map(|entry| entry.dropped) {
                 *state.filter_drops.entry(reason).or_default() += 1;
             }
@@ -364,8 +399,9 @@ fn replace(
     let edit = Edit {
         added: tables
             .values()
-            .map(|(table, _)| new_table(choice, table.clone()))
+            .map(|opened| new_table(choice, opened.table.clone()))
             .collect(),
+        blobs: blobs_of(tables),
         removed: gone.to_vec(),
         ..Edit::default()
     };
@@ -411,14 +447,19 @@ fn fail(inner: &Inner, state: &mut State, error: &Error) {
 
 /// The table that an error tells to be damaged.
 fn damaged_table(state: &State, error: &Error) -> Option<u64> {
-    let Error::Corrupt { file, .. } = error else {
-        return None;
-    };
-    let Numbered::Table(number) = Numbered::parse(file.file_name()?.to_str()?)? else {
+    let Numbered::Table(number) = damaged_file(error)? else {
         return None;
     };
     let mut tables = state.version.tables();
     tables
         .any(|table| table.summary.file == number)
         .then_some(number)
+}
+
+/// The file that an error tells to be damaged.
+fn damaged_file(error: &Error) -> Option<Numbered> {
+    let Error::Corrupt { file, .. } = error else {
+        return None;
+    };
+    Numbered::parse(file.file_name()?.to_str()?)
 }

@@ -6,7 +6,8 @@ use super::inner::Inner;
 use super::layer::Layer;
 use super::state::Task;
 use super::{ballast, covered, segments, sync};
-use crate::compaction::{Place, Retention, Rewrite, TableSink};
+use crate::blob::{BlobBuilder, BlobSpec, BlobSummary};
+use crate::compaction::{Finished, Place, Retention, Rewrite, Separation, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
@@ -15,7 +16,7 @@ use crate::merge::{Direction, Merge, Start};
 use crate::ranges::Fragments;
 use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
 use crate::version::{Edit, NewTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -121,8 +122,12 @@ fn prepare(inner: &Arc<Inner>, sealed: &Sealed, snapshots: &[Seq]) -> Result<New
         }),
         Layer::Tables(run) => {
             let tables = run.tables.iter().map(|table| {
-                let summary = table.summary.clone();
-                (summary.file, (summary, Arc::clone(&table.reader)))
+                let opened = Opened {
+                    table: table.summary.clone(),
+                    reader: Arc::clone(&table.reader),
+                    blobs: Vec::new(),
+                };
+                (opened.table.file, opened)
             });
             Ok(NewRun {
                 // The files were numbered when the ingest began, perhaps before those of older runs. Flushes come
@@ -146,6 +151,7 @@ fn write_tables(
     let mut rewrite = Rewrite::flush(
         merge,
         Retention::new(snapshots.to_vec(), &ranges),
+        Separation::new(&inner.options, BTreeSet::new()),
         inner.env.hooks.filter.as_ref(),
     );
     let outcome = rewrite
@@ -158,7 +164,8 @@ fn write_tables(
 
 fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error> {
     let NewRun { number, mut tables } = run;
-    let bytes: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
+    let bytes: u64 = tables.values().map(|opened| opened.table.size_bytes).sum();
+    let blob_bytes = blob_bytes(&tables);
     measure_ranges(
         inner,
         &mut tables,
@@ -167,23 +174,25 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error
             run: u64::MAX,
         },
     );
+    let entries: u64 = tables.values().map(|opened| opened.table.entries).sum();
     let covered: u64 = tables
         .values()
-        .map(|(summary, _)| summary.covered_bytes)
+        .map(|opened| opened.table.covered_bytes)
         .sum();
     let mut released = Vec::new();
     inner.install(
         |state| {
-            let added = tables.values().map(|(table, _)| {
+            let added = tables.values().map(|opened| {
                 // Flushes come in order, so the file number orders the runs.
                 NewTable {
                     level: 0,
-                    run: number.unwrap_or(table.file),
-                    table: table.clone(),
+                    run: number.unwrap_or(opened.table.file),
+                    table: opened.table.clone(),
                 }
             });
             let edit = Edit {
                 added: added.collect(),
+                blobs: blobs_of(&tables),
                 log_floor: Some(sealed.floor),
                 flushed: Some(sealed.last),
                 attachment: sealed.attachment.clone(),
@@ -202,11 +211,13 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error
                     state.counts.flushes += 1;
                     state.counts.table_written_bytes += bytes;
                     state.counts.flush_written_bytes += bytes;
+                    state.counts.blob_written_bytes += blob_bytes;
                 }
                 // Counted when they were committed.
                 Layer::Tables(_) => {}
             }
-            state.roster.note_flushed(bytes + covered);
+            let hidden = state.version.blob_bytes_of(entries);
+            state.roster.note_flushed(bytes + covered + hidden);
             released = front.wal.release_below(sealed.floor);
         },
     )?;
@@ -219,42 +230,67 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error
 /// Notes how much the deleted ranges of new tables hide in what is older than their run.
 pub(super) fn measure_ranges(inner: &Inner, tables: &mut OpenTables, place: Place) {
     let version = Arc::clone(&inner.state().version);
-    for (summary, table) in tables.values_mut().filter(|(it, _)| it.ranges > 0) {
-        summary.covered_bytes = version.covered_bytes(table.ranges(), place);
+    for opened in tables.values_mut().filter(|it| it.table.ranges > 0) {
+        opened.table.covered_bytes = version.covered_bytes(opened.reader.ranges(), place);
     }
 }
 
+/// A new table that is open.
+pub(super) struct Opened {
+    pub table: TableSummary,
+    pub reader: Arc<Table>,
+    /// Blob files that it is the first to point into.
+    pub blobs: Vec<BlobSummary>,
+}
+
 /// Open tables by file number.
-pub(super) type OpenTables = BTreeMap<u64, (TableSummary, Arc<Table>)>;
+pub(super) type OpenTables = BTreeMap<u64, Opened>;
+
+/// The blob files that come with new tables.
+pub(super) fn blobs_of(tables: &OpenTables) -> Vec<BlobSummary> {
+    let blobs = tables.values().flat_map(|opened| &opened.blobs);
+    blobs.copied().collect()
+}
+
+/// Bytes of the blob files that come with new tables.
+pub(super) fn blob_bytes(tables: &OpenTables) -> u64 {
+    blobs_of(tables).iter().map(|blob| blob.size_bytes).sum()
+}
 
 /// The reader of a table that was opened for this edit.
 pub(super) fn take_table(tables: &mut OpenTables, new: &TableSummary) -> Arc<Table> {
     tables
         .remove(&new.file)
-        .map(|(_, table)| table)
+        .map(|opened| opened.reader)
         .expect("each added table was opened before")
 }
 
-/// Makes new tables durable by name and opens them.
-pub(super) fn open_tables(inner: &Inner, tables: Vec<TableSummary>) -> Result<OpenTables, Error> {
+/// Makes new tables, and the blob files that come with them, durable by name and opens them.
+pub(super) fn open_tables(inner: &Inner, tables: Vec<Finished>) -> Result<OpenTables, Error> {
     inner
         .env
         .fs
         .sync_dir(&inner.dir)
         .context("sync directory", &inner.dir)?;
-    let open = |summary: TableSummary| {
-        let path = Numbered::Table(summary.file).path(&inner.dir);
-        let table = Table::open(&inner.files, &path, &summary)?;
-        Ok((summary.file, (summary, Arc::new(table))))
+    let open = |finished: Finished| {
+        let Finished { table, blobs } = finished;
+        let path = Numbered::Table(table.file).path(&inner.dir);
+        let reader = Arc::new(Table::open(&inner.files, &path, &table)?);
+        let opened = Opened {
+            table,
+            reader,
+            blobs,
+        };
+        Ok((opened.table.file, opened))
     };
     tables.into_iter().map(open).collect()
 }
 
-/// Gives numbers and files to new tables, and remembers them in case the work is given up.
+/// Gives numbers and files to new tables and blob files, and remembers them in case the work is given up.
 pub(super) struct NewFiles {
     inner: Arc<Inner>,
     spec: TableSpec,
-    created: Vec<u64>,
+    created: Vec<Numbered>,
 }
 
 impl NewFiles {
@@ -272,16 +308,19 @@ impl NewFiles {
     }
 
     /// Those files are in the version now.
-    pub(super) fn keep(&mut self, files: &[u64]) {
-        self.created.retain(|file| !files.contains(file));
+    pub(super) fn keep(&mut self, tables: &OpenTables) {
+        self.created.retain(|file| {
+            !tables.values().any(|opened| {
+                let mut blobs = opened.blobs.iter().map(|blob| Numbered::Blob(blob.file));
+                Numbered::Table(opened.table.file) == *file || blobs.any(|blob| blob == *file)
+            })
+        });
     }
 
     /// Removes all files made so far that are not kept.
     pub(super) fn discard(&mut self) {
         for file in self.created.drain(..) {
-            self.inner
-                .files
-                .discard(Numbered::Table(file).path(&self.inner.dir));
+            self.inner.files.discard(file.path(&self.inner.dir));
         }
     }
 }
@@ -290,8 +329,17 @@ impl TableSink for NewFiles {
     fn create(&mut self) -> Result<TableBuilder, Error> {
         let inner = &self.inner;
         let file = inner.state().allocate_file();
-        self.created.push(file);
+        self.created.push(Numbered::Table(file));
         let path = Numbered::Table(file).path(&inner.dir);
         TableBuilder::create(&*inner.env.fs, &path, inner.store, file, self.spec)
+    }
+
+    fn create_blob(&mut self) -> Result<BlobBuilder, Error> {
+        let inner = &self.inner;
+        let file = inner.state().allocate_file();
+        self.created.push(Numbered::Blob(file));
+        let path = Numbered::Blob(file).path(&inner.dir);
+        let spec = BlobSpec::of(&inner.options);
+        BlobBuilder::create(&*inner.env.fs, &path, inner.store, file, spec)
     }
 }

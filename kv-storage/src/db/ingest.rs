@@ -13,21 +13,21 @@
 //!    files are touched only while [`Work`] keeps the store from being closed.
 
 use super::Commit;
-use super::flush::{self, NewFiles, OpenTables, open_tables};
+use super::flush::{self, NewFiles, OpenTables, Opened, open_tables};
 use super::front::Front;
 use super::inner::Inner;
 use super::layer::Layer;
 use super::state::{Durability, Task};
 use super::write::{self, Refused, check_size};
 use super::{blocking, segments};
-use crate::compaction::TableSink;
+use crate::compaction::{Finished, TableSink};
 use crate::error::{Error, WriteError};
 use crate::hooks::MAX_NOTE_BYTES;
 use crate::ingested::{self, Ingested};
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::options::MAX_KEY_BYTES;
 use crate::range::ShownKey;
-use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
+use crate::table::{Table, TableBuilder, TableSpec};
 use crate::version::{Placed, Run};
 use crate::wal::{Payload, StoreError};
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Ingest {
     builder: Option<TableBuilder>,
     /// When the first row of the present table expires.
     expires: Option<u64>,
-    finished: Vec<TableSummary>,
+    finished: Vec<Finished>,
     /// The last row's.
     last_key: Option<Vec<u8>>,
     /// What made the files useless.
@@ -144,7 +144,7 @@ impl Ingest {
         if tables.is_empty() {
             return Err(IngestError::Empty);
         }
-        let summaries = tables.values().map(|(summary, _)| summary.clone());
+        let summaries = tables.values().map(|opened| opened.table.clone());
         let bytes = Ingested {
             tables: summaries.collect(),
             note,
@@ -235,7 +235,8 @@ impl Ingest {
         if let Some(builder) = self.builder.take() {
             let mut table = builder.finish()?;
             table.expires = self.expires.take();
-            self.finished.push(table);
+            let blobs = Vec::new();
+            self.finished.push(Finished { table, blobs });
         }
         Ok(())
     }
@@ -331,7 +332,12 @@ fn accept(
 
 /// The tables as one run, all of whose rows are numbered by the write.
 fn numbered_run(tables: OpenTables, seq: Seq) -> Run<Arc<Table>> {
-    let number = |(mut summary, reader): (TableSummary, Arc<Table>)| {
+    let number = |opened: Opened| {
+        let Opened {
+            table: mut summary,
+            reader,
+            ..
+        } = opened;
         ingested::number(&mut summary, seq);
         reader.set_number(seq);
         Placed::new(summary, reader)

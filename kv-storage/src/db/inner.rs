@@ -6,6 +6,7 @@ use super::state::{Due, State};
 use super::sync::Syncer;
 use super::view::View;
 use super::{compact, flush, segments};
+use crate::blob::OpenBlobs;
 use crate::env::{Env, Job, JobClass};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
@@ -252,10 +253,11 @@ impl Inner {
         };
         let mut front = self.front();
         for file in state.end_doubt(&version, &front) {
-            self.files.discard(Numbered::Table(file).path(&self.dir));
+            self.files.discard(file.path(&self.dir));
         }
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
+        let retired: Vec<u64> = state.version.blobs.missing_in(&version.blobs).collect();
         state.set_version(Arc::clone(&version));
         change(&mut state, &mut front);
         front.gate.table_debt = state.table_debt(&self.options);
@@ -264,6 +266,9 @@ impl Inner {
         self.publish_view(&front, version);
         drop(front);
         drop(state);
+        for file in retired {
+            OpenBlobs::retire(&self.files, &self.dir, file);
+        }
         drop(old_view);
         self.progress.notify_all();
         Ok(())

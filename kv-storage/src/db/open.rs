@@ -118,6 +118,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
             .chain(replayed.ingested())
             .map(|table| table.summary.file)
             .collect(),
+        blobs: version.blobs.iter().map(|blob| blob.summary.file).collect(),
         segments: log.segments.into_iter().collect(),
         log_floor,
         manifest: manifest.id(),
@@ -300,7 +301,7 @@ fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Resu
     // The first open was interrupted, or CURRENT was lost. In the first case no data can be here yet.
     for file in files {
         let holds_data = match *file {
-            Numbered::Table(_) => true,
+            Numbered::Table(_) | Numbered::Blob(_) => true,
             Numbered::Manifest(_) => false,
             Numbered::Log(id) => {
                 let path = file.path(dir);
@@ -346,13 +347,14 @@ fn first_unused_number(names: &[String]) -> u64 {
 fn log_number(file: Numbered) -> Option<u64> {
     match file {
         Numbered::Log(id) => Some(id),
-        Numbered::Table(_) | Numbered::Manifest(_) => None,
+        Numbered::Table(_) | Numbered::Blob(_) | Numbered::Manifest(_) => None,
     }
 }
 
 /// The files that the opened store needs.
 struct Used {
     tables: BTreeSet<u64>,
+    blobs: BTreeSet<u64>,
     segments: BTreeSet<u64>,
     log_floor: u64,
     manifest: u64,
@@ -363,6 +365,7 @@ fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
     for name in names {
         let is_leftover = match Numbered::parse(name) {
             Some(Numbered::Table(id)) => !used.tables.contains(&id),
+            Some(Numbered::Blob(id)) => !used.blobs.contains(&id),
             // Also spares, and segments behind the place where the log was cut.
             Some(Numbered::Log(id)) => id < used.log_floor || !used.segments.contains(&id),
             Some(Numbered::Manifest(id)) => id != used.manifest,

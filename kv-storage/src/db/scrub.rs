@@ -3,12 +3,16 @@
 //! A scrub goes through the tables in the order of their numbers, block by block. It looks at the newest
 //! version of the store at each step and holds no table between steps, so it keeps no file on disk that
 //! compaction has replaced; tables that are written while it runs were just checked by their writer.
+//! Values in blob files are read where a table points to them, so that damage can be told by its key; garbage
+//! is not read. A block is never divided, so a step takes as long as the values of one block at least.
 
 use super::inner::Inner;
 use super::read::check_open;
 use super::store_format;
+use crate::blob::Pointer;
 use crate::env::JobClass;
 use crate::error::{Error, OpenError};
+use crate::key::Kind;
 use crate::table::Table;
 use crate::version::{Manifest, Placed, read_current};
 use std::sync::{Arc, Weak};
@@ -37,7 +41,9 @@ pub struct ScrubReport {
     pub tables: u64,
     /// Data blocks read.
     pub blocks: u64,
-    /// Bytes of those blocks on disk.
+    /// Values read that lie in files of their own.
+    pub values: u64,
+    /// Bytes of those blocks and values on disk.
     pub bytes: u64,
     /// Damage, and reads that the file system refused, in the order in which they were met. The hook for
     /// [events](crate::Events::damaged) is told of damage too, unless it was before.
@@ -115,8 +121,7 @@ impl Scrub {
         let blocks = table.reader.blocks() as u64;
         while self.cursor.block < blocks && self.report.bytes < until {
             let number = self.cursor.block as usize;
-            self.note(inner, table.reader.read_block(number).map(drop));
-            let bytes = table.reader.block_bytes(number);
+            let bytes = table.reader.block_bytes(number) + self.check_block(inner, table, number);
             self.report.blocks += 1;
             self.report.bytes += bytes;
             self.cursor.block += 1;
@@ -125,6 +130,27 @@ impl Scrub {
         if self.cursor.block >= blocks {
             self.end_table();
         }
+    }
+
+    /// Reads a block, and what it points to in blob files; returns the bytes of the latter.
+    fn check_block(&mut self, inner: &Inner, table: &Placed<Arc<Table>>, number: usize) -> u64 {
+        let versions = match table.reader.read_block(number) {
+            Ok(versions) => versions,
+            Err(error) => {
+                self.note(inner, Err(error));
+                return 0;
+            }
+        };
+        let mut bytes = 0;
+        for mut version in versions {
+            if version.kind == Kind::Blob {
+                let pointer = Pointer::decode(&version.value);
+                bytes += pointer.map_or(0, |pointer| pointer.record_bytes());
+                self.note(inner, table.reader.resolve(&mut version));
+                self.report.values += 1;
+            }
+        }
+        bytes
     }
 
     fn end_table(&mut self) {

@@ -9,6 +9,7 @@ use super::scrub::ScrubCursor;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::error::Error;
+use crate::files::Numbered;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::version::{Edit, Manifest, Version};
@@ -64,6 +65,8 @@ pub(super) struct Counts {
     pub covered_bytes: u64,
     pub flush_written_bytes: u64,
     pub table_written_bytes: u64,
+    pub blob_written_bytes: u64,
+    pub blob_relocated_bytes: u64,
     pub background_failures: u64,
     pub scrubbed_bytes: u64,
     pub scrubs: u64,
@@ -81,8 +84,8 @@ pub(super) struct State {
     pub version: Arc<Version>,
     /// `None` while an edit is installed, and for ever after a failed one.
     pub manifest: Option<Manifest>,
-    /// Tables named by edits in doubt; see [`edits`](super::edits).
-    pub doubtful: Vec<u64>,
+    /// Tables and blob files named by edits in doubt; see [`edits`](super::edits).
+    pub doubtful: Vec<Numbered>,
     pub next_file: u64,
     /// The oldest log segment whose writes are not all in tables.
     pub log_floor: u64,
@@ -144,23 +147,33 @@ impl State {
         Debt::of_tables(&self.version, self.roster.relieved(), options)
     }
 
-    /// Keeps the tables that an edit would have added that is perhaps in doubt.
+    /// Keeps the files that an edit would have added that is perhaps in doubt.
     pub(super) fn note_doubt(&mut self, edit: &Edit) {
-        self.doubtful
-            .extend(edit.added.iter().map(|new| new.table.file));
+        let tables = edit.added.iter().map(|new| new.table.file);
+        let blobs = edit.blobs.iter().map(|blob| blob.file);
+        self.doubtful.extend(tables.map(Numbered::Table));
+        self.doubtful.extend(blobs.map(Numbered::Blob));
     }
 
-    /// A manifest without doubts is current. Returns the tables that only edits in doubt named.
-    pub(super) fn end_doubt(&mut self, version: &Version, front: &Front) -> Vec<u64> {
-        let is_used = |file: &u64| {
-            // Ingested tables go on waiting for an edit that is made.
-            let queued = front
-                .sealed
+    /// A manifest without doubts is current. Returns the files that only edits in doubt named.
+    pub(super) fn end_doubt(&mut self, version: &Version, front: &Front) -> Vec<Numbered> {
+        let versions = [&*self.version, version];
+        // Ingested tables go on waiting for an edit that is made.
+        let queued = || {
+            let layers = front.sealed.iter();
+            let runs = layers.filter_map(|sealed| sealed.layer.tables());
+            runs.flat_map(|run| &run.tables)
+        };
+        let is_used = |file: &Numbered| match *file {
+            Numbered::Blob(number) => versions
                 .iter()
-                .filter_map(|sealed| sealed.layer.tables());
-            let queued = queued.flat_map(|run| &run.tables);
-            let mut all = self.version.tables().chain(version.tables()).chain(queued);
-            all.any(|table| table.summary.file == *file)
+                .any(|version| version.blobs.get(number).is_some()),
+            Numbered::Table(number) => {
+                let tables = versions.iter().flat_map(|version| version.tables());
+                let mut tables = tables.chain(queued());
+                tables.any(|table| table.summary.file == number)
+            }
+            Numbered::Log(_) | Numbered::Manifest(_) => false,
         };
         let mut unused = std::mem::take(&mut self.doubtful);
         unused.retain(|file| !is_used(file));

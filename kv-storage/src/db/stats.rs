@@ -70,6 +70,17 @@ pub struct Stats {
     pub ingests: u64,
     /// Table bytes that they brought.
     pub ingested_bytes: u64,
+    /// Files of large values.
+    pub blob_files: usize,
+    /// Their bytes on disk.
+    pub blob_bytes: u64,
+    /// How many of these belong to values that no table needs any more. It becomes known when a compaction drops the
+    /// entry, so what was overwritten a moment ago is not counted.
+    pub blob_garbage_bytes: u64,
+    /// Bytes of files of large values that flushes and compactions wrote.
+    pub blob_written_bytes: u64,
+    /// Bytes of large values that compactions wrote anew to free the space of others in the same file.
+    pub blob_relocated_bytes: u64,
     /// How far flushes and compactions are behind, in thousandths of what the store bears. Writers are slowed
     /// down from 600 on and stopped at 1000.
     pub debt: u64,
@@ -87,7 +98,7 @@ pub struct Stats {
     pub busy: u64,
     /// Snapshots in use.
     pub snapshots: usize,
-    /// Bytes of data blocks that scrubs read.
+    /// Bytes of data blocks and large values that scrubs read.
     pub scrubbed_bytes: u64,
     /// Scrubs that came to their end.
     pub scrubs: u64,
@@ -128,7 +139,13 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         deletes: level.tables().map(|table| table.summary.deletes).sum(),
     });
     let counts = state.counts;
+    let (blob_bytes, blob_garbage_bytes) = state.version.blobs.bytes();
     Stats {
+        blob_files: state.version.blobs.iter().count(),
+        blob_bytes,
+        blob_garbage_bytes,
+        blob_written_bytes: counts.blob_written_bytes,
+        blob_relocated_bytes: counts.blob_relocated_bytes,
         last: front.last,
         durable: inner.syncer.durable(),
         memtable_bytes: front.memtable_bytes(),

@@ -74,14 +74,17 @@ impl Ahead {
     /// The damage at which the merge has ended, if it is in front of where the reader stops.
     pub(super) fn take(&mut self) -> Option<Error> {
         let nearest = self.nearest.take()?;
-        let key = &nearest.key;
-        let is_beyond = match (&self.far, self.direction) {
+        (!self.is_beyond(&nearest.key)).then_some(nearest.error)
+    }
+
+    /// True if `key` lies behind where the reader stops.
+    pub(super) fn is_beyond(&self, key: &[u8]) -> bool {
+        match (&self.far, self.direction) {
             (Bound::Unbounded, _) => false,
-            (Bound::Included(far), Direction::Forward) => key > far,
-            (Bound::Excluded(far), Direction::Forward) => key >= far,
-            (Bound::Included(far), Direction::Backward) => key < far,
-            (Bound::Excluded(far), Direction::Backward) => key <= far,
-        };
-        (!is_beyond).then_some(nearest.error)
+            (Bound::Included(far), Direction::Forward) => key > &far[..],
+            (Bound::Excluded(far), Direction::Forward) => key >= &far[..],
+            (Bound::Included(far), Direction::Backward) => key < &far[..],
+            (Bound::Excluded(far), Direction::Backward) => key <= &far[..],
+        }
     }
 }

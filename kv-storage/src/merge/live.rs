@@ -3,7 +3,9 @@
 use super::{Direction, Merge};
 use crate::error::Error;
 use crate::key::{Kind, Seq};
+use crate::table::Table;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// One live key with its value, lent by a cursor until its next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +15,7 @@ pub(crate) struct LiveEntry<'a> {
     pub seq: Seq,
 }
 
-/// Walks the live keys of a merge.
+/// Walks the live keys of a merge. Values are read from blob files only when their entry is lent.
 #[derive(Debug)]
 pub(crate) struct LiveCursor {
     merge: Merge,
@@ -24,8 +26,10 @@ pub(crate) struct LiveCursor {
     has_key: bool,
     /// Forward: the merge stands at the present entry.
     is_at_entry: bool,
-    /// Backward: the present value, which the merge has passed.
+    /// Backward: the present value, or the pointer to it, which the merge has passed.
     value: Vec<u8>,
+    /// The present value if it was read from a blob file.
+    resolved: Option<Bytes>,
     seq: Seq,
 }
 
@@ -38,6 +42,7 @@ impl LiveCursor {
             has_key: false,
             is_at_entry: false,
             value: Vec::new(),
+            resolved: None,
             seq: Seq::ZERO,
         }
     }
@@ -57,9 +62,10 @@ impl LiveCursor {
 
     /// The value of the entry that was lent last, for keeping.
     pub(crate) fn value_bytes(&self) -> Bytes {
-        match self.merge.direction {
-            Direction::Forward => self.merge.value_bytes(),
-            Direction::Backward => Bytes::copy_from_slice(&self.value),
+        match (&self.resolved, self.merge.direction) {
+            (Some(value), _) => value.clone(),
+            (None, Direction::Forward) => self.merge.value_bytes(),
+            (None, Direction::Backward) => Bytes::copy_from_slice(&self.value),
         }
     }
 
@@ -69,6 +75,7 @@ impl LiveCursor {
             self.merge.advance()?;
         }
         self.is_at_entry = false;
+        self.resolved = None;
         while let Some(version) = self.merge.version() {
             let is_older = self.has_key && self.key == version.key;
             if version.seq <= self.at && !is_older {
@@ -81,9 +88,9 @@ impl LiveCursor {
                     // one of its key.
                     continue;
                 }
-                if self.is_put() {
+                if self.is_live() {
                     self.is_at_entry = true;
-                    return Ok(self.lend());
+                    return self.lend();
                 }
             }
             self.merge.advance()?;
@@ -91,44 +98,69 @@ impl LiveCursor {
         self.merge.end().map(|()| None)
     }
 
-    fn is_put(&self) -> bool {
-        matches!(self.merge.content(), Some((Kind::Put, _)))
+    fn is_live(&self) -> bool {
+        matches!(self.merge.content(), Some((Kind::Put | Kind::Blob, _)))
     }
 
-    fn lend(&self) -> Option<LiveEntry<'_>> {
-        self.merge.content().map(|(_, value)| LiveEntry {
+    fn lend(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
+        let Some((kind, value)) = self.merge.content() else {
+            return Ok(None);
+        };
+        let value = match self.merge.table() {
+            Some(table) if kind == Kind::Blob => {
+                // Who stops before this key must not hear that its value is damaged.
+                if self.merge.is_beyond(&self.key) {
+                    return Ok(None);
+                }
+                let resolved = table.value(&self.key, value)?;
+                &*self.resolved.insert(resolved)
+            }
+            Some(_) | None => value,
+        };
+        Ok(Some(LiveEntry {
             key: &self.key,
             value,
             seq: self.seq,
-        })
+        }))
     }
 
     /// A key's versions come oldest first: the last visible one before the key changes counts. To see
     /// the change the merge must pass it, so it is copied.
     fn next_backward(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
+        self.resolved = None;
         while let Some(version) = self.merge.version() {
             self.key.clear();
             self.key.extend_from_slice(version.key);
             let (mut is_there, mut lives) = (false, false);
+            // The table whose blob file has the value.
+            let mut pointing: Option<Arc<Table>> = None;
             while let Some(version) = self.merge.version()
                 && version.key == self.key
             {
                 if version.seq <= self.at {
                     self.seq = version.seq;
                     is_there = true;
-                    lives = self.is_put();
+                    lives = self.is_live();
+                    pointing = None;
                     self.value.clear();
-                    if let Some((_, value)) = self.merge.content() {
+                    if let Some((kind, value)) = self.merge.content() {
                         self.value.extend_from_slice(value);
+                        pointing = self.merge.table().filter(|_| kind == Kind::Blob).cloned();
                     }
                 }
                 self.merge.advance()?;
             }
             let is_hidden = is_there && self.merge.hides(&self.key, self.seq, self.at)?;
             if lives && !is_hidden {
+                if let Some(table) = pointing {
+                    if self.merge.is_beyond(&self.key) {
+                        return Ok(None);
+                    }
+                    self.resolved = Some(table.value(&self.key, &self.value)?);
+                }
                 return Ok(Some(LiveEntry {
                     key: &self.key,
-                    value: &self.value,
+                    value: self.resolved.as_deref().unwrap_or(&self.value),
                     seq: self.seq,
                 }));
             }

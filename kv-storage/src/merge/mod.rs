@@ -297,6 +297,22 @@ impl Merge {
         self.current()?.content()
     }
 
+    /// The table that the present version lies in; none if that is a memtable. Of a version of kind blob it
+    /// reads the value.
+    pub(crate) fn table(&self) -> Option<&Arc<Table>> {
+        match self.current()? {
+            Source::Mem(_) => None,
+            Source::Run(cursor) => cursor.table(),
+        }
+    }
+
+    /// True if `key` lies where the merge will not be read; see [`up_to_damage`](Self::up_to_damage).
+    fn is_beyond(&self, key: &[u8]) -> bool {
+        self.ahead
+            .as_ref()
+            .is_some_and(|ahead| ahead.is_beyond(key))
+    }
+
     /// The present value, for keeping.
     pub(crate) fn value_bytes(&self) -> Bytes {
         self.current().map(Source::value_bytes).unwrap_or_default()

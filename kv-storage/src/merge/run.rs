@@ -108,6 +108,11 @@ impl RunCursor {
         self.table.as_ref().and_then(TableCursor::content)
     }
 
+    /// The table of the present entry.
+    pub(super) fn table(&self) -> Option<&Arc<Table>> {
+        self.table.as_ref().map(TableCursor::table)
+    }
+
     pub(super) fn value_bytes(&self) -> Bytes {
         self.table
             .as_ref()

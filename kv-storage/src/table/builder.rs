@@ -7,6 +7,7 @@ use super::format::{Footer, Version};
 use super::index_format::IndexBuilder;
 use super::properties::{self, Properties};
 use super::spec::TableSpec;
+use crate::blob::{Pointer, References};
 use crate::checksum::Checksum;
 use crate::compress::{Compression, Trained};
 use crate::error::{Error, IoContext};
@@ -41,6 +42,8 @@ pub(crate) struct TableSummary {
     /// The number of all entries, which are stored with number 0; 0 as long as it is open. `None` if they have their
     /// own.
     pub number: Option<Seq>,
+    /// What it points to in blob files.
+    pub references: References,
 }
 
 /// Takes entries in order and writes them as a table.
@@ -113,7 +116,7 @@ impl TableBuilder {
         })
     }
 
-    /// Adds an entry, which must come after all earlier ones.
+    /// Adds an entry, which must come after all earlier ones. The value of one of kind blob is a [`Pointer`].
     pub(crate) fn push(
         &mut self,
         version: KeyVersion<'_>,
@@ -141,6 +144,10 @@ impl TableBuilder {
         self.block.push(version, hash, kind, value);
         self.summary.entries += 1;
         self.summary.deletes += u64::from(kind == Kind::Delete);
+        if kind == Kind::Blob {
+            let pointer = Pointer::decode(value).expect("pointers of other tables were checked");
+            self.summary.references.note(&pointer);
+        }
         self.summary.newest = self.summary.newest.max(version.seq);
         self.last_seq = version.seq;
         Ok(())
@@ -175,6 +182,7 @@ impl TableBuilder {
         self.summarize(&ranges);
         let mut properties = Properties {
             is_numbered: self.summary.number.is_some(),
+            references: self.summary.references.clone(),
             ..Properties::default()
         };
         if let Some(bytes) = &self.dictionary {

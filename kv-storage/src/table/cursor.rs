@@ -55,6 +55,11 @@ impl TableCursor {
             .map(|cursor| (cursor.kind(), cursor.value()))
     }
 
+    /// The table that it walks.
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
     /// The value for keeping; empty if there is no entry.
     pub(crate) fn value_bytes(&self) -> Bytes {
         self.place

@@ -2,6 +2,7 @@
 
 use super::TableSummary;
 use super::format::Handle;
+use crate::blob::References;
 use crate::coding::{Decoder, put_bytes, put_varint};
 
 /// Tags from here on must be understood: a reader that does not know one would misread the table.
@@ -22,6 +23,8 @@ enum Tag {
     Ranges = 65,
     /// No value: the entries have one number, which the manifest knows.
     Numbered = 66,
+    /// What the table points to in blob files; only if it does.
+    References = 67,
 }
 
 /// Encodes the facts for tools, and what readers need.
@@ -58,6 +61,11 @@ pub(super) fn encode(summary: &TableSummary, properties: &Properties) -> Vec<u8>
     if properties.is_numbered {
         record(Tag::Numbered, &[]);
     }
+    if !properties.references.is_empty() {
+        value.clear();
+        properties.references.encode(&mut value);
+        record(Tag::References, &value);
+    }
     out
 }
 
@@ -84,6 +92,7 @@ pub(super) struct Properties {
     pub ranges: Option<Handle>,
     /// The entries are stored with number 0, and have one that the manifest knows.
     pub is_numbered: bool,
+    pub references: References,
 }
 
 impl Properties {
@@ -102,6 +111,8 @@ impl Properties {
                 properties.ranges = handle()?;
             } else if tag == Tag::Numbered as u64 && value.is_empty() {
                 properties.is_numbered = true;
+            } else if tag == Tag::References as u64 {
+                properties.references = References::decode(value).ok_or(malformed)?;
             } else if tag >= ESSENTIAL {
                 return Err("table needs a newer version of this software");
             }
@@ -143,6 +154,7 @@ mod tests {
                 ..handle
             }),
             is_numbered: true,
+            references: References::decode(&[9, 1, 30]).unwrap(),
         };
         let mut bytes = encode(&summary(), &properties);
         assert_eq!(bounds(&bytes), Some((b"a".to_vec(), b"b".to_vec())));

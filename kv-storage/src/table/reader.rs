@@ -14,12 +14,14 @@ use super::format::{FOOTER_BYTES, Footer, Handle, Version};
 use super::index::Index;
 use super::properties::Properties;
 use super::{index_format, v1};
+use crate::blob::{Blob, OpenBlobs, Pointer, References, StoredValue, Stretch};
 use crate::cache::BlockSlots;
 use crate::checksum::Checksum;
 use crate::compress::{self, Dictionary};
-use crate::error::{Error, IoContext};
+use crate::error::{Error, IoContext, twice};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
+use crate::range::KeyRange;
 use crate::ranges::{self, Fragments};
 use arc_swap::Guard;
 use bytes::Bytes;
@@ -46,7 +48,7 @@ pub(crate) enum Looked {
         seq: Seq,
         kind: Kind,
         value: Bytes,
-        /// Its block was not in memory.
+        /// Its block was not in memory, or its value lies in a blob file.
         was_read: bool,
     },
     Absent,
@@ -67,6 +69,8 @@ pub(crate) struct Table {
     ranges: Arc<Fragments>,
     /// Smallest and largest key.
     bounds: Box<(Vec<u8>, Vec<u8>)>,
+    /// The blob files that it points into, by number.
+    blobs: Vec<Arc<Blob>>,
     damaged: Damaged,
     obsolete: AtomicBool,
     /// The number of all entries, in the place of those that are stored; 0 leaves them.
@@ -167,7 +171,7 @@ impl Table {
             .and_then(|outline| Ok((outline.filter()?, outline)));
         let (filter, outline) =
             outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
-        Ok(Self::new(files, summary, outline, filter, Damaged::Nothing))
+        Self::new(files, summary, outline, filter, Damaged::Nothing)
     }
 
     fn new(
@@ -176,16 +180,18 @@ impl Table {
         outline: Outline,
         filter: Filter,
         damaged: Damaged,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let Outline {
             source,
             index,
             ranges,
             ..
         } = outline;
+        let blobs = open_blobs(files, &source.path, &summary.references)?;
         files.budget.pin(filter.size_bytes() + index.size_bytes());
-        Self {
+        Ok(Self {
             filter,
+            blobs,
             slots: BlockSlots::new(index.len()),
             index,
             files: Arc::clone(files),
@@ -195,7 +201,13 @@ impl Table {
             damaged,
             obsolete: AtomicBool::new(false),
             number: AtomicU64::new(summary.number.unwrap_or_default().0),
-        }
+        })
+    }
+
+    /// Begins to load what a lookup looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.filter.prefetch(hash);
     }
 
     /// The newest version of `key` numbered at most `at`. A key in a deleted range counts as deleted.
@@ -207,21 +219,32 @@ impl Table {
         fetch: Fetch,
     ) -> Result<Looked, Error> {
         let looked = self.get_version(key, hash, at, fetch)?;
-        let Some(deleted) = self.ranges.covering(key, at) else {
-            return Ok(looked);
-        };
-        Ok(match looked {
-            Looked::NeedsIo => Looked::NeedsIo,
-            Looked::Found { seq, .. } if seq > deleted => looked,
-            Looked::Found { .. } | Looked::Absent => Looked::Found {
-                seq: deleted,
-                kind: Kind::Delete,
-                value: Bytes::new(),
-                was_read: false,
+        match (looked, self.ranges.covering(key, at)) {
+            (Looked::NeedsIo, _) => Ok(Looked::NeedsIo),
+            (Looked::Found { seq, .. }, Some(deleted)) if seq <= deleted => Ok(removed(deleted)),
+            (Looked::Absent, Some(deleted)) => Ok(removed(deleted)),
+            (
+                Looked::Found {
+                    seq,
+                    kind: Kind::Blob,
+                    value,
+                    ..
+                },
+                _,
+            ) => match fetch {
+                Fetch::CacheOnly => Ok(Looked::NeedsIo),
+                Fetch::Blocking | Fetch::Passing => Ok(Looked::Found {
+                    seq,
+                    kind: Kind::Put,
+                    value: self.value(key, &value)?,
+                    was_read: true,
+                }),
             },
-        })
+            (looked, _) => Ok(looked),
+        }
     }
 
+    /// Like [`get`](Self::get), without a look at deleted ranges and blob files.
     fn get_version(&self, key: &[u8], hash: u64, at: Seq, fetch: Fetch) -> Result<Looked, Error> {
         if !self.filter.may_contain(hash) {
             return Ok(Looked::Absent);
@@ -254,6 +277,60 @@ impl Table {
                 was_read: cached.is_none(),
             },
             None => Looked::Absent,
+        })
+    }
+
+    /// The value of `key` that an encoded pointer of this table points to. May block.
+    ///
+    /// # Errors
+    /// Damage, which touches this key alone, and failures of the file system.
+    pub(crate) fn value(&self, key: &[u8], pointer: &[u8]) -> Result<Bytes, Error> {
+        let (blob, pointer) = self.blob(key, pointer)?;
+        blob.read(key, &pointer)
+    }
+
+    /// Like [`value`](Self::value), but as the value is stored, for those who read in order; `stretch` is what
+    /// they read last of the same blob file. With `decoded`, the value comes too.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub(crate) fn stored_value(
+        &self,
+        key: &[u8],
+        pointer: &[u8],
+        stretch: &mut Stretch,
+        decoded: bool,
+    ) -> Result<(StoredValue, Option<Bytes>), Error> {
+        let (blob, pointer) = self.blob(key, pointer)?;
+        let stored = blob.read_stored(key, &pointer, stretch)?;
+        let value = if decoded {
+            Some(blob.decode_stored(key, &pointer, &stored)?)
+        } else {
+            None
+        };
+        Ok((stored, value))
+    }
+
+    /// An encoded pointer of this table, decoded.
+    ///
+    /// # Errors
+    /// The table is damaged: the pointer is malformed, or leads to a file that the table does not name.
+    pub(crate) fn pointer(&self, key: &[u8], pointer: &[u8]) -> Result<Pointer, Error> {
+        self.blob(key, pointer).map(|(_, pointer)| pointer)
+    }
+
+    fn blob(&self, key: &[u8], pointer: &[u8]) -> Result<(&Blob, Pointer), Error> {
+        let found = Pointer::decode(pointer).and_then(|pointer| {
+            let at = self
+                .blobs
+                .binary_search_by_key(&pointer.file, |blob| blob.number())
+                .ok()?;
+            Some((&*self.blobs[at], pointer))
+        });
+        found.ok_or_else(|| {
+            let what = "a value points to a file that the table does not name";
+            let error = Error::corrupt(&self.source.path, 0, what);
+            error.touching(&KeyRange::between(key, key))
         })
     }
 
@@ -299,7 +376,7 @@ impl Table {
                 self.share(number, self.source.decode(handle, stored, raw)?)
             })
         };
-        damage::twice(read).map_err(|error| self.touching(number, error))
+        twice(read).map_err(|error| self.touching(number, error))
     }
 
     /// Reads the bytes of neighbouring blocks into `into`, as they are stored.
@@ -359,6 +436,29 @@ impl Table {
     pub(crate) fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
     }
+}
+
+/// The outcome of a lookup of a key in a deleted range.
+fn removed(deleted: Seq) -> Looked {
+    Looked::Found {
+        seq: deleted,
+        kind: Kind::Delete,
+        value: Bytes::new(),
+        was_read: false,
+    }
+}
+
+/// Opens the blob files that lie beside a table.
+fn open_blobs(
+    files: &Arc<TableFiles>,
+    table: &Path,
+    references: &References,
+) -> Result<Vec<Arc<Blob>>, Error> {
+    let dir = table.parent().unwrap_or(Path::new(""));
+    references
+        .iter()
+        .map(|reference| OpenBlobs::open(files, dir, reference.file))
+        .collect()
 }
 
 impl Drop for Table {

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::{ToolError, log};
+use crate::blob;
 use crate::db::store_format;
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
@@ -123,7 +124,7 @@ impl ClosedStore {
             .numbered()
             .filter_map(|file| match file {
                 Numbered::Manifest(id) => Some(id),
-                Numbered::Log(_) | Numbered::Table(_) => None,
+                Numbered::Log(_) | Numbered::Table(_) | Numbered::Blob(_) => None,
             })
             .collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
@@ -182,6 +183,7 @@ fn identify(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<u64, ToolError>
         let path = file.path(dir);
         match file {
             Numbered::Table(_) => store_of(fs, &path),
+            Numbered::Blob(_) => blob::store_of(fs, &path),
             Numbered::Manifest(id) => {
                 let bytes = fs::read_all(fs, &path).ok()?;
                 let store = u64::from_le_bytes(bytes.get(20..28)?.try_into().ok()?);

@@ -5,6 +5,7 @@ use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
 use super::salvage::Salvage;
 use crate::batch::Operation;
+use crate::blob::{Pointer, Record, Walk};
 use crate::error::IoContext;
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
@@ -46,6 +47,7 @@ pub fn dump(
                 .ok_or_else(no_file)?;
             match file {
                 Numbered::Table(id) => dump.table(&path, id)?,
+                Numbered::Blob(id) => dump.blob(&path, id)?,
                 Numbered::Log(id) => dump.log(&path, id)?,
                 Numbered::Manifest(id) => dump.manifest(id)?,
             }
@@ -96,6 +98,27 @@ impl Dump<'_> {
                         let number = format!("{} ", version.seq);
                         self.entry(&number, &version.key, version.kind, &version.value)?;
                     }
+                }
+                Err(error) => self.finding(&Finding::of(&error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One line for each value, which does not say its key.
+    fn blob(&mut self, path: &Path, id: u64) -> Result<(), ToolError> {
+        let closed = self.closed;
+        let mut walk = match Walk::begin(&*closed.fs, path, closed.store, id) {
+            Ok(walk) => walk,
+            Err(error) => return self.finding(&Finding::of(&error)),
+        };
+        while let Some(record) = walk.next() {
+            match record {
+                Ok(Record { offset, value, .. }) if self.keys_only => {
+                    writeln!(self.out, "{offset} {} bytes", value.len())?;
+                }
+                Ok(Record { offset, value, .. }) => {
+                    writeln!(self.out, "{offset} \"{}\"", value.escape_ascii())?;
                 }
                 Err(error) => self.finding(&Finding::of(&error))?,
             }
@@ -161,6 +184,17 @@ impl Dump<'_> {
                 let value = value.escape_ascii();
                 writeln!(self.out, "{before}\"{key}\" = \"{value}\"")?;
             }
+            Kind::Blob => match Pointer::decode(value) {
+                Some(pointer) => {
+                    let (raw, offset) = (pointer.raw, pointer.offset);
+                    let file = Numbered::Blob(pointer.file).name();
+                    writeln!(
+                        self.out,
+                        "{before}\"{key}\" = {raw} bytes at {offset} of {file}"
+                    )?;
+                }
+                None => writeln!(self.out, "{before}\"{key}\" = malformed pointer")?,
+            },
             Kind::Delete => writeln!(self.out, "{before}\"{key}\" deleted")?,
         }
         Ok(())

@@ -27,6 +27,8 @@ const TABLE: &str = "the store opens and answers all other keys; fetch these key
                      backup, or save the rest with `kv-storage repair`";
 const FILTER: &str =
     "reads of these keys are slower, nothing is lost; compaction will replace the file";
+const UNUSED: &str = "no value is touched that a table still needs; nothing is lost, and the file is replaced when \
+                      its values are";
 const WHOLE: &str = "the store does not open; restore this file from a backup, or save what is left with \
                      `kv-storage repair`";
 const UNREADABLE: &str = "the disk refused to read; check the disk and its cables, then try again";
@@ -54,7 +56,7 @@ impl Finding {
                 offset: *offset,
                 range: range.clone(),
                 what: (*what).to_owned(),
-                advice: if is_table(file) { TABLE } else { WHOLE },
+                advice: if holds_keys(file) { TABLE } else { WHOLE },
             },
             Error::Io { path, .. } => Self {
                 file: path.clone(),
@@ -67,6 +69,14 @@ impl Finding {
         }
     }
 
+    /// Damage in a part of a blob file that no pointer leads to.
+    pub(super) fn of_unused(error: &Error) -> Self {
+        Self {
+            advice: UNUSED,
+            ..Self::of(error)
+        }
+    }
+
     pub(super) fn of_filter(error: &Error) -> Self {
         Self {
             advice: FILTER,
@@ -75,9 +85,11 @@ impl Finding {
     }
 }
 
-fn is_table(file: &Path) -> bool {
+/// True if the damage of a file touches its own keys only.
+fn holds_keys(file: &Path) -> bool {
     let name = file.file_name().and_then(|name| name.to_str());
-    matches!(name.and_then(Numbered::parse), Some(Numbered::Table(_)))
+    let file = name.and_then(Numbered::parse);
+    matches!(file, Some(Numbered::Table(_) | Numbered::Blob(_)))
 }
 
 impl fmt::Display for Finding {

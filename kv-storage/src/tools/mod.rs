@@ -45,7 +45,7 @@ pub enum ToolError {
         dir: PathBuf,
     },
     /// A file that was asked for is not there, or of no known kind.
-    #[error("{} is no file of this store that can be shown; name a file ending in .sst or .log, or a MANIFEST", file.display())]
+    #[error("{} is no file of this store that can be shown; name a file ending in .sst, .blob or .log, or a MANIFEST", file.display())]
     NoSuchFile {
         /// The file.
         file: PathBuf,

@@ -4,6 +4,7 @@ use super::ToolError;
 use super::closed::ClosedStore;
 use super::finding::Finding;
 use super::log::{self, Logged};
+use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::{Kind, Seq};
 use crate::ranges::Fragments;
@@ -122,14 +123,27 @@ impl Salvage {
             if self.last_key.as_ref() == Some(&version.key) {
                 continue;
             }
-            self.last_key = Some(version.key.clone());
             let deleted = self.ranges.covering(&version.key, Seq::MAX);
             let is_hidden = deleted.is_some_and(|deleted| deleted > version.seq);
+            let mut version = version;
+            if !is_hidden && let Err(error) = self.resolve(&mut version, source) {
+                // An older version may be whole.
+                self.findings.push(Finding::of(&error));
+                continue;
+            }
+            self.last_key = Some(version.key.clone());
             if version.kind == Kind::Put && !is_hidden {
                 return Some(version);
             }
         }
         None
+    }
+
+    fn resolve(&self, version: &mut StoredVersion, source: usize) -> Result<(), Error> {
+        match &self.sources[source] {
+            Source::Log(_) => Ok(()),
+            Source::Table { table, .. } => table.resolve(version),
+        }
     }
 
     fn advance(&mut self, source: usize) {

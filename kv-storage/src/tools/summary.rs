@@ -4,7 +4,7 @@ use super::ToolError;
 use super::closed::{ClosedStore, range_of};
 use crate::files::Numbered;
 use crate::fs::Fs;
-use crate::version::{Catalog, Level};
+use crate::version::{BlobUses, Catalog, Level};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +24,9 @@ pub fn summarize(fs: Arc<dyn Fs>, dir: &Path, out: &mut dyn Write) -> Result<u64
     let count = |is: fn(&Numbered) -> bool| closed.numbered().filter(is).count();
     writeln!(
         out,
-        "files    {} tables, {} log segments, {} manifests",
+        "files    {} tables, {} blob files, {} log segments, {} manifests",
         count(|file| matches!(file, Numbered::Table(_))),
+        count(|file| matches!(file, Numbered::Blob(_))),
         count(|file| matches!(file, Numbered::Log(_))),
         count(|file| matches!(file, Numbered::Manifest(_))),
     )?;
@@ -84,6 +85,30 @@ pub(super) fn write_catalog(
                 range_of(summary),
             )?;
         }
+    }
+    write_blobs(&catalog.version.blobs, each_table, out)
+}
+
+fn write_blobs(blobs: &BlobUses, each: bool, out: &mut dyn Write) -> Result<(), ToolError> {
+    let files = blobs.iter().count();
+    if files == 0 {
+        return Ok(());
+    }
+    let (bytes, garbage) = blobs.bytes();
+    writeln!(
+        out,
+        "values   {files} blob files, {bytes} bytes of which {garbage} are garbage"
+    )?;
+    for blob in blobs.iter().filter(|_| each) {
+        let summary = &blob.summary;
+        writeln!(
+            out,
+            "  {}, {} bytes, {} values of which {} are in use",
+            Numbered::Blob(summary.file).name(),
+            summary.size_bytes,
+            summary.values,
+            blob.live_values,
+        )?;
     }
     Ok(())
 }

@@ -4,10 +4,13 @@ use super::ToolError;
 use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
 use super::log;
+use crate::blob::{Pointer, References, Walk};
 use crate::error::Error;
 use crate::files::{BALLAST, CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::Fs;
+use crate::key::Kind;
 use crate::table::{Damaged, Table, TableFiles, TableSummary};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +28,12 @@ pub struct Verification {
     pub bytes: u64,
     /// Versions of keys in tables.
     pub entries: u64,
+    /// Files of large values read.
+    pub blob_files: u64,
+    /// Values in them, needed ones and garbage.
+    pub blob_values: u64,
+    /// Their bytes on disk.
+    pub blob_bytes: u64,
     /// Writes that are only in the log.
     pub log_writes: u64,
     /// Files that nothing needs. The next open removes them.
@@ -52,6 +61,14 @@ pub fn verify(fs: Arc<dyn Fs>, dir: &Path) -> Result<Verification, ToolError> {
             result.findings.push(Finding::of(&error));
         }
     }
+    let blobs: BTreeSet<u64> = tables
+        .iter()
+        .flat_map(|table| table.references.iter())
+        .map(|reference| reference.file)
+        .collect();
+    for file in blobs {
+        result.check_blob(&closed, file);
+    }
     result.leftovers = leftovers(&closed, &tables);
     Ok(result)
 }
@@ -76,21 +93,74 @@ impl Verification {
             }
         }
         let (before, found) = (self.entries, self.findings.len());
+        let mut references = References::default();
         for block in 0..table.blocks() {
             self.blocks += 1;
             self.bytes += table.block_bytes(block);
             match table.read_block(block) {
-                Ok(versions) => self.entries += versions.len() as u64,
+                Ok(versions) => {
+                    self.entries += versions.len() as u64;
+                    for mut version in versions {
+                        if version.kind == Kind::Blob
+                            && let Some(pointer) = Pointer::decode(&version.value)
+                        {
+                            references.note(&pointer);
+                        }
+                        if let Err(error) = table.resolve(&mut version) {
+                            self.findings.push(Finding::of(&error));
+                        }
+                    }
+                }
                 Err(error) => self.findings.push(Finding::of(&error)),
             }
         }
         let entries = self.entries - before;
-        if is_known && self.findings.len() == found && entries != summary.entries {
-            let what = "the table has another number of entries than the manifest says";
+        let wrong = if entries != summary.entries {
+            Some("the table has another number of entries than the manifest says")
+        } else if references != summary.references {
+            Some("the table points to other large values than the manifest says")
+        } else {
+            None
+        };
+        if is_known
+            && self.findings.len() == found
+            && let Some(what) = wrong
+        {
             let error = Error::corrupt(&path, 0, what).touching(&range_of(summary));
             self.findings.push(Finding::of(&error));
         }
         Ok(())
+    }
+}
+
+impl Verification {
+    /// Reads all of a blob file. Damage of what tables point to was found with its key before, so what is new
+    /// here is not needed by anyone.
+    fn check_blob(&mut self, closed: &ClosedStore, file: u64) {
+        let path = Numbered::Blob(file).path(&closed.dir);
+        self.blob_files += 1;
+        let mut walk = match Walk::begin(&*closed.fs, &path, closed.store, file) {
+            Ok(walk) => walk,
+            Err(error) => return self.find_unused(&error),
+        };
+        while let Some(record) = walk.next() {
+            match record {
+                Ok(record) => {
+                    self.blob_values += 1;
+                    self.blob_bytes += record.bytes;
+                }
+                Err(error) => self.find_unused(&error),
+            }
+        }
+    }
+
+    fn find_unused(&mut self, error: &Error) {
+        let finding = Finding::of_unused(error);
+        let is_same =
+            |known: &Finding| known.file == finding.file && known.offset == finding.offset;
+        if !self.findings.iter().any(is_same) {
+            self.findings.push(finding);
+        }
     }
 }
 
@@ -100,6 +170,7 @@ fn leftovers(closed: &ClosedStore, tables: &[TableSummary]) -> Vec<String> {
     };
     let is_needed = |name: &String| match Numbered::parse(name) {
         Some(Numbered::Table(id)) => tables.iter().any(|table| table.file == id),
+        Some(Numbered::Blob(id)) => catalog.version.blobs.get(id).is_some(),
         Some(Numbered::Manifest(id)) => closed.manifest == Some(id),
         Some(Numbered::Log(id)) => id >= catalog.log_floor,
         None => [FORMAT, CURRENT, LOCK, BALLAST].contains(&name.as_str()),

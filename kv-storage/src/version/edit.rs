@@ -1,6 +1,7 @@
 //! One change to the set of tables, as the manifest stores it.
 
 use super::LEVELS;
+use crate::blob::{BlobSummary, References};
 use crate::coding::{Decoder, put_bytes, put_varint};
 use crate::key::Seq;
 use crate::table::TableSummary;
@@ -30,6 +31,8 @@ pub(crate) struct Edit {
     /// Bytes of the caller that belong to the state `flushed`. A flush without them ends those of the one
     /// before.
     pub attachment: Option<Vec<u8>>,
+    /// Blob files into which added tables point for the first time.
+    pub blobs: Vec<BlobSummary>,
 }
 
 /// What a record says. The numbers are on disk: never change them.
@@ -46,6 +49,8 @@ enum Tag {
     Expires = 8,
     Ranges = 9,
     Number = 10,
+    AddBlob = 11,
+    References = 12,
 }
 
 impl Edit {
@@ -58,6 +63,9 @@ impl Edit {
             put_varint(out, tag as u64);
             put_bytes(out, &body);
         };
+        for blob in &self.blobs {
+            record(Tag::AddBlob, &|body| encode_blob(blob, body));
+        }
         for file in &self.removed {
             record(Tag::RemoveTable, &|body| put_varint(body, *file));
         }
@@ -74,6 +82,9 @@ impl Edit {
             }
             if let Some(number) = new.table.number {
                 record(Tag::Number, &|body| put_varint(body, number.0));
+            }
+            if !new.table.references.is_empty() {
+                record(Tag::References, &|body| new.table.references.encode(body));
             }
         }
         let numbers = [
@@ -118,6 +129,11 @@ impl Edit {
                     (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
                 }
                 10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
+                11 => edit.blobs.push(decode_blob(&mut body)?),
+                12 => {
+                    let references = References::decode(body.rest())?;
+                    edit.added.last_mut()?.table.references = references;
+                }
                 _ => return None,
             }
             if !body.is_empty() {
@@ -148,6 +164,21 @@ fn encode_table(new: &NewTable, out: &mut Vec<u8>) {
     }
     put_bytes(out, &table.smallest);
     put_bytes(out, &table.largest);
+}
+
+fn encode_blob(blob: &BlobSummary, out: &mut Vec<u8>) {
+    for field in [blob.file, blob.size_bytes, blob.values, blob.value_bytes] {
+        put_varint(out, field);
+    }
+}
+
+fn decode_blob(body: &mut Decoder<'_>) -> Option<BlobSummary> {
+    Some(BlobSummary {
+        file: body.varint()?,
+        size_bytes: body.varint()?,
+        values: body.varint()?,
+        value_bytes: body.varint()?,
+    })
 }
 
 fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
@@ -185,6 +216,7 @@ mod tests {
             number: Some(Seq(77)),
             covered_bytes: 1000,
             expires: Some(500),
+            references: References::decode(&[42, 2, 77]).unwrap(),
         };
         Edit {
             added: vec![NewTable {
@@ -198,6 +230,12 @@ mod tests {
             flushed: Some(Seq(77)),
             log_end: Some((9, 600)),
             attachment: Some(b"root".to_vec()),
+            blobs: vec![BlobSummary {
+                file: 42,
+                size_bytes: 300,
+                values: 5,
+                value_bytes: 240,
+            }],
         }
     }
 

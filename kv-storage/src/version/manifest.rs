@@ -4,7 +4,7 @@
 //! The first frame of a manifest holds the whole state, each later one an edit. An edit is true
 //! once its frame is synced.
 
-use super::{Edit, Version};
+use super::{Edit, NewTable, Version};
 use crate::checksum::Checksum;
 use crate::error::{Error, IoContext};
 use crate::files::{CURRENT, Numbered};
@@ -167,6 +167,10 @@ impl Manifest {
             catalog.apply(&edit);
             if !catalog.version.is_ordered() {
                 return Err(damaged("tables of a run overlap"));
+            }
+            let is_known = |new: &NewTable| catalog.version.blobs.knows(&new.table.references);
+            if !edit.added.iter().all(is_known) {
+                return Err(damaged("a table points into an unknown blob file"));
             }
         }
         // A manifest gets its name only after its first frame was synced.

@@ -9,10 +9,14 @@
 //!    from the same counter. The levels between are the middle:
 //!    compaction puts its runs into level 1, numbered by the newest run of level 0 they were made
 //!    from. The last level is the bottom, one run.
+//! 5. Its blob files are those that its tables point into, and what is live in them is the sum of what the
+//!    tables point to; see [`blob`](crate::blob).
 
+mod blobs;
 mod edit;
 mod manifest;
 
+pub(crate) use blobs::BlobUses;
 pub(crate) use edit::{Edit, NewTable};
 pub(crate) use manifest::{Catalog, Manifest, read_current};
 
@@ -190,10 +194,12 @@ impl<R> Clone for Level<R> {
 #[derive(Debug)]
 pub(crate) struct Version<R = Arc<Table>> {
     pub levels: Vec<Level<R>>,
+    /// The blob files that its tables point into.
+    pub blobs: BlobUses,
 }
 
 impl Version {
-    /// About how many bytes the tables hold within a range of keys, by their indexes.
+    /// About how many bytes the tables hold within a range of keys, by their indexes, with what they point to.
     pub(crate) fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
         let runs = self.runs();
         runs.map(|run| run.approximate_size(start, end)).sum()
@@ -242,8 +248,15 @@ impl Run<Arc<Table>> {
             };
             to.saturating_sub(from)
         };
+        // What lies in blob files is taken to be spread evenly over a table.
+        let with_blobs = |table: &Arc<Placed<Arc<Table>>>| {
+            let summary = &table.summary;
+            let (bytes, whole) = (inside(table), summary.size_bytes.max(1));
+            let referenced = u128::from(summary.references.bytes()) * u128::from(bytes);
+            bytes + u64::try_from(referenced / u128::from(whole)).unwrap_or(u64::MAX)
+        };
         let overlapping = self.tables[first..].iter().take_while(is_in_front);
-        overlapping.map(inside).sum()
+        overlapping.map(with_blobs).sum()
     }
 }
 
@@ -251,6 +264,7 @@ impl<R> Version<R> {
     pub(crate) fn empty() -> Self {
         Self {
             levels: (0..LEVELS).map(|_| Level { runs: Vec::new() }).collect(),
+            blobs: BlobUses::default(),
         }
     }
 
@@ -315,7 +329,14 @@ impl<R> Version<R> {
     ) -> Result<Self, E> {
         let mut next = Self {
             levels: self.levels.clone(),
+            blobs: self.blobs.clone(),
         };
+        next.blobs.add(&edit.blobs);
+        let is_added = |file: u64| edit.added.iter().any(|new| new.table.file == file);
+        let is_removed = |file: u64| edit.removed.contains(&file) && !is_added(file);
+        for table in self.tables().filter(|table| is_removed(table.summary.file)) {
+            next.blobs.release(&table.summary.references);
+        }
         for level in &mut next.levels {
             for run in &mut level.runs {
                 run.tables
@@ -329,14 +350,19 @@ impl<R> Version<R> {
                 .find(|table| table.summary.file == new.table.file);
             let placed = match moved {
                 Some(placed) => Arc::clone(placed),
-                None => Arc::new(Placed::new(new.table.clone(), open(&new.table)?)),
+                None => {
+                    next.blobs.hold(&new.table.references);
+                    Arc::new(Placed::new(new.table.clone(), open(&new.table)?))
+                }
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
         }
         for run in next.levels.iter_mut().flat_map(|level| &mut level.runs) {
             run.has_ranges = run.tables.iter().any(|table| table.summary.ranges > 0);
         }
+        next.blobs.drop_unused();
         debug_assert!(next.is_ordered());
+        debug_assert!(next.counts_blobs_right());
         Ok(next)
     }
 
@@ -358,9 +384,36 @@ impl<R> Version<R> {
             && files.is_sorted_by(|a, b| a < b)
     }
 
+    /// Checks that every table points into known blob files, and that what is live in them is the sum over all
+    /// tables.
+    pub(crate) fn counts_blobs_right(&self) -> bool {
+        let mut counted = BlobUses::default();
+        counted.add(&self.blobs.summaries());
+        for table in self.tables() {
+            counted.hold(&table.summary.references);
+        }
+        counted.drop_unused();
+        let is_known = |file| self.blobs.get(file).is_some();
+        let mut references = self
+            .tables()
+            .flat_map(|table| table.summary.references.iter());
+        references.all(|reference| is_known(reference.file)) && counted == self.blobs
+    }
+
+    /// How many bytes in blob files so many new entries may have made garbage of, about.
+    pub(crate) fn blob_bytes_of(&self, entries: u64) -> u64 {
+        let live: u64 = self.blobs.iter().map(|blob| blob.live_bytes).sum();
+        let all: u64 = self.tables().map(|table| table.summary.entries).sum();
+        let share = u128::from(live) * u128::from(entries) / u128::from(all.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
     /// Everything as one edit to an empty version.
     pub(crate) fn snapshot(&self) -> Edit {
-        let mut edit = Edit::default();
+        let mut edit = Edit {
+            blobs: self.blobs.summaries(),
+            ..Edit::default()
+        };
         for (number, level) in (0u8..).zip(&self.levels) {
             for run in &level.runs {
                 edit.added.extend(run.tables.iter().map(|table| NewTable {

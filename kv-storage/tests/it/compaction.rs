@@ -11,16 +11,18 @@ fn options() -> Options {
     options.table_bytes = 1024;
     options.upper_tables.block_bytes = 256;
     options.bottom_tables.block_bytes = 256;
-    options.memtable_bytes = 3 << 10;
+    options.memtable_bytes = 6 << 10;
     options.level0_trigger = 2;
     options.middle_runs_max = 1;
     options.compaction_step_bytes = 2 << 10;
+    // Some values lie in blob files; enough stay in the tables to fill them.
+    options.blob_value_bytes = 240;
     options
 }
 
 /// Bytes that do not compress.
 fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
-    let length = random.usize(40..240);
+    let length = random.usize(40..250);
     std::iter::repeat_with(|| random.u8(..))
         .take(length)
         .collect()

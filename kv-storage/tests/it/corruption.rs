@@ -114,7 +114,10 @@ fn a_missing_file_is_noticed() {
                 != bytes
                     .get(12..20)
                     .map(|id| u64::from_le_bytes(id.try_into().unwrap()));
-        if path.ends_with("LOCK") || is_spare {
+        if path.extension().is_some_and(|ending| ending == "blob") {
+            // Newer values in the log may hide all that lie in it.
+            assert!(found.is_none_or(|found| found == workload.states[40]));
+        } else if path.ends_with("LOCK") || is_spare {
             assert_eq!(found.as_ref(), Some(&workload.states[40]));
         } else {
             assert_eq!(found, None, "{} is missing", path.display());

@@ -179,6 +179,12 @@ fn an_append_that_ends_early_on_a_full_disk_counts_as_not_made_whatever_a_crash_
             let named = fs.list(dir()).unwrap();
             let files = named.iter().filter(|name| name.ends_with(".sst")).count();
             assert_eq!(files, tables, "{what}: a table of an edit in doubt stayed");
+            let files = named.iter().filter(|name| name.ends_with(".blob")).count();
+            assert_eq!(
+                files,
+                db.stats().blob_files,
+                "{what}: a blob file of an edit in doubt stayed"
+            );
             drop(db);
             let db = open(&fs.power_loss(3), ballast).unwrap();
             assert!(is_exactly(&db, &workload, workload.batches.len()), "{what}");

@@ -6,6 +6,7 @@
 )]
 
 mod basics;
+mod blobs;
 mod checkpoint;
 mod compaction;
 mod corruption;

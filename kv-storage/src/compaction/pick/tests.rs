@@ -2,6 +2,7 @@
 //! time, and damaged tables.
 
 use super::*;
+use crate::blob::{BlobSummary, Pointer, References};
 use crate::compaction::model::{PUT_BYTES, World};
 use crate::table::TableSummary;
 use crate::version::{BOTTOM, Edit, NewTable};
@@ -53,6 +54,7 @@ fn version(tables: Vec<NewTable>) -> Version<()> {
 struct Given {
     in_flight: Vec<Arc<Choice>>,
     fenced: BTreeSet<u64>,
+    fenced_blobs: BTreeSet<u64>,
     oldest_snapshot: Option<Seq>,
     idle_bytes: u64,
     expired: Option<u64>,
@@ -63,6 +65,7 @@ impl Given {
         let situation = Situation {
             in_flight: &self.in_flight,
             fenced: &self.fenced,
+            fenced_blobs: &self.fenced_blobs,
             oldest_snapshot: self.oldest_snapshot,
             idle_bytes: self.idle_bytes,
             expired: self.expired,
@@ -478,6 +481,103 @@ proptest! {
         let files: Vec<u64> = world.version.tables().map(|table| table.summary.file).collect();
         prop_assert!(world.fenced.iter().all(|file| files.contains(file)));
     }
+}
+
+/// A table that points to so many bytes in each of these blob files.
+fn pointing(table: NewTable, blobs: &[(u64, u32)]) -> NewTable {
+    let mut references = References::default();
+    for (file, bytes) in blobs {
+        references.note(&Pointer {
+            file: *file,
+            offset: 32,
+            // With its head.
+            stored: bytes - 12,
+            raw: 1,
+            checksum: 0,
+        });
+    }
+    let table_of = TableSummary {
+        references,
+        ..table.table
+    };
+    NewTable {
+        table: table_of,
+        ..table
+    }
+}
+
+/// A version of these tables, and blob files of so many bytes.
+fn version_with_blobs(tables: Vec<NewTable>, blobs: &[(u64, u64)]) -> Version<()> {
+    let blob = |(file, value_bytes): &(u64, u64)| BlobSummary {
+        file: *file,
+        size_bytes: value_bytes + 60,
+        values: 10,
+        value_bytes: *value_bytes,
+    };
+    let mut world = World::new(options());
+    world.apply(&Edit {
+        added: tables,
+        blobs: blobs.iter().map(blob).collect(),
+        ..Edit::default()
+    });
+    world.version
+}
+
+#[test]
+fn garbage_in_blob_files_is_collected_where_it_frees_most_for_what_is_written() {
+    // File 50 has 600 bytes of garbage and 400 in use, file 51 less than half.
+    let tables = |size| {
+        vec![
+            pointing(bottom(1, (0, 9), size), &[(50, 300)]),
+            pointing(bottom(2, (10, 19), size), &[(50, 100), (51, 500)]),
+        ]
+    };
+    let blobs = [(50, 1000), (51, 800)];
+    let version = version_with_blobs(tables(100), &blobs);
+    let choice = Given::default().pick(&version).unwrap();
+    assert_eq!(outline(&choice), (vec![1], (BOTTOM, 0), false));
+    assert_eq!(choice.reason, Reason::Garbage);
+    // The first one frees 450 bytes, and is not rewritten for that if it has more than twice as many.
+    assert!(
+        Given::default()
+            .pick(&version_with_blobs(tables(900), &blobs))
+            .is_some()
+    );
+    assert_eq!(
+        Given::default().pick(&version_with_blobs(tables(901), &blobs)),
+        None
+    );
+    let given = Given {
+        fenced_blobs: BTreeSet::from([50, 51]),
+        ..Given::default()
+    };
+    assert_eq!(given.pick(&version), None, "values in them are damaged");
+    let full = version_with_blobs(tables(100), &[(50, 799), (51, 500)]);
+    let choice = Given::default().pick(&full).unwrap();
+    assert_eq!(
+        choice.reason,
+        Reason::Garbage,
+        "a quarter of all is garbage"
+    );
+    let full = version_with_blobs(tables(100), &[(50, 600), (51, 500)]);
+    assert_eq!(
+        Given::default().pick(&full),
+        None,
+        "less than a quarter of all, and less than half of each"
+    );
+}
+
+#[test]
+fn garbage_of_the_middle_is_collected_together_with_the_bottom_below() {
+    let tables = vec![
+        pointing(table(1, 30, 30, (4, 6), 10), &[(50, 100)]),
+        bottom(1, (0, 5), 100),
+        bottom(2, (6, 9), 100),
+    ];
+    let version = version_with_blobs(tables, &[(50, 1000)]);
+    let choice = Given::default().pick(&version).unwrap();
+    assert_eq!(outline(&choice), (vec![30, 1, 2], (BOTTOM, 0), false));
+    assert_eq!(choice.reason, Reason::Garbage);
 }
 
 #[test]

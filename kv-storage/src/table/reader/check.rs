@@ -2,7 +2,7 @@
 
 use super::super::block_cursor::BlockCursor;
 use super::super::format::{self, FOOTER_BYTES};
-use super::super::properties;
+use super::super::properties::{self, Properties};
 use super::super::{TableFiles, TableSummary};
 use super::{Malformed, Outline, Table};
 use crate::error::Error;
@@ -28,6 +28,18 @@ impl StoredVersion {
 }
 
 impl Table {
+    /// Reads the value of a version from its blob file, if it lies in one. May block.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value); the version is as it was then.
+    pub(crate) fn resolve(&self, version: &mut StoredVersion) -> Result<(), Error> {
+        if version.kind == Kind::Blob {
+            version.value = self.value(&version.key, &version.value)?;
+            version.kind = Kind::Put;
+        }
+        Ok(())
+    }
+
     /// Number of data blocks.
     pub(crate) fn blocks(&self) -> usize {
         self.index.len()
@@ -111,6 +123,7 @@ pub(crate) fn summary_of(
         )
     };
     let (smallest, largest) = properties::bounds(&outline.properties).ok_or_else(malformed)?;
+    let known = Properties::decode(&outline.properties).map_err(|_| malformed())?;
     Ok(TableSummary {
         file,
         size_bytes: outline.source.file.len(),
@@ -119,6 +132,7 @@ pub(crate) fn summary_of(
         ranges: outline.ranges.len() as u64,
         // What it was is lost with the manifest: the rows count as the oldest.
         number: outline.is_numbered.then_some(Seq::ZERO),
+        references: known.references,
         ..TableSummary::default()
     })
 }

@@ -13,7 +13,7 @@ use super::super::index::{Index, SeparatorParts};
 use super::super::{TableFiles, TableSummary};
 use super::{Outline, Source, Table, Version};
 use crate::checksum::Checksum;
-use crate::error::Error;
+use crate::error::{Error, twice};
 use crate::fs::ReadFile;
 use crate::key::Seq;
 use crate::range::KeyRange;
@@ -66,23 +66,15 @@ impl Table {
                     }
                     Err(error) => return Err(error),
                 };
-                Ok(Self::new(files, summary, outline, filter, damaged))
+                Self::new(files, summary, outline, filter, damaged)
             }
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let error = Error::corrupt(path, 0, "a table file is missing");
-                Ok(Self::unreadable(
-                    files,
-                    path,
-                    summary,
-                    error.touching(&range),
-                ))
+                Self::unreadable(files, path, summary, error.touching(&range))
             }
-            Err(error) if error.is_corrupt() => Ok(Self::unreadable(
-                files,
-                path,
-                summary,
-                error.touching(&range),
-            )),
+            Err(error) if error.is_corrupt() => {
+                Self::unreadable(files, path, summary, error.touching(&range))
+            }
             Err(error) => Err(error),
         }
     }
@@ -92,7 +84,7 @@ impl Table {
         path: &Path,
         summary: &TableSummary,
         error: Error,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let separator = SeparatorParts {
             key: summary.largest.clone(),
             seq: Seq::ZERO,
@@ -147,14 +139,6 @@ impl Table {
             largest.clone()
         };
         error.touching(&KeyRange::between(&first, &last))
-    }
-}
-
-/// Reads, and if that seems to find damage, once more: a bit may have flipped on its way.
-pub(super) fn twice<T>(read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-    match read() {
-        Err(error) if error.is_corrupt() => read(),
-        outcome => outcome,
     }
 }
 
