@@ -41,7 +41,7 @@ fn run(fs: &SimFs) -> (Map, Option<Change>, Option<kv_storage::Stats>) {
     };
     let mut random = fastrand::Rng::with_seed(3);
     for number in 0..330u32 {
-        let key = random.u32(..80).to_be_bytes().to_vec();
+        let key = random.u32(..150).to_be_bytes().to_vec();
         let value = (random.u32(..6) > 0).then(|| noise(&mut random));
         let written = match &value {
             Some(value) => db.blocking().put(&key, value).map(drop),
