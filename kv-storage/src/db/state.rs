@@ -104,6 +104,8 @@ pub(super) struct State {
     pub filter_drops: BTreeMap<u32, u64>,
     pub poison: Option<Arc<str>>,
     pub closed: bool,
+    /// Ingests that write to files at this moment.
+    pub ingests_at_work: usize,
     pub counts: Counts,
     /// How far the scrub under way is.
     pub scrub_at: Option<ScrubCursor>,
@@ -154,17 +156,23 @@ impl State {
     }
 
     /// A manifest without doubts is current. Returns the files that only edits in doubt named.
-    pub(super) fn end_doubt(&mut self, version: &Version) -> Vec<Numbered> {
-        let versions = [&*self.version, version];
-        let is_used = |file: &Numbered| {
-            versions.iter().any(|version| match *file {
-                Numbered::Blob(number) => version.blobs.get(number).is_some(),
-                Numbered::Table(number) => {
-                    let mut tables = version.tables();
-                    tables.any(|table| table.summary.file == number)
-                }
-                Numbered::Log(_) | Numbered::Manifest(_) => false,
-            })
+    pub(super) fn end_doubt(&mut self, version: &Version, front: &Front) -> Vec<Numbered> {
+        let is_used = |file: &Numbered| match *file {
+            Numbered::Blob(number) => {
+                let mut versions = [&*self.version, version].into_iter();
+                versions.any(|version| version.blobs.get(number).is_some())
+            }
+            Numbered::Table(number) => {
+                // Ingested tables go on waiting for an edit that is made.
+                let queued = front
+                    .sealed
+                    .iter()
+                    .filter_map(|sealed| sealed.layer.tables());
+                let queued = queued.flat_map(|run| &run.tables);
+                let mut all = self.version.tables().chain(version.tables()).chain(queued);
+                all.any(|table| table.summary.file == number)
+            }
+            Numbered::Log(_) | Numbered::Manifest(_) => false,
         };
         let mut unused = std::mem::take(&mut self.doubtful);
         unused.retain(|file| !is_used(file));

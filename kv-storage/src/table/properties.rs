@@ -21,6 +21,8 @@ enum Tag {
     Dictionary = 64,
     /// Handle of the block with the deleted ranges.
     Ranges = 65,
+    /// No value: the entries have one number, which the manifest knows.
+    Numbered = 66,
     /// What the table points to in blob files; only if it does.
     References = 67,
 }
@@ -56,6 +58,9 @@ pub(super) fn encode(summary: &TableSummary, properties: &Properties) -> Vec<u8>
             record(tag, &value);
         }
     }
+    if properties.is_numbered {
+        record(Tag::Numbered, &[]);
+    }
     if !properties.references.is_empty() {
         value.clear();
         properties.references.encode(&mut value);
@@ -85,6 +90,8 @@ pub(super) fn bounds(raw: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 pub(super) struct Properties {
     pub dictionary: Option<Handle>,
     pub ranges: Option<Handle>,
+    /// The entries are stored with number 0, and have one that the manifest knows.
+    pub is_numbered: bool,
     pub references: References,
 }
 
@@ -102,6 +109,8 @@ impl Properties {
                 properties.dictionary = handle()?;
             } else if tag == Tag::Ranges as u64 {
                 properties.ranges = handle()?;
+            } else if tag == Tag::Numbered as u64 && value.is_empty() {
+                properties.is_numbered = true;
             } else if tag == Tag::References as u64 {
                 properties.references = References::decode(value).ok_or(malformed)?;
             } else if tag >= ESSENTIAL {
@@ -144,6 +153,7 @@ mod tests {
                 offset: 2000,
                 ..handle
             }),
+            is_numbered: true,
             references: References::decode(&[9, 1, 30]).unwrap(),
         };
         let mut bytes = encode(&summary(), &properties);

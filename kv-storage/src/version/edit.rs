@@ -48,6 +48,7 @@ enum Tag {
     Attachment = 7,
     Expires = 8,
     Ranges = 9,
+    Number = 10,
     AddBlob = 11,
     References = 12,
 }
@@ -78,6 +79,9 @@ impl Edit {
                     put_varint(body, new.table.ranges);
                     put_varint(body, new.table.covered_bytes);
                 });
+            }
+            if let Some(number) = new.table.number {
+                record(Tag::Number, &|body| put_varint(body, number.0));
             }
             if !new.table.references.is_empty() {
                 record(Tag::References, &|body| new.table.references.encode(body));
@@ -124,6 +128,7 @@ impl Edit {
                     let table = &mut edit.added.last_mut()?.table;
                     (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
                 }
+                10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
                 11 => edit.blobs.push(decode_blob(&mut body)?),
                 12 => {
                     let references = References::decode(body.rest())?;
@@ -137,6 +142,11 @@ impl Edit {
         }
         Some(edit)
     }
+}
+
+/// No write has number 0.
+fn number(stored: u64) -> Option<Seq> {
+    (stored > 0).then_some(Seq(stored))
 }
 
 fn encode_table(new: &NewTable, out: &mut Vec<u8>) {
@@ -203,6 +213,7 @@ mod tests {
             largest: b"zz".to_vec(),
             newest: Seq(77),
             ranges: 3,
+            number: Some(Seq(77)),
             covered_bytes: 1000,
             expires: Some(500),
             references: References::decode(&[42, 2, 77]).unwrap(),
