@@ -81,7 +81,7 @@ pub enum LogFormat {
 #[config(layer_attr(derive(clap::Args, Debug, Clone)))]
 pub struct Storage {
     /// Size of the memtable in MiB (1 to 4096). Larger: fewer flushes, longer recovery after a
-    /// crash. Memory use is up to four times this.
+    /// crash. Memory use is up to twice this.
     #[config(default = 64, env = "KV_NODE_MEMTABLE_MIB", validate(
         (1..=4096).contains(memtable_mib), "must be 1 to 4096"
     ), layer_attr(arg(long, value_name = "MIB")))]

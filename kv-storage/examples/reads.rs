@@ -127,6 +127,7 @@ impl Bench {
         if !self.is_wanted(what) {
             return;
         }
+        let before = self.db.stats();
         let (start, cpu) = (Instant::now(), cpu_seconds());
         let worker = |thread| {
             let mut random = fastrand::Rng::with_seed(thread);
@@ -148,7 +149,17 @@ impl Bench {
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let rate = done as f64 / seconds;
         let cpu = cpu * 1e6 / done as f64;
-        println!("{what:<28} {rate:>11.0} /s {cpu:>9.3} us CPU");
+        let now = self.db.stats();
+        let percent = |count: u64| count as f64 * 100.0 / done as f64;
+        println!(
+            "{what:<28} {rate:>11.0} /s {cpu:>9.3} us CPU; {:>5.1} % from rows, {:>5.1} % from blocks, {:>5.1} % read; \
+             {} + {} MiB",
+            percent(now.row_cache_hits - before.row_cache_hits),
+            percent(now.cache_hits - before.cache_hits),
+            percent(now.cache_misses - before.cache_misses),
+            now.row_cache_bytes >> 20,
+            now.cache_bytes >> 20,
+        );
     }
 
     fn hit(&self, number: u64) {

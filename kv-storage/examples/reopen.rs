@@ -21,6 +21,11 @@ fn open(directory: &Path) -> Result<Db, Box<dyn std::error::Error>> {
     Ok(Db::open(directory, options, Env::embedded(1))?)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "an example measures and prints"
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().expect("a directory is given");

@@ -99,6 +99,7 @@ mod log;
 mod memtable;
 mod merge;
 mod options;
+mod prefetch;
 mod range;
 mod ranges;
 pub mod sim;

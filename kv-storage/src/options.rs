@@ -13,7 +13,9 @@ pub struct Options {
     /// Size at which a memtable is sealed and flushed, in bytes (default 64 MiB). Raising it means fewer,
     /// larger flushes and less compaction; lowering it saves memory and makes recovery shorter.
     pub memtable_bytes: usize,
-    /// Sealed memtables that may wait for their flush before writes get `Busy` (default 3).
+    /// Sealed memtables that may wait for their flush before writes get `Busy` (default 1). Memtables take up to one
+    /// more than this times `memtable_bytes`; writers are slowed down from 60 % of that on. Raising it lets longer
+    /// bursts pass at full speed.
     pub sealed_memtables_max: usize,
     /// Size of a log segment, in bytes (default 8 MiB). Segments are filled with zeros before their first use and
     /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
@@ -116,7 +118,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memtable_bytes: 64 << 20,
-            sealed_memtables_max: 3,
+            sealed_memtables_max: 1,
             log_segment_bytes: 8 << 20,
             max_batch_bytes: 32 << 20,
             upper_tables: TableOptions {
@@ -154,6 +156,7 @@ impl Options {
         let default = Self::default();
         Self {
             memtable_bytes: 4 << 10,
+            sealed_memtables_max: 3,
             log_segment_bytes: 4 << 10,
             max_batch_bytes: 1 << 20,
             upper_tables: TableOptions {

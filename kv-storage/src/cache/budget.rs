@@ -19,11 +19,13 @@ const ERAS_SOON: u16 = 16;
 /// A row that saves a search in a block, but no reading, counts so many times less.
 const SEARCH_COUNTS_LESS: u64 = 16;
 /// Rows always have at least this part of the budget: with none, nothing would tell that they need more.
-const LEAST_SHARE: u64 = 64;
+const LEAST_SHARE: u64 = 256;
 /// And blocks this part.
 const LEAST_REST: u64 = 16;
+/// One in so many rows tells what rows lose.
+const SAMPLE: u64 = 4;
 /// What one miss moves, as a part of the budget.
-const STEP: u64 = 1 << 16;
+const STEP: u64 = 1 << 14;
 
 /// How the memory is used. Shared by both caches.
 #[derive(Debug)]
@@ -101,10 +103,11 @@ impl Budget {
     /// A row was looked up that more memory for rows would have kept. `was_read` says that its block had to be
     /// read.
     pub(super) fn note_lost_row(&self, was_read: bool) {
+        let step = SAMPLE * self.step();
         let step = if was_read {
-            self.step()
+            step
         } else {
-            self.step() / SEARCH_COUNTS_LESS
+            step / SEARCH_COUNTS_LESS
         };
         let most = self.total - self.total / LEAST_REST;
         self.move_share(|share| (share + step).min(most));
@@ -167,16 +170,17 @@ fn era(count: u64) -> u16 {
     count as u16 & ERA_MASK
 }
 
-/// Remembers rows that were thrown out lately, by a part of their hashes.
+/// Remembers rows that were thrown out lately, by a part of their hashes. Only one in [`SAMPLE`] hashes is
+/// remembered and asked for, and counts for all of them: it would cost each read a cache line.
 pub(super) struct Ghosts {
     /// The upper half of each is the part of the hash, the lower one the era; 0 is none.
     places: Box<[AtomicU32]>,
 }
 
 impl Ghosts {
-    /// Enough for rows of 256 bytes; of smaller ones some are forgotten early.
+    /// Enough for rows of 128 bytes; of smaller ones some are forgotten early.
     pub(super) fn new(budget: &Budget) -> Self {
-        let count = match budget.total / SOON / 256 {
+        let count = match budget.total / SOON / 128 / SAMPLE {
             0 => 0,
             count => count.next_power_of_two(),
         };
@@ -190,13 +194,19 @@ impl Ghosts {
     }
 
     pub(super) fn remember(&self, hash: u64, era: u16) {
-        if let Some(place) = self.place(hash) {
+        if is_sampled(hash)
+            && let Some(place) = self.place(hash)
+        {
             place.store(mark(hash) | u32::from(era), Relaxed);
         }
     }
 
     /// The era in which a row of this hash was thrown out, if it is remembered; it no longer is then.
+    #[inline]
     pub(super) fn take(&self, hash: u64) -> Option<u16> {
+        if !is_sampled(hash) {
+            return None;
+        }
         let place = self.place(hash)?;
         let found = place.load(Relaxed);
         if found & 0xffff_0000 != mark(hash) {
@@ -210,6 +220,10 @@ impl Ghosts {
         let mask = self.places.len().wrapping_sub(1);
         self.places.get((hash >> 20) as usize & mask)
     }
+}
+
+fn is_sampled(hash: u64) -> bool {
+    (hash >> 56).is_multiple_of(SAMPLE)
 }
 
 fn mark(hash: u64) -> u32 {
@@ -249,17 +263,16 @@ mod tests {
         let budget = Budget::new(64 << 20);
         let before = budget.share();
         budget.note_lost_row(true);
-        let step = budget.share() - before;
+        let moved = budget.share() - before;
         for _ in 0..SEARCH_COUNTS_LESS {
             budget.note_lost_row(false);
         }
-        assert_eq!(budget.share(), before + 2 * step);
-        budget.note_lost_block();
-        budget.note_lost_block();
+        assert_eq!(budget.share(), before + 2 * moved);
+        (0..2 * SAMPLE).for_each(|_| budget.note_lost_block());
         assert_eq!(budget.share(), before);
-        (0..1 << 17).for_each(|_| budget.note_lost_block());
-        assert_eq!(budget.share(), 1 << 20);
-        (0..1 << 17).for_each(|_| budget.note_lost_row(true));
+        (0..1 << 15).for_each(|_| budget.note_lost_block());
+        assert_eq!(budget.share(), 256 << 10);
+        (0..1 << 15).for_each(|_| budget.note_lost_row(true));
         assert_eq!(budget.share(), 60 << 20);
     }
 
@@ -281,8 +294,11 @@ mod tests {
     fn ghosts_tell_when_their_row_was_thrown_out_once() {
         let budget = Budget::new(1 << 20);
         let (ghosts, eras) = (Ghosts::new(&budget), Eras::new(&budget));
-        let hash = 0x1234_5678_9abc_def0;
+        let hash = 0x0034_5678_9abc_def0;
         assert_eq!(ghosts.take(hash), None);
+        let unsampled = hash | 1 << 56;
+        ghosts.remember(unsampled, 0);
+        assert_eq!(ghosts.take(unsampled), None);
         ghosts.remember(hash, eras.throw_out(100));
         assert_eq!(ghosts.take(hash ^ 0xff00), None);
         eras.throw_out(1 << 16);

@@ -13,7 +13,7 @@
 //! 3. Only values found in tables get in, so nothing here is less durable than a table.
 //!
 //! Rows lie in sets of up to 16, chosen by hash. A row gets in at its second touch: each set remembers
-//! a byte of the last few hashes that were offered to it, and all rows that were thrown out lately are
+//! a byte of the last few hashes that were offered to it, and some of the rows that were thrown out lately are
 //! remembered too. Bytes are bounded over all sets, by the [`Budget`] that rows share with blocks; a hand goes
 //! round the sets and takes rows that were not touched since it last came by.
 
@@ -22,6 +22,7 @@ use super::counter::Counter;
 use super::row_set::SharedSet;
 use crate::hash::key_hash;
 use crate::key::Seq;
+use crate::prefetch::prefetch;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +82,14 @@ impl RowCache {
         }
     }
 
+    /// Begins to load what [`get`](Self::get) looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(set) = self.set(hash) {
+            prefetch(set);
+        }
+    }
+
     /// The epoch, to be taken before the view and the number of a read.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
@@ -89,6 +98,9 @@ impl RowCache {
     /// The newest value of a key for a reader at a number. `None` says nothing about the key.
     pub(crate) fn get(&self, key: &[u8], hash: u64, mark: ReadMark) -> Option<(Seq, Bytes)> {
         let set = self.set(hash)?;
+        if !set.may_hold(tag(hash)) {
+            return None;
+        }
         // Somebody else looks at a neighbour: the tables have the value too.
         let mut set = set.try_lock()?;
         let row = set.find(key, tag(hash))?;
@@ -116,19 +128,25 @@ impl RowCache {
         if key.len() + value.len() > ROW_BYTES_MOST.min(most) {
             return;
         }
-        let thrown_out = self.ghosts.take(hash);
-        if thrown_out.is_some_and(|era| self.eras.is_soon(era)) {
-            self.budget.note_lost_row(was_read);
+        let Some(shared) = self.set(hash) else {
+            return;
+        };
+        let returns = self.ghosts.take(hash).is_some_and(|era| {
+            if self.eras.is_soon(era) {
+                self.budget.note_lost_row(was_read);
+            }
+            self.eras.is_known(era)
+        });
+        // Most rows are touched once: nothing else is looked at for them.
+        if !shared.was_touched(tag(hash)) && !returns {
+            return;
         }
         if self.note(hash) > mark.at {
             return;
         }
-        let Some(mut set) = self.set(hash).and_then(SharedSet::try_lock) else {
+        let Some(mut set) = shared.try_lock() else {
             return;
         };
-        if thrown_out.is_none() && !set.was_touched(tag(hash)) {
-            return;
-        }
         let before = set.bytes();
         set.insert(tag(hash), key, value, seq, mark);
         let after = set.bytes();
@@ -208,9 +226,9 @@ impl RowCache {
     }
 }
 
-/// The part of a hash that a set compares.
+/// The part of a hash that a set compares; never 0.
 fn tag(hash: u64) -> u8 {
-    (hash >> 32) as u8
+    ((hash >> 32) as u8).max(1)
 }
 
 impl fmt::Debug for RowCache {

@@ -5,8 +5,8 @@
 //! steadily and not in jumps. Writers pay from 60 % of the limit on; see `db/pace.rs`.
 
 use crate::options::Options;
-use crate::table::TableSummary;
-use crate::version::{BOTTOM, Level, Version};
+use crate::version::{Level, Placed, Version};
+use std::sync::Arc;
 
 /// Memtables that may lie above the bottom besides as many bytes as the bottom has.
 const SPARE_MEMTABLES: u64 = 64;
@@ -31,17 +31,17 @@ impl Debt {
     pub(crate) fn of_tables<R>(version: &Version<R>, relieved: u64, options: &Options) -> Self {
         let runs = (version.levels[0].runs.len() as u64 * 1000).saturating_sub(relieved);
         let by_runs = Self(runs / options.level0_stop.max(1) as u64);
-        let weight = |table: &TableSummary| table.size_bytes + table.references.bytes();
-        let (upper, bottom) = version.levels.split_at(usize::from(BOTTOM));
-        let bottom = bottom.iter().flat_map(Level::tables);
-        let bottom: u64 = bottom.map(|table| weight(&table.summary)).sum();
+        let (bottom, upper) = version.levels.split_last().expect("there are seven levels");
+        let weight = |table: &Arc<Placed<R>>| {
+            let summary = &table.summary;
+            summary.size_bytes + summary.references.bytes()
+        };
+        let bottom: u64 = bottom.tables().map(weight).sum();
         // What was ingested came at once and is no sign that compaction falls behind. It must not stop writers
         // for as long as it takes to merge it.
-        let written = upper
-            .iter()
-            .flat_map(Level::tables)
-            .filter(|table| table.summary.number.is_none());
-        let upper = written.map(|table| weight(&table.summary)).sum();
+        let written = upper.iter().flat_map(Level::tables);
+        let written = written.filter(|table| table.summary.number.is_none());
+        let upper = written.map(weight).sum();
         let memtables = |count: u64| count.saturating_mul(options.memtable_bytes as u64);
         let space = bottom.saturating_add(memtables(SPARE_MEMTABLES));
         by_runs.max(Self::share(upper, space)).max(Self::of_garbage(

@@ -27,7 +27,7 @@ use crate::ingested::{self, Ingested};
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::options::MAX_KEY_BYTES;
 use crate::range::ShownKey;
-use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
+use crate::table::{Table, TableBuilder, TableSpec};
 use crate::version::{Placed, Run};
 use crate::wal::{Payload, StoreError};
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Ingest {
     builder: Option<TableBuilder>,
     /// When the first row of the present table expires.
     expires: Option<u64>,
-    finished: Vec<TableSummary>,
+    finished: Vec<Finished>,
     /// The last row's.
     last_key: Option<Vec<u8>>,
     /// What made the files useless.
@@ -139,13 +139,7 @@ impl Ingest {
         check_size("note", note.len(), MAX_NOTE_BYTES)?;
         let tables = self.work(|ingest| {
             ingest.end_table()?;
-            let finished = std::mem::take(&mut ingest.finished).into_iter();
-            // Large values leave their tables when these are compacted.
-            let finished = finished.map(|table| Finished {
-                table,
-                blobs: Vec::new(),
-            });
-            open_tables(&ingest.inner, finished.collect())
+            open_tables(&ingest.inner, std::mem::take(&mut ingest.finished))
         })?;
         if tables.is_empty() {
             return Err(IngestError::Empty);
@@ -241,7 +235,8 @@ impl Ingest {
         if let Some(builder) = self.builder.take() {
             let mut table = builder.finish()?;
             table.expires = self.expires.take();
-            self.finished.push(table);
+            let blobs = Vec::new();
+            self.finished.push(Finished { table, blobs });
         }
         Ok(())
     }
@@ -337,10 +332,15 @@ fn accept(
 
 /// The tables as one run, all of whose rows are numbered by the write.
 fn numbered_run(tables: OpenTables, seq: Seq) -> Run<Arc<Table>> {
-    let number = |mut opened: Opened| {
-        ingested::number(&mut opened.table, seq);
-        opened.reader.set_number(seq);
-        Placed::new(opened.table, opened.reader)
+    let number = |opened: Opened| {
+        let Opened {
+            table: mut summary,
+            reader,
+            ..
+        } = opened;
+        ingested::number(&mut summary, seq);
+        reader.set_number(seq);
+        Placed::new(summary, reader)
     };
     let mut tables: Vec<_> = tables.into_values().map(number).collect();
     // Files are numbered in the order of their keys already.

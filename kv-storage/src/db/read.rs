@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::hash::key_hash;
 use crate::key::Seq;
 use crate::table::Fetch;
+use arc_swap::Guard;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -81,20 +82,14 @@ pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
 fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
-    // The epoch first: see the row cache's second invariant.
-    let epoch = inner.files.rows.epoch();
-    if let Some(found) = cached_row(inner, key, hash, inner.visible(), epoch) {
+    let (view, mark) = begin(inner, hash);
+    if let Some(found) = cached_row(inner, key, hash, mark) {
         return Ok(Read::Ready(Ok(Some(found))));
     }
-    // The view first, then the number: a version that a later flush or compaction drops is still in this view,
-    // and everything in the view's tables is numbered below.
-    let view = inner.view();
-    let at = inner.visible();
-    let mark = ReadMark { at, epoch };
-    match view.get(key, hash, at, Fetch::CacheOnly)? {
+    match view.get(key, hash, mark.at, Fetch::CacheOnly)? {
         Answer::NeedsIo(place) => Ok(Read::NeedsIo(ReadJob {
             inner: Arc::clone(inner),
-            view: arc_swap::Guard::into_inner(view),
+            view: Guard::into_inner(view),
             key: key.to_vec(),
             hash,
             mark,
@@ -108,22 +103,33 @@ fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
 pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
-    let epoch = inner.files.rows.epoch();
-    if let Some(found) = cached_row(inner, key, hash, inner.visible(), epoch) {
+    let (view, mark) = begin(inner, hash);
+    if let Some(found) = cached_row(inner, key, hash, mark) {
         return Ok(Some(found));
     }
-    let view = inner.view();
-    let at = inner.visible();
-    let mark = ReadMark { at, epoch };
     let answer = view
         .get(key, hash, mark.at, Fetch::Blocking)
         .inspect_err(|error| inner.report_damage(error))?;
     Ok(offer(inner, key, hash, mark, answer))
 }
 
-fn cached_row(inner: &Inner, key: &[u8], hash: u64, at: Seq, epoch: u64) -> Option<Found> {
+/// What a read looks at, and as of when.
+#[inline]
+fn begin(inner: &Inner, hash: u64) -> (Guard<Arc<View>>, ReadMark) {
     let rows = &inner.files.rows;
-    let (seq, value) = rows.get(key, hash, ReadMark { at, epoch })?;
+    // It comes from memory while the rest is done.
+    rows.prefetch(hash);
+    // The epoch first: see the row cache's second invariant.
+    let epoch = rows.epoch();
+    // The view first, then the number: a version that a later flush or compaction drops is still in this view,
+    // and everything in the view's tables is numbered below.
+    let view = inner.view();
+    let at = inner.visible();
+    (view, ReadMark { at, epoch })
+}
+
+fn cached_row(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark) -> Option<Found> {
+    let (seq, value) = inner.files.rows.get(key, hash, mark)?;
     Some(Found { value, seq })
 }
 

@@ -157,20 +157,21 @@ impl State {
 
     /// A manifest without doubts is current. Returns the files that only edits in doubt named.
     pub(super) fn end_doubt(&mut self, version: &Version, front: &Front) -> Vec<Numbered> {
+        let versions = [&*self.version, version];
+        // Ingested tables go on waiting for an edit that is made.
+        let queued = || {
+            let layers = front.sealed.iter();
+            let runs = layers.filter_map(|sealed| sealed.layer.tables());
+            runs.flat_map(|run| &run.tables)
+        };
         let is_used = |file: &Numbered| match *file {
-            Numbered::Blob(number) => {
-                let mut versions = [&*self.version, version].into_iter();
-                versions.any(|version| version.blobs.get(number).is_some())
-            }
+            Numbered::Blob(number) => versions
+                .iter()
+                .any(|version| version.blobs.get(number).is_some()),
             Numbered::Table(number) => {
-                // Ingested tables go on waiting for an edit that is made.
-                let queued = front
-                    .sealed
-                    .iter()
-                    .filter_map(|sealed| sealed.layer.tables());
-                let queued = queued.flat_map(|run| &run.tables);
-                let mut all = self.version.tables().chain(version.tables()).chain(queued);
-                all.any(|table| table.summary.file == number)
+                let tables = versions.iter().flat_map(|version| version.tables());
+                let mut tables = tables.chain(queued());
+                tables.any(|table| table.summary.file == number)
             }
             Numbered::Log(_) | Numbered::Manifest(_) => false,
         };

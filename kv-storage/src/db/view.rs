@@ -103,8 +103,14 @@ impl View {
             }
         }
         let first = 1 + self.sealed.len();
-        let runs = self.version.levels.iter().flat_map(|level| &level.runs);
-        for (number, run) in (first..).zip(runs).skip(place.0.saturating_sub(first)) {
+        let runs = || self.version.runs();
+        if place.0 <= first && runs().nth(1).is_some() {
+            // All filters come from memory at the same time, instead of one after the other.
+            for table in runs().filter_map(|run| run.table_for(key)) {
+                table.reader.prefetch(hash);
+            }
+        }
+        for (number, run) in (first..).zip(runs()).skip(place.0.saturating_sub(first)) {
             match look_up(run, key, hash, at, fetch)? {
                 Looked::Found {
                     seq,

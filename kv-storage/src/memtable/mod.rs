@@ -16,6 +16,7 @@
 //!    `ranges.rs` for them.
 
 mod arena;
+mod cells;
 mod cursor;
 mod entry;
 mod order;
@@ -29,6 +30,7 @@ use crate::hash::key_hash;
 use crate::key::Seq;
 use crate::ranges::Fragments;
 use arena::{Arena, Slot};
+use cells::Cells;
 use entry::Peeked;
 use order::Order;
 use ranges::Ranges;
@@ -46,7 +48,7 @@ const BYTES_PER_BUCKET: usize = 128;
 pub(crate) struct Memtable {
     arena: Arena,
     /// Newest entry of each bucket, 0 if none. Their number is a power of two.
-    buckets: Box<[AtomicU32]>,
+    buckets: Cells,
     entries: AtomicU64,
     order: Order,
     ranges: Ranges,
@@ -77,7 +79,7 @@ impl Memtable {
         let buckets = (size_bytes / BYTES_PER_BUCKET).next_power_of_two().max(16);
         Self {
             arena,
-            buckets: (0..buckets).map(|_| AtomicU32::new(0)).collect(),
+            buckets: Cells::new(buckets),
             entries: AtomicU64::new(0),
             order: Order::new(FIRST),
             ranges: Ranges::default(),
@@ -182,7 +184,8 @@ impl Memtable {
     }
 
     fn bucket(&self, hash: u32) -> &AtomicU32 {
-        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+        let buckets = self.buckets.as_slice();
+        &buckets[hash as usize & (buckets.len() - 1)]
     }
 
     /// Memory that entries take, reserved ones included, in bytes.

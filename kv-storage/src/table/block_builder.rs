@@ -52,9 +52,16 @@ impl BlockBuilder {
             .map_or(&[], |row| &self.keys[..row.key_end])
     }
 
-    /// At most this size would the block have with one more entry.
+    /// The size that the block would have with one more entry, behind the others. It is exact below 64 KiB while no
+    /// key is longer than 127 bytes.
     pub(super) fn size_with(&self, version: KeyVersion<'_>, value: &[u8]) -> usize {
-        HEADER_BYTES + self.entry_bytes + entry_bytes(version, value)
+        let entries = self.entry_bytes + entry_bytes(version, value);
+        let shared = match self.rows.first() {
+            Some(first) => shared_prefix(&self.keys[..first.key_end], version.key),
+            None => version.key.len(),
+        };
+        // It is stored once, and left out of all the keys. Longer keys may take a byte less each, for their lengths.
+        HEADER_BYTES + shared + entries - (self.rows.len() + 1) * shared
     }
 
     /// Appends the encoded block; the builder is empty again afterwards. It must not be empty before.
@@ -110,4 +117,29 @@ impl BlockBuilder {
 fn entry_bytes(version: KeyVersion<'_>, value: &[u8]) -> usize {
     let key = version.key.len();
     3 + varint_len(version.seq.0) + 1 + varint_len(key as u64) + key + value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_block_has_the_size_that_was_foretold(
+            keys in prop::collection::btree_set(prop::collection::vec(0u8..3, 1..40), 1..60),
+            values in prop::collection::vec(0usize..300, 60),
+        ) {
+            let mut block = BlockBuilder::default();
+            let mut foretold = 0;
+            for (number, (key, value)) in keys.iter().zip(&values).enumerate() {
+                let (version, value) = (KeyVersion::new(key, Seq(number as u64 * 100)), vec![7; *value]);
+                foretold = block.size_with(version, &value);
+                block.push(version, 1, Kind::Put, &value);
+            }
+            let mut bytes = Vec::new();
+            block.finish(&mut bytes);
+            prop_assert_eq!(bytes.len(), foretold);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Bloom filters: answer "surely absent" for most keys that a table does not hold.
 
 use crate::coding::Decoder;
+use crate::prefetch::prefetch;
 use fastbloom::BloomFilter;
 
 /// How the bits are laid out. On disk: never change. 1 = fastbloom 0.17, words of 64 bits.
@@ -16,10 +17,10 @@ pub(super) fn encode(hashes: &[u64], bits_per_key: u32) -> Vec<u8> {
         return Vec::new();
     }
     let bits = hashes.len() * bits_per_key as usize;
-    // The number of probes that minimises false positives is bits per key x ln 2.
-    let probes = (f64::from(bits_per_key) * std::f64::consts::LN_2)
-        .round()
-        .max(1.0) as u32;
+    // False positives are fewest at bits per key x ln 2 probes. With a few less they are hardly more, for example
+    // 0.94 % instead of 0.82 % with 10 bits, and fewer bits are set: absent keys are told from one cache line in 61 %
+    // of all cases instead of 50 %, and present ones need two lines less.
+    let probes = bits_per_key.div_ceil(2);
     let mut bloom = BloomFilter::with_num_bits(bits).seed(&SEED).hashes(probes);
     for hash in hashes {
         bloom.insert_hash(*hash);
@@ -78,6 +79,18 @@ impl Filter {
         match self {
             Self::Bloom(bloom) => bloom.num_bits() as u64 / 8,
             Self::Maybe => 0,
+        }
+    }
+
+    /// Begins to load what [`may_contain`](Self::may_contain) looks at first.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Self::Bloom(bloom) = self {
+            // As the library finds the first bit of a hash. If it did not, this would only be of no use.
+            let bit = (u128::from(hash) * bloom.num_bits() as u128) >> 64;
+            if let Some(word) = bloom.as_slice().get(bit as usize / 64) {
+                prefetch(word);
+            }
         }
     }
 

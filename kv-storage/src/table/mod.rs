@@ -10,7 +10,7 @@
 //!    reader meets another (`Block::decode`).
 //! 5. A value of kind blob is a [`Pointer`](crate::blob::Pointer). Point lookups resolve it, cursors give it as
 //!    it is; [`Table::value`] reads the value.
-//! 5. Only version 2 is written; version 1 is translated when it is read.
+//! 6. Only version 2 is written; version 1 is translated when it is read.
 
 mod block;
 mod block_builder;

@@ -204,6 +204,12 @@ impl Table {
         })
     }
 
+    /// Begins to load what a lookup looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.filter.prefetch(hash);
+    }
+
     /// The newest version of `key` numbered at most `at`. A key in a deleted range counts as deleted.
     pub(crate) fn get(
         &self,

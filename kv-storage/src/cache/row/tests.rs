@@ -177,7 +177,7 @@ fn bytes_stay_within_the_capacity_and_touched_rows_stay() {
 }
 
 #[test]
-fn a_row_that_comes_back_soon_gets_in_at_once_and_makes_the_share_larger() {
+fn one_in_four_rows_that_come_back_soon_gets_in_at_once_and_makes_the_share_larger() {
     let cache = new_cache(64 << 10);
     let mark = ReadMark {
         at: Seq(1),
@@ -185,15 +185,21 @@ fn a_row_that_comes_back_soon_gets_in_at_once_and_makes_the_share_larger() {
     };
     let offer = |key: &[u8]| cache.offer(key, key_hash(key), &[7; 100], Seq(1), mark, true);
     let is_in = |key: &[u8]| cache.get(key, key_hash(key), mark).is_some();
-    offer(b"k");
-    assert!(!is_in(b"k"));
-    offer(b"k");
-    assert!(is_in(b"k"));
-    assert!(cache.shrink(cache.size_bytes()));
-    assert!(!is_in(b"k") && cache.size_bytes() == 0);
-    let share = cache.budget.share();
-    offer(b"k");
-    assert!(is_in(b"k") && cache.budget.share() > share);
+    let mut returned = 0;
+    for number in 0..40u32 {
+        let key = number.to_be_bytes();
+        (0..2).for_each(|_| offer(&key));
+        assert!(is_in(&key));
+        assert!(cache.shrink(cache.size_bytes()));
+        assert!(!is_in(&key) && cache.size_bytes() == 0);
+        // Others push it out of what its set remembers.
+        (100..500u32).for_each(|other| offer(&other.to_be_bytes()));
+        cache.shrink(cache.size_bytes());
+        let share = cache.budget.share();
+        offer(&key);
+        returned += u32::from(is_in(&key) && cache.budget.share() > share);
+    }
+    assert!((3..=20).contains(&returned), "{returned} of 40");
 }
 
 #[test]
