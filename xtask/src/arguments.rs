@@ -264,7 +264,9 @@ mod tests {
     fn cluster(line: &str) -> ClusterArguments {
         match parse(line).unwrap() {
             Task::Cluster(arguments) => arguments,
-            other @ (Task::Test(_) | Task::DemoData(_) | Task::Bench(_)) => panic!("{other:?}"),
+            other @ (Task::Test(_) | Task::DemoData(_) | Task::Bench(_) | Task::Sanitize(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

@@ -62,6 +62,21 @@ impl ManualJobs {
         Some(class)
     }
 
+    /// Runs the oldest job of a class; false if there is none.
+    pub(crate) fn run_one_of(&self, wanted: JobClass) -> bool {
+        let mut jobs = self.0.lock().unwrap();
+        let at = jobs.iter().position(|(class, _)| *class == wanted);
+        let job = at.and_then(|at| jobs.remove(at));
+        drop(jobs);
+        match job {
+            Some((_, job)) => {
+                job();
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(crate) fn run_all(&self) {
         while self.run_one().is_some() {}
     }
