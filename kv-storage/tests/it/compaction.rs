@@ -40,8 +40,8 @@ fn run(fs: &SimFs) -> (Map, Option<Change>, Option<kv_storage::Stats>) {
         return (expected, None, None);
     };
     let mut random = fastrand::Rng::with_seed(3);
-    for number in 0..330u32 {
-        let key = random.u32(..150).to_be_bytes().to_vec();
+    for number in 0..360u32 {
+        let key = random.u32(..80).to_be_bytes().to_vec();
         let value = (random.u32(..6) > 0).then(|| noise(&mut random));
         let written = match &value {
             Some(value) => db.blocking().put(&key, value).map(drop),
@@ -54,7 +54,7 @@ fn run(fs: &SimFs) -> (Map, Option<Change>, Option<kv_storage::Stats>) {
             Some(value) => expected.insert(key, value),
             None => expected.remove(&key),
         };
-        if number % 110 == 109 && db.flush().is_err() {
+        if number % 120 == 119 && db.flush().is_err() {
             return (expected, None, None);
         }
     }
