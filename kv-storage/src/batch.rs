@@ -1,23 +1,28 @@
 //! A batch of writes, kept in the form in which the log stores it.
 
 use crate::coding::{Decoder, put_bytes, varint_len};
+use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::OperationKind;
 use crate::memtable::{Need, entry_bytes};
 use crate::options::MAX_KEY_BYTES;
 use crate::ranges::{prefix_end, successor};
 use std::ops::{Bound, RangeBounds};
 
+/// Set in an operation's kind if a note follows it. Bytes on disk: never change it.
+pub(crate) const NOTED: u8 = 0x80;
+
 /// Puts and deletes that are applied together or not at all.
 ///
 /// Later operations win over earlier ones on the same key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteBatch {
-    /// Operations: kind u8, key length varint, key, and for a put value length varint, value. The "key" and the
-    /// "value" of a deleted range are its first key and the first key behind it.
+    /// Operations: kind u8, key length varint, key, and for a put value length varint, value; then a note, if the
+    /// kind says so. The "key" and the "value" of a deleted range are its first key and the first key behind it.
     operations: Vec<u8>,
     count: u32,
     ranges: u32,
     longest_key: usize,
+    longest_note: usize,
     entry_bytes: usize,
 }
 
@@ -29,14 +34,28 @@ impl WriteBatch {
 
     /// Sets `key` to `value`.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        let size = 1 + encoded_len(key) + encoded_len(value);
-        self.begin(OperationKind::Put, key, value.len(), size);
-        put_bytes(&mut self.operations, value);
+        self.put_noted(key, value, &[]);
     }
 
     /// Deletes `key`; deleting an absent key is allowed.
     pub fn delete(&mut self, key: &[u8]) {
-        self.begin(OperationKind::Delete, key, 0, 1 + encoded_len(key));
+        self.delete_noted(key, &[]);
+    }
+
+    /// Sets `key` to `value`, with a note of at most [`MAX_NOTE_BYTES`](crate::MAX_NOTE_BYTES) for the
+    /// [`WriteObserver`](crate::WriteObserver). An empty note is none.
+    pub fn put_noted(&mut self, key: &[u8], value: &[u8], note: &[u8]) {
+        let size = 1 + encoded_len(key) + encoded_len(value) + encoded_len(note);
+        self.begin(OperationKind::Put, key, value.len(), note, size);
+        put_bytes(&mut self.operations, value);
+        self.end(note);
+    }
+
+    /// Deletes `key`, with a note like that of [`put_noted`](Self::put_noted).
+    pub fn delete_noted(&mut self, key: &[u8], note: &[u8]) {
+        let size = 1 + encoded_len(key) + encoded_len(note);
+        self.begin(OperationKind::Delete, key, 0, note, size);
+        self.end(note);
     }
 
     /// Deletes all keys of a range, at the cost of one delete. A range without keys adds nothing.
@@ -45,6 +64,11 @@ impl WriteBatch {
     /// once when the delete is flushed and no snapshot needs them. Readers skip what is deleted. All cached
     /// rows are looked up again afterwards, so do not use it for single keys.
     pub fn delete_range<K: AsRef<[u8]>>(&mut self, range: impl RangeBounds<K>) {
+        self.delete_range_noted(range, &[]);
+    }
+
+    /// Deletes all keys of a range, with a note like that of [`put_noted`](Self::put_noted).
+    pub fn delete_range_noted<K: AsRef<[u8]>>(&mut self, range: impl RangeBounds<K>, note: &[u8]) {
         let start = match range.start_bound() {
             Bound::Unbounded => Vec::new(),
             Bound::Included(key) => key.as_ref().to_vec(),
@@ -55,22 +79,23 @@ impl WriteBatch {
             Bound::Included(key) => successor(key.as_ref()),
             Bound::Excluded(key) => key.as_ref().to_vec(),
         };
-        self.delete_between(&start, &end);
+        self.delete_between(&start, &end, note);
     }
 
     /// Deletes all keys that begin with `prefix`; see [`delete_range`](Self::delete_range).
     pub fn delete_prefix(&mut self, prefix: &[u8]) {
         let end = prefix_end(prefix).unwrap_or_else(behind_all_keys);
-        self.delete_between(prefix, &end);
+        self.delete_between(prefix, &end, &[]);
     }
 
-    fn delete_between(&mut self, start: &[u8], end: &[u8]) {
+    fn delete_between(&mut self, start: &[u8], end: &[u8], note: &[u8]) {
         if start >= end {
             return;
         }
-        let size = 1 + encoded_len(start) + encoded_len(end);
-        self.begin(OperationKind::DeleteRange, start, end.len(), size);
+        let size = 1 + encoded_len(start) + encoded_len(end) + encoded_len(note);
+        self.begin(OperationKind::DeleteRange, start, end.len(), note, size);
         put_bytes(&mut self.operations, end);
+        self.end(note);
         // An end may be one byte longer than a key.
         self.longest_key = self.longest_key.max(end.len() - 1);
         self.ranges = self.ranges.saturating_add(1);
@@ -94,18 +119,30 @@ impl WriteBatch {
     /// Removes all operations and keeps the memory, so that a batch can be used again.
     pub fn clear(&mut self) {
         self.operations.clear();
-        (self.count, self.ranges) = (0, 0);
-        (self.longest_key, self.entry_bytes) = (0, 0);
+        (self.count, self.ranges, self.entry_bytes) = (0, 0, 0);
+        (self.longest_key, self.longest_note) = (0, 0);
     }
 
-    fn begin(&mut self, kind: OperationKind, key: &[u8], value: usize, size: usize) {
+    fn begin(&mut self, kind: OperationKind, key: &[u8], value: usize, note: &[u8], size: usize) {
+        let noted = if note.is_empty() { 0 } else { NOTED };
         self.operations.reserve(size);
-        self.operations.push(kind as u8);
+        self.operations.push(kind as u8 | noted);
         put_bytes(&mut self.operations, key);
         // A batch of 2^32 operations is far over the limit of bytes, and is refused by that.
         self.count = self.count.saturating_add(1);
         self.longest_key = self.longest_key.max(key.len());
         self.entry_bytes += entry_bytes(key.len(), value);
+    }
+
+    fn end(&mut self, note: &[u8]) {
+        if !note.is_empty() {
+            put_bytes(&mut self.operations, note);
+            self.longest_note = self.longest_note.max(note.len());
+        }
+    }
+
+    pub(crate) fn longest_note(&self) -> usize {
+        self.longest_note
     }
 
     pub(crate) fn longest_key(&self) -> usize {
@@ -148,7 +185,7 @@ fn behind_all_keys() -> Vec<u8> {
     vec![u8::MAX; MAX_KEY_BYTES + 1]
 }
 
-/// One operation of a batch.
+/// One operation of a batch. No note is an empty one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Operation<'a> {
     pub kind: OperationKind,
@@ -156,6 +193,7 @@ pub(crate) struct Operation<'a> {
     pub key: &'a [u8],
     /// The value; empty for a deleted key; the first key behind a deleted range.
     pub value: &'a [u8],
+    pub note: &'a [u8],
 }
 
 /// Walks the operations of a batch.
@@ -208,21 +246,33 @@ impl<'a> Operations<'a> {
     fn step(&mut self) -> Option<Operation<'a>> {
         self.left = self.left.checked_sub(1)?;
         let mut decoder = Decoder::at(self.bytes, self.at);
-        let kind = OperationKind::from_byte(decoder.u8()?)?;
+        let byte = decoder.u8()?;
+        let kind = OperationKind::from_byte(byte & !NOTED)?;
         let key = decoder.bytes()?;
         let value = match kind {
             OperationKind::Put | OperationKind::DeleteRange => decoder.bytes()?,
             OperationKind::Delete => &[],
         };
-        // Keys come from writers, who were checked, or from bytes that were not.
+        let note = if byte & NOTED == 0 {
+            &[]
+        } else {
+            decoder.bytes()?
+        };
+        // Keys and notes come from writers, who were checked, or from bytes that were not.
         let is_range = kind == OperationKind::DeleteRange;
         if key.len() > MAX_KEY_BYTES
+            || note.len() > MAX_NOTE_BYTES
             || is_range && (value.len() > MAX_KEY_BYTES + 1 || key >= value)
         {
             return None;
         }
         self.at = decoder.position();
-        Some(Operation { kind, key, value })
+        Some(Operation {
+            kind,
+            key,
+            value,
+            note,
+        })
     }
 }
 
@@ -256,6 +306,36 @@ mod tests {
         let mut cleared = sample();
         cleared.clear();
         assert_eq!(cleared, WriteBatch::new());
+    }
+
+    #[test]
+    fn notes_have_the_documented_bytes_and_come_back() {
+        let mut batch = WriteBatch::new();
+        batch.put_noted(b"a", b"1", b"old new");
+        batch.delete_noted(b"bb", &[0xff]);
+        batch.put_noted(b"c", b"2", b"");
+        assert_eq!(hex::encode(batch.payload()), golden("log.md", "noted"));
+        assert_eq!((batch.longest_note(), batch.longest_key()), (7, 2));
+        let decoded = Operations::decode(batch.payload(), 3).unwrap();
+        let notes: Vec<_> = decoded.map(|operation| operation.note).collect();
+        assert_eq!(notes, [&b"old new"[..], &[0xff], b""]);
+        let mut unnoted = WriteBatch::new();
+        unnoted.put(b"a", b"1");
+        unnoted.delete(b"bb");
+        unnoted.put(b"c", b"2");
+        assert_eq!(batch.entry_bytes(), unnoted.entry_bytes());
+        assert_eq!(batch.size_bytes(), unnoted.size_bytes() + 8 + 2);
+    }
+
+    #[test]
+    fn a_note_over_its_limit_is_malformed() {
+        let batch = |length| {
+            let mut batch = WriteBatch::new();
+            batch.put_noted(b"a", b"1", &vec![7; length]);
+            batch
+        };
+        assert!(Operations::decode(batch(MAX_NOTE_BYTES).payload(), 1).is_some());
+        assert!(Operations::decode(batch(MAX_NOTE_BYTES + 1).payload(), 1).is_none());
     }
 
     #[test]

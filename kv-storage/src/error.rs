@@ -114,10 +114,10 @@ pub enum WriteError {
         /// make the ballast again if it was given back.
         needed: u64,
     },
-    /// The batch, or a key in it, is over its limit. Split it.
+    /// The batch, or a key or note in it, is over its limit. Split it.
     #[error("{what} of {size} bytes is over the limit of {limit}; split the write")]
     TooLarge {
-        /// "batch" or "key".
+        /// "batch", "key", "note", or "row" of an ingest.
         what: &'static str,
         /// Its size in bytes.
         size: usize,

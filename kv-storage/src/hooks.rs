@@ -1,9 +1,10 @@
 //! What a caller may hook into: compaction, flushes, and news about single entries and files.
 //!
-//! All hooks are called from jobs or under the engine's lock, so they must be quick and must not call the
-//! store.
+//! All hooks are called from jobs, by writers in their turn, or under the engine's lock, so they must be quick and
+//! must not call the store.
 
-use crate::key::Seq;
+use crate::batch::Operations;
+use crate::key::{OperationKind, Seq};
 use crate::range::KeyRange;
 use std::fmt;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub struct Hooks {
     pub filter: Option<Arc<dyn CompactionFilter>>,
     /// Bytes to be stored with each flush.
     pub attach: Option<Arc<dyn FlushAttachment>>,
+    /// Is told of every write, in their order.
+    pub observer: Option<Arc<dyn WriteObserver>>,
     /// Is told what happened to entries and files.
     pub events: Option<Arc<dyn Events>>,
 }
@@ -34,6 +37,39 @@ impl Hooks {
         }
         Some(bytes)
     }
+
+    /// Tells the observer of a batch whose first operation is numbered `first`.
+    #[inline]
+    pub(crate) fn observe(&self, first: Seq, operations: Operations<'_>) {
+        if let Some(observer) = &self.observer {
+            for (seq, operation) in (first.0..).zip(operations) {
+                observer.wrote(&Observed {
+                    seq: Seq(seq),
+                    kind: match operation.kind {
+                        OperationKind::Put => WriteKind::Put,
+                        OperationKind::Delete => WriteKind::Delete,
+                        OperationKind::DeleteRange => WriteKind::DeleteRange,
+                    },
+                    key: operation.key,
+                    value: operation.value,
+                    note: operation.note,
+                });
+            }
+        }
+    }
+
+    /// Tells the observer of an ingest.
+    pub(crate) fn observe_ingest(&self, seq: Seq, note: &[u8]) {
+        if let Some(observer) = &self.observer {
+            observer.wrote(&Observed {
+                seq,
+                kind: WriteKind::Ingest,
+                key: &[],
+                value: &[],
+                note,
+            });
+        }
+    }
 }
 
 impl fmt::Debug for Hooks {
@@ -41,6 +77,7 @@ impl fmt::Debug for Hooks {
         f.debug_struct("Hooks")
             .field("filter", &self.filter.is_some())
             .field("attach", &self.attach.is_some())
+            .field("observer", &self.observer.is_some())
             .field("events", &self.events.is_some())
             .finish()
     }
@@ -102,6 +139,65 @@ pub struct Attachment {
     pub seq: Seq,
     /// What [`FlushAttachment::attachment`] returned.
     pub bytes: Vec<u8>,
+}
+
+/// Longest note in bytes.
+pub const MAX_NOTE_BYTES: usize = 255;
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WriteKind {
+    /// The key was given the value.
+    Put,
+    /// The key was deleted.
+    Delete,
+    /// All keys from the key on and before the value were deleted.
+    DeleteRange,
+    /// Many rows came in at once by [`Db::ingest`](crate::Db::ingest). They are not told; key and value are empty.
+    Ingest,
+}
+
+/// One operation of a write, as the log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Observed<'a> {
+    /// Its number.
+    pub seq: Seq,
+    /// What it did.
+    pub kind: WriteKind,
+    /// The key, or the first key of a deleted range.
+    pub key: &'a [u8],
+    /// The value that the key was given; empty for a delete; for a deleted range the first key behind it.
+    pub value: &'a [u8],
+    /// What the writer noted with [`put_noted`](crate::WriteBatch::put_noted); empty if nothing. Notes are kept
+    /// in the log only, so no reader meets them.
+    pub note: &'a [u8],
+}
+
+/// Keeps something that is derived from the contents in step with the log, such as a tree of hashes.
+///
+/// It is told of each operation once, in the order of their numbers and never of two at a time, before
+/// readers can see the operation. When a store is opened, that begins with what is in the log only. So together with
+/// [`FlushAttachment`] nothing is lost and nothing met twice: what [`begins`](Self::begins) hands over, and all
+/// that was observed since, make the present state, and [`attachment(seq)`](FlushAttachment::attachment) is
+/// called when exactly the operations up to `seq` have been observed.
+///
+/// Writers wait for it, so it must be quick. It must not call the store, and must not panic: later writes would
+/// wait for ever. Give each open an observer of its own; one whose open failed has seen a part of the log.
+pub trait WriteObserver: Send + Sync {
+    /// The first call of an open: all writes up to `flushed` are in tables and will not be observed. `attachment`
+    /// is what was stored with them; if there is none although `flushed` is not 0, the derived state must be made
+    /// from the contents.
+    fn begins(&self, flushed: Seq, attachment: Option<&[u8]>) {
+        let _ = (flushed, attachment);
+    }
+
+    /// An operation becomes visible.
+    ///
+    /// It may not be durable yet. If it is lost by a crash, the next open does not observe it; so nothing that
+    /// outlives the process may be derived from it otherwise than by an attachment.
+    fn wrote(&self, write: &Observed<'_>);
 }
 
 /// An entry that the filter changed.

@@ -49,7 +49,7 @@
 //! `compaction/pick.rs`) merge tables downward in steps.
 //!
 //! A get (`db/read.rs`) hashes its key once. It asks the row cache (`cache/row.rs`), then looks through
-//! one immutable view (`db/view.rs`): memtables from new to old, then tables from new to old. A table
+//! one immutable view (`db/view.rs`): memtables and new ingests from new to old, then tables from new to old. A table
 //! (`table/reader.rs`) asks its filter, finds the block in its index, and the entry in the block by
 //! fingerprint. If a block is not in the cache (`cache/block.rs`), the caller gets a job that reads it. A
 //! scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with read-ahead.
@@ -58,7 +58,15 @@
 //! too (`merge/cover.rs` for scans), and compaction drops what they hide (`compaction/retain.rs`,
 //! `compaction/covered.rs`).
 //!
+//! An ingest (`db/ingest.rs`) writes sorted rows straight to tables. Its commit is one frame of the log that names
+//! them (`ingested.rs`); they wait among the sealed memtables (`db/layer.rs`), where readers find them, until the
+//! flush job enters them in level 0. Their rows are stored without a number: the manifest knows it.
+//!
 //! Recovery (`db/recovery.rs`) replays the log; formats are in `docs/formats/`.
+//!
+//! Whoever derives something from the contents, as a tree of hashes, keeps it in step by a [`WriteObserver`], which
+//! is told of each write in the order of the log, also when it is replayed, and a [`FlushAttachment`], which
+//! stores the derived state together with the tables that it belongs to (`hooks.rs`).
 //!
 //! # Looking after a store
 //! [`Db::checkpoint`] makes a copy by hard links, [`Db::scrub`] reads everything in the background. [`tools`],
@@ -81,6 +89,7 @@ pub mod fs;
 mod golden;
 mod hash;
 mod hooks;
+mod ingested;
 mod key;
 mod log;
 mod memtable;
@@ -98,14 +107,14 @@ mod wal;
 pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
-    Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Iter, LevelStats, Read, ReadJob,
-    ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
+    Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Ingest, IngestError, Iter,
+    LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};
 pub use hooks::{
     Attachment, CompactionFilter, Damage, Events, Filtered, FlushAttachment, Hooks,
-    MAX_ATTACHMENT_BYTES, Verdict,
+    MAX_ATTACHMENT_BYTES, MAX_NOTE_BYTES, Observed, Verdict, WriteKind, WriteObserver,
 };
 pub use key::Seq;
 pub use options::{MAX_KEY_BYTES, Options, TableOptions};

@@ -265,11 +265,12 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Seq;
 
     fn block() -> SharedBlock {
         let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
         bytes.resize(896 - BLOCK_HEADER, 0);
-        Block::share(&bytes).unwrap()
+        Block::share(&bytes, Seq::ZERO).unwrap()
     }
 
     const WEIGHT: u64 = 896 + BLOCK_PLACE as u64;

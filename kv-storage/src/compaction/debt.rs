@@ -5,7 +5,7 @@
 //! steadily and not in jumps. Writers pay from 60 % of the limit on; see `db/pace.rs`.
 
 use crate::options::Options;
-use crate::version::{BOTTOM, Version};
+use crate::version::{BOTTOM, Level, Version};
 
 /// Memtables that may lie above the bottom besides as many bytes as the bottom has.
 const SPARE_MEMTABLES: u64 = 64;
@@ -25,7 +25,13 @@ impl Debt {
         let runs = (version.levels[0].runs.len() as u64 * 1000).saturating_sub(relieved);
         let by_runs = Self(runs / options.level0_stop.max(1) as u64);
         let bottom = version.levels[usize::from(BOTTOM)].size_bytes();
-        let upper = version.size_bytes() - bottom;
+        // What was ingested came at once and is no sign that compaction falls behind. It must not stop writers
+        // for as long as it takes to merge it.
+        let written = version.levels[..usize::from(BOTTOM)]
+            .iter()
+            .flat_map(Level::tables)
+            .filter(|table| table.summary.number.is_none());
+        let upper = written.map(|table| table.summary.size_bytes).sum();
         let memtables = SPARE_MEMTABLES.saturating_mul(options.memtable_bytes as u64);
         by_runs.max(Self::share(upper, bottom.saturating_add(memtables)))
     }

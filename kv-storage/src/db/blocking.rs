@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How often a write that meets `Busy` is tried again before the caller is told.
-const BUSY_TRIES: u32 = 1_000;
+pub(super) const BUSY_TRIES: u32 = 1_000;
 
 /// Blocking calls on a store; made by [`Db::blocking`].
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ impl<'a> Blocking<'a> {
 }
 
 /// Waits until background work ended a step, at most `most`.
-fn wait_for_progress(inner: &Arc<Inner>, most: Duration) {
+pub(super) fn wait_for_progress(inner: &Arc<Inner>, most: Duration) {
     let state = inner.state();
     drop(
         inner

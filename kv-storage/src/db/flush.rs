@@ -1,13 +1,16 @@
-//! Flush: writes the oldest sealed memtable to a table in level 0, then lets its log go.
+//! Flush: writes the oldest sealed memtable to a table in level 0, then lets its log go. Ingested tables wait in the
+//! same queue; they are there already, and only enter level 0.
 
 use super::front::Sealed;
 use super::inner::Inner;
+use super::layer::Layer;
 use super::state::Task;
 use super::{ballast, covered, segments, sync};
 use crate::compaction::{Place, Retention, Rewrite, TableSink};
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::key::Seq;
+use crate::memtable::Memtable;
 use crate::merge::{Direction, Merge, Start};
 use crate::ranges::Fragments;
 use crate::table::{Table, TableBuilder, TableSpec, TableSummary};
@@ -58,8 +61,8 @@ pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Flushes one memtable, unless another thread does or there is none.
-fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
+/// Flushes one memtable, or installs the tables of one ingest, unless another thread does or there is none.
+pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     let (sealed, snapshots) = {
         let mut state = inner.state();
         let Some(sealed) = inner.front().sealed.front().cloned() else {
@@ -74,20 +77,20 @@ fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     };
     // Writers may still be copying into it.
     inner.publisher.wait_for(sealed.last.0);
-    let written = match write_tables(inner, &sealed, &snapshots) {
+    let prepared = match prepare(inner, &sealed, &snapshots) {
         Err(error) if error.is_no_space() && ballast::give_back(inner) => {
-            write_tables(inner, &sealed, &snapshots)
+            prepare(inner, &sealed, &snapshots)
         }
         outcome => outcome,
     };
-    let outcome = written.and_then(|tables| {
+    let outcome = prepared.and_then(|run| {
         // A poisoned store shows what is durable, and what is flushed is.
         sync::wait(inner, sealed.last)?;
         // The manifest will name `floor` as the oldest needed segment, so its header must be durable.
         if inner.syncer.position() < sealed.position {
             sync::sync_all(inner)?;
         }
-        install(inner, &sealed, tables)
+        install(inner, &sealed, run)
     });
     {
         let mut state = inner.state();
@@ -103,15 +106,43 @@ fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     outcome
 }
 
+/// A run for level 0.
+struct NewRun {
+    /// `None`: each table is a run of its own number.
+    number: Option<u64>,
+    tables: OpenTables,
+}
+
+fn prepare(inner: &Arc<Inner>, sealed: &Sealed, snapshots: &[Seq]) -> Result<NewRun, Error> {
+    match &sealed.layer {
+        Layer::Memtable(table) => Ok(NewRun {
+            number: None,
+            tables: write_tables(inner, table, snapshots)?,
+        }),
+        Layer::Tables(run) => {
+            let tables = run.tables.iter().map(|table| {
+                let summary = table.summary.clone();
+                (summary.file, (summary, Arc::clone(&table.reader)))
+            });
+            Ok(NewRun {
+                // The files were numbered when the ingest began, perhaps before those of older runs. Flushes come
+                // one at a time, so a number of this moment is in order.
+                number: Some(inner.state().allocate_file()),
+                tables: tables.collect(),
+            })
+        }
+    }
+}
+
 fn write_tables(
     inner: &Arc<Inner>,
-    sealed: &Sealed,
+    table: &Arc<Memtable>,
     snapshots: &[Seq],
 ) -> Result<OpenTables, Error> {
     let mut merge = Merge::new(Direction::Forward);
-    merge.add_memtable(&sealed.table, Start::Edge);
+    merge.add_memtable(table, Start::Edge);
     let mut sink = NewFiles::new(inner, TableSpec::upper(&inner.options));
-    let ranges = Fragments::merge(sealed.table.ranges().iter().map(|part| &**part));
+    let ranges = Fragments::merge(table.ranges().iter().map(|part| &**part));
     let mut rewrite = Rewrite::flush(
         merge,
         Retention::new(snapshots.to_vec(), &ranges),
@@ -125,8 +156,9 @@ fn write_tables(
         .inspect_err(|_| sink.discard())
 }
 
-fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Result<(), Error> {
-    let written: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
+fn install(inner: &Arc<Inner>, sealed: &Sealed, run: NewRun) -> Result<(), Error> {
+    let NewRun { number, mut tables } = run;
+    let bytes: u64 = tables.values().map(|(summary, _)| summary.size_bytes).sum();
     measure_ranges(
         inner,
         &mut tables,
@@ -146,7 +178,7 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
                 // Flushes come in order, so the file number orders the runs.
                 NewTable {
                     level: 0,
-                    run: table.file,
+                    run: number.unwrap_or(table.file),
                     table: table.clone(),
                 }
             });
@@ -165,10 +197,16 @@ fn install(inner: &Arc<Inner>, sealed: &Sealed, mut tables: OpenTables) -> Resul
         |state, front| {
             front.sealed.pop_front();
             state.attachment.clone_from(&sealed.attachment);
-            state.counts.flushes += 1;
-            state.counts.table_written_bytes += written;
-            state.counts.flush_written_bytes += written;
-            state.roster.note_flushed(written + covered);
+            match sealed.layer {
+                Layer::Memtable(_) => {
+                    state.counts.flushes += 1;
+                    state.counts.table_written_bytes += bytes;
+                    state.counts.flush_written_bytes += bytes;
+                }
+                // Counted when they were committed.
+                Layer::Tables(_) => {}
+            }
+            state.roster.note_flushed(bytes + covered);
             released = front.wal.release_below(sealed.floor);
         },
     )?;

@@ -4,6 +4,7 @@
 //! room is taken in the memtable, never across a call that waits for the disk. Locks are taken in the
 //! order state, front, syncer.
 
+use super::layer::Layer;
 use super::pace::Pacer;
 use super::state::Task;
 use crate::compaction::Debt;
@@ -21,10 +22,10 @@ const SHORT_WAIT: Duration = Duration::from_millis(2);
 /// Suggested wait when compaction must catch up first.
 const LONG_WAIT: Duration = Duration::from_millis(20);
 
-/// A memtable that takes no more writes and waits for its flush.
+/// What takes no more writes and waits to become a run of level 0.
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
-    pub table: Arc<Memtable>,
+    pub layer: Layer,
     /// Its newest write.
     pub last: Seq,
     /// The oldest log segment that may hold a write after that one.
@@ -74,11 +75,18 @@ pub(super) struct Front {
     /// Background work became due since somebody last asked.
     pub attention: bool,
     pub busy: u64,
+    /// Ingests committed.
+    pub ingests: u64,
+    /// Bytes of their tables.
+    pub ingested_bytes: u64,
 }
 
 impl Front {
     /// Spare log segments kept ready.
     pub(super) const SPARES: usize = 2;
+
+    /// Ingests that may wait for a flush, which only enters them in the manifest.
+    const INGESTS_MOST: usize = 8;
 
     /// Says whether the store can take a write of this size now.
     pub(super) fn admit(
@@ -88,6 +96,24 @@ impl Front {
         need: Need,
         now: impl FnOnce() -> Duration,
     ) -> Result<(), WriteError> {
+        self.admit_any()?;
+        if !self.active.has_room(need) && self.sealed_memtables() >= options.sealed_memtables_max {
+            return Err(self.busy(SHORT_WAIT));
+        }
+        if self.gate.table_debt >= Debt::LIMIT {
+            return Err(self.busy(LONG_WAIT));
+        }
+        if let Some(paid) = self.debt(options).paid() {
+            let pacer = &mut self.gate.pacer;
+            if let Err(delay) = pacer.admit(now(), log_bytes, paid) {
+                return Err(self.busy(delay));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the store takes writes at all now.
+    fn admit_any(&mut self) -> Result<(), WriteError> {
         let gate = &mut self.gate;
         if let Some(cause) = &gate.poison {
             let cause = Arc::clone(cause);
@@ -102,26 +128,58 @@ impl Front {
             self.look = true;
             return Err(WriteError::Full { free, needed });
         }
-        if !self.active.has_room(need) && self.sealed.len() >= options.sealed_memtables_max {
-            return Err(self.busy(SHORT_WAIT));
-        }
-        if gate.table_debt >= Debt::LIMIT {
+        Ok(())
+    }
+
+    /// Says whether an ingest may begin.
+    pub(super) fn admit_ingest(&mut self) -> Result<(), WriteError> {
+        self.admit_any()?;
+        if self.gate.table_debt >= Debt::LIMIT {
             return Err(self.busy(LONG_WAIT));
-        }
-        if let Some(paid) = self.debt(options).paid() {
-            let pacer = &mut self.gate.pacer;
-            if let Err(delay) = pacer.admit(now(), log_bytes, paid) {
-                return Err(self.busy(delay));
-            }
         }
         Ok(())
     }
 
+    /// Says whether there is room for an ingest among what waits for a flush. It needs none in memory, and it is
+    /// not paced: its rows are in tables already.
+    pub(super) fn admit_tables(&mut self, options: &Options) -> Result<(), WriteError> {
+        self.admit_any()?;
+        let memtables = self.sealed_memtables() + usize::from(!self.active.is_empty());
+        let ingests = self.sealed.len() - self.sealed_memtables();
+        if memtables > options.sealed_memtables_max || ingests >= Self::INGESTS_MOST {
+            return Err(self.busy(SHORT_WAIT));
+        }
+        Ok(())
+    }
+
+    /// Sealed memtables; ingests wait with them and are not counted.
+    pub(super) fn sealed_memtables(&self) -> usize {
+        let memtables = self
+            .sealed
+            .iter()
+            .filter_map(|sealed| sealed.layer.memtable());
+        memtables.count()
+    }
+
     /// How far flushes and compactions are behind.
     pub(super) fn debt(&self, options: &Options) -> Debt {
-        let sealed = self.sealed.iter().map(|sealed| sealed.table.size_bytes());
-        let bytes = sealed.sum::<usize>() + self.active.size_bytes();
-        self.gate.table_debt.max(Debt::of_memory(bytes, options))
+        self.gate
+            .table_debt
+            .max(Debt::of_memory(self.memtable_bytes(), options))
+    }
+
+    /// Memory in memtables.
+    pub(super) fn memtable_bytes(&self) -> usize {
+        self.memtables().map(Memtable::size_bytes).sum()
+    }
+
+    /// All memtables, the active one included.
+    pub(super) fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+        let sealed = self
+            .sealed
+            .iter()
+            .filter_map(|sealed| sealed.layer.memtable());
+        sealed.chain([&*self.active])
     }
 
     pub(super) fn wait_for_segment(&mut self, needed: u64) -> WriteError {
@@ -144,14 +202,26 @@ impl Front {
     ) {
         let fresh = Memtable::new(options.memtable_bytes.max(entry_bytes));
         let table = std::mem::replace(&mut self.active, Arc::new(fresh));
+        self.queue(Layer::Memtable(table), attachment);
+    }
+
+    /// Adds what ends with the newest write to what waits for a flush. The caller publishes the new view.
+    pub(super) fn queue(&mut self, layer: Layer, attachment: Option<Vec<u8>>) {
         self.sealed.push_back(Sealed {
-            table,
+            layer,
             last: self.last,
             floor: self.wal.end().0,
             position: self.wal.begin(),
             attachment,
         });
         self.attention = true;
+    }
+
+    /// Sets the attachment of what was queued last.
+    pub(super) fn set_attachment(&mut self, attachment: Option<Vec<u8>>) {
+        if let Some(newest) = self.sealed.back_mut() {
+            newest.attachment = attachment;
+        }
     }
 
     /// True if a log segment should be made ready, or the free space be looked at.

@@ -90,12 +90,7 @@ impl Inner {
     }
 
     fn publish_view(&self, front: &Front, version: Arc<Version>) {
-        let sealed = front.sealed.iter().rev();
-        self.view.store(Arc::new(View {
-            active: Arc::clone(&front.active),
-            sealed: sealed.map(|sealed| Arc::clone(&sealed.table)).collect(),
-            version,
-        }));
+        self.view.store(Arc::new(View::of(front, version)));
     }
 
     /// Readers see writes up to this number.
@@ -192,7 +187,7 @@ impl Inner {
             let mut front = self.front();
             front.look = true;
             let sealed_most = self.options.sealed_memtables_max;
-            if front.needed_segment > 0 || front.sealed.len() >= sealed_most {
+            if front.needed_segment > 0 || front.sealed_memtables() >= sealed_most {
                 // Writers wait for what cannot be made; they are told why.
                 let needed = self.options.min_free_bytes.max(1);
                 front.gate.short.get_or_insert(Short { free: 0, needed });
@@ -255,10 +250,10 @@ impl Inner {
                 return Err(error);
             }
         };
-        for file in state.end_doubt(&version) {
+        let mut front = self.front();
+        for file in state.end_doubt(&version, &front) {
             self.files.discard(Numbered::Table(file).path(&self.dir));
         }
-        let mut front = self.front();
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
         state.set_version(Arc::clone(&version));

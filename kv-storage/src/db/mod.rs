@@ -8,7 +8,9 @@ mod covered;
 mod edits;
 mod flush;
 mod front;
+mod ingest;
 mod inner;
+mod layer;
 mod lock;
 mod open;
 mod pace;
@@ -26,6 +28,7 @@ mod view;
 mod write;
 
 pub use blocking::{Blocking, BlockingError};
+pub use ingest::{Ingest, IngestError};
 pub use read::{Found, Read, ReadJob};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};
@@ -93,6 +96,29 @@ impl Db {
     /// See [`WriteError`]; nothing was changed.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<Commit, WriteError> {
         write::write(&self.inner, &batch, durability)
+    }
+
+    /// Begins to take in many sorted rows at once, past log and memtable: the cheapest way to load a range. The
+    /// rows are one write, numbered when it is [committed](Ingest::commit); they replace what older writes stored under their
+    /// keys, and nothing else.
+    ///
+    /// ```
+    /// # use kv_storage::{Db, Durability, Env, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = Db::open(dir.path(), Options::default(), Env::embedded(42))?;
+    /// let mut ingest = db.ingest()?;
+    /// for number in 0..1000u32 {
+    ///     ingest.push(&number.to_be_bytes(), b"row")?; // in the order of the keys
+    /// }
+    /// ingest.commit(Durability::Sync)?.wait()?; // all of them, or after an error none
+    /// assert!(db.blocking().get(&7u32.to_be_bytes())?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The store was poisoned or closed, the disk is nearly full, or compactions are far behind: see [`WriteError`].
+    pub fn ingest(&self) -> Result<Ingest, WriteError> {
+        Ingest::begin(&self.inner)
     }
 
     /// Calls `done` once the write numbered `seq`, and so all before it, survives power loss; at

@@ -3,8 +3,9 @@
 use super::ballast;
 use super::front::{Front, Gate};
 use super::inner::Inner;
+use super::layer::Layer;
 use super::publisher::Publisher;
-use super::recovery::{Replay, Replayed};
+use super::recovery::{Continued, Replay, Replayed};
 use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync::{self, Syncer};
@@ -19,7 +20,7 @@ use crate::key::Seq;
 use crate::options::Options;
 use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
-use crate::wal::SegmentFile;
+use crate::wal::{SegmentFile, WalWriter};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -61,16 +62,16 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .iter()
         .filter_map(|file| log_number(*file))
         .collect();
-    let mut replay = Replay {
+    let replay = Replay {
         fs: &*fs,
         dir,
         store,
+        files: &files,
         floor: catalog.log_floor,
         flushed: catalog.flushed,
         log_end: catalog.log_end,
         options: &options,
         hooks: &env.hooks,
-        segment_bytes: options.log_segment_bytes.min(FIRST_SEGMENT_BYTES),
     };
     if format < store_format::NEWEST {
         // Older software must not meet the files that are written from now on.
@@ -82,25 +83,42 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     } else {
         &logs
     };
-    let begun = match begin(&replay, logs, segment, &version, &catalog) {
+    if let Some(observer) = &env.hooks.observer {
+        observer.begins(catalog.flushed, catalog.attachment.as_deref());
+    }
+    let replayed = replay.run(logs).inspect_err(|error| {
+        // It cannot be tried again, because the observer was told, but the next open finds room.
+        if error.is_no_space() && has_ballast {
+            ballast::remove(&*fs, dir);
+        }
+    })?;
+    let begin = |segment, segment_bytes| {
+        let continued = replay.go_on(&replayed, segment, segment_bytes)?;
+        begin_manifest(&replay, replayed.last, continued, &version, &catalog)
+    };
+    let segment_bytes = options.log_segment_bytes.min(FIRST_SEGMENT_BYTES);
+    let begun = match begin(segment, segment_bytes) {
         Err(error) if error.is_no_space() => {
             // What was made is in nobody's way but the space's: CURRENT still names the old manifest.
             let _ = fs.remove(&Numbered::Log(segment).path(dir));
             Manifest::remove_unfinished(&*fs, dir, segment + 1);
             has_ballast = has_ballast && !ballast::remove(&*fs, dir);
-            replay.segment_bytes = LEAST_SEGMENT_BYTES;
-            begin(&replay, logs, segment + 2, &version, &catalog)
+            begin(segment + 2, LEAST_SEGMENT_BYTES)
         }
         outcome => outcome,
     };
     let Begun {
-        replayed,
+        log,
         manifest,
         log_floor,
     } = begun?;
     let used = Used {
-        tables: version.tables().map(|table| table.summary.file).collect(),
-        segments: replayed.segments.iter().copied().collect(),
+        tables: version
+            .tables()
+            .chain(replayed.ingested())
+            .map(|table| table.summary.file)
+            .collect(),
+        segments: log.segments.into_iter().collect(),
         log_floor,
         manifest: manifest.id(),
     };
@@ -109,6 +127,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let parts = Parts {
         version,
         replayed,
+        wal: log.wal,
         manifest,
         log_floor,
         flushed: catalog.flushed,
@@ -117,32 +136,36 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         store,
     };
     let inner = Arc::new(assemble(dir, options, env, files, lock, parts));
-    for table in inner.view().version.tables() {
+    let view = inner.view();
+    let queued = view.sealed.iter().filter_map(Layer::tables);
+    let queued = queued.flat_map(|run| &run.tables);
+    for table in view.version.tables().chain(queued) {
         let damaged = table.reader.damaged();
         if let Some(error) = damaged.error() {
             inner.tell_damage(error, matches!(damaged, Damaged::Outline(_)));
         }
     }
+    drop(view);
     Ok(inner)
 }
 
 /// What an open begins to write.
 struct Begun {
-    replayed: Replayed,
+    log: Continued,
     manifest: Manifest,
     log_floor: u64,
 }
 
-/// Replays the log, and starts segment `segment` and the manifest numbered one above it.
-fn begin(
+/// Starts the manifest, numbered one above the newest log segment.
+fn begin_manifest(
     replay: &Replay<'_>,
-    logs: &[u64],
-    segment: u64,
+    last: Seq,
+    log: Continued,
     version: &Version,
     catalog: &Catalog,
 ) -> Result<Begun, Error> {
-    let replayed = replay.run(logs, segment)?;
-    let log_floor = if replayed.last == replay.flushed {
+    let segment = log.wal.end().0;
+    let log_floor = if last == replay.flushed {
         segment
     } else {
         replay.floor
@@ -156,8 +179,8 @@ fn begin(
         ..version.snapshot()
     };
     Ok(Begun {
-        replayed,
         manifest: Manifest::create(replay.fs, replay.dir, replay.store, id, &state)?,
+        log,
         log_floor,
     })
 }
@@ -181,6 +204,7 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
     while state.poison.is_none() && state.manifest.is_none()
         || state.flush_task == Task::Running
         || state.roster.is_running()
+        || state.ingests_at_work > 0
         || inner.front().segment_task == Task::Running
     {
         state = inner.wait(state);
@@ -359,6 +383,7 @@ fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
 struct Parts {
     version: Version,
     replayed: Replayed,
+    wal: WalWriter,
     manifest: Manifest,
     log_floor: u64,
     flushed: Seq,
@@ -378,6 +403,7 @@ fn assemble(
     let Parts {
         version,
         replayed,
+        mut wal,
         manifest,
         log_floor,
         flushed,
@@ -391,7 +417,6 @@ fn assemble(
         last,
         durable,
         promised,
-        mut wal,
         ..
     } = replayed;
     // Segments below the floor were removed.
@@ -411,6 +436,8 @@ fn assemble(
         segment_task: Task::Idle,
         attention: false,
         busy: 0,
+        ingests: 0,
+        ingested_bytes: 0,
     };
     let mut state = State {
         version: Arc::clone(&version),
@@ -427,20 +454,12 @@ fn assemble(
         filter_drops: BTreeMap::new(),
         poison: None,
         closed: false,
+        ingests_at_work: 0,
         counts: Counts::default(),
         scrub_at: None,
     };
     state.set_version(Arc::clone(&version));
-    let view = View {
-        active: Arc::clone(&front.active),
-        sealed: front
-            .sealed
-            .iter()
-            .rev()
-            .map(|sealed| Arc::clone(&sealed.table))
-            .collect(),
-        version,
-    };
+    let view = View::of(&front, version);
     Inner {
         dir: PathBuf::from(dir),
         options,

@@ -1,7 +1,7 @@
 //! Point reads that do not block, and the jobs for those that must.
 
 use super::inner::Inner;
-use super::view::{Answer, RunPlace, View};
+use super::view::{Answer, Place, View};
 use crate::cache::ReadMark;
 use crate::env::JobClass;
 use crate::error::Error;
@@ -42,7 +42,7 @@ pub struct ReadJob {
     hash: u64,
     mark: ReadMark,
     /// Newer places have not got the key.
-    place: RunPlace,
+    place: Place,
 }
 
 impl ReadJob {
@@ -55,7 +55,7 @@ impl ReadJob {
         let (key, at) = (&self.key, self.mark.at);
         let answer = self
             .view
-            .get_from_runs(key, self.hash, at, Fetch::Blocking, self.place)
+            .get_from(key, self.hash, at, Fetch::Blocking, self.place)
             .inspect_err(|error| self.inner.report_damage(error))?;
         Ok(offer(&self.inner, key, self.hash, self.mark, answer))
     }

@@ -9,15 +9,20 @@
 //! memtable and stored again while it lies there: 184 MB open in half the time that it takes to hold all of it.
 
 use super::front::Sealed;
+use super::layer::Layer;
+use crate::batch::Operations;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
 use crate::hooks::Hooks;
+use crate::ingested::Ingested;
 use crate::key::Seq;
 use crate::memtable::Memtable;
 use crate::options::Options;
+use crate::table::{Table, TableFiles, TableSummary};
+use crate::version::{Placed, Run};
 use crate::wal::{
-    HEADER_BYTES, LiveSegment, LogFrame, LogSource, SegmentHeader, UsedSegment, WalWriter, read_log,
+    Content, HEADER_BYTES, LiveSegment, LogSource, SegmentHeader, UsedSegment, WalWriter, read_log,
 };
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -35,6 +40,23 @@ pub(super) struct Replayed {
     pub durable: Seq,
     /// The log is synced up to this position.
     pub promised: u64,
+    log: Vec<UsedSegment>,
+    opened: Opened,
+}
+
+impl Replayed {
+    /// Tables that came in by ingests and are in no level yet.
+    pub(super) fn ingested(&self) -> impl Iterator<Item = &Arc<Placed<Arc<Table>>>> {
+        let runs = self
+            .sealed
+            .iter()
+            .filter_map(|sealed| sealed.layer.tables());
+        runs.flat_map(|run| &run.tables)
+    }
+}
+
+/// The log, ready to be written on.
+pub(super) struct Continued {
     pub wal: WalWriter,
     /// Numbers of the segments that the log consists of.
     pub segments: Vec<u64>,
@@ -45,22 +67,21 @@ pub(super) struct Replay<'a> {
     pub fs: &'a dyn Fs,
     pub dir: &'a Path,
     pub store: u64,
+    /// What the tables of the store share.
+    pub files: &'a Arc<TableFiles>,
     /// The oldest segment needed; 0 for a store that was never opened before.
     pub floor: u64,
     /// Writes up to here are in tables.
     pub flushed: Seq,
     pub options: &'a Options,
     pub hooks: &'a Hooks,
-    /// Size of the segment that is started.
-    pub segment_bytes: u64,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
 
 /// Memtables being filled.
 struct Filling<'a> {
-    options: &'a Options,
-    hooks: &'a Hooks,
+    replay: &'a Replay<'a>,
     sealed: VecDeque<Sealed>,
     active: Memtable,
     last: Seq,
@@ -88,7 +109,7 @@ impl LogSource for FileOnDisk<'_> {
 }
 
 /// The segments of the log, open for stores and syncs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Opened {
     /// Oldest first.
     all: Vec<LiveSegment>,
@@ -97,8 +118,8 @@ struct Opened {
 }
 
 impl Replay<'_> {
-    /// Replays `logs` (ascending file numbers) and starts segment `next`. Blocks.
-    pub(super) fn run(&self, logs: &[u64], next: u64) -> Result<Replayed, Error> {
+    /// Replays `logs` (ascending file numbers). Blocks. Call it once: the observer is told.
+    pub(super) fn run(&self, logs: &[u64]) -> Result<Replayed, Error> {
         let needed: Vec<u64> = logs
             .iter()
             .copied()
@@ -118,8 +139,7 @@ impl Replay<'_> {
             })
             .collect();
         let mut filling = Filling {
-            options: self.options,
-            hooks: self.hooks,
+            replay: self,
             sealed: VecDeque::new(),
             active: Memtable::new(self.options.memtable_bytes),
             last: self.flushed,
@@ -142,22 +162,33 @@ impl Replay<'_> {
             Some(first) => Seq(first.0 - 1).max(self.flushed),
             None => filling.last,
         };
-        let newest = log.segments.last();
-        let mut wal = self.begin(next, newest, filling.last, log.promised)?;
-        wal.adopt(opened.all, opened.unsynced);
         Ok(Replayed {
             sealed: filling.sealed,
             active: filling.active,
             last: filling.last,
             durable,
             promised: log.promised,
+            log: log.segments,
+            opened,
+        })
+    }
+
+    /// Goes on with the log in segment `next`, of `segment_bytes`. Blocks. After a failure it may be called again
+    /// with another number.
+    pub(super) fn go_on(
+        &self,
+        replayed: &Replayed,
+        next: u64,
+        segment_bytes: u64,
+    ) -> Result<Continued, Error> {
+        let newest = replayed.log.last();
+        let mut wal = self.begin(next, segment_bytes, newest, replayed)?;
+        let Opened { all, unsynced } = replayed.opened.clone();
+        wal.adopt(all, unsynced);
+        let segments = replayed.log.iter().map(UsedSegment::id);
+        Ok(Continued {
             wal,
-            segments: log
-                .segments
-                .iter()
-                .map(UsedSegment::id)
-                .chain([next])
-                .collect(),
+            segments: segments.chain([next]).collect(),
         })
     }
 
@@ -193,21 +224,20 @@ impl Replay<'_> {
     fn begin(
         &self,
         id: u64,
+        size: u64,
         newest: Option<&UsedSegment>,
-        last: Seq,
-        promise: u64,
+        replayed: &Replayed,
     ) -> Result<WalWriter, Error> {
         let header = SegmentHeader {
             id,
             store: self.store,
             previous: newest.map_or(0, UsedSegment::id),
             previous_length: newest.map_or(0, |segment| segment.length),
-            first: last.next(),
+            first: replayed.last.next(),
             start: newest.map_or(0, |segment| segment.start() + segment.length),
-            promise,
+            promise: replayed.promised,
         };
         let path = Numbered::Log(id).path(self.dir);
-        let size = self.segment_bytes;
         debug_assert!(size >= HEADER_BYTES as u64);
         let segment = self
             .fs
@@ -238,34 +268,74 @@ impl Filling<'_> {
         for batch in segment.batches(bytes) {
             let batch = batch?;
             if batch.first > self.last {
-                self.insert(segment, &batch);
-                self.last = Seq(batch.first.0 + u64::from(batch.operations.len()) - 1);
+                let last = batch.last();
+                match &batch.content {
+                    Content::Batch(operations) => {
+                        self.insert(segment, batch.first, *operations);
+                        self.last = last;
+                        self.replay.hooks.observe(batch.first, *operations);
+                    }
+                    Content::Ingest(ingested) => self.ingest(segment, last, ingested)?,
+                }
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, segment: &UsedSegment, batch: &LogFrame<'_>) {
-        let need = batch.operations.need();
+    fn insert(&mut self, segment: &UsedSegment, first: Seq, operations: Operations<'_>) {
+        let need = operations.need();
         let mut room = match self.active.reserve(need) {
             Some(room) => room,
             None => {
-                let fresh = Memtable::new(self.options.memtable_bytes.max(need.bytes));
-                self.sealed.push_back(Sealed {
-                    table: Arc::new(std::mem::replace(&mut self.active, fresh)),
-                    last: self.last,
-                    floor: segment.id(),
-                    position: segment.begin(),
-                    attachment: self.hooks.attachment(self.last),
-                });
+                self.seal(segment, need.bytes);
                 self.active
                     .reserve(need)
                     .expect("a fresh memtable was made large enough")
             }
         };
         // Nothing is cached yet, so no row has to be told.
-        self.active
-            .fill(&mut room, batch.first, batch.operations, |_, _, _| {});
+        self.active.fill(&mut room, first, operations, |_, _, _| {});
         self.active.publish(room);
+    }
+
+    /// Puts the tables of an ingest back into their place among the memtables. Damaged ones fence their keys.
+    fn ingest(
+        &mut self,
+        segment: &UsedSegment,
+        seq: Seq,
+        ingested: &Ingested<'_>,
+    ) -> Result<(), Error> {
+        let replay = self.replay;
+        if !self.active.is_empty() {
+            self.seal(segment, 0);
+        }
+        let open = |summary: TableSummary| {
+            let path = Numbered::Table(summary.file).path(replay.dir);
+            let reader = Arc::new(Table::open_damaged(replay.files, &path, &summary)?);
+            Ok(Placed::new(summary, reader))
+        };
+        let tables = ingested.clone().numbered(seq);
+        let tables = tables.into_iter().map(open).collect::<Result<_, Error>>()?;
+        self.last = seq;
+        replay.hooks.observe_ingest(seq, ingested.note);
+        self.queue(segment, Layer::Tables(Arc::new(Run::new(0, tables))));
+        Ok(())
+    }
+
+    fn seal(&mut self, segment: &UsedSegment, bytes: usize) {
+        let fresh = Memtable::new(self.replay.options.memtable_bytes.max(bytes));
+        let table = std::mem::replace(&mut self.active, fresh);
+        self.queue(segment, Layer::Memtable(Arc::new(table)));
+    }
+
+    /// Adds what ends with the last write to what waits for a flush; later writes begin in this segment.
+    fn queue(&mut self, segment: &UsedSegment, layer: Layer) {
+        self.sealed.push_back(Sealed {
+            layer,
+            last: self.last,
+            floor: segment.id(),
+            position: segment.begin(),
+            attachment: self.replay.hooks.attachment(self.last),
+        });
     }
 }

@@ -101,6 +101,8 @@ pub(super) struct State {
     pub filter_drops: BTreeMap<u32, u64>,
     pub poison: Option<Arc<str>>,
     pub closed: bool,
+    /// Ingests that write to files at this moment.
+    pub ingests_at_work: usize,
     pub counts: Counts,
     /// How far the scrub under way is.
     pub scrub_at: Option<ScrubCursor>,
@@ -149,10 +151,16 @@ impl State {
     }
 
     /// A manifest without doubts is current. Returns the tables that only edits in doubt named.
-    pub(super) fn end_doubt(&mut self, version: &Version) -> Vec<u64> {
+    pub(super) fn end_doubt(&mut self, version: &Version, front: &Front) -> Vec<u64> {
         let is_used = |file: &u64| {
-            let both = self.version.tables().chain(version.tables());
-            both.into_iter().any(|table| table.summary.file == *file)
+            // Ingested tables go on waiting for an edit that is made.
+            let queued = front
+                .sealed
+                .iter()
+                .filter_map(|sealed| sealed.layer.tables());
+            let queued = queued.flat_map(|run| &run.tables);
+            let mut all = self.version.tables().chain(version.tables()).chain(queued);
+            all.any(|table| table.summary.file == *file)
         };
         let mut unused = std::mem::take(&mut self.doubtful);
         unused.retain(|file| !is_used(file));

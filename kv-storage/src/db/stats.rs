@@ -3,6 +3,7 @@
 use super::inner::Inner;
 use super::scrub::ScrubCursor;
 use crate::key::Seq;
+use crate::memtable::Memtable;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,8 @@ pub struct Stats {
     pub memtable_entries: u64,
     /// Memtables that wait for their flush.
     pub sealed_memtables: usize,
+    /// Ingests that readers see and that wait to be entered in the manifest.
+    pub waiting_ingests: usize,
     /// Log segments on disk.
     pub log_segments: usize,
     /// Level by level, newest first.
@@ -63,6 +66,10 @@ pub struct Stats {
     pub compaction_moved_bytes: u64,
     /// Table bytes written by flushes and compactions.
     pub table_written_bytes: u64,
+    /// Ingests committed.
+    pub ingests: u64,
+    /// Table bytes that they brought.
+    pub ingested_bytes: u64,
     /// How far flushes and compactions are behind, in thousandths of what the store bears. Writers are slowed
     /// down from 600 on and stopped at 1000.
     pub debt: u64,
@@ -124,19 +131,10 @@ pub(super) fn collect(inner: &Inner) -> Stats {
     Stats {
         last: front.last,
         durable: inner.syncer.durable(),
-        memtable_bytes: front.active.size_bytes()
-            + front
-                .sealed
-                .iter()
-                .map(|sealed| sealed.table.size_bytes())
-                .sum::<usize>(),
-        memtable_entries: front.active.entries()
-            + front
-                .sealed
-                .iter()
-                .map(|sealed| sealed.table.entries())
-                .sum::<u64>(),
-        sealed_memtables: front.sealed.len(),
+        memtable_bytes: front.memtable_bytes(),
+        memtable_entries: front.memtables().map(Memtable::entries).sum(),
+        sealed_memtables: front.sealed_memtables(),
+        waiting_ingests: front.sealed.len() - front.sealed_memtables(),
         log_segments: front.wal.segments(),
         spare_segments: front.wal.spares(),
         levels: levels.collect(),
@@ -158,6 +156,8 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         compaction_written_bytes: counts.compaction_written_bytes,
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
+        ingests: front.ingests,
+        ingested_bytes: front.ingested_bytes,
         debt: front.debt(&inner.options).per_mille(),
         damaged_places: inner
             .told

@@ -1,30 +1,32 @@
 //! What a reader looks at: one immutable list of memtables and tables.
 
 use super::Found;
+use super::front::Front;
+use super::layer::Layer;
 use crate::error::Error;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::memtable::Memtable;
 use crate::merge::{Direction, Merge, Start};
-use crate::table::{Fetch, Looked};
-use crate::version::Version;
+use crate::table::{Fetch, Looked, Table};
+use crate::version::{Run, Version};
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Swapped as a whole whenever a memtable is sealed or the version changes. The active memtable
+/// Swapped as a whole whenever a memtable is sealed, tables are ingested, or the version changes. The active memtable
 /// still grows, but only with numbers above those that a reader looks at.
 #[derive(Debug)]
 pub(super) struct View {
     pub active: Arc<Memtable>,
     /// Newest first.
-    pub sealed: Vec<Arc<Memtable>>,
+    pub sealed: Vec<Layer>,
     pub version: Arc<Version>,
 }
 
 /// The outcome of a point read.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// A memtable has the newest version.
+    /// A memtable has the newest version, or a table that was just ingested.
     Memtable(Option<Found>),
     /// A table has it, or nothing does.
     Table {
@@ -32,8 +34,8 @@ pub(super) enum Answer {
         /// The block with it was not in memory.
         was_read: bool,
     },
-    /// The run of this place may have it, and must be read; all before it have not.
-    NeedsIo(RunPlace),
+    /// What is at this place may have it, and must be read; all before it have not.
+    NeedsIo(Place),
 }
 
 impl Answer {
@@ -46,13 +48,23 @@ impl Answer {
     }
 }
 
-/// Where a lookup stands among the runs, counted from the newest.
+/// Where a lookup stands, counted from the newest: the active memtable is 0, then what is sealed, then the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RunPlace(usize);
+pub(super) struct Place(usize);
 
 impl View {
-    /// The value of `key` at number `at`: memtables from new to old, then tables from new to old.
-    /// The first version found counts.
+    /// What the front holds, over a version.
+    pub(super) fn of(front: &Front, version: Arc<Version>) -> Self {
+        let sealed = front.sealed.iter().rev();
+        Self {
+            active: Arc::clone(&front.active),
+            sealed: sealed.map(|sealed| sealed.layer.clone()).collect(),
+            version,
+        }
+    }
+
+    /// The value of `key` at number `at`: memtables and what was ingested from new to old, then tables from new to
+    /// old. The first version found counts.
     pub(super) fn get(
         &self,
         key: &[u8],
@@ -60,44 +72,46 @@ impl View {
         at: Seq,
         fetch: Fetch,
     ) -> Result<Answer, Error> {
-        // An empty memtable is not worth the cache line of its index.
-        let memtables = std::iter::once(&self.active).chain(&self.sealed);
-        for table in memtables.filter(|table| !table.is_empty()) {
-            let deleted = table.deleted_at(key, at);
-            let entry = table.get(key, hash, at);
-            if let Some(entry) = entry.filter(|entry| deleted.is_none_or(|it| it < entry.seq)) {
-                let value = Bytes::copy_from_slice(entry.value);
-                return Ok(Answer::Memtable(found(entry.kind, entry.seq, value)));
-            }
-            if deleted.is_some() {
-                // All that is older than this memtable is older than its deletes.
-                return Ok(Answer::Memtable(None));
-            }
+        match get_from_memtable(&self.active, key, hash, at) {
+            Some(answer) => Ok(answer),
+            None => self.get_from(key, hash, at, fetch, Place(1)),
         }
-        self.get_from_runs(key, hash, at, fetch, RunPlace(0))
     }
 
-    /// Goes on with a lookup at the run where it stopped.
-    pub(super) fn get_from_runs(
+    /// Goes on with a lookup at the place where it stopped.
+    pub(super) fn get_from(
         &self,
         key: &[u8],
         hash: u64,
         at: Seq,
         fetch: Fetch,
-        place: RunPlace,
+        place: Place,
     ) -> Result<Answer, Error> {
+        for (number, layer) in (1..).zip(&self.sealed).skip(place.0 - 1) {
+            let answer = match layer {
+                Layer::Memtable(table) => get_from_memtable(table, key, hash, at),
+                Layer::Tables(run) => match look_up(run, key, hash, at, fetch)? {
+                    Looked::Found {
+                        seq, kind, value, ..
+                    } => Some(Answer::Memtable(found(kind, seq, value))),
+                    Looked::Absent => None,
+                    Looked::NeedsIo => return Ok(Answer::NeedsIo(Place(number))),
+                },
+            };
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+        let first = 1 + self.sealed.len();
         let runs = || self.version.runs();
-        if place == RunPlace(0) && runs().nth(1).is_some() {
+        if place.0 <= first && runs().nth(1).is_some() {
             // All filters come from memory at the same time, instead of one after the other.
             for table in runs().filter_map(|run| run.table_for(key)) {
                 table.reader.prefetch(hash);
             }
         }
-        for (number, run) in runs().enumerate().skip(place.0) {
-            let Some(table) = run.table_for(key) else {
-                continue;
-            };
-            match table.reader.get(key, hash, at, fetch)? {
+        for (number, run) in (first..).zip(runs()).skip(place.0.saturating_sub(first)) {
+            match look_up(run, key, hash, at, fetch)? {
                 Looked::Found {
                     seq,
                     kind,
@@ -107,8 +121,8 @@ impl View {
                     let found = found(kind, seq, value);
                     return Ok(Answer::Table { found, was_read });
                 }
-                Looked::Absent => table.reads.note_miss(hash),
-                Looked::NeedsIo => return Ok(Answer::NeedsIo(RunPlace(number))),
+                Looked::Absent => {}
+                Looked::NeedsIo => return Ok(Answer::NeedsIo(Place(number))),
             }
         }
         Ok(Answer::Table {
@@ -130,13 +144,50 @@ impl View {
         }
         let start = start.map_or(Start::Edge, Start::At);
         let mut merge = Merge::up_to_damage(direction, end);
-        for table in std::iter::once(&self.active).chain(&self.sealed) {
-            merge.add_memtable(table, start);
+        merge.add_memtable(&self.active, start);
+        for layer in &self.sealed {
+            match layer {
+                Layer::Memtable(table) => merge.add_memtable(table, start),
+                Layer::Tables(run) => merge.add_ingested(run, start, end, fetch)?,
+            }
         }
         merge.add_version(&self.version, start, end, fetch)?;
         merge.stop_at_damage();
         Ok(merge)
     }
+}
+
+/// The answer of a memtable, if it has one.
+fn get_from_memtable(table: &Memtable, key: &[u8], hash: u64, at: Seq) -> Option<Answer> {
+    // An empty memtable is not worth the cache line of its index.
+    if table.is_empty() {
+        return None;
+    }
+    let deleted = table.deleted_at(key, at);
+    let entry = table.get(key, hash, at);
+    if let Some(entry) = entry.filter(|entry| deleted.is_none_or(|it| it < entry.seq)) {
+        let value = Bytes::copy_from_slice(entry.value);
+        return Some(Answer::Memtable(found(entry.kind, entry.seq, value)));
+    }
+    // All that is older than this memtable is older than its deletes.
+    deleted.map(|_| Answer::Memtable(None))
+}
+
+fn look_up(
+    run: &Run<Arc<Table>>,
+    key: &[u8],
+    hash: u64,
+    at: Seq,
+    fetch: Fetch,
+) -> Result<Looked, Error> {
+    let Some(table) = run.table_for(key) else {
+        return Ok(Looked::Absent);
+    };
+    let looked = table.reader.get(key, hash, at, fetch)?;
+    if matches!(looked, Looked::Absent) {
+        table.reads.note_miss(hash);
+    }
+    Ok(looked)
 }
 
 fn found(kind: Kind, seq: Seq, value: Bytes) -> Option<Found> {

@@ -11,6 +11,7 @@ use super::state::{Durability, Task, Waiter};
 use super::sync;
 use crate::batch::{Operation, WriteBatch};
 use crate::error::{Error, WriteError};
+use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::{OperationKind, Seq};
 use crate::memtable::{Memtable, Reservation};
 use crate::options::MAX_KEY_BYTES;
@@ -67,22 +68,27 @@ pub(super) fn write(
     need: Durability,
 ) -> Result<Commit, WriteError> {
     let seq = append(inner, batch)?;
+    Ok(ticket(inner, seq, need))
+}
+
+/// Asks for the sync that an accepted write needs.
+pub(super) fn ticket(inner: &Arc<Inner>, seq: Seq, need: Durability) -> Commit {
     match need {
         Durability::Sync => sync::ask(inner, seq),
         Durability::Interval(delay) => sync::ask_within(inner, delay),
         Durability::Process => {}
     }
-    Ok(Commit {
+    Commit {
         seq,
         need,
         inner: Arc::clone(inner),
-    })
+    }
 }
 
 /// Applies a batch: it survives the death of the process and is visible when this returns. Returns the
 /// number of its last operation.
 pub(super) fn append(inner: &Arc<Inner>, batch: &WriteBatch) -> Result<Seq, WriteError> {
-    check_size(inner, batch)?;
+    check_batch(inner, batch)?;
     let payload = Payload::of(inner.store, batch);
     let mut front = inner.front();
     let outcome = accept(inner, &mut front, batch, &payload);
@@ -107,7 +113,8 @@ struct Accepted {
     room: Reservation,
 }
 
-enum Refused {
+/// A write was not accepted.
+pub(super) enum Refused {
     Now(WriteError),
     /// It is unknown what the log holds.
     LogFailed(Error),
@@ -166,33 +173,38 @@ impl Accepted {
             .fill(&mut self.room, self.first, batch.operations(), note);
         let last = Seq(self.first.0 + batch.len() as u64 - 1);
         let (table, room) = (self.table, self.room);
-        inner
-            .publisher
-            .publish(self.first.0, last.0, || table.publish(room));
+        inner.publisher.publish(self.first.0, last.0, || {
+            // In turn, so the observer meets one operation after the other, in the order of the log.
+            inner.env.hooks.observe(self.first, batch.operations());
+            table.publish(room);
+        });
         last
     }
 }
 
-fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
+pub(super) fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
     inner.poison(error);
     WriteError::Poisoned {
         cause: error.to_string().into(),
     }
 }
 
-fn check_size(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
-    let too_large = |what, size, limit| {
-        if size > limit {
-            Err(WriteError::TooLarge { what, size, limit })
-        } else {
-            Ok(())
-        }
-    };
+fn check_batch(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
     if batch.is_empty() {
         return Err(WriteError::Empty);
     }
-    too_large("key", batch.longest_key(), MAX_KEY_BYTES)?;
-    too_large("batch", batch.size_bytes(), inner.options.max_batch_bytes)
+    check_size("key", batch.longest_key(), MAX_KEY_BYTES)?;
+    check_size("note", batch.longest_note(), MAX_NOTE_BYTES)?;
+    check_size("batch", batch.size_bytes(), inner.options.max_batch_bytes)
+}
+
+/// Refuses what is over its limit.
+pub(super) fn check_size(what: &'static str, size: usize, limit: usize) -> Result<(), WriteError> {
+    if size > limit {
+        Err(WriteError::TooLarge { what, size, limit })
+    } else {
+        Ok(())
+    }
 }
 
 /// Calls `call` when the log is synced up to `seq`.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::{Fetch, Table};
-use crate::version::{Placed, Version};
+use crate::version::{Placed, Run, Version};
 use ahead::Ahead;
 use bytes::Bytes;
 use cover::{Cover, Covered, Ranges};
@@ -221,6 +221,20 @@ impl Merge {
                 self.age += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Adds the tables of an ingest, which are older than all sources added before.
+    pub(crate) fn add_ingested(
+        &mut self,
+        run: &Arc<Run<Arc<Table>>>,
+        start: Start<'_>,
+        end: Bound<&[u8]>,
+        fetch: Fetch,
+    ) -> Result<(), Error> {
+        debug_assert!(!run.has_ranges, "only rows are ingested");
+        self.add_run(Tables::Ingested(Arc::clone(run)), start, end, fetch)?;
+        self.age += 1;
         Ok(())
     }
 

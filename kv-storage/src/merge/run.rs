@@ -4,7 +4,7 @@ use super::{Direction, Start};
 use crate::error::Error;
 use crate::key::{KeyVersion, Kind};
 use crate::table::{Fetch, Table, TableCursor};
-use crate::version::{Placed, Version};
+use crate::version::{Placed, Run, Version};
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub(super) enum Tables {
         level: usize,
         run: usize,
     },
+    /// Those of an ingest.
+    Ingested(Arc<Run<Arc<Table>>>),
     /// Some of a run.
     Chosen(Vec<Arc<Placed<Arc<Table>>>>),
 }
@@ -30,6 +32,7 @@ impl Tables {
                 level,
                 run,
             } => &version.levels[*level].runs[*run].tables,
+            Self::Ingested(run) => &run.tables,
             Self::Chosen(tables) => tables,
         }
     }

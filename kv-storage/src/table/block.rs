@@ -30,11 +30,17 @@ pub(crate) type SharedBlock = ThinArc<Layout, u8>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     count: u32,
-    prefix_at: u32,
+    /// With [`WIDE`] if offsets take four bytes instead of two.
     entries_at: u32,
-    /// Offsets take four bytes instead of two.
-    wide: bool,
+    /// The number of all entries, in the place of those that are stored; 0 leaves them.
+    number: Seq,
 }
+
+/// A bit that no place in a block needs.
+const WIDE: u32 = 1 << 31;
+
+// With more, blocks of the usual size would not fit into the memory that allocators give for it.
+const _: () = assert!(size_of::<Layout>() == 16);
 
 /// A data block that is being read.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +60,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Layout {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8], number: Seq) -> Option<Self> {
         let mut header = Decoder::new(bytes);
         let count = header.u32()?;
         let prefix_len = u16::from_le_bytes(header.array()?);
@@ -65,20 +71,34 @@ impl Layout {
         };
         let prefix_at = (HEADER_BYTES as u32).checked_add(count.checked_mul(1 + width)?)?;
         let entries_at = prefix_at.checked_add(u32::from(prefix_len))?;
-        let fits = count > 0 && entries_at as usize <= bytes.len();
+        let fits = count > 0 && entries_at as usize <= bytes.len() && entries_at < WIDE;
+        let wide = if width == 4 { WIDE } else { 0 };
         fits.then_some(Self {
             count,
-            prefix_at,
-            entries_at,
-            wide: width == 4,
+            entries_at: entries_at | wide,
+            number,
         })
+    }
+
+    fn is_wide(self) -> bool {
+        self.entries_at & WIDE != 0
+    }
+
+    fn prefix_at(self) -> usize {
+        let offset = if self.is_wide() { 4 } else { 2 };
+        HEADER_BYTES + self.count as usize * (1 + offset)
+    }
+
+    fn entries_at(self) -> usize {
+        (self.entries_at & !WIDE) as usize
     }
 }
 
 impl<'a> Block<'a> {
-    /// Checks the outline of a block and takes a copy of it.
-    pub(crate) fn share(bytes: &[u8]) -> Result<SharedBlock, Malformed> {
-        let layout = Layout::parse(bytes).ok_or(Malformed)?;
+    /// Checks the outline of a block and takes a copy of it. A `number` other than 0 takes the place of all numbers
+    /// that are stored in it.
+    pub(crate) fn share(bytes: &[u8], number: Seq) -> Result<SharedBlock, Malformed> {
+        let layout = Layout::parse(bytes, number).ok_or(Malformed)?;
         Ok(ThinArc::from_header_and_slice(layout, bytes))
     }
 
@@ -101,7 +121,7 @@ impl<'a> Block<'a> {
 
     /// What all keys begin with.
     pub(super) fn prefix(self) -> &'a [u8] {
-        &self.bytes[self.layout.prefix_at as usize..self.layout.entries_at as usize]
+        &self.bytes[self.layout.prefix_at()..self.layout.entries_at()]
     }
 
     pub(super) fn value(self, range: Range<usize>) -> &'a [u8] {
@@ -165,7 +185,12 @@ impl<'a> Block<'a> {
             self.bytes.len()
         };
         let mut decoder = Decoder::at(self.bytes.get(..end)?, start);
-        let seq = Seq(decoder.varint()?);
+        let stored = Seq(decoder.varint()?);
+        // All readers come by here, so none of them meets the stored number of an ingested row.
+        let seq = match self.layout.number {
+            Seq::ZERO => stored,
+            number => number,
+        };
         let kind = Kind::from_byte(decoder.u8()?)?;
         let suffix = decoder.bytes()?;
         Some(Entry {
@@ -179,14 +204,14 @@ impl<'a> Block<'a> {
     /// Where an entry begins in the block.
     fn offset(self, number: usize) -> Option<usize> {
         let offsets = self.bytes.get(HEADER_BYTES + self.len()..)?;
-        let offset = if self.layout.wide {
+        let offset = if self.layout.is_wide() {
             u32::from_le_bytes(*offsets.get(number * 4..)?.first_chunk()?)
         } else {
             u32::from(u16::from_le_bytes(
                 *offsets.get(number * 2..)?.first_chunk()?,
             ))
         };
-        (self.layout.entries_at as usize).checked_add(offset as usize)
+        self.layout.entries_at().checked_add(offset as usize)
     }
 }
 

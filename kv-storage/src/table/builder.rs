@@ -38,6 +38,9 @@ pub(crate) struct TableSummary {
     pub covered_bytes: u64,
     /// When the first of its entries expires, by the compaction filter's own measure of time.
     pub expires: Option<u64>,
+    /// The number of all entries, which are stored with number 0; 0 as long as it is open. `None` if they have their
+    /// own.
+    pub number: Option<Seq>,
 }
 
 /// Takes entries in order and writes them as a table.
@@ -149,6 +152,11 @@ impl TableBuilder {
         self.ranges = ranges;
     }
 
+    /// Leaves it open which number the entries get; they are pushed with number 0.
+    pub(crate) fn leave_number_open(&mut self) {
+        self.summary.number = Some(Seq::ZERO);
+    }
+
     /// Bytes of finished blocks.
     pub(crate) fn size_bytes(&self) -> u64 {
         let samples = self.samples.as_ref().map_or(0, |samples| samples.raw.len());
@@ -165,7 +173,10 @@ impl TableBuilder {
         self.end_block()?;
         self.end_sampling()?;
         self.summarize(&ranges);
-        let mut properties = Properties::default();
+        let mut properties = Properties {
+            is_numbered: self.summary.number.is_some(),
+            ..Properties::default()
+        };
         if let Some(bytes) = &self.dictionary {
             properties.dictionary = Some(self.blocks.append_plain(bytes)?);
         }

@@ -6,7 +6,9 @@
 //!    versions of a key lie in one table of a run.
 //! 3. Every byte is checked before it is used: blocks by the checksum in their handle, handles by
 //!    the checksum of the block they lie in, the root handles by the footer's own.
-//! 4. Only version 2 is written; version 1 is translated when it is read.
+//! 4. The rows of an ingested table are stored with number 0. Whoever opens it says which number they have, and no
+//!    reader meets another (`Block::decode`).
+//! 5. Only version 2 is written; version 1 is translated when it is read.
 
 mod block;
 mod block_builder;

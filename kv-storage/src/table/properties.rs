@@ -20,6 +20,8 @@ enum Tag {
     Dictionary = 64,
     /// Handle of the block with the deleted ranges.
     Ranges = 65,
+    /// No value: the entries have one number, which the manifest knows.
+    Numbered = 66,
 }
 
 /// Encodes the facts for tools, and what readers need.
@@ -53,6 +55,9 @@ pub(super) fn encode(summary: &TableSummary, properties: &Properties) -> Vec<u8>
             record(tag, &value);
         }
     }
+    if properties.is_numbered {
+        record(Tag::Numbered, &[]);
+    }
     out
 }
 
@@ -77,6 +82,8 @@ pub(super) fn bounds(raw: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 pub(super) struct Properties {
     pub dictionary: Option<Handle>,
     pub ranges: Option<Handle>,
+    /// The entries are stored with number 0, and have one that the manifest knows.
+    pub is_numbered: bool,
 }
 
 impl Properties {
@@ -93,6 +100,8 @@ impl Properties {
                 properties.dictionary = handle()?;
             } else if tag == Tag::Ranges as u64 {
                 properties.ranges = handle()?;
+            } else if tag == Tag::Numbered as u64 && value.is_empty() {
+                properties.is_numbered = true;
             } else if tag >= ESSENTIAL {
                 return Err("table needs a newer version of this software");
             }
@@ -133,6 +142,7 @@ mod tests {
                 offset: 2000,
                 ..handle
             }),
+            is_numbered: true,
         };
         let mut bytes = encode(&summary(), &properties);
         assert_eq!(bounds(&bytes), Some((b"a".to_vec(), b"b".to_vec())));

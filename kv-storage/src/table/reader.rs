@@ -26,7 +26,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether a lookup may read from disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(crate) struct Table {
     bounds: Box<(Vec<u8>, Vec<u8>)>,
     damaged: Damaged,
     obsolete: AtomicBool,
+    /// The number of all entries, in the place of those that are stored; 0 leaves them.
+    number: AtomicU64,
 }
 
 /// What is read of a table when it is opened.
@@ -77,6 +79,8 @@ struct Outline {
     index: Index,
     filter: Handle,
     ranges: Fragments,
+    /// The entries have their number from elsewhere.
+    is_numbered: bool,
     /// The properties block.
     properties: Vec<u8>,
 }
@@ -123,8 +127,19 @@ impl Outline {
             index,
             filter: footer.filter,
             ranges,
+            is_numbered: properties.is_numbered,
             properties: raw_properties,
         })
+    }
+
+    /// Checks that the number of the entries is known from elsewhere exactly if the table needs it.
+    fn check_number(&self, summary: &TableSummary) -> Result<(), Error> {
+        let corrupt = |what| Err(Error::corrupt(&self.source.path, 0, what));
+        match (self.is_numbered, summary.number) {
+            (true, None) => corrupt("nothing says which number the entries have"),
+            (false, Some(_)) => corrupt("the entries have numbers of their own"),
+            (true, Some(_)) | (false, None) => Ok(()),
+        }
     }
 
     fn filter(&self) -> Result<Filter, Error> {
@@ -148,6 +163,7 @@ impl Table {
         summary: &TableSummary,
     ) -> Result<Self, Error> {
         let outline = Outline::read(files, path, summary.file)
+            .and_then(|outline| outline.check_number(summary).map(|()| outline))
             .and_then(|outline| Ok((outline.filter()?, outline)));
         let (filter, outline) =
             outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
@@ -178,6 +194,7 @@ impl Table {
             bounds: Box::new((summary.smallest.clone(), summary.largest.clone())),
             damaged,
             obsolete: AtomicBool::new(false),
+            number: AtomicU64::new(summary.number.unwrap_or_default().0),
         }
     }
 
@@ -314,7 +331,7 @@ impl Table {
     fn share(&self, number: usize, raw: &[u8]) -> Result<SharedBlock, Error> {
         let block = match self.source.version {
             Version::V1 => v1::data_block(raw),
-            Version::V2 => Block::share(raw),
+            Version::V2 => Block::share(raw, self.number()),
         };
         block.map_err(|Malformed| self.malformed(number))
     }
@@ -332,6 +349,16 @@ impl Table {
         let offset = self.index.handle(number).map_or(0, |handle| handle.offset);
         let error = Error::corrupt(&self.source.path, offset, "malformed block");
         self.touching(number, error)
+    }
+
+    fn number(&self) -> Seq {
+        // Relaxed is enough: it is set before readers are given the table.
+        Seq(self.number.load(Ordering::Relaxed))
+    }
+
+    /// Gives all entries their number. Call it before anybody reads the table.
+    pub(crate) fn set_number(&self, number: Seq) {
+        self.number.store(number.0, Ordering::Relaxed);
     }
 
     /// Lets the file be removed once nobody uses it.

@@ -274,7 +274,7 @@ fn malformed_blocks_with_a_right_checksum_do_not_panic() {
         let count = random.u8(1..5);
         let mut bytes = vec![count, 0, 0, 0, random.u8(..4), 0, 2 + 2 * random.u8(..2), 0];
         bytes.extend((0..random.usize(0..60)).map(|_| random.u8(..12)));
-        let Ok(block) = Block::share(&bytes) else {
+        let Ok(block) = Block::share(&bytes, Seq::ZERO) else {
             continue;
         };
         parsed += 1;

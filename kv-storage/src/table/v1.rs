@@ -22,7 +22,7 @@ pub(super) fn data_block(raw: &[u8]) -> Result<SharedBlock, Malformed> {
     })?;
     let mut translated = Vec::with_capacity(raw.len() * 2);
     builder.finish(&mut translated);
-    Block::share(&translated)
+    Block::share(&translated, Seq::ZERO)
 }
 
 /// Reads an index block: its entries are the last versions of data blocks, with handles as values.

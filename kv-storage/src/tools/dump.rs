@@ -1,16 +1,17 @@
 //! Shows what a store, or one of its files, holds.
 
 use super::ToolError;
-use super::closed::ClosedStore;
+use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
 use super::salvage::Salvage;
+use crate::batch::Operation;
 use crate::error::IoContext;
 use crate::files::Numbered;
 use crate::fs::{self, Fs};
 use crate::key::{Kind, OperationKind, Seq};
 use crate::table::{Table, summary_of};
 use crate::version::Manifest;
-use crate::wal::{SegmentFile, salvage};
+use crate::wal::{Content, SegmentFile, salvage};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,20 +110,32 @@ impl Dump<'_> {
             path: path.to_path_buf(),
             bytes: bytes.into(),
         };
-        for write in salvage(&file, self.closed.store) {
-            let operation = write.operation;
-            let number = format!("{} ", write.seq);
-            match operation.kind {
-                OperationKind::Put => {
-                    self.entry(&number, operation.key, Kind::Put, operation.value)?;
+        for frame in salvage(&file, self.closed.store) {
+            match frame.content {
+                Content::Batch(operations) => {
+                    for (seq, operation) in (frame.first.0..).zip(operations) {
+                        self.operation(Seq(seq), &operation)?;
+                    }
                 }
-                OperationKind::Delete => self.entry(&number, operation.key, Kind::Delete, &[])?,
-                OperationKind::DeleteRange => {
-                    self.range(write.seq, operation.key, operation.value)?;
+                Content::Ingest(ingested) => {
+                    for table in &ingested.tables {
+                        let name = Numbered::Table(table.file).name();
+                        let range = range_of(table);
+                        writeln!(self.out, "{} ingest {name}: {range}", frame.first)?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn operation(&mut self, seq: Seq, operation: &Operation<'_>) -> Result<(), ToolError> {
+        let number = format!("{seq} ");
+        match operation.kind {
+            OperationKind::Put => self.entry(&number, operation.key, Kind::Put, operation.value),
+            OperationKind::Delete => self.entry(&number, operation.key, Kind::Delete, &[]),
+            OperationKind::DeleteRange => self.range(seq, operation.key, operation.value),
+        }
     }
 
     fn manifest(&mut self, id: u64) -> Result<(), ToolError> {

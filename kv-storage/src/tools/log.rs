@@ -1,15 +1,16 @@
 //! The writes that are only in the log, as far as they can be read.
 
-use super::closed::ClosedStore;
+use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
+use crate::batch::Operation;
 use crate::error::{Error, IoContext};
 use crate::files::Numbered;
 use crate::fs;
 use crate::key::{Kind, OperationKind, Seq};
 use crate::range::KeyRange;
 use crate::ranges::Fragments;
-use crate::table::StoredVersion;
-use crate::wal::{LoggedWrite, SegmentFile, UsedSegment, read_log, salvage};
+use crate::table::{StoredVersion, TableSummary};
+use crate::wal::{Content, LogFrame, SegmentFile, UsedSegment, read_log, salvage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -18,6 +19,31 @@ use std::collections::BTreeMap;
 pub(super) enum Logged {
     Version(StoredVersion),
     Range(Fragments),
+    /// The tables of an ingest.
+    Tables(Vec<TableSummary>),
+}
+
+/// Adds the tables that are known from the log only, or whose numbers are.
+pub(super) fn add_ingested(
+    closed: &ClosedStore,
+    writes: &BTreeMap<Seq, Logged>,
+    tables: &mut Vec<TableSummary>,
+    findings: &mut Vec<Finding>,
+) {
+    for write in writes.values() {
+        if let Logged::Tables(ingested) = write {
+            tables.retain(|table| ingested.iter().all(|new| new.file != table.file));
+            tables.extend_from_slice(ingested);
+        }
+    }
+    for table in tables
+        .iter()
+        .filter(|table| table.number == Some(Seq::ZERO))
+    {
+        let path = Numbered::Table(table.file).path(&closed.dir);
+        let what = "the number of an ingest was lost with the manifest; its rows count as older than all others";
+        findings.push(Finding::new(&path, range_of(table), what.to_owned()));
+    }
 }
 
 /// All writes above what is in tables, by number. If the log is damaged, every whole frame counts, and what
@@ -80,26 +106,33 @@ type Writes = BTreeMap<Seq, Logged>;
 fn take(segment: &UsedSegment, bytes: &[u8], flushed: Seq, into: &mut Writes) -> Result<(), Error> {
     for batch in segment.batches(bytes) {
         let batch = batch?;
-        for (seq, operation) in (batch.first.0..).zip(batch.operations) {
-            let seq = Seq(seq);
-            if seq > flushed {
-                into.insert(seq, logged(&LoggedWrite { seq, operation }));
-            }
-        }
+        into.extend(logged(&batch).into_iter().filter(|(seq, _)| *seq > flushed));
     }
     Ok(())
 }
 
 /// Of writes with the same number the one in the newest segment counts: the log was cut in front of the other.
 fn all_whole(closed: &ClosedStore, files: &[SegmentFile], flushed: Seq) -> Writes {
-    let all = files.iter().flat_map(|file| salvage(file, closed.store));
-    all.filter(|write| write.seq > flushed)
-        .map(|write| (write.seq, logged(&write)))
-        .collect()
+    let frames = files.iter().flat_map(|file| salvage(file, closed.store));
+    let all = frames.flat_map(|frame| logged(&frame));
+    all.filter(|(seq, _)| *seq > flushed).collect()
 }
 
-fn logged(write: &LoggedWrite<'_>) -> Logged {
-    let (seq, operation) = (write.seq, write.operation);
+/// The writes of a frame, with their numbers.
+fn logged(frame: &LogFrame<'_>) -> Vec<(Seq, Logged)> {
+    match &frame.content {
+        Content::Batch(operations) => (frame.first.0..)
+            .zip(*operations)
+            .map(|(seq, operation)| (Seq(seq), logged_operation(Seq(seq), &operation)))
+            .collect(),
+        Content::Ingest(ingested) => {
+            let tables = ingested.clone().numbered(frame.first);
+            vec![(frame.first, Logged::Tables(tables))]
+        }
+    }
+}
+
+fn logged_operation(seq: Seq, operation: &Operation<'_>) -> Logged {
     let version = |kind| {
         Logged::Version(StoredVersion {
             key: operation.key.to_vec(),

@@ -3,7 +3,7 @@
 use super::ToolError;
 use super::closed::ClosedStore;
 use super::finding::Finding;
-use super::log::Logged;
+use super::log::{self, Logged};
 use crate::files::Numbered;
 use crate::key::{Kind, Seq};
 use crate::ranges::Fragments;
@@ -69,17 +69,21 @@ impl Salvage {
             .as_ref()
             .map_or(Seq::ZERO, |known| known.flushed);
         newest = logged.keys().copied().fold(newest, Seq::max);
+        let mut tables = closed.tables(&mut findings);
+        log::add_ingested(closed, &logged, &mut tables, &mut findings);
         let (mut versions, mut ranges) = (Vec::new(), Vec::new());
         for write in logged.into_values() {
             match write {
                 Logged::Version(version) => versions.push(version),
                 Logged::Range(range) => ranges.push(range),
+                // They are among the tables.
+                Logged::Tables(_) => {}
             }
         }
         versions.sort_by(|a, b| a.version().cmp(&b.version()));
         let mut sources = vec![Source::Log(versions.into_iter())];
         let files = closed.table_files();
-        for summary in closed.tables(&mut findings) {
+        for summary in tables {
             let path = Numbered::Table(summary.file).path(&closed.dir);
             let table = Table::open_damaged(&files, &path, &summary)?;
             match table.damaged() {

@@ -3,6 +3,7 @@
 use super::ToolError;
 use super::closed::{ClosedStore, range_of};
 use super::finding::Finding;
+use super::log;
 use crate::error::Error;
 use crate::files::{BALLAST, CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::Fs;
@@ -41,8 +42,10 @@ pub fn verify(fs: Arc<dyn Fs>, dir: &Path) -> Result<Verification, ToolError> {
         findings: std::mem::take(&mut closed.findings),
         ..Verification::default()
     };
-    result.log_writes = closed.log_writes(&mut result.findings).len() as u64;
-    let tables = closed.tables(&mut result.findings);
+    let logged = closed.log_writes(&mut result.findings);
+    result.log_writes = logged.len() as u64;
+    let mut tables = closed.tables(&mut result.findings);
+    log::add_ingested(&closed, &logged, &mut tables, &mut result.findings);
     let files = closed.table_files();
     for summary in &tables {
         if let Err(error) = result.check_table(&files, dir, summary, closed.catalog.is_some()) {

@@ -45,6 +45,7 @@ enum Tag {
     Attachment = 7,
     Expires = 8,
     Ranges = 9,
+    Number = 10,
 }
 
 impl Edit {
@@ -70,6 +71,9 @@ impl Edit {
                     put_varint(body, new.table.ranges);
                     put_varint(body, new.table.covered_bytes);
                 });
+            }
+            if let Some(number) = new.table.number {
+                record(Tag::Number, &|body| put_varint(body, number.0));
             }
         }
         let numbers = [
@@ -113,6 +117,7 @@ impl Edit {
                     let table = &mut edit.added.last_mut()?.table;
                     (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
                 }
+                10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
                 _ => return None,
             }
             if !body.is_empty() {
@@ -121,6 +126,11 @@ impl Edit {
         }
         Some(edit)
     }
+}
+
+/// No write has number 0.
+fn number(stored: u64) -> Option<Seq> {
+    (stored > 0).then_some(Seq(stored))
 }
 
 fn encode_table(new: &NewTable, out: &mut Vec<u8>) {
@@ -172,6 +182,7 @@ mod tests {
             largest: b"zz".to_vec(),
             newest: Seq(77),
             ranges: 3,
+            number: Some(Seq(77)),
             covered_bytes: 1000,
             expires: Some(500),
         };

@@ -5,7 +5,8 @@
 //! 2. Within a level, runs stand newest first; anything in a newer run is newer than what an older
 //!    one has for the same key.
 //! 3. The same holds between levels: a lower number is newer.
-//! 4. Level 0 takes one run per flush, numbered by its table. The levels between are the middle:
+//! 4. Level 0 takes one run per flush, numbered by its table, and one per ingest, with a number of its own
+//!    from the same counter. The levels between are the middle:
 //!    compaction puts its runs into level 1, numbered by the newest run of level 0 they were made
 //!    from. The last level is the bottom, one run.
 
@@ -82,6 +83,14 @@ impl ReadCost {
 }
 
 impl<R> Placed<R> {
+    pub(crate) fn new(summary: TableSummary, reader: R) -> Self {
+        Self {
+            summary,
+            reader,
+            reads: ReadCost::default(),
+        }
+    }
+
     /// True if the table's key range has a key in common with `smallest..=largest`.
     pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
         *self.summary.smallest <= *largest && *smallest <= *self.summary.largest
@@ -98,6 +107,15 @@ pub(crate) struct Run<R> {
 }
 
 impl<R> Run<R> {
+    /// A run of sorted tables that do not overlap.
+    pub(crate) fn new(id: u64, tables: Vec<Placed<R>>) -> Self {
+        Self {
+            id,
+            has_ranges: tables.iter().any(|table| table.summary.ranges > 0),
+            tables: tables.into_iter().map(Arc::new).collect(),
+        }
+    }
+
     /// The only table that may hold `key`.
     pub(crate) fn table_for(&self, key: &[u8]) -> Option<&Arc<Placed<R>>> {
         let at = self
@@ -311,11 +329,7 @@ impl<R> Version<R> {
                 .find(|table| table.summary.file == new.table.file);
             let placed = match moved {
                 Some(placed) => Arc::clone(placed),
-                None => Arc::new(Placed {
-                    reader: open(&new.table)?,
-                    summary: new.table.clone(),
-                    reads: ReadCost::default(),
-                }),
+                None => Arc::new(Placed::new(new.table.clone(), open(&new.table)?)),
             };
             next.levels[usize::from(new.level)].insert(new.run, placed);
         }

@@ -89,10 +89,15 @@ pub(crate) struct Payload<'a> {
 
 impl<'a> Payload<'a> {
     pub(crate) fn of(store: u64, batch: &'a WriteBatch) -> Self {
-        let bytes = batch.payload();
+        let count = u32::try_from(batch.len()).expect("a batch counts in 32 bits");
+        Self::new(store, batch.payload(), count)
+    }
+
+    /// Encoded operations, `count` of them.
+    pub(crate) fn new(store: u64, bytes: &'a [u8], count: u32) -> Self {
         Self {
             bytes,
-            count: u32::try_from(batch.len()).expect("a batch counts in 32 bits"),
+            count,
             checksum: Checksum::of_store(store).of(bytes),
         }
     }

@@ -19,6 +19,6 @@ mod writer;
 
 pub(crate) use format::{HEADER_BYTES, Payload, SegmentHeader};
 pub(crate) use reader::{
-    LogFrame, LogSource, LoggedWrite, SegmentFile, UsedSegment, read_log, salvage,
+    Content, LogFrame, LogSource, SegmentFile, UsedSegment, read_log, salvage,
 };
 pub(crate) use writer::{LiveSegment, Spare, StoreError, WalWriter};

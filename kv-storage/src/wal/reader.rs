@@ -9,12 +9,13 @@
 
 mod salvage;
 
-pub(crate) use salvage::{LoggedWrite, salvage};
+pub(crate) use salvage::salvage;
 
 use super::format::{self, FRAME_FILE_AT, Frame, HEADER_BYTES, SegmentHeader};
 use crate::batch::Operations;
 use crate::checksum::Checksum;
 use crate::error::Error;
+use crate::ingested::Ingested;
 use crate::key::Seq;
 use crate::log::{self, LogKind};
 use bytes::Bytes;
@@ -99,11 +100,47 @@ struct Place {
     store: u64,
 }
 
-/// One batch of the log.
+/// One write of the log.
 #[derive(Debug)]
 pub(crate) struct LogFrame<'a> {
     pub first: Seq,
-    pub operations: Operations<'a>,
+    pub content: Content<'a>,
+}
+
+/// What a frame holds.
+#[derive(Debug)]
+pub(crate) enum Content<'a> {
+    Batch(Operations<'a>),
+    Ingest(Ingested<'a>),
+}
+
+impl<'a> Content<'a> {
+    /// Decodes a payload of `count` operations; `None` if it is malformed in any place.
+    fn decode(payload: &'a [u8], version: u32, count: u32) -> Option<Self> {
+        if version == 1 {
+            return Operations::decode_v1(payload).map(Self::Batch);
+        }
+        if Ingested::is_in(payload) {
+            let ingested = Ingested::decode(payload).filter(|_| count == 1);
+            return ingested.map(Self::Ingest);
+        }
+        Operations::decode(payload, count).map(Self::Batch)
+    }
+
+    /// Numbers that it takes.
+    fn len(&self) -> u32 {
+        match self {
+            Self::Batch(operations) => operations.len(),
+            Self::Ingest(_) => 1,
+        }
+    }
+}
+
+impl LogFrame<'_> {
+    /// Its last number.
+    pub(crate) fn last(&self) -> Seq {
+        Seq(self.first.0 + u64::from(self.content.len()) - 1)
+    }
 }
 
 /// Reads the log from segment `floor` on. `log_end` is the newest segment and its length, if the store
@@ -348,19 +385,15 @@ impl UsedSegment {
         self.frames.iter().map(move |frame| {
             let damaged = |what| Error::corrupt(&self.path, frame.offset as u64, what);
             let payload = &bytes[frame.payload.clone()];
-            let operations = if self.version == 1 {
-                Operations::decode_v1(payload)
-            } else {
-                Operations::decode(payload, frame.count)
-            };
-            let operations = operations.ok_or_else(|| damaged("malformed batch"))?;
+            let content = Content::decode(payload, self.version, frame.count)
+                .ok_or_else(|| damaged("malformed batch"))?;
             if frame.first != next {
                 return Err(damaged("sequence numbers do not continue"));
             }
-            next = Seq(next.0 + u64::from(operations.len()));
+            next = Seq(next.0 + u64::from(content.len()));
             Ok(LogFrame {
                 first: frame.first,
-                operations,
+                content,
             })
         })
     }

@@ -1,10 +1,12 @@
-//! Random histories against a map: batches, flushes, snapshots, scans, late jobs, reopening, kills
+//! Random histories against a map: batches, ingests, flushes, snapshots, scans, late jobs, reopening, kills
 //! and power cuts.
 
 use crate::support::{ManualJobs, dir, env_with};
 use bytes::Bytes;
 use kv_storage::sim::SimFs;
-use kv_storage::{Db, Durability, Entry, Options, Snapshot, WriteBatch, WriteError};
+use kv_storage::{
+    Commit, Db, Durability, Entry, Ingest, Options, Snapshot, WriteBatch, WriteError,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,6 +19,10 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 enum Op {
     /// Operations of a batch; synced or not.
     Write(Vec<Change>, bool),
+    /// Writes rows to the files of an ingest: keys with the lengths of their values.
+    BeginIngest(BTreeMap<u8, u16>),
+    /// Commits an open ingest; synced or not.
+    CommitIngest(u8, bool),
     Get(u8),
     /// Runs up to this many waiting jobs.
     Jobs(u8),
@@ -47,6 +53,8 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         12 => (prop::collection::vec(change, 1..6), any::<bool>()).prop_map(|(changes, sync)| Op::Write(changes, sync)),
+        1 => prop::collection::btree_map(0u8..24, 0u16..600, 1..24).prop_map(Op::BeginIngest),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(number, sync)| Op::CommitIngest(number, sync)),
         4 => (0u8..26).prop_map(Op::Get),
         6 => (1u8..12).prop_map(Op::Jobs),
         1 => Just(Op::Flush),
@@ -70,6 +78,8 @@ struct Run {
     synced: Arc<AtomicUsize>,
     handed: Arc<AtomicUsize>,
     snapshots: Vec<(Snapshot, Map)>,
+    /// Ingests with their rows.
+    ingests: Vec<(Ingest, Map)>,
 }
 
 fn key(number: u8) -> Vec<u8> {
@@ -78,6 +88,14 @@ fn key(number: u8) -> Vec<u8> {
         .into_iter()
         .chain([number / 5])
         .collect()
+}
+
+fn need(sync: bool) -> Durability {
+    if sync {
+        Durability::Sync
+    } else {
+        Durability::Process
+    }
 }
 
 impl Run {
@@ -90,6 +108,7 @@ impl Run {
             synced: Arc::default(),
             handed: Arc::default(),
             snapshots: Vec::new(),
+            ingests: Vec::new(),
         };
         run.open();
         run
@@ -139,18 +158,49 @@ impl Run {
         if batch.is_empty() {
             return;
         }
-        let need = if sync {
-            Durability::Sync
-        } else {
-            Durability::Process
-        };
         let commit = loop {
-            match self.db().write(batch.clone(), need) {
+            match self.db().write(batch.clone(), need(sync)) {
                 Ok(commit) => break commit,
                 Err(WriteError::Busy(_)) => self.jobs.run_all(),
                 Err(other) => panic!("{other}"),
             }
         };
+        self.accepted(commit, sync, next);
+    }
+
+    fn begin_ingest(&mut self, rows: &BTreeMap<u8, u16>) {
+        let mut ingest = loop {
+            match self.db().ingest() {
+                Ok(ingest) => break ingest,
+                Err(WriteError::Busy(_)) => self.jobs.run_all(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let row = |(number, length): (&u8, &u16)| {
+            let value = vec![0x80 | *number; usize::from(*length)];
+            (key(*number), value)
+        };
+        let rows: Map = rows.iter().map(row).collect();
+        for (key, value) in &rows {
+            ingest.push(key, value).unwrap();
+        }
+        self.ingests.push((ingest, rows));
+    }
+
+    fn commit_ingest(&mut self, number: u8, sync: bool) {
+        if self.ingests.is_empty() {
+            return;
+        }
+        let number = usize::from(number) % self.ingests.len();
+        let (ingest, rows) = self.ingests.swap_remove(number);
+        let mut next = self.now().clone();
+        next.extend(rows);
+        let commit = ingest.commit(need(sync)).unwrap();
+        self.accepted(commit, sync, next);
+    }
+
+    /// Notes the state after a write.
+    fn accepted(&mut self, commit: Commit, sync: bool, next: Map) {
         let count = self.states.len();
         let reached = if sync {
             self.synced.clone()
@@ -205,9 +255,12 @@ impl Run {
         self.snapshots.clear();
         self.db = None;
         self.fs = fs;
+        // They go when the next process is at work, whose files are none of their business.
+        let late = std::mem::take(&mut self.ingests);
         // Callbacks of the dead process keep the old counters.
         self.synced = Arc::new(self.synced.load(Ordering::SeqCst).into());
         self.open();
+        drop(late);
         let found = crate::support::contents(self.db()).unwrap();
         let reached = (floor..self.states.len())
             .rev()
@@ -226,6 +279,8 @@ impl Run {
     fn step(&mut self, op: &Op) {
         match op {
             Op::Write(changes, sync) => self.write(changes, *sync),
+            Op::BeginIngest(rows) => self.begin_ingest(rows),
+            Op::CommitIngest(number, sync) => self.commit_ingest(*number, *sync),
             Op::Get(number) => {
                 let found = self.db().blocking().get(&key(*number)).unwrap();
                 assert_eq!(

@@ -117,6 +117,8 @@ pub(crate) fn summary_of(
         smallest,
         largest,
         ranges: outline.ranges.len() as u64,
+        // What it was is lost with the manifest: the rows count as the oldest.
+        number: outline.is_numbered.then_some(Seq::ZERO),
         ..TableSummary::default()
     })
 }

@@ -53,7 +53,11 @@ impl Table {
         summary: &TableSummary,
     ) -> Result<Self, Error> {
         let range = range_of(summary);
-        match twice(|| Outline::read(files, path, summary.file)) {
+        let read = || {
+            let outline = Outline::read(files, path, summary.file)?;
+            outline.check_number(summary).map(|()| outline)
+        };
+        match twice(read) {
             Ok(outline) => {
                 let (filter, damaged) = match twice(|| outline.filter()) {
                     Ok(filter) => (filter, Damaged::Nothing),
@@ -112,6 +116,7 @@ impl Table {
             index,
             filter: nowhere,
             ranges: Fragments::default(),
+            is_numbered: false,
             properties: Vec::new(),
         };
         Self::new(

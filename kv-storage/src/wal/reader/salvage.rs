@@ -1,33 +1,19 @@
 //! Finds what is left of a damaged log: every whole frame counts, wherever it is.
 
 use super::super::format::{FRAME_FILE_AT, Frame};
-use super::SegmentFile;
-use crate::batch::{Operation, Operations};
-use crate::key::Seq;
+use super::{Content, LogFrame, SegmentFile};
 use memchr::memmem;
 
-/// One write of a log, with its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LoggedWrite<'a> {
-    pub seq: Seq,
-    pub operation: Operation<'a>,
-}
-
-/// All writes of whole frames in a file, in the order in which they lie there.
-pub(crate) fn salvage(file: &SegmentFile, store: u64) -> Vec<LoggedWrite<'_>> {
+/// All whole frames of a file that hold something, in the order in which they lie there.
+pub(crate) fn salvage(file: &SegmentFile, store: u64) -> Vec<LogFrame<'_>> {
     let mut writes = Vec::new();
     for version in [1, 2] {
         for frame in whole_frames(file, version, store) {
             let payload = &file.bytes[frame.payload.clone()];
-            let operations = if version == 1 {
-                Operations::decode_v1(payload)
-            } else {
-                Operations::decode(payload, frame.count)
-            };
-            let numbered = (frame.first.0..).zip(operations.into_iter().flatten());
-            writes.extend(numbered.map(|(seq, operation)| LoggedWrite {
-                seq: Seq(seq),
-                operation,
+            let content = Content::decode(payload, version, frame.count);
+            writes.extend(content.map(|content| LogFrame {
+                first: frame.first,
+                content,
             }));
         }
     }
