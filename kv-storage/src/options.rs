@@ -141,7 +141,7 @@ impl Default for Options {
             space_percent: 130,
             compactions_max: 2,
             compaction_step_bytes: 8 << 20,
-            direct_io: true,
+            direct_io: false,
             cache_bytes: 80 << 20,
             min_free_bytes: 64 << 20,
             ballast_bytes: 16 << 20,

@@ -74,6 +74,8 @@ fn test(sanitizer: Sanitizer) -> Result<Command> {
         .env("RUSTFLAGS", flags)
         // Sanitizers are not stable; the compiler of the machine takes them with this.
         .env("RUSTC_BOOTSTRAP", "1")
+        // Tests that never run a job leave it in a queue that the job's own store holds.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         .arg("--");
     for left_out in LEFT_OUT {
         command.args(["--skip", left_out]);

@@ -65,10 +65,16 @@ impl Debt {
         Self::share(garbage, allowed).min(GARBAGE_MOST)
     }
 
-    /// Debt in memory: bytes in memtables, the active one included.
+    /// Debt in memory: bytes in memtables, the active one included. Writers pay for the last half of what the last
+    /// memtable may take: before that, a flush that keeps up makes room in time.
     pub(crate) fn of_memory(bytes: usize, options: &Options) -> Self {
-        let limit = options.memtable_bytes as u64 * (options.sealed_memtables_max as u64 + 1);
-        Self::share(bytes as u64, limit)
+        let memtable = options.memtable_bytes as u64;
+        let limit = memtable * (options.sealed_memtables_max as u64 + 1);
+        let paid = (memtable / 2).max(1);
+        match (bytes as u64).checked_sub(limit - paid) {
+            Some(into) => Self(Self::PAID_FROM + into * (1000 - Self::PAID_FROM) / paid),
+            None => Self(bytes as u64 * Self::PAID_FROM / (limit - paid)),
+        }
     }
 
     fn share(part: u64, whole: u64) -> Self {
@@ -115,7 +121,9 @@ mod tests {
         };
         assert_eq!(Debt::of_tables(&world.version, 0, &few), Debt(833));
         assert_eq!(Debt::of_tables(&world.version, 20_000, &few), Debt(781));
-        assert_eq!(Debt::of_memory(3000, &options), Debt(750));
+        // Of four memtables' memory, the last half of one is paid for.
+        let memory = [0, 3000, 3500, 3750, 4000].map(|bytes| Debt::of_memory(bytes, &options));
+        assert_eq!(memory, [0, 514, 600, 800, 1000].map(Debt));
     }
 
     #[test]

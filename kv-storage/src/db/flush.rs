@@ -85,13 +85,11 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
         outcome => outcome,
     };
     let outcome = prepared.and_then(|run| {
-        // A poisoned store shows what is durable, and what is flushed is.
-        sync::wait(inner, sealed.last)?;
-        // The manifest will name `floor` as the oldest needed segment, so its header must be durable.
-        if inner.syncer.position() < sealed.position {
-            sync::sync_all(inner)?;
-        }
-        install(inner, &sealed, run)
+        sync_floor(inner, &sealed)?;
+        install(inner, &sealed, run)?;
+        // It is in tables now, whether the log was synced or not.
+        sync::note_flushed(inner, sealed.last);
+        Ok(())
     });
     {
         let mut state = inner.state();
@@ -105,6 +103,22 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.progress.notify_all();
     inner.files.empty_trash();
     outcome
+}
+
+/// The manifest will name `floor` as the oldest needed log segment, so its header must be durable. What lies in
+/// front of it in the log is in tables then, and is never synced for their sake: often it never gets to the disk.
+fn sync_floor(inner: &Inner, sealed: &Sealed) -> Result<(), Error> {
+    if inner.syncer.position() >= sealed.position {
+        return Ok(());
+    }
+    let floor = inner.front().wal.segment(sealed.floor);
+    match floor {
+        Some(segment) => inner.sync_segment(&segment).inspect_err(|error| {
+            // A second sync may succeed and prove nothing.
+            inner.poison(error);
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A run for level 0.

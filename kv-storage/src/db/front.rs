@@ -10,7 +10,7 @@ use super::state::Task;
 use crate::compaction::Debt;
 use crate::error::WriteError;
 use crate::key::Seq;
-use crate::memtable::{Memtable, Need};
+use crate::memtable::{MemoryPool, Memtable, Need};
 use crate::options::Options;
 use crate::wal::WalWriter;
 use std::collections::VecDeque;
@@ -63,6 +63,8 @@ pub(super) struct Front {
     pub last: Seq,
     pub wal: WalWriter,
     pub active: Arc<Memtable>,
+    /// Memory for memtables.
+    pub pool: Arc<MemoryPool>,
     /// Oldest first.
     pub sealed: VecDeque<Sealed>,
     pub gate: Gate,
@@ -200,7 +202,7 @@ impl Front {
         entry_bytes: usize,
         attachment: Option<Vec<u8>>,
     ) {
-        let fresh = Memtable::new(options.memtable_bytes.max(entry_bytes));
+        let fresh = Memtable::new(&self.pool, options.memtable_bytes.max(entry_bytes));
         let table = std::mem::replace(&mut self.active, Arc::new(fresh));
         self.queue(Layer::Memtable(table), attachment);
     }

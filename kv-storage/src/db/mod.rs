@@ -172,6 +172,8 @@ impl Db {
     /// compactions that use idle time. Never blocks. Call it about once a second, since the engine has no
     /// clock that would wake it.
     pub fn tick(&self) {
+        let pool = Arc::clone(&self.inner.front().pool);
+        pool.tick();
         self.inner.state().roster.note_change();
         self.inner.schedule();
     }

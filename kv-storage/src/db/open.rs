@@ -17,6 +17,7 @@ use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::{self, FileLock, Fs, LockError};
 use crate::hash::splitmix64;
 use crate::key::Seq;
+use crate::memtable::MemoryPool;
 use crate::options::Options;
 use crate::table::{Damaged, Table, TableFiles, TableSummary};
 use crate::version::{Catalog, Edit, Manifest, Version, read_current};
@@ -62,6 +63,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .iter()
         .filter_map(|file| log_number(*file))
         .collect();
+    let pool = Arc::new(MemoryPool::new(options.memtable_bytes));
     let replay = Replay {
         fs: &*fs,
         dir,
@@ -72,6 +74,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_end: catalog.log_end,
         options: &options,
         hooks: &env.hooks,
+        pool: &pool,
     };
     if format < store_format::NEWEST {
         // Older software must not meet the files that are written from now on.
@@ -128,6 +131,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
     let parts = Parts {
         version,
         replayed,
+        pool,
         wal: log.wal,
         manifest,
         log_floor,
@@ -386,6 +390,7 @@ fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
 struct Parts {
     version: Version,
     replayed: Replayed,
+    pool: Arc<MemoryPool>,
     wal: WalWriter,
     manifest: Manifest,
     log_floor: u64,
@@ -406,6 +411,7 @@ fn assemble(
     let Parts {
         version,
         replayed,
+        pool,
         mut wal,
         manifest,
         log_floor,
@@ -429,6 +435,7 @@ fn assemble(
         last,
         wal,
         active: Arc::new(active),
+        pool,
         sealed,
         gate: Gate {
             table_debt: Debt::of_tables(&version, 0, &options),

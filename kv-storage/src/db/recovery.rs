@@ -17,7 +17,7 @@ use crate::fs::{self, Fs};
 use crate::hooks::Hooks;
 use crate::ingested::Ingested;
 use crate::key::Seq;
-use crate::memtable::Memtable;
+use crate::memtable::{MemoryPool, Memtable};
 use crate::options::Options;
 use crate::table::{Table, TableFiles, TableSummary};
 use crate::version::{Placed, Run};
@@ -75,6 +75,8 @@ pub(super) struct Replay<'a> {
     pub flushed: Seq,
     pub options: &'a Options,
     pub hooks: &'a Hooks,
+    /// Memory for memtables.
+    pub pool: &'a Arc<MemoryPool>,
     /// Newest segment and its length, if the store was closed before.
     pub log_end: Option<(u64, u64)>,
 }
@@ -141,7 +143,7 @@ impl Replay<'_> {
         let mut filling = Filling {
             replay: self,
             sealed: VecDeque::new(),
-            active: Memtable::new(self.options.memtable_bytes),
+            active: Memtable::new(self.pool, self.options.memtable_bytes),
             last: self.flushed,
         };
         let mut opened = Opened::default();
@@ -323,7 +325,8 @@ impl Filling<'_> {
     }
 
     fn seal(&mut self, segment: &UsedSegment, bytes: usize) {
-        let fresh = Memtable::new(self.replay.options.memtable_bytes.max(bytes));
+        let size = self.replay.options.memtable_bytes.max(bytes);
+        let fresh = Memtable::new(self.replay.pool, size);
         let table = std::mem::replace(&mut self.active, fresh);
         self.queue(segment, Layer::Memtable(Arc::new(table)));
     }

@@ -212,6 +212,15 @@ pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
     }
 }
 
+/// Notes that everything up to `seq` survives power loss because it is in tables. Call without a lock.
+pub(super) fn note_flushed(inner: &Arc<Inner>, seq: Seq) {
+    let mut turn = inner.syncer.turn();
+    inner.syncer.durable.fetch_max(seq.0, Ordering::AcqRel);
+    let covered = turn.take_covered(seq);
+    drop(turn);
+    covered.tell();
+}
+
 /// Syncs everything that is in the log now, or waits for whoever does. Blocks.
 pub(super) fn sync_all(inner: &Arc<Inner>) -> Result<(), Error> {
     let last = inner.front().last;
@@ -219,6 +228,17 @@ pub(super) fn sync_all(inner: &Arc<Inner>) -> Result<(), Error> {
 }
 
 impl Turn {
+    /// Takes out those who wait for numbers up to `last`.
+    fn take_covered(&mut self, last: Seq) -> Covered {
+        let (parked, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition(|(seq, _)| *seq <= last);
+        self.parked = rest;
+        let is_over = |waiter: &mut (Seq, Waiter)| waiter.0 <= last;
+        let waiters = self.waiters.extract_if(.., is_over).collect();
+        Covered { parked, waiters }
+    }
+
     /// True if a job must be submitted now; it counts as submitted then.
     fn take_job(&mut self, durable: Seq) -> bool {
         let due =
@@ -273,25 +293,35 @@ fn lead(inner: &Arc<Inner>) {
     syncer.durable.fetch_max(last.0, Ordering::AcqRel);
     turn.running = false;
     turn.syncs += segments.len() as u64;
-    let (covered, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut turn.parked)
-        .into_iter()
-        .partition(|(seq, _)| *seq <= last);
-    turn.parked = rest;
+    let covered = turn.take_covered(last);
     // One who is not covered leads the next sync; it goes first, because the disk is idle now.
     let leader = turn.parked.pop_front();
-    let is_over = |waiter: &mut (Seq, Waiter)| waiter.0 <= last;
-    let ready: Vec<_> = turn.waiters.extract_if(.., is_over).collect();
     let submit = leader.is_none() && turn.take_job(last);
     drop(turn);
-    for (_, parked) in leader.iter().chain(&covered) {
+    if let Some((_, parked)) = leader {
         parked.wake();
     }
     if submit {
         submit_job(inner);
     }
     inner.progress.notify_all();
-    // Nothing is locked, and the next sync may begin meanwhile: a callback may do what it likes.
-    for (_, call) in ready {
-        call(Ok(()));
+    covered.tell();
+}
+
+/// Those who need not wait any more.
+struct Covered {
+    parked: VecDeque<(Seq, Arc<Parked>)>,
+    waiters: Vec<(Seq, Waiter)>,
+}
+
+impl Covered {
+    /// Call without a lock: a callback may do what it likes, and the next sync may begin meanwhile.
+    fn tell(self) {
+        for (_, parked) in self.parked {
+            parked.wake();
+        }
+        for (_, call) in self.waiters {
+            call(Ok(()));
+        }
     }
 }

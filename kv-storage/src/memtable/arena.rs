@@ -15,16 +15,19 @@
     reason = "shared memory that is written while it is read, by ranges that never overlap"
 )]
 
-use memmap2::{Advice, MmapMut};
+use super::pool::MemoryPool;
+use memmap2::MmapMut;
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Arena {
     base: NonNull<u8>,
-    /// Keeps the memory; only ever reached through `base`.
-    _memory: MmapMut,
+    /// Keeps the memory; only ever reached through `base`. It is there until the arena is dropped.
+    memory: Option<MmapMut>,
+    pool: Arc<MemoryPool>,
     size: usize,
     reserved: AtomicUsize,
     published: AtomicUsize,
@@ -50,20 +53,18 @@ pub(super) struct Slot {
 unsafe impl Send for Slot {}
 
 impl Arena {
-    /// Zeroed memory of `size` bytes. The system gives it when it is first touched, in large pages if it can:
-    /// with small ones a fill spends a tenth of its time in page faults.
+    /// Memory of `size` bytes from a pool, to which it goes back. What it held before cannot be read.
     ///
     /// # Panics
     /// If the system has no room left in the address space.
-    pub(super) fn new(size: usize) -> Self {
+    pub(super) fn new(pool: &Arc<MemoryPool>, size: usize) -> Self {
         assert!(size > 0);
-        let mut memory = MmapMut::map_anon(size).expect("there is address space for a memtable");
-        // It is advice: failing is no harm.
-        let _ = memory.advise(Advice::HugePage);
+        let mut memory = pool.take(size);
         let base = NonNull::new(memory.as_mut_ptr()).expect("a mapping is not at address 0");
         Self {
             base,
-            _memory: memory,
+            memory: Some(memory),
+            pool: Arc::clone(pool),
             size,
             reserved: AtomicUsize::new(0),
             published: AtomicUsize::new(0),
@@ -137,13 +138,38 @@ impl Arena {
     }
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.pool.give_back(memory);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn arena(size: usize) -> Arena {
+        Arena::new(&Arc::new(MemoryPool::new(0)), size)
+    }
+
+    #[test]
+    fn memory_that_is_used_again_shows_nothing_of_before() {
+        let pool = Arc::new(MemoryPool::new(1000));
+        for round in 1..4 {
+            let arena = Arena::new(&pool, super::super::arena_bytes(1000));
+            assert_eq!((arena.published(), arena.reserved()), (0, 0));
+            let mut slot = arena.reserve(500).unwrap();
+            arena.bytes_mut(&mut slot).fill(round);
+            arena.publish(&mut slot, 500);
+            assert_eq!(arena.bytes(0, 500), [round; 500]);
+        }
+    }
+
     #[test]
     fn slots_do_not_overlap_and_are_readable_once_published() {
-        let arena = Arena::new(100);
+        let arena = arena(100);
         let mut first = arena.reserve(30).unwrap();
         let mut second = arena.reserve(70).unwrap();
         assert!(arena.reserve(1).is_none());
@@ -160,7 +186,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "left == right")]
     fn a_slot_is_not_published_before_an_earlier_one() {
-        let arena = Arena::new(10);
+        let arena = arena(10);
         let _first = arena.reserve(5).unwrap();
         let mut second = arena.reserve(5).unwrap();
         arena.publish(&mut second, 5);
@@ -169,7 +195,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "assertion failed")]
     fn unpublished_bytes_cannot_be_read() {
-        let arena = Arena::new(10);
+        let arena = arena(10);
         let mut slot = arena.reserve(10).unwrap();
         arena.publish(&mut slot, 4);
         let _ = arena.bytes(0, 5);
@@ -178,7 +204,7 @@ mod tests {
     #[test]
     fn readers_on_other_threads_see_whole_records() {
         const RECORDS: usize = 20_000;
-        let arena = Arena::new(RECORDS * 16);
+        let arena = arena(RECORDS * 16);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {

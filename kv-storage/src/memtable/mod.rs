@@ -20,10 +20,12 @@ mod cells;
 mod cursor;
 mod entry;
 mod order;
+mod pool;
 mod ranges;
 
 pub(crate) use cursor::MemCursor;
 pub(crate) use entry::{Entry, entry_bytes};
+pub(crate) use pool::MemoryPool;
 
 use crate::batch::Operation;
 use crate::hash::key_hash;
@@ -71,9 +73,9 @@ pub(crate) struct Reservation {
 }
 
 impl Memtable {
-    /// A memtable for `size_bytes` of entries, as counted by [`entry_bytes`].
-    pub(crate) fn new(size_bytes: usize) -> Self {
-        let arena = Arena::new(FIRST + size_bytes);
+    /// A memtable for `size_bytes` of entries, as counted by [`entry_bytes`]. Its memory goes round in the pool.
+    pub(crate) fn new(pool: &Arc<MemoryPool>, size_bytes: usize) -> Self {
+        let arena = Arena::new(pool, arena_bytes(size_bytes));
         let mut first = arena.reserve(FIRST).expect("an arena is larger than that");
         arena.publish(&mut first, FIRST);
         let buckets = (size_bytes / BYTES_PER_BUCKET).next_power_of_two().max(16);
@@ -205,6 +207,11 @@ impl Memtable {
     fn entry(&self, offset: u32) -> Entry<'_> {
         Entry::read(&self.arena, offset)
     }
+}
+
+/// Memory for entries of so many bytes.
+fn arena_bytes(size_bytes: usize) -> usize {
+    FIRST + size_bytes
 }
 
 fn offset(at: usize) -> u32 {

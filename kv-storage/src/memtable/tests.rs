@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+fn memtable(size_bytes: usize) -> Memtable {
+    Memtable::new(&Arc::new(MemoryPool::new(size_bytes)), size_bytes)
+}
+
 fn insert(table: &Memtable, first: u64, batch: &WriteBatch) {
     let mut room = table.reserve(batch.need()).unwrap();
     table.fill(&mut room, Seq(first), batch.operations(), |_, _, _| {});
@@ -43,7 +47,7 @@ fn walk(table: &Arc<Memtable>, from: Bound<KeyVersion<'_>>, forward: bool) -> Ve
 
 #[test]
 fn the_newest_version_at_or_below_a_number_is_found() {
-    let table = Memtable::new(4096);
+    let table = memtable(4096);
     let mut batch = WriteBatch::new();
     batch.put(b"b", b"1");
     batch.put(b"a", b"2");
@@ -60,7 +64,7 @@ fn the_newest_version_at_or_below_a_number_is_found() {
 
 #[test]
 fn a_full_memtable_gives_no_room_and_keeps_what_it_has() {
-    let table = Memtable::new(100);
+    let table = memtable(100);
     let mut batch = WriteBatch::new();
     batch.put(b"key", b"value");
     let need = batch.need();
@@ -76,7 +80,7 @@ fn a_full_memtable_gives_no_room_and_keeps_what_it_has() {
 
 #[test]
 fn thousands_of_entries_keep_their_order_while_scans_come_in_between() {
-    let table = Arc::new(Memtable::new(4 << 20));
+    let table = Arc::new(memtable(4 << 20));
     let mut model = BTreeMap::new();
     let mut random = fastrand::Rng::with_seed(3);
     for number in 1..=20_000u64 {
@@ -109,7 +113,7 @@ proptest! {
         batches in proptest::collection::vec(proptest::collection::vec((key(), any::<bool>()), 1..6), 1..60),
         looks in proptest::collection::vec((key(), 0u64..200, any::<bool>(), any::<bool>(), 0usize..60), 1..20),
     ) {
-        let table = Arc::new(Memtable::new(64 << 10));
+        let table = Arc::new(memtable(64 << 10));
         let mut model: BTreeMap<(Vec<u8>, Reverse<u64>), bool> = BTreeMap::new();
         let mut next = 1;
         for (number, operations) in batches.iter().enumerate() {
@@ -147,7 +151,7 @@ proptest! {
 
 #[test]
 fn readers_beside_a_writer_see_each_published_entry() {
-    let table = Arc::new(Memtable::new(4 << 20));
+    let table = Arc::new(memtable(4 << 20));
     let published = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for reader in 0..2u64 {

@@ -135,6 +135,12 @@ impl WalWriter {
             .expect("a log always has a present segment")
     }
 
+    /// A segment that holds a part of the log.
+    pub(crate) fn segment(&self, id: u64) -> Option<LiveSegment> {
+        let mut live = self.live.iter();
+        live.find(|segment| segment.id == id).cloned()
+    }
+
     /// Number of the present segment, and how much of it is used.
     pub(crate) fn end(&self) -> (u64, u64) {
         (self.present().id, self.offset)

@@ -368,3 +368,32 @@ fn a_number_from_the_future_is_durable_when_the_newest_write_is() {
     assert_eq!(told.load(Ordering::SeqCst), 1);
     assert_eq!(db.stats().durable, db.stats().last);
 }
+
+#[test]
+fn a_flush_makes_writes_durable_without_a_sync_of_their_log() {
+    let fs = SimFs::new();
+    let jobs = Arc::new(ManualJobs::default());
+    let db = Db::open(dir(), Options::tiny(), env_with(&fs, jobs.clone())).unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    for number in 0..5u8 {
+        let commit = db.write(put([number], b"value"), Durability::Sync).unwrap();
+        let told = Arc::clone(&told);
+        commit.on_durable(move |outcome| {
+            outcome.unwrap();
+            told.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    let syncs = db.stats().log_syncs;
+    db.flush().unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 5);
+    let stats = db.stats();
+    assert_eq!((stats.durable, stats.log_syncs), (stats.last, syncs));
+    // The log job that they asked for finds nothing to do.
+    jobs.run_all();
+    assert_eq!(db.stats().log_syncs, syncs);
+    drop(db);
+    for seed in 0..4 {
+        let fs = fs.fork().power_loss(seed);
+        assert_eq!(contents(&open(&fs).unwrap()).unwrap().len(), 5, "{seed}");
+    }
+}
