@@ -17,7 +17,7 @@ pub struct Options {
     /// more than this times `memtable_bytes`; writers are slowed down from 60 % of that on. Raising it lets longer
     /// bursts pass at full speed.
     pub sealed_memtables_max: usize,
-    /// Size of a log segment, in bytes (default 8 MiB). Segments are filled with zeros before their first use and
+    /// Size of a log segment, in bytes (default 4 MiB). Segments are filled with zeros before their first use and
     /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
     pub log_segment_bytes: u64,
     /// Largest batch in encoded bytes (default 32 MiB).
@@ -119,7 +119,7 @@ impl Default for Options {
         Self {
             memtable_bytes: 64 << 20,
             sealed_memtables_max: 1,
-            log_segment_bytes: 8 << 20,
+            log_segment_bytes: 4 << 20,
             max_batch_bytes: 32 << 20,
             upper_tables: TableOptions {
                 block_bytes: 4 << 10,

@@ -72,6 +72,10 @@ pub(super) struct Front {
     pub needed_segment: u64,
     /// A job should look at the free space.
     pub look: bool,
+    /// The newest write at the last tick.
+    pub ticked: Seq,
+    /// A job should give spare log segments back.
+    pub has_surplus: bool,
     /// The job that makes segments ready.
     pub segment_task: Task,
     /// Background work became due since somebody last asked.
@@ -85,7 +89,7 @@ pub(super) struct Front {
 
 impl Front {
     /// Spare log segments kept ready.
-    pub(super) const SPARES: usize = 2;
+    pub(super) const SPARES: usize = 4;
 
     /// Ingests that may wait for a flush, which only enters them in the manifest.
     const INGESTS_MOST: usize = 8;
@@ -226,13 +230,22 @@ impl Front {
         }
     }
 
-    /// True if a log segment should be made ready, or the free space be looked at.
+    /// Notes that about a second has passed. Spare segments that made up for writers at full speed go when nothing
+    /// was written since the last time.
+    pub(super) fn tick(&mut self) {
+        let is_quiet = self.ticked == self.last;
+        self.ticked = self.last;
+        self.has_surplus |= is_quiet && self.wal.spares() > Self::SPARES;
+    }
+
+    /// True if a log segment should be made ready or given back, or the free space be looked at.
     pub(super) fn wants_segment(&self) -> bool {
         if self.gate.short.is_some() {
             // Nothing can be made before somebody found that there is room again.
             return self.look;
         }
         self.look
+            || self.has_surplus
             || self.needed_segment > 0
             || (self.wal.spares() < Self::SPARES && self.wal.is_half_used())
     }

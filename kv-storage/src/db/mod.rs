@@ -172,7 +172,10 @@ impl Db {
     /// compactions that use idle time. Never blocks. Call it about once a second, since the engine has no
     /// clock that would wake it.
     pub fn tick(&self) {
-        let pool = Arc::clone(&self.inner.front().pool);
+        let mut front = self.inner.front();
+        front.tick();
+        let pool = Arc::clone(&front.pool);
+        drop(front);
         pool.tick();
         self.inner.state().roster.note_change();
         self.inner.schedule();

@@ -443,6 +443,8 @@ fn assemble(
         },
         needed_segment: 0,
         look: options.min_free_bytes > 0 || (options.ballast_bytes > 0 && !has_ballast),
+        ticked: Seq::ZERO,
+        has_surplus: false,
         segment_task: Task::Idle,
         attention: false,
         busy: 0,

@@ -10,6 +10,9 @@ use crate::files::Numbered;
 use crate::wal::{LiveSegment, Spare};
 use std::sync::Arc;
 
+/// With fewer spares, making one comes before everything else.
+const FEW_SPARES: usize = 2;
+
 /// Segments of unusual size are multiples of this.
 const PAGE_BYTES: u64 = 4096;
 
@@ -53,13 +56,23 @@ fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
             return Ok(());
         }
         let needed = front.needed_segment.next_multiple_of(PAGE_BYTES);
-        let small = front.wal.take_small_spares(needed);
-        front.look = false;
+        let mut unused = front.wal.take_small_spares(needed);
+        if std::mem::take(&mut front.has_surplus) {
+            unused.extend(front.wal.take_surplus(Front::SPARES));
+        }
+        let is_urgent = front.needed_segment > 0 || front.wal.spares() < FEW_SPARES;
+        let looks = std::mem::take(&mut front.look);
         drop(front);
-        for spare in small {
-            inner
-                .files
-                .discard(Numbered::Log(spare.id).path(&inner.dir));
+        if !unused.is_empty() {
+            for spare in unused {
+                inner
+                    .files
+                    .discard(Numbered::Log(spare.id).path(&inner.dir));
+            }
+            inner.files.empty_trash();
+        }
+        if !looks && !inner.front().wants_segment() {
+            return Ok(());
         }
         let size = inner.options.log_segment_bytes.max(needed);
         if look_at_space(inner, size) {
@@ -67,9 +80,12 @@ fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
             inner.front().needed_segment = 0;
             return Ok(());
         }
-        ballast::restore(inner)?;
-        if !inner.front().wants_segment() {
-            return Ok(());
+        // Writers of a store that has just been made would wait for it.
+        if !is_urgent {
+            ballast::restore(inner)?;
+            if !inner.front().wants_segment() {
+                return Ok(());
+            }
         }
         let spare = create(inner, size)?;
         add_spares(inner, [spare]);

@@ -397,3 +397,20 @@ fn a_flush_makes_writes_durable_without_a_sync_of_their_log() {
         assert_eq!(contents(&open(&fs).unwrap()).unwrap().len(), 5, "{seed}");
     }
 }
+
+#[test]
+fn spare_log_segments_go_when_nobody_writes() {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    for number in 0..400 {
+        db.blocking().put(&key(number), &[7; 60]).unwrap();
+    }
+    let spares = db.stats().spare_segments;
+    db.tick();
+    assert_eq!(db.stats().spare_segments, spares, "somebody wrote");
+    let files = fs.dump().len();
+    db.tick();
+    assert!(db.stats().spare_segments <= 4);
+    assert!(spares <= 4 || fs.dump().len() < files);
+    assert_eq!(contents(&db).unwrap().len(), 400);
+}

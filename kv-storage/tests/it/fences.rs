@@ -52,7 +52,7 @@ fn store() -> (SimFs, Contents) {
     let mut random = fastrand::Rng::with_seed(5);
     let mut larger = Options::tiny();
     larger.table_bytes = 2 << 10;
-    for (options, count) in [(larger, 600), (quiet(), 200)] {
+    for (options, count) in [(larger, 600), (quiet(), 340)] {
         let db = Db::open(dir(), options, env(&fs)).unwrap();
         for number in 0..count {
             // Not all keys, so that scans also begin between them.
