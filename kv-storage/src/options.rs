@@ -55,8 +55,9 @@ pub struct Options {
     pub compactions_max: usize,
     /// Input bytes one compaction job works through before it yields (default 8 MiB).
     pub compaction_step_bytes: u64,
-    /// Write tables past the page cache, where the file system can (default true). Otherwise they go through it,
-    /// and stay in it as long as there is room.
+    /// Write tables past the page cache, where the file system can (default false). Otherwise they go through it, and
+    /// stay in it as long as there is room, so that what was just compacted is read from memory. Set it where
+    /// other programs need the page cache more.
     pub direct_io: bool,
     /// Memory for what is kept of tables, in bytes (default 80 MiB): decoded blocks, single rows, and the
     /// indexes and filters of open tables. The last two always stay; the rest is divided between blocks and

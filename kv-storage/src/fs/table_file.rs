@@ -2,9 +2,8 @@
 //!
 //! A table is written once, front to back, and mostly by jobs that nobody waits for. Through the page
 //! cache its pages are collected first and then written in a burst, and the syncs of the log wait
-//! behind that. So it is written by direct I/O where the file system allows it: in whole aligned
-//! pieces of [`PIECE_BYTES`] into space allocated ahead. Elsewhere each piece is handed to the disk at
-//! once, so that the burst never builds up.
+//! behind that. So each piece of [`PIECE_BYTES`] is handed to the disk at once, and the burst never builds
+//! up. Where it is wished and the file system allows it, whole aligned pieces go past the page cache.
 
 use super::AppendFile;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
