@@ -24,7 +24,7 @@ pub(crate) enum Task {
     DemoData(DemoArguments),
     /// Measure kv beside others of its kind
     Bench(BenchArguments),
-    /// Run the storage engine's tests under the address and the thread sanitizer
+    /// Run the storage engine's tests under a sanitizer
     Sanitize(SanitizeArguments),
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct EngineBenchArguments {
 /// `cargo xtask sanitize ..`
 #[derive(Debug, Args)]
 pub(crate) struct SanitizeArguments {
-    /// Only this one
+    /// Which one; the address sanitizer when none is named
     #[arg(value_enum)]
     pub(crate) sanitizer: Option<Sanitizer>,
     /// Further arguments for the tests, such as part of a test's name
@@ -214,7 +214,7 @@ pub(crate) struct SanitizeArguments {
 pub(crate) enum Sanitizer {
     /// Accesses outside of memory, or after it was given back
     Address,
-    /// Accesses of several threads that nothing orders
+    /// Accesses of several threads that nothing orders; needs a standard library built with it
     Thread,
 }
 
