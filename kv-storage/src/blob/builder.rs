@@ -4,13 +4,10 @@ use super::Pointer;
 use super::format::{Footer, HEAD_BYTES, Head, encode_header};
 use crate::checksum::Checksum;
 use crate::compress::{Compression, Encoder};
-use crate::error::{Error, IoContext};
-use crate::fs::{AppendFile, Fs};
+use crate::error::Error;
+use crate::fs::{BufferedFile, Fs};
 use crate::options::Options;
-use std::path::{Path, PathBuf};
-
-/// File bytes collected before they are handed to the operating system.
-const WRITE_BYTES: usize = 256 << 10;
+use std::path::Path;
 
 /// How a blob file is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +40,9 @@ pub(crate) struct BlobSummary {
 ///
 /// Dropped without [`finish`](Self::finish), it leaves an orphan that the next open removes.
 pub(crate) struct BlobBuilder {
-    path: PathBuf,
-    file: Box<dyn AppendFile>,
+    file: BufferedFile,
     checksum: Checksum,
     encoder: Encoder,
-    /// Encoded but not yet appended.
-    buffer: Vec<u8>,
-    /// Where `buffer` will begin in the file.
-    written: u64,
     summary: BlobSummary,
 }
 
@@ -62,16 +54,12 @@ impl BlobBuilder {
         file: u64,
         spec: BlobSpec,
     ) -> Result<Self, Error> {
-        let append = fs
-            .create_table(path, spec.direct_io)
-            .context("create", path)?;
+        let mut append = BufferedFile::create(fs, path, spec.direct_io)?;
+        append.buffer().extend(encode_header(store, file));
         Ok(Self {
-            path: path.to_path_buf(),
             file: append,
             checksum: Checksum::new(store, file),
             encoder: Encoder::new(spec.compression),
-            buffer: encode_header(store, file),
-            written: 0,
             summary: BlobSummary {
                 file,
                 ..BlobSummary::default()
@@ -82,46 +70,47 @@ impl BlobBuilder {
     /// Appends a value, compressed if that gains.
     pub(crate) fn push(&mut self, value: &[u8]) -> Result<Pointer, Error> {
         let start = self.begin();
-        self.encoder.encode(value, &mut self.buffer);
+        self.encoder.encode(value, self.file.buffer());
         self.end(start, value.len())
     }
 
     /// Appends a value as another blob file had it stored: codec byte and encoded bytes.
     pub(crate) fn push_stored(&mut self, stored: &[u8], raw: u32) -> Result<Pointer, Error> {
         let start = self.begin();
-        self.buffer.extend_from_slice(stored);
+        self.file.buffer().extend_from_slice(stored);
         self.end(start, raw as usize)
     }
 
     /// Bytes so far.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.file.size_bytes()
     }
 
-    /// Leaves room for a head.
-    fn begin(&mut self) -> usize {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; HEAD_BYTES]);
-        start
+    /// Leaves room for a head; says where it begins in the file.
+    fn begin(&mut self) -> u64 {
+        let offset = self.size_bytes();
+        self.file.buffer().extend_from_slice(&[0; HEAD_BYTES]);
+        offset
     }
 
-    fn end(&mut self, start: usize, raw: usize) -> Result<Pointer, Error> {
+    fn end(&mut self, offset: u64, raw: usize) -> Result<Pointer, Error> {
         let raw = u32::try_from(raw).expect("values are far below 4 GiB");
-        let (before, stored) = self.buffer.split_at_mut(start + HEAD_BYTES);
+        let record_len = (self.size_bytes() - offset) as usize;
+        let buffer = self.file.buffer();
+        let start = buffer.len() - record_len;
+        let (room, stored) = buffer[start..].split_at_mut(HEAD_BYTES);
         let head = Head::of(self.checksum, stored, raw);
-        before[start..].copy_from_slice(&head.encode());
+        room.copy_from_slice(&head.encode());
         let pointer = Pointer {
             file: self.summary.file,
-            offset: self.written + start as u64,
+            offset,
             stored: head.stored,
             raw,
             checksum: head.checksum,
         };
         self.summary.values += 1;
         self.summary.value_bytes += pointer.record_bytes();
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write_buffer()?;
-        }
+        self.file.write_full()?;
         Ok(pointer)
     }
 
@@ -131,19 +120,11 @@ impl BlobBuilder {
             values: self.summary.values,
             value_bytes: self.summary.value_bytes,
         };
-        self.buffer.extend(footer.encode(self.checksum));
-        self.write_buffer()?;
-        self.file.sync().context("sync", &self.path)?;
-        self.summary.size_bytes = self.written;
-        Ok(self.summary)
-    }
-
-    fn write_buffer(&mut self) -> Result<(), Error> {
-        self.file
-            .append(&self.buffer)
-            .context("append to", &self.path)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
+        self.file.buffer().extend(footer.encode(self.checksum));
+        let size_bytes = self.file.finish()?;
+        Ok(BlobSummary {
+            size_bytes,
+            ..self.summary
+        })
     }
 }

@@ -44,15 +44,7 @@ pub(crate) struct Rewrite {
     retention: Retention,
     /// `None` if older data may lie anywhere, so that every tombstone stays.
     below: Option<Below>,
-    cuts: Cuts,
-    filtering: Option<Filtering>,
-    separation: Separation,
-    builder: Option<TableBuilder>,
-    last_key: Vec<u8>,
-    /// Deleted ranges that are needed further, and how far they were written to tables.
-    ranges: Fragments,
-    ranges_from: Option<Vec<u8>>,
-    finished: Vec<Finished>,
+    output: Output,
     /// Key and value bytes of the versions read so far.
     read_bytes: u64,
     read_entries: u64,
@@ -66,11 +58,12 @@ impl Rewrite {
         separation: Separation,
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
-        Self {
+        let output = Output {
             filtering: filter.map(Filtering::of_flush),
             ranges: retention.ranges_needed(None),
-            ..Self::new(merge, retention, Cuts::never(), separation)
-        }
+            ..Output::new(Cuts::never(), separation)
+        };
+        Self::new(merge, retention, None, output)
     }
 
     /// A compaction; `below` says where data older than the output may be.
@@ -82,27 +75,20 @@ impl Rewrite {
         separation: Separation,
         filter: Option<&Arc<dyn CompactionFilter>>,
     ) -> Self {
-        Self {
-            ranges: retention.ranges_needed(Some(&below)),
-            below: Some(below),
+        let output = Output {
             filtering: filter.map(Filtering::of_compaction),
-            ..Self::new(merge, retention, cuts, separation)
-        }
+            ranges: retention.ranges_needed(Some(&below)),
+            ..Output::new(cuts, separation)
+        };
+        Self::new(merge, retention, Some(below), output)
     }
 
-    fn new(merge: Merge, retention: Retention, cuts: Cuts, separation: Separation) -> Self {
+    fn new(merge: Merge, retention: Retention, below: Option<Below>, output: Output) -> Self {
         Self {
             merge,
             retention,
-            below: None,
-            cuts,
-            filtering: None,
-            separation,
-            builder: None,
-            last_key: Vec::new(),
-            ranges: Fragments::default(),
-            ranges_from: None,
-            finished: Vec::new(),
+            below,
+            output,
             read_bytes: 0,
             read_entries: 0,
         }
@@ -130,8 +116,10 @@ impl Rewrite {
             {
                 let fetched = match self.merge.table() {
                     Some(table) if kind == Kind::Blob => {
-                        let is_asked = self.filtering.is_some();
-                        self.separation.fetch(table, version.key, value, is_asked)?
+                        let is_asked = self.output.filtering.is_some();
+                        self.output
+                            .separation
+                            .fetch(table, version.key, value, is_asked)?
                     }
                     Some(_) | None => Fetched::default(),
                 };
@@ -142,7 +130,7 @@ impl Rewrite {
                     Kind::Blob => fetched.value.as_deref(),
                     Kind::Delete => None,
                 };
-                let verdict = match (&mut self.filtering, present) {
+                let verdict = match (&mut self.output.filtering, present) {
                     (Some(filtering), Some(value)) if !snapshots_see_it => {
                         filtering.decide(version, value)
                     }
@@ -158,71 +146,47 @@ impl Rewrite {
                     || !is_last
                     || self.below.as_mut().is_none_or(holds_older);
                 if is_needed {
-                    let mut output = Output {
-                        cuts: &mut self.cuts,
-                        filtering: &mut self.filtering,
-                        separation: &mut self.separation,
-                        builder: &mut self.builder,
-                        last_key: &mut self.last_key,
-                        ranges: &self.ranges,
-                        ranges_from: &mut self.ranges_from,
-                        finished: &mut self.finished,
-                    };
-                    output.push(version, &content, kept, sink)?;
+                    self.output.push(version, &content, kept, sink)?;
                 }
             }
             self.merge.advance()?;
         }
-        let rest = self.ranges.between(self.ranges_from.as_deref(), None);
-        if self.builder.is_none() && !rest.is_empty() {
-            self.builder = Some(sink.create()?);
-        }
-        self.output().finish_table(rest)?;
+        self.output.finish(sink)?;
         Ok(Step::Done)
-    }
-
-    fn output(&mut self) -> Output<'_> {
-        Output {
-            cuts: &mut self.cuts,
-            filtering: &mut self.filtering,
-            separation: &mut self.separation,
-            builder: &mut self.builder,
-            last_key: &mut self.last_key,
-            ranges: &self.ranges,
-            ranges_from: &mut self.ranges_from,
-            finished: &mut self.finished,
-        }
     }
 
     /// Takes the filter's verdicts on keys up to `last` that changed an entry.
     pub(crate) fn take_filtered(&mut self, last: &[u8]) -> Vec<Filtered> {
-        let filtering = self.filtering.as_mut();
+        let filtering = self.output.filtering.as_mut();
         filtering.map_or_else(Vec::new, |filtering| filtering.take_up_to(last))
     }
 
     /// The lowest number of an entry that the filter changed so far.
     pub(crate) fn oldest_changed(&self) -> Option<Seq> {
-        self.filtering.as_ref().and_then(Filtering::oldest_changed)
+        self.output
+            .filtering
+            .as_ref()
+            .and_then(Filtering::oldest_changed)
     }
 
     /// Takes the first `count` finished tables that were not taken; after [`Step::Done`] no more will come.
     pub(crate) fn take_finished(&mut self, count: usize) -> Vec<Finished> {
-        self.finished.drain(..count).collect()
+        self.output.finished.drain(..count).collect()
     }
 
     /// Tables that are finished and not taken.
     pub(crate) fn finished(&self) -> &[Finished] {
-        &self.finished
+        &self.output.finished
     }
 
     /// Takes the errors about values in blob files that could not be read; their pointers were left as they are.
     pub(crate) fn take_damage(&mut self) -> Vec<Error> {
-        self.separation.take_damage()
+        self.output.separation.take_damage()
     }
 
     /// Bytes of values that left a blob file that is garbage for a large part.
     pub(crate) fn relocated_bytes(&self) -> u64 {
-        self.separation.relocated_bytes()
+        self.output.separation.relocated_bytes()
     }
 
     /// Where the merge stands.
@@ -245,19 +209,33 @@ impl Rewrite {
     }
 }
 
-/// Where surviving versions go: the parts of a rewrite besides the merge they are borrowed from.
-struct Output<'a> {
-    cuts: &'a mut Cuts,
-    filtering: &'a mut Option<Filtering>,
-    separation: &'a mut Separation,
-    builder: &'a mut Option<TableBuilder>,
-    last_key: &'a mut Vec<u8>,
-    ranges: &'a Fragments,
-    ranges_from: &'a mut Option<Vec<u8>>,
-    finished: &'a mut Vec<Finished>,
+/// Where surviving versions go: all of a rewrite but what it reads.
+struct Output {
+    cuts: Cuts,
+    filtering: Option<Filtering>,
+    separation: Separation,
+    builder: Option<TableBuilder>,
+    last_key: Vec<u8>,
+    /// Deleted ranges that are needed further, and how far they were written to tables.
+    ranges: Fragments,
+    ranges_from: Option<Vec<u8>>,
+    finished: Vec<Finished>,
 }
 
-impl Output<'_> {
+impl Output {
+    fn new(cuts: Cuts, separation: Separation) -> Self {
+        Self {
+            cuts,
+            filtering: None,
+            separation,
+            builder: None,
+            last_key: Vec::new(),
+            ranges: Fragments::default(),
+            ranges_from: None,
+            finished: Vec::new(),
+        }
+    }
+
     /// Adds a version; `kept` is its value if that is at hand.
     fn push(
         &mut self,
@@ -267,7 +245,7 @@ impl Output<'_> {
         sink: &mut dyn TableSink,
     ) -> Result<(), Error> {
         // All versions of a key go to one table, so that the tables of a run never overlap.
-        if *self.last_key != version.key {
+        if self.last_key != version.key {
             let size = self.builder.as_ref().map_or(0, TableBuilder::size_bytes);
             if self.cuts.before(version.key, size) {
                 self.end_table()?;
@@ -275,7 +253,7 @@ impl Output<'_> {
             self.last_key.clear();
             self.last_key.extend_from_slice(version.key);
         }
-        let builder = match self.builder {
+        let builder = match &mut self.builder {
             Some(builder) => builder,
             None => self.builder.insert(sink.create()?),
         };
@@ -293,10 +271,19 @@ impl Output<'_> {
         if self.builder.is_none() {
             return Ok(());
         }
-        let until = successor(self.last_key);
+        let until = successor(&self.last_key);
         let from = self.ranges_from.replace(until.clone());
         let ranges = self.ranges.between(from.as_deref(), Some(&until));
         self.finish_table(ranges)
+    }
+
+    /// Ends the last table, which takes all deleted ranges that are left.
+    fn finish(&mut self, sink: &mut dyn TableSink) -> Result<(), Error> {
+        let rest = self.ranges.between(self.ranges_from.as_deref(), None);
+        if self.builder.is_none() && !rest.is_empty() {
+            self.builder = Some(sink.create()?);
+        }
+        self.finish_table(rest)
     }
 
     fn finish_table(&mut self, ranges: Fragments) -> Result<(), Error> {

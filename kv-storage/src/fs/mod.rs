@@ -12,10 +12,12 @@
 //!    changed, except that an append may have appended a prefix of its bytes. A sync never fails with these
 //!    kinds: rule 4 holds for it, whatever the reason.
 
+mod buffered;
 mod mapped;
 mod real;
 mod table_file;
 
+pub(crate) use buffered::BufferedFile;
 pub use real::RealFs;
 
 use std::fmt;

@@ -10,8 +10,8 @@ use super::spec::TableSpec;
 use crate::blob::{Pointer, References};
 use crate::checksum::Checksum;
 use crate::compress::{Compression, Trained};
-use crate::error::{Error, IoContext};
-use crate::fs::Fs;
+use crate::error::Error;
+use crate::fs::{BufferedFile, Fs};
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::ranges::{Fragments, last_before};
@@ -90,11 +90,9 @@ impl TableBuilder {
         file: u64,
         spec: TableSpec,
     ) -> Result<Self, Error> {
-        let append = fs
-            .create_table(path, spec.direct_io)
-            .context("create", path)?;
+        let append = BufferedFile::create(fs, path, spec.direct_io)?;
         let checksum = Checksum::new(store, file);
-        let blocks = BlockWriter::new(path.to_path_buf(), append, checksum, spec.compression);
+        let blocks = BlockWriter::new(append, checksum, spec.compression);
         let samples = matches!(spec.compression, Compression::ZstdDictionary(_));
         Ok(Self {
             spec,
