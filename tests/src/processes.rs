@@ -1,10 +1,11 @@
 //! Clusters of real `kv-node` processes on loopback, each in a directory of its own.
 
 use std::fs::File;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kv_client::{Client, Target};
@@ -55,6 +56,29 @@ pub fn run(args: &[&str]) -> Output {
         .expect("kv-node runs")
 }
 
+/// A free UDP port of loopback that nobody is given by chance while its node is down.
+///
+/// Linux gives ports from 32768 on to sockets that ask for any; these lie below, and none is given
+/// twice by one process.
+///
+/// # Panics
+/// When none is left.
+fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run side by side start far apart.
+    let start = std::process::id().wrapping_mul(997);
+    for _ in 0..COUNT {
+        let step = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("below 32,000");
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} to {}", FIRST + COUNT - 1);
+}
+
 /// A cluster of processes. Dropping it kills them and removes their files.
 #[derive(Debug)]
 pub struct ProcessCluster {
@@ -86,15 +110,9 @@ impl ProcessCluster {
         let dir = tempfile::tempdir().expect("a directory");
         let authority = dir.path().join("ca");
         setup::create_authority(&authority, "test").expect("an authority");
-        // All sockets are open at once, so that no port is given twice.
-        let sockets: Vec<UdpSocket> = (0..nodes)
-            .map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port"))
+        let addresses: Vec<String> = (0..nodes)
+            .map(|_| format!("127.0.0.1:{}", free_port()))
             .collect();
-        let addresses: Vec<String> = sockets
-            .iter()
-            .map(|socket| socket.local_addr().expect("bound").to_string())
-            .collect();
-        drop(sockets);
         let mut members = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
             let data = dir.path().join(format!("n{}", index + 1));
