@@ -1,24 +1,15 @@
 //! Damage in a table fences the keys that it touches, and nothing else.
 
-use crate::support::{dir, env};
+use crate::support::{Told, dir, env, with_events};
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
-use kv_storage::{Damage, Db, Env, Error, Events, Hooks, KeyRange, Options};
+use kv_storage::{Db, Error, KeyRange, Options};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
-
-#[derive(Default)]
-struct Told(Mutex<Vec<Damage>>);
-
-impl Events for Told {
-    fn damaged(&self, damage: &Damage) {
-        self.0.lock().unwrap().push(damage.clone());
-    }
-}
 
 /// Nothing may be rewritten before it is read, and nothing may be answered from a cache.
 fn quiet() -> Options {
@@ -29,14 +20,7 @@ fn quiet() -> Options {
 }
 
 fn open(fs: &SimFs) -> (Db, Arc<Told>) {
-    let told = Arc::new(Told::default());
-    let env = Env {
-        hooks: Hooks {
-            events: Some(told.clone()),
-            ..Hooks::default()
-        },
-        ..env(fs)
-    };
+    let (env, told) = with_events(env(fs));
     let db = Db::open(dir(), quiet(), env).unwrap();
     (db, told)
 }
@@ -236,7 +220,7 @@ fn damage_in_any_part_of_a_table_fences_only_the_keys_of_that_part() {
             assert!(fenced.len() < 402, "{what}: everything is fenced");
             partly += usize::from(!fenced.is_empty());
             // Told once, with the keys.
-            let told = told.0.lock().unwrap();
+            let told = told.damaged.lock().unwrap();
             assert_eq!(
                 told.len(),
                 usize::from(!told.is_empty()),
@@ -272,14 +256,14 @@ fn a_damaged_filter_costs_only_speed_and_is_told() {
         let mut bad = bytes.clone();
         bad[block_of(&bytes, 0) + 1] ^= 1;
         let (db, told) = open(&with(&fs, &path, bad));
-        let told_at_open = told.0.lock().unwrap().clone();
+        let told_at_open = told.damaged.lock().unwrap().clone();
         assert_eq!(told_at_open.len(), 1);
         assert!(!told_at_open[0].hides_data && told_at_open[0].file == path);
         assert_eq!(
             check(&db, &contents, &path, "filter"),
             Vec::<Vec<u8>>::new()
         );
-        told_of += told.0.lock().unwrap().len();
+        told_of += told.damaged.lock().unwrap().len();
     }
     assert_eq!(told_of, tables(&fs).len());
 }
@@ -296,5 +280,5 @@ fn an_error_names_the_keys_readably() {
         message.contains("the keys \"key0") && message.contains(".sst"),
         "{message}"
     );
-    assert_eq!(told.0.lock().unwrap().len(), 1);
+    assert_eq!(told.damaged.lock().unwrap().len(), 1);
 }

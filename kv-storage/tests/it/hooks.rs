@@ -1,15 +1,17 @@
 //! Compaction filter, flush attachment and events.
 
-use crate::support::{ManualJobs, Workload, contents, dir, env, env_with, put};
+use crate::support::{
+    Expiring, ManualJobs, Told, Workload, contents, dir, env, env_with, put, with_hooks,
+};
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::{
-    CompactionFilter, Damage, Db, Durability, Env, Events, Filtered, FlushAttachment, Hooks,
-    KeyRange, Options, Seq, Snapshot, Verdict, WriteBatch,
+    CompactionFilter, Db, Durability, Filtered, FlushAttachment, Hooks, KeyRange, Options, Seq,
+    Snapshot, Verdict, WriteBatch,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -33,10 +35,6 @@ fn outcome(value: &[u8]) -> Option<Vec<u8>> {
         b'R' => Some([b"r", &value[1..]].concat()),
         _ => Some(value.to_vec()),
     }
-}
-
-fn with_hooks(env: Env, hooks: Hooks) -> Env {
-    Env { hooks, ..env }
 }
 
 fn filtering() -> Hooks {
@@ -229,23 +227,6 @@ proptest! {
     }
 }
 
-/// Collects what it is told.
-#[derive(Default)]
-struct Told {
-    filtered: Mutex<Vec<Filtered>>,
-    damaged: Mutex<Vec<Damage>>,
-}
-
-impl Events for Told {
-    fn filtered(&self, entries: &[Filtered]) {
-        self.filtered.lock().unwrap().extend_from_slice(entries);
-    }
-
-    fn damaged(&self, damage: &Damage) {
-        self.damaged.lock().unwrap().push(damage.clone());
-    }
-}
-
 #[test]
 fn verdicts_are_told_with_key_number_and_reason_and_counted() {
     let told = Arc::new(Told::default());
@@ -286,31 +267,10 @@ fn verdicts_are_told_with_key_number_and_reason_and_counted() {
     );
 }
 
-/// Values begin with the second at which they expire.
-struct Expiring(AtomicU64);
-
-impl CompactionFilter for Expiring {
-    fn decide(&self, key: &[u8], _seq: Seq, value: &[u8]) -> Verdict {
-        if self.expires(key, value) <= self.now() {
-            Verdict::Drop(0)
-        } else {
-            Verdict::Keep
-        }
-    }
-
-    fn expires(&self, _key: &[u8], value: &[u8]) -> Option<u64> {
-        Some(u64::from(value[0]))
-    }
-
-    fn now(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::SeqCst))
-    }
-}
-
 #[test]
 fn expired_entries_go_when_their_time_comes_also_after_a_restart() {
     let fs = SimFs::new();
-    let filter = Arc::new(Expiring(AtomicU64::new(0)));
+    let filter = Arc::new(Expiring::default());
     let open = |fs: &SimFs| {
         let hooks = Hooks {
             filter: Some(filter.clone()),

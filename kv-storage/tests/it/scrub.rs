@@ -1,32 +1,12 @@
 //! Scrubs find what is damaged on disk while the store is open, at the pace they are given.
 
-use crate::support::{ManualJobs, dir, env, env_with};
+use crate::support::{ManualJobs, dir, env, env_with, with_events};
 use kv_storage::sim::SimFs;
-use kv_storage::{
-    Damage, Db, Env, Events, Hooks, Job, JobClass, Jobs, Options, ScrubCursor, ScrubReport,
-};
+use kv_storage::{Db, Env, Job, JobClass, Jobs, Options, ScrubCursor, ScrubReport};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-#[derive(Default)]
-struct Told(Mutex<Vec<Damage>>);
-
-impl Events for Told {
-    fn damaged(&self, damage: &Damage) {
-        self.0.lock().unwrap().push(damage.clone());
-    }
-}
-
-fn with_events(env: Env) -> (Env, Arc<Told>) {
-    let told = Arc::new(Told::default());
-    let hooks = Hooks {
-        events: Some(told.clone()),
-        ..Hooks::default()
-    };
-    (Env { hooks, ..env }, told)
-}
 
 fn options() -> Options {
     let mut options = Options::tiny();
@@ -86,7 +66,7 @@ fn damage_on_disk_is_found_past_the_caches_and_told_once() {
                 let mut bad = bytes.clone();
                 bad[at] ^= 16;
                 fs.overwrite(&path, bad).unwrap();
-                told.0.lock().unwrap().clear();
+                told.damaged.lock().unwrap().clear();
                 let report = db.blocking().scrub();
                 let what = format!("{} byte {at}", path.display());
                 // A manifest's last frame may be torn; nothing promises yet that it was synced.
@@ -101,12 +81,12 @@ fn damage_on_disk_is_found_past_the_caches_and_told_once() {
                         .contains(&*path.to_string_lossy()),
                     "{what}"
                 );
-                let heard = told.0.lock().unwrap().len();
+                let heard = told.damaged.lock().unwrap().len();
                 assert!(heard <= 1, "{what}");
                 kinds += heard;
                 // The second scrub finds it again, but nobody is told again.
                 assert_eq!(db.blocking().scrub().found.len(), 1);
-                assert_eq!(told.0.lock().unwrap().len(), heard, "{what}");
+                assert_eq!(told.damaged.lock().unwrap().len(), heard, "{what}");
                 fs.overwrite(&path, bytes.clone()).unwrap();
             }
         }

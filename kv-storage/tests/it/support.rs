@@ -2,8 +2,8 @@
 
 use kv_storage::sim::SimFs;
 use kv_storage::{
-    Clock, Db, Durability, Entry, Env, Hooks, InlineJobs, Job, JobClass, Jobs, OpenError, Options,
-    WriteBatch,
+    Clock, CompactionFilter, Damage, Db, Durability, Entry, Env, Events, Filtered, Hooks,
+    InlineJobs, Job, JobClass, Jobs, OpenError, Options, Seq, Verdict, WriteBatch,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -37,6 +37,59 @@ pub(crate) fn env_with(fs: &SimFs, jobs: Arc<dyn Jobs>) -> Env {
         clock: Arc::new(TickingClock::default()),
         seed: 7,
         hooks: Hooks::default(),
+    }
+}
+
+pub(crate) fn with_hooks(env: Env, hooks: Hooks) -> Env {
+    Env { hooks, ..env }
+}
+
+/// The environment, telling of everything that it finds.
+pub(crate) fn with_events(env: Env) -> (Env, Arc<Told>) {
+    let told = Arc::new(Told::default());
+    let hooks = Hooks {
+        events: Some(told.clone()),
+        ..Hooks::default()
+    };
+    (with_hooks(env, hooks), told)
+}
+
+/// Collects what it is told.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) filtered: Mutex<Vec<Filtered>>,
+    pub(crate) damaged: Mutex<Vec<Damage>>,
+}
+
+impl Events for Told {
+    fn filtered(&self, entries: &[Filtered]) {
+        self.filtered.lock().unwrap().extend_from_slice(entries);
+    }
+
+    fn damaged(&self, damage: &Damage) {
+        self.damaged.lock().unwrap().push(damage.clone());
+    }
+}
+
+/// Values begin with the second at which they expire; this is the second that it is now.
+#[derive(Default)]
+pub(crate) struct Expiring(pub(crate) AtomicU64);
+
+impl CompactionFilter for Expiring {
+    fn decide(&self, key: &[u8], _seq: Seq, value: &[u8]) -> Verdict {
+        if self.expires(key, value) <= self.now() {
+            Verdict::Drop(0)
+        } else {
+            Verdict::Keep
+        }
+    }
+
+    fn expires(&self, _key: &[u8], value: &[u8]) -> Option<u64> {
+        Some(u64::from(value[0]))
+    }
+
+    fn now(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::SeqCst))
     }
 }
 
