@@ -4,6 +4,9 @@ use crate::hooks::{CompactionFilter, Filtered, Verdict};
 use crate::key::{KeyVersion, Seq};
 use std::sync::Arc;
 
+/// The longest value that a filter may make; no batch can hold a longer one either.
+const LONGEST_REWRITTEN: usize = 1 << 30;
+
 /// The filter at work in one compaction or flush.
 pub(crate) struct Filtering {
     filter: Arc<dyn CompactionFilter>,
@@ -45,7 +48,8 @@ impl Filtering {
         }
         let verdict = self.filter.decide(version.key, version.seq, value);
         let dropped = match &verdict {
-            Verdict::Keep => return verdict,
+            Verdict::Keep => return Verdict::Keep,
+            Verdict::Rewrite(bytes) if bytes.len() > LONGEST_REWRITTEN => return Verdict::Keep,
             Verdict::Drop(reason) => Some(*reason),
             Verdict::Rewrite(_) => None,
         };

@@ -267,6 +267,35 @@ fn verdicts_are_told_with_key_number_and_reason_and_counted() {
     );
 }
 
+/// Makes a value of each that no batch could hold.
+struct Boundless;
+
+impl CompactionFilter for Boundless {
+    fn decide(&self, _key: &[u8], _seq: Seq, _value: &[u8]) -> Verdict {
+        Verdict::Rewrite(vec![0; (1 << 30) + 1])
+    }
+}
+
+#[test]
+fn rewriting_to_a_value_without_bounds_keeps_the_entry() {
+    let hooks = Hooks {
+        filter: Some(Arc::new(Boundless)),
+        ..Hooks::default()
+    };
+    let db = Db::open(
+        dir(),
+        Options::tiny(),
+        with_hooks(env(&SimFs::new()), hooks),
+    )
+    .unwrap();
+    for _ in 0..4 {
+        db.blocking().put(b"a", b"as it was").unwrap();
+        db.flush().unwrap();
+    }
+    assert!(db.stats().compactions > 0);
+    assert_eq!(contents(&db).unwrap()[&b"a"[..]], b"as it was");
+}
+
 #[test]
 fn expired_entries_go_when_their_time_comes_also_after_a_restart() {
     let fs = SimFs::new();
