@@ -101,9 +101,6 @@ impl BlockCache {
         slots.weight.fetch_add(weight, Relaxed);
         let state = slots.states[number].swap(0, Relaxed);
         let thrown_out = (state & THROWN_OUT != 0).then_some(state & !THROWN_OUT);
-        if thrown_out.is_some_and(|era| self.eras.is_soon(era)) {
-            self.budget.note_lost_block();
-        }
         let entry = Entry {
             slots: Arc::downgrade(slots),
             number,
@@ -325,25 +322,6 @@ mod tests {
         insert(&cache, &slots, 1);
         (300..320).for_each(|number| insert(&cache, &slots, number));
         assert!(cache.get(&slots, 1).is_none());
-    }
-
-    #[test]
-    fn only_a_block_that_was_just_thrown_out_takes_from_the_share_of_rows() {
-        let cache = cache(64);
-        let slots = BlockSlots::new(1000);
-        (0..70).for_each(|number| insert(&cache, &slots, number));
-        let share = cache.budget.share();
-        insert(&cache, &slots, 0);
-        assert!(cache.budget.share() < share);
-        let share = cache.budget.share();
-        (100..120).for_each(|number| insert(&cache, &slots, number));
-        assert_eq!(cache.budget.share(), share, "these are new");
-        insert(&cache, &slots, 1);
-        assert_eq!(
-            cache.budget.share(),
-            share,
-            "this one was thrown out long ago"
-        );
     }
 
     #[test]

@@ -1,31 +1,23 @@
 //! One budget of memory for blocks and rows, which is divided by use.
 //!
 //! Until it is full, both take what they like. Then one of them must give way: rows if they have more than
-//! their share, blocks otherwise. The share moves by what was missed: a block that is read again soon after it
-//! was thrown out says that blocks have too little, a row that is asked for soon after it was thrown out says
-//! the same of rows (Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003). Soon
-//! means: before so many bytes of its kind were thrown out after it, the same number for both. So both
-//! counts estimate what the next bytes would save, and the share rests where they save the same.
-//!
-//! A row whose block was in memory anyway saves little, and counts less. With one thread, the share depends
-//! only on the order of calls.
+//! their share, blocks otherwise. The [`Climber`] moves the share. With one thread, it depends only on the order of
+//! calls.
 
+use super::climber::{Climber, Uses};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// The bytes thrown out that count as "soon" are so many times smaller than the budget.
-const SOON: u64 = 8;
-/// So many eras are "soon": eras measure how much was thrown out since something was.
-const ERAS_SOON: u16 = 16;
-/// A row that saves a search in a block, but no reading, counts so many times less.
-const SEARCH_COUNTS_LESS: u64 = 16;
-/// Rows always have at least this part of the budget: with none, nothing would tell that they need more.
-const LEAST_SHARE: u64 = 256;
-/// And blocks this part.
-const LEAST_REST: u64 = 16;
-/// One in so many rows tells what rows lose.
+/// A window ends after one read for so many bytes of the budget.
+const WINDOW_BYTES: u64 = 16 << 10;
+/// But not after fewer reads than this: they would say nothing.
+const WINDOW_READS_LEAST: u64 = 1024;
+/// Whatever is pinned, blocks and rows have at least this part of the budget.
+const LEAST_ROOM: u64 = 8;
+/// What was thrown out is known until as much as the whole budget was thrown out after it, counted in so many eras.
+const ERAS_KNOWN: u16 = 128;
+/// One in so many rows that were thrown out is remembered.
 const SAMPLE: u64 = 4;
-/// What one miss moves, as a part of the budget.
-const STEP: u64 = 1 << 14;
 
 /// How the memory is used. Shared by both caches.
 #[derive(Debug)]
@@ -37,6 +29,9 @@ pub(crate) struct Budget {
     rows: AtomicU64,
     /// Bytes that rows may have while there is not enough for all.
     share: AtomicU64,
+    /// Blocks, and values in blob files, that were read.
+    reads: AtomicU64,
+    climber: Mutex<Climber>,
 }
 
 impl Budget {
@@ -46,7 +41,9 @@ impl Budget {
             pinned: AtomicU64::new(0),
             blocks: AtomicU64::new(0),
             rows: AtomicU64::new(0),
-            share: AtomicU64::new(total_bytes / 4),
+            share: AtomicU64::new(Climber::new().share(total_bytes)),
+            reads: AtomicU64::new(0),
+            climber: Mutex::new(Climber::new()),
         }
     }
 
@@ -66,10 +63,18 @@ impl Budget {
 
     /// Bytes of blocks and rows above what there is room for.
     pub(crate) fn excess(&self) -> u64 {
-        // However much is pinned, something is left to work with.
-        let room = self.total.saturating_sub(self.pinned.load(Relaxed));
-        let room = room.max(self.total / SOON);
-        (self.blocks() + self.rows()).saturating_sub(room)
+        (self.blocks() + self.rows()).saturating_sub(self.room())
+    }
+
+    /// Bytes that blocks and rows may take.
+    fn room(&self) -> u64 {
+        let left = self.total.saturating_sub(self.pinned.load(Relaxed));
+        left.max(self.total / LEAST_ROOM)
+    }
+
+    /// True if rows are far from having their share.
+    pub(super) fn has_room_for_rows(&self) -> bool {
+        self.rows() < self.share.load(Relaxed) / 16 * 15
     }
 
     /// Bytes of rows above their share.
@@ -94,37 +99,31 @@ impl Budget {
         self.rows.fetch_sub(before as u64, Relaxed);
     }
 
-    /// A block was read that more memory for blocks would have kept.
-    pub(super) fn note_lost_block(&self) {
-        let least = self.total / LEAST_SHARE;
-        self.move_share(|share| share.saturating_sub(self.step()).max(least));
-    }
-
-    /// A row was looked up that more memory for rows would have kept. `was_read` says that its block had to be
-    /// read.
-    pub(super) fn note_lost_row(&self, was_read: bool) {
-        let step = SAMPLE * self.step();
-        let step = if was_read {
-            step
-        } else {
-            step / SEARCH_COUNTS_LESS
-        };
-        let most = self.total - self.total / LEAST_REST;
-        self.move_share(|share| (share + step).min(most));
-    }
-
-    fn step(&self) -> u64 {
-        (self.total / STEP).max(SEARCH_COUNTS_LESS)
-    }
-
-    fn move_share(&self, moved: impl Fn(u64) -> u64) {
-        // If two threads meet, one of the steps may be lost, which does no harm.
-        self.share.store(moved(self.share.load(Relaxed)), Relaxed);
-    }
-
     #[cfg(test)]
-    pub(super) fn share(&self) -> u64 {
-        self.share.load(Relaxed)
+    pub(super) fn set_share(&self, bytes: u64) {
+        self.share.store(bytes, Relaxed);
+    }
+
+    /// Counts a read. If a window ends with it, gives their number: then call
+    /// [`divide_anew`](Self::divide_anew).
+    pub(crate) fn note_read(&self) -> Option<u64> {
+        let window = (self.total / WINDOW_BYTES).max(WINDOW_READS_LEAST);
+        let reads = self.reads.fetch_add(1, Relaxed) + 1;
+        reads.is_multiple_of(window).then_some(reads)
+    }
+
+    /// Moves the share by what came of the last move. `uses` are those since the beginning.
+    pub(crate) fn divide_anew(&self, uses: Uses) {
+        // If somebody else is at it, this window is added to the next one.
+        let Ok(mut climber) = self.climber.try_lock() else {
+            return;
+        };
+        if self.blocks() + self.rows() < self.room() / 8 * 7 {
+            climber.pass(uses);
+            return;
+        }
+        climber.climb(uses);
+        self.share.store(climber.share(self.room()), Relaxed);
     }
 }
 
@@ -138,7 +137,7 @@ pub(super) struct Eras {
 impl Eras {
     pub(super) fn new(budget: &Budget) -> Self {
         Self {
-            era_bytes: (budget.total / SOON / u64::from(ERAS_SOON)).max(1),
+            era_bytes: (budget.total / u64::from(ERAS_KNOWN)).max(1),
             thrown_out: AtomicU64::new(0),
         }
     }
@@ -152,14 +151,9 @@ impl Eras {
         era(self.thrown_out.load(Relaxed) / self.era_bytes).wrapping_sub(then) & ERA_MASK
     }
 
-    /// True if a little more memory would have kept what was thrown out then.
-    pub(super) fn is_soon(&self, then: u16) -> bool {
-        self.since(then) <= ERAS_SOON
-    }
-
     /// True if as much memory again would have.
     pub(super) fn is_known(&self, then: u16) -> bool {
-        u64::from(self.since(then)) <= SOON * u64::from(ERAS_SOON)
+        self.since(then) <= ERAS_KNOWN
     }
 }
 
@@ -171,7 +165,7 @@ fn era(count: u64) -> u16 {
 }
 
 /// Remembers rows that were thrown out lately, by a part of their hashes. Only one in [`SAMPLE`] hashes is
-/// remembered and asked for, and counts for all of them: it would cost each read a cache line.
+/// remembered and asked for: for all of them it would cost each read a cache line.
 pub(super) struct Ghosts {
     /// The upper half of each is the part of the hash, the lower one the era; 0 is none.
     places: Box<[AtomicU32]>,
@@ -180,7 +174,7 @@ pub(super) struct Ghosts {
 impl Ghosts {
     /// Enough for rows of 128 bytes; of smaller ones some are forgotten early.
     pub(super) fn new(budget: &Budget) -> Self {
-        let count = match budget.total / SOON / 128 / SAMPLE {
+        let count = match budget.total / 1024 / SAMPLE {
             0 => 0,
             count => count.next_power_of_two(),
         };
@@ -259,24 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn the_share_moves_towards_what_was_lost_and_stops_at_its_bounds() {
-        let budget = Budget::new(64 << 20);
-        let before = budget.share();
-        budget.note_lost_row(true);
-        let moved = budget.share() - before;
-        for _ in 0..SEARCH_COUNTS_LESS {
-            budget.note_lost_row(false);
-        }
-        assert_eq!(budget.share(), before + 2 * moved);
-        (0..2 * SAMPLE).for_each(|_| budget.note_lost_block());
-        assert_eq!(budget.share(), before);
-        (0..1 << 15).for_each(|_| budget.note_lost_block());
-        assert_eq!(budget.share(), 256 << 10);
-        (0..1 << 15).for_each(|_| budget.note_lost_row(true));
-        assert_eq!(budget.share(), 60 << 20);
-    }
-
-    #[test]
     fn pinned_memory_leaves_less_for_the_rest_but_never_nothing() {
         let budget = Budget::new(8000);
         budget.set_blocks(5000);
@@ -303,11 +279,11 @@ mod tests {
         assert_eq!(ghosts.take(hash ^ 0xff00), None);
         eras.throw_out(1 << 16);
         let era = ghosts.take(hash).unwrap();
-        assert!(eras.is_soon(era) && eras.is_known(era));
+        assert!(eras.is_known(era));
         assert_eq!(ghosts.take(hash), None);
-        eras.throw_out(1 << 17);
-        assert!(!eras.is_soon(era) && eras.is_known(era));
-        eras.throw_out(1 << 20);
+        eras.throw_out(15 << 16);
+        assert!(eras.is_known(era));
+        eras.throw_out(1 << 16);
         assert!(!eras.is_known(era));
     }
 }

@@ -28,8 +28,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes of the whole budget for each set. Sets full of rows of 500 bytes would take all of it.
-const SET_BYTES: u64 = 8192;
+/// Bytes of the whole budget for each set. Sets full of rows of 250 bytes would take all of it.
+const SET_BYTES: u64 = 4096;
 /// Larger rows stay out: copying them costs more than finding them.
 const ROW_BYTES_MOST: usize = 8 << 10;
 /// Most stripes of write notes.
@@ -113,17 +113,9 @@ impl RowCache {
         Some((row.seq(), Bytes::copy_from_slice(row.value())))
     }
 
-    /// Offers what a read found in a table. It is kept if its key was offered before. `was_read` says that the
-    /// table's block was not in memory. The caller makes room afterwards.
-    pub(crate) fn offer(
-        &self,
-        key: &[u8],
-        hash: u64,
-        value: &[u8],
-        seq: Seq,
-        mark: ReadMark,
-        was_read: bool,
-    ) {
+    /// Offers what a read found in a table. It is kept if its key was offered before. The caller makes room
+    /// afterwards.
+    pub(crate) fn offer(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
         let most = (self.budget.total() / 64) as usize;
         if key.len() + value.len() > ROW_BYTES_MOST.min(most) {
             return;
@@ -131,14 +123,10 @@ impl RowCache {
         let Some(shared) = self.set(hash) else {
             return;
         };
-        let returns = self.ghosts.take(hash).is_some_and(|era| {
-            if self.eras.is_soon(era) {
-                self.budget.note_lost_row(was_read);
-            }
-            self.eras.is_known(era)
-        });
+        let era = self.ghosts.take(hash);
+        let returns = era.is_some_and(|era| self.eras.is_known(era));
         // Most rows are touched once: nothing else is looked at for them.
-        if !shared.was_touched(tag(hash)) && !returns {
+        if !shared.was_touched(tag(hash)) && !returns && !self.budget.has_room_for_rows() {
             return;
         }
         if self.note(hash) > mark.at {
@@ -210,16 +198,19 @@ impl RowCache {
                 return true;
             }
             let at = self.hand.fetch_add(1, Ordering::Relaxed) & (self.sets.len() - 1);
-            if let Some(mut set) = self.sets[at].try_lock() {
-                let before = set.bytes();
+            if let Some(mut set) = self.sets[at].try_lock_filled() {
+                let mut freed = 0;
                 set.take_untouched(|row| {
-                    let era = self.eras.throw_out(row.memory_bytes() as u64);
+                    let bytes = row.memory_bytes();
+                    freed += bytes;
+                    let era = self.eras.throw_out(bytes as u64);
                     self.ghosts.remember(key_hash(row.key()), era);
                 });
-                let after = set.bytes();
                 drop(set);
-                self.budget.change_rows(before, after);
-                left = left.saturating_sub(before - after);
+                if freed > 0 {
+                    self.budget.change_rows(freed, 0);
+                }
+                left = left.saturating_sub(freed);
             }
         }
         left == 0

@@ -48,6 +48,14 @@ impl SharedSet {
         is_there
     }
 
+    /// The set, unless it is empty or somebody else has it at this moment.
+    pub(super) fn try_lock_filled(&self) -> Option<LockedSet<'_>> {
+        if self.tags.are_empty() {
+            return None;
+        }
+        self.try_lock()
+    }
+
     /// The set, unless somebody else has it at this moment.
     #[inline]
     pub(super) fn try_lock(&self) -> Option<LockedSet<'_>> {
@@ -71,6 +79,10 @@ impl Tags {
     #[inline]
     fn contain(&self, tag: u8) -> bool {
         self.0.iter().any(|word| contains(word.load(Relaxed), tag))
+    }
+
+    fn are_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Relaxed) == 0)
     }
 
     fn bytes(&self) -> [u8; WAYS] {

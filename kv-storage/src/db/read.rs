@@ -135,13 +135,9 @@ fn cached_row(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark) -> Option<Fo
 
 /// Gives the answer of a lookup that is complete, and offers it to the row cache.
 fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -> Option<Found> {
-    if let Answer::Table {
-        found: Some(found),
-        was_read,
-    } = &answer
-    {
+    if let Answer::Table(Some(found)) = &answer {
         let files = &inner.files;
-        files.offer_row(key, hash, &found.value, found.seq, mark, *was_read);
+        files.offer_row(key, hash, &found.value, found.seq, mark);
     }
     answer.complete()
 }

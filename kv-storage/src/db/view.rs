@@ -29,11 +29,7 @@ pub(super) enum Answer {
     /// A memtable has the newest version, or a table that was just ingested.
     Memtable(Option<Found>),
     /// A table has it, or nothing does.
-    Table {
-        found: Option<Found>,
-        /// The block with it was not in memory.
-        was_read: bool,
-    },
+    Table(Option<Found>),
     /// What is at this place may have it, and must be read; all before it have not.
     NeedsIo(Place),
 }
@@ -42,7 +38,7 @@ impl Answer {
     /// The outcome of a lookup that was allowed to read.
     pub(super) fn complete(self) -> Option<Found> {
         match self {
-            Self::Memtable(found) | Self::Table { found, .. } => found,
+            Self::Memtable(found) | Self::Table(found) => found,
             Self::NeedsIo(_) => unreachable!("a blocking lookup reads what it needs"),
         }
     }
@@ -112,23 +108,14 @@ impl View {
         }
         for (number, run) in (first..).zip(runs()).skip(place.0.saturating_sub(first)) {
             match look_up(run, key, hash, at, fetch)? {
-                Looked::Found {
-                    seq,
-                    kind,
-                    value,
-                    was_read,
-                } => {
-                    let found = found(kind, seq, value);
-                    return Ok(Answer::Table { found, was_read });
+                Looked::Found { seq, kind, value } => {
+                    return Ok(Answer::Table(found(kind, seq, value)));
                 }
                 Looked::Absent => {}
                 Looked::NeedsIo => return Ok(Answer::NeedsIo(Place(number))),
             }
         }
-        Ok(Answer::Table {
-            found: None,
-            was_read: false,
-        })
+        Ok(Answer::Table(None))
     }
 
     /// All versions from a position on, in one direction; `end` spares tables beyond it.

@@ -2,7 +2,7 @@
 
 use super::block::SharedBlock;
 use crate::blob::OpenBlobs;
-use crate::cache::{BlockCache, BlockSlots, Budget, ReadMark, RowCache};
+use crate::cache::{BlockCache, BlockSlots, Budget, ReadMark, RowCache, Uses};
 use crate::fs::Fs;
 use crate::key::Seq;
 use std::path::PathBuf;
@@ -42,19 +42,25 @@ impl TableFiles {
     pub(super) fn keep_block(&self, slots: &Arc<BlockSlots>, number: usize, block: SharedBlock) {
         self.cache.insert(slots, number, block);
         self.make_room();
+        self.note_read();
+    }
+
+    /// Counts the read of a block, or of a value in a blob file.
+    pub(super) fn note_read(&self) {
+        if let Some(reads) = self.budget.note_read() {
+            let (blocks, _) = self.cache.counts();
+            let rows = self.rows.hits();
+            self.budget.divide_anew(Uses {
+                rows,
+                blocks,
+                reads,
+            });
+        }
     }
 
     /// Offers a row to the row cache, see [`RowCache::offer`], and throws out what has to make room.
-    pub(crate) fn offer_row(
-        &self,
-        key: &[u8],
-        hash: u64,
-        value: &[u8],
-        seq: Seq,
-        mark: ReadMark,
-        was_read: bool,
-    ) {
-        self.rows.offer(key, hash, value, seq, mark, was_read);
+    pub(crate) fn offer_row(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
+        self.rows.offer(key, hash, value, seq, mark);
         self.make_room();
     }
 
@@ -99,22 +105,25 @@ mod tests {
     use crate::sim::SimFs;
     use crate::table::block::Block;
 
-    const ROWS_OF_BLOCK: u64 = 16;
     const BUDGET: u64 = 4 << 20;
 
-    /// A table of so many blocks of 4 KiB, without a file: reads of it are counted.
+    /// A table without a file, in blocks of 4 KiB: reads of it are counted.
     struct Store {
         files: TableFiles,
         slots: Arc<BlockSlots>,
+        rows_of_block: u64,
         reads: u64,
+        random: fastrand::Rng,
     }
 
     impl Store {
-        fn new(blocks: usize) -> Self {
+        fn new(blocks: u64, rows_of_block: u64) -> Self {
             Self {
                 files: TableFiles::new(Arc::new(SimFs::new()), BUDGET, 1),
-                slots: BlockSlots::new(blocks),
+                slots: BlockSlots::new(blocks as usize),
+                rows_of_block,
                 reads: 0,
+                random: fastrand::Rng::with_seed(5),
             }
         }
 
@@ -131,52 +140,66 @@ mod tests {
             if self.files.rows.get(&key, hash, mark).is_some() {
                 return;
             }
-            let number = (row / ROWS_OF_BLOCK) as usize;
-            let was_read = self.files.cache.get(&self.slots, number).is_none();
-            if was_read {
+            let number = (row / self.rows_of_block) as usize;
+            if self.files.cache.get(&self.slots, number).is_none() {
                 let mut bytes = vec![1, 0, 0, 0, 0, 0, 2, 0, 7, 0, 0, 1, 1, 0];
                 bytes.resize(4000, 0);
                 let block = Block::share(&bytes, Seq::ZERO).unwrap();
                 self.files.keep_block(&self.slots, number, block);
                 self.reads += 1;
             }
-            let value = [7; 200];
-            self.files
-                .offer_row(&key, hash, &value, Seq(1), mark, was_read);
+            let value = vec![7; 4000 / self.rows_of_block as usize - 50];
+            self.files.offer_row(&key, hash, &value, Seq(1), mark);
             assert!(self.files.budget.excess() == 0);
         }
 
-        /// Reads so many rows, and gives the percentage for which a block was read.
-        fn run(&mut self, gets: u64, mut next: impl FnMut() -> u64) -> u64 {
+        /// Reads so many rows, and gives for how many in a thousand a block was read.
+        fn run(&mut self, gets: u64, mut next: impl FnMut(&mut fastrand::Rng) -> u64) -> u64 {
             let before = self.reads;
-            (0..gets).for_each(|_| self.get(next()));
-            (self.reads - before) * 100 / gets
+            for _ in 0..gets {
+                let row = next(&mut self.random);
+                self.get(row);
+            }
+            (self.reads - before) * 1000 / gets
+        }
+    }
+
+    fn zipf(rows: u64) -> impl Fn(&mut fastrand::Rng) -> u64 {
+        let mut sum = 0.0;
+        let sums: Vec<f64> = (1..=rows)
+            .map(|rank| {
+                sum += 1.0 / (rank as f64).powf(0.99);
+                sum
+            })
+            .collect();
+        let mut of_rank: Vec<u64> = (0..rows).collect();
+        fastrand::Rng::with_seed(1).shuffle(&mut of_rank);
+        move |random| {
+            let at = random.f64() * sum;
+            of_rank[sums.partition_point(|sum| *sum < at)]
         }
     }
 
     #[test]
-    fn memory_goes_to_blocks_or_rows_whichever_saves_more_reads_and_back_again() {
-        let mut random = fastrand::Rng::with_seed(5);
-        let mut store = Store::new(4000);
-        // Even reads of what fits as blocks, and would not as rows.
-        let mut even = || random.u64(..900 * ROWS_OF_BLOCK);
-        store.run(60_000, &mut even);
-        let reads = store.run(60_000, &mut even);
-        let rows = store.files.rows.size_bytes();
-        assert!(reads <= 1 && rows < BUDGET / 8, "{reads} % read, {rows}");
+    fn memory_goes_to_blocks_or_rows_whichever_costs_less_and_back_again() {
+        for rows_of_block in [4, 16, 40] {
+            let mut store = Store::new(3200, rows_of_block);
+            // Of each block few rows are in use. Without rows, a quarter to a third is read.
+            let skewed = zipf(3200 * rows_of_block);
+            store.run(300_000, &skewed);
+            let reads = store.run(300_000, &skewed);
+            assert!(reads < 205, "skewed, {rows_of_block} rows: {reads} read");
 
-        // One row of each of many blocks.
-        let mut random = fastrand::Rng::with_seed(6);
-        let mut scattered = || random.u64(..4000) * ROWS_OF_BLOCK;
-        store.run(300_000, &mut scattered);
-        let reads = store.run(60_000, &mut scattered);
-        let rows = store.files.rows.size_bytes();
-        assert!(reads <= 2 && rows > BUDGET / 4, "{reads} % read, {rows}");
+            // It fits as blocks, and as rows only if they are large. With half for rows, a fourth is read.
+            let fits = 900 * rows_of_block;
+            store.run(120_000, |random| random.u64(..fits));
+            let reads = store.run(120_000, |random| random.u64(..fits));
+            assert!(reads < 5, "even, {rows_of_block} rows: {reads} read");
 
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut even = || random.u64(..900 * ROWS_OF_BLOCK);
-        store.run(300_000, &mut even);
-        let reads = store.run(60_000, &mut even);
-        assert!(reads <= 2, "{reads} % read");
+            // It fits as rows. Without rows, two thirds are read.
+            store.run(120_000, |random| random.u64(..3200) * rows_of_block);
+            let reads = store.run(120_000, |random| random.u64(..3200) * rows_of_block);
+            assert!(reads < 5, "scattered, {rows_of_block} rows: {reads} read");
+        }
     }
 }

@@ -48,8 +48,6 @@ pub(crate) enum Looked {
         seq: Seq,
         kind: Kind,
         value: Bytes,
-        /// Its block was not in memory, or its value lies in a blob file.
-        was_read: bool,
     },
     Absent,
     /// A block would have to be read from disk.
@@ -233,12 +231,15 @@ impl Table {
                 _,
             ) => match fetch {
                 Fetch::CacheOnly => Ok(Looked::NeedsIo),
-                Fetch::Blocking | Fetch::Passing => Ok(Looked::Found {
-                    seq,
-                    kind: Kind::Put,
-                    value: self.value(key, &value)?,
-                    was_read: true,
-                }),
+                Fetch::Blocking | Fetch::Passing => {
+                    let value = self.value(key, &value)?;
+                    self.files.note_read();
+                    Ok(Looked::Found {
+                        seq,
+                        kind: Kind::Put,
+                        value,
+                    })
+                }
             },
             (looked, _) => Ok(looked),
         }
@@ -274,7 +275,6 @@ impl Table {
                 seq: entry.seq,
                 kind: entry.kind,
                 value: block::value_bytes(block, entry.value),
-                was_read: cached.is_none(),
             },
             None => Looked::Absent,
         })
@@ -444,7 +444,6 @@ fn removed(deleted: Seq) -> Looked {
         seq: deleted,
         kind: Kind::Delete,
         value: Bytes::new(),
-        was_read: false,
     }
 }
 
