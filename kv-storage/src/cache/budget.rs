@@ -4,7 +4,7 @@
 //! their share, blocks otherwise. The [`Climber`] moves the share. With one thread, it depends only on the order of
 //! calls.
 
-use super::climber::{Climber, Uses};
+use super::climber::{Climber, Memory, Uses};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -122,7 +122,11 @@ impl Budget {
             climber.pass(uses);
             return;
         }
-        climber.climb(uses);
+        let memory = Memory {
+            rows: self.rows(),
+            blocks: self.blocks(),
+        };
+        climber.climb(uses, memory);
         self.share.store(climber.share(self.room()), Relaxed);
     }
 }

@@ -182,13 +182,16 @@ mod tests {
 
     #[test]
     fn memory_goes_to_blocks_or_rows_whichever_costs_less_and_back_again() {
-        for rows_of_block in [4, 16, 40] {
+        for (rows_of_block, skewed_most) in [(4, 185), (16, 190), (40, 240)] {
             let mut store = Store::new(3200, rows_of_block);
-            // Of each block few rows are in use. Without rows, a quarter to a third is read.
+            // Of most blocks few rows are in use. Without rows, 228, 283 and 313 are read.
             let skewed = zipf(3200 * rows_of_block);
             store.run(300_000, &skewed);
             let reads = store.run(300_000, &skewed);
-            assert!(reads < 205, "skewed, {rows_of_block} rows: {reads} read");
+            assert!(
+                reads < skewed_most,
+                "skewed, {rows_of_block} rows: {reads} read"
+            );
 
             // It fits as blocks, and as rows only if they are large. With half for rows, a fourth is read.
             let fits = 900 * rows_of_block;
