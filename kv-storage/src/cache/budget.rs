@@ -4,11 +4,11 @@
 //! their share, blocks otherwise. The [`Climber`] moves the share. With one thread, it depends only on the order of
 //! calls.
 
-use super::climber::{Climber, Memory, Uses};
+use super::climber::{Climber, Memory, READ_COST, Uses};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// A window ends after one read for so many bytes of the budget.
+/// A window ends after one read, or what costs as much, for so many bytes of the budget.
 const WINDOW_BYTES: u64 = 16 << 10;
 /// But not after fewer reads than this: they would say nothing.
 const WINDOW_READS_LEAST: u64 = 1024;
@@ -31,6 +31,8 @@ pub(crate) struct Budget {
     share: AtomicU64,
     /// Blocks, and values in blob files, that were read.
     reads: AtomicU64,
+    /// What they and the searches in blocks cost.
+    cost: AtomicU64,
     climber: Mutex<Climber>,
 }
 
@@ -43,6 +45,7 @@ impl Budget {
             rows: AtomicU64::new(0),
             share: AtomicU64::new(Climber::new().share(total_bytes)),
             reads: AtomicU64::new(0),
+            cost: AtomicU64::new(0),
             climber: Mutex::new(Climber::new()),
         }
     }
@@ -104,12 +107,25 @@ impl Budget {
         self.share.store(bytes, Relaxed);
     }
 
-    /// Counts a read. If a window ends with it, gives their number: then call
-    /// [`divide_anew`](Self::divide_anew).
-    pub(crate) fn note_read(&self) -> Option<u64> {
-        let window = (self.total / WINDOW_BYTES).max(WINDOW_READS_LEAST);
-        let reads = self.reads.fetch_add(1, Relaxed) + 1;
-        reads.is_multiple_of(window).then_some(reads)
+    /// Counts a read. True if a window ends with it: then call [`divide_anew`](Self::divide_anew).
+    pub(crate) fn note_read(&self) -> bool {
+        self.reads.fetch_add(1, Relaxed);
+        self.note_cost(READ_COST)
+    }
+
+    /// Counts so many searches in blocks. True if a window ends with them.
+    pub(crate) fn note_searches(&self, count: u64) -> bool {
+        self.note_cost(count)
+    }
+
+    fn note_cost(&self, cost: u64) -> bool {
+        let window = (self.total / WINDOW_BYTES).max(WINDOW_READS_LEAST) * READ_COST;
+        let before = self.cost.fetch_add(cost, Relaxed);
+        before / window != (before + cost) / window
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Relaxed)
     }
 
     /// Moves the share by what came of the last move. `uses` are those since the beginning.

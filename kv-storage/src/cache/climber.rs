@@ -7,7 +7,7 @@
 //! rows get a larger share only if a byte of theirs is used far more than one of the blocks.
 
 /// A block or value that has to be read costs so many times what a search in a block does that is in memory.
-const READ_COST: u64 = 16;
+pub(super) const READ_COST: u64 = 16;
 /// Shares of rows that are tried, in 256ths. Rows always have something: with nothing, they could show nothing.
 const SHARES: [u64; 4] = [2, 128, 192, 240];
 /// Costs differ if they do by this part.
@@ -38,18 +38,22 @@ impl Uses {
         rows > blocks * DENSER
     }
 
+    /// Threads may come with their sums in another order than they took them.
     fn since(self, before: Self) -> Self {
         Self {
-            rows: self.rows - before.rows,
-            blocks: self.blocks - before.blocks,
-            reads: self.reads - before.reads,
+            rows: self.rows.saturating_sub(before.rows),
+            blocks: self.blocks.saturating_sub(before.blocks),
+            reads: self.reads.saturating_sub(before.reads),
         }
     }
 
     /// What a lookup costs on average, in 65,536ths of a search in a block.
     fn cost(self) -> u64 {
-        let lookups = self.rows + self.blocks + self.reads;
-        ((self.reads * READ_COST + self.blocks) << 16) / lookups.max(1)
+        ((self.reads * READ_COST + self.blocks) << 16) / self.lookups().max(1)
+    }
+
+    fn lookups(self) -> u64 {
+        self.rows + self.blocks + self.reads
     }
 }
 
@@ -60,7 +64,7 @@ pub(super) struct Memory {
     pub blocks: u64,
 }
 
-/// The search for the best share. It is told when a window of reads has ended.
+/// The search for the best share. It is told when a window has ended.
 #[derive(Debug)]
 pub(super) struct Climber {
     /// Uses at the end of the last window.
@@ -101,6 +105,10 @@ impl Climber {
 
     /// Ends a window, and chooses the share of the next one. `memory` is what was in use in the window.
     pub(super) fn climb(&mut self, uses: Uses, memory: Memory) {
+        if uses.lookups() <= self.uses.lookups() {
+            // Another thread has ended a later window.
+            return;
+        }
         let window = uses.since(std::mem::replace(&mut self.uses, uses));
         if !self.is_settled {
             self.is_settled = true;
@@ -202,6 +210,20 @@ mod tests {
         assert_eq!(climber.at, 0, "the caches still change");
         climber.climb(uses(400), MEMORY);
         assert_eq!(climber.at, 1);
+    }
+
+    #[test]
+    fn windows_may_end_out_of_order() {
+        let mut climber = Climber::new();
+        let uses = |reads| Uses {
+            rows: 1000 - reads / 2,
+            blocks: reads,
+            reads,
+        };
+        for reads in [200, 300, 100, 400, 390, 500] {
+            climber.climb(uses(reads), MEMORY);
+        }
+        assert_eq!(climber.uses.reads, 500);
     }
 
     #[test]

@@ -11,15 +11,15 @@ struct Cell(AtomicU64);
 
 /// The sum of its cells.
 #[derive(Debug, Default)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     cells: [Cell; CELLS],
 }
 
 impl Counter {
-    /// Adds one. Callers that spread `hint` rarely meet in the same cell.
+    /// Adds one, and gives what the cell has now. Callers that spread `hint` rarely meet in the same cell.
     #[inline]
-    pub(super) fn add(&self, hint: usize) {
-        self.cells[hint % CELLS].0.fetch_add(1, Relaxed);
+    pub(crate) fn add(&self, hint: usize) -> u64 {
+        self.cells[hint % CELLS].0.fetch_add(1, Relaxed) + 1
     }
 
     pub(super) fn sum(&self) -> u64 {

@@ -10,4 +10,5 @@ mod row_set;
 pub(crate) use block::{BlockCache, BlockSlots};
 pub(crate) use budget::Budget;
 pub(crate) use climber::Uses;
+pub(crate) use counter::Counter;
 pub(crate) use row::{ReadMark, RowCache};

@@ -28,8 +28,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes of the whole budget for each set. Sets full of rows of 250 bytes would take all of it.
-const SET_BYTES: u64 = 4096;
+/// Bytes of the whole budget for each set. Sets full of rows of 500 bytes would take all of it.
+const SET_BYTES: u64 = 8192;
 /// Larger rows stay out: copying them costs more than finding them.
 const ROW_BYTES_MOST: usize = 8 << 10;
 /// Most stripes of write notes.

@@ -2,11 +2,14 @@
 
 use super::block::SharedBlock;
 use crate::blob::OpenBlobs;
-use crate::cache::{BlockCache, BlockSlots, Budget, ReadMark, RowCache, Uses};
+use crate::cache::{BlockCache, BlockSlots, Budget, Counter, ReadMark, RowCache, Uses};
 use crate::fs::Fs;
 use crate::key::Seq;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The budget is told of searches in blocks only when there were so many: it is one place for all threads.
+const OFFERS_TOLD: u64 = 256;
 
 /// The file system, the caches, and the files that wait for their removal.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(crate) struct TableFiles {
     /// What both caches share.
     pub budget: Arc<Budget>,
     pub store: u64,
+    /// Rows that were found in a block, and offered to the row cache.
+    offers: Counter,
     /// Files whose last user is gone. They are removed by the next job, because a reader that happens to be
     /// the last user must not block on the file system.
     trash: Mutex<Vec<PathBuf>>,
@@ -34,6 +39,7 @@ impl TableFiles {
             blobs: OpenBlobs::default(),
             budget,
             store,
+            offers: Counter::default(),
             trash: Mutex::new(Vec::new()),
         }
     }
@@ -47,21 +53,28 @@ impl TableFiles {
 
     /// Counts the read of a block, or of a value in a blob file.
     pub(super) fn note_read(&self) {
-        if let Some(reads) = self.budget.note_read() {
-            let (blocks, _) = self.cache.counts();
-            let rows = self.rows.hits();
-            self.budget.divide_anew(Uses {
-                rows,
-                blocks,
-                reads,
-            });
+        if self.budget.note_read() {
+            self.divide_anew();
         }
+    }
+
+    fn divide_anew(&self) {
+        let (blocks, _) = self.cache.counts();
+        self.budget.divide_anew(Uses {
+            rows: self.rows.hits(),
+            blocks,
+            reads: self.budget.reads(),
+        });
     }
 
     /// Offers a row to the row cache, see [`RowCache::offer`], and throws out what has to make room.
     pub(crate) fn offer_row(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
         self.rows.offer(key, hash, value, seq, mark);
         self.make_room();
+        let is_told = self.offers.add(hash as usize).is_multiple_of(OFFERS_TOLD);
+        if is_told && self.budget.note_searches(OFFERS_TOLD) {
+            self.divide_anew();
+        }
     }
 
     /// Rows go first while they have more than their share.
@@ -182,7 +195,7 @@ mod tests {
 
     #[test]
     fn memory_goes_to_blocks_or_rows_whichever_costs_less_and_back_again() {
-        for (rows_of_block, skewed_most) in [(4, 185), (16, 190), (40, 240)] {
+        for (rows_of_block, skewed_most) in [(4, 185), (16, 200), (40, 240)] {
             let mut store = Store::new(3200, rows_of_block);
             // Of most blocks few rows are in use. Without rows, 228, 283 and 313 are read.
             let skewed = zipf(3200 * rows_of_block);
@@ -198,6 +211,12 @@ mod tests {
             store.run(120_000, |random| random.u64(..fits));
             let reads = store.run(120_000, |random| random.u64(..fits));
             assert!(reads < 5, "even, {rows_of_block} rows: {reads} read");
+
+            // Blocks that all fit, and a few rows of them in use: rows spare the search.
+            let hits = store.files.rows.hits();
+            store.run(240_000, |random| random.u64(..900) * rows_of_block);
+            let hits = store.files.rows.hits() - hits;
+            assert!(hits > 100_000, "hot, {rows_of_block} rows: {hits} found");
 
             // It fits as rows. Without rows, two thirds are read.
             store.run(120_000, |random| random.u64(..3200) * rows_of_block);
