@@ -12,7 +12,8 @@
 //!    raised after the change is visible, and a reader takes the epoch before it looks.
 //! 3. Only values found in tables get in, so nothing here is less durable than a table.
 //!
-//! Rows lie in sets of up to 16, chosen by hash. A row gets in at its second touch: each set remembers
+//! Rows lie in sets of up to 16, chosen by hash. A row gets in at its second touch, or at its first
+//! while rows are far from having their share: each set remembers
 //! a byte of the last few hashes that were offered to it, and some of the rows that were thrown out lately are
 //! remembered too. Bytes are bounded over all sets, by the [`Budget`] that rows share with blocks; a hand goes
 //! round the sets and takes rows that were not touched since it last came by.
@@ -113,8 +114,8 @@ impl RowCache {
         Some((row.seq(), Bytes::copy_from_slice(row.value())))
     }
 
-    /// Offers what a read found in a table. It is kept if its key was offered before. The caller makes room
-    /// afterwards.
+    /// Offers what a read found in a table. It is kept if its key was offered before, or while rows are far from
+    /// having their share. The caller makes room afterwards.
     pub(crate) fn offer(&self, key: &[u8], hash: u64, value: &[u8], seq: Seq, mark: ReadMark) {
         let most = (self.budget.total() / 64) as usize;
         if key.len() + value.len() > ROW_BYTES_MOST.min(most) {
