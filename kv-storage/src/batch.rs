@@ -1,6 +1,7 @@
 //! A batch of writes, kept in the form in which the log stores it.
 
 use crate::coding::{Decoder, put_bytes, varint_len};
+use crate::hash::key_hash;
 use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::OperationKind;
 use crate::memtable::{Need, entry_bytes};
@@ -165,6 +166,12 @@ impl WriteBatch {
     /// The log payload: all operations.
     pub(crate) fn payload(&self) -> &[u8] {
         &self.operations
+    }
+
+    /// Hash of the first operation's key.
+    pub(crate) fn first_hash(&self) -> u64 {
+        let first = self.operations().next();
+        first.map_or(0, |operation| key_hash(operation.key))
     }
 
     pub(crate) fn operations(&self) -> Operations<'_> {

@@ -91,6 +91,14 @@ impl RowCache {
         }
     }
 
+    /// Begins to load what [`on_write`](Self::on_write) changes.
+    #[inline]
+    pub(crate) fn prefetch_note(&self, hash: u64) {
+        if let Some(note) = self.stripe(hash) {
+            prefetch(note);
+        }
+    }
+
     /// The epoch, to be taken before the view and the number of a read.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)

@@ -7,6 +7,7 @@ use super::{Db, Found, read, segments, sync, write};
 use crate::batch::WriteBatch;
 use crate::error::{Error, WriteError};
 use crate::key::Seq;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -73,11 +74,12 @@ impl<'a> Blocking<'a> {
         let inner = &self.db.inner;
         let mut tries = 0;
         let seq = loop {
+            let steps = inner.steps.load(Ordering::Acquire);
             match write::append(inner, &batch) {
                 Err(WriteError::Busy(delay)) if tries < BUSY_TRIES => {
                     tries += 1;
                     if !segments::help(inner) {
-                        wait_for_progress(inner, delay);
+                        wait_for_progress(inner, steps, delay);
                     }
                 }
                 outcome => break outcome?,
@@ -108,13 +110,12 @@ impl<'a> Blocking<'a> {
     }
 }
 
-/// Waits until background work ended a step, at most `most`.
-pub(super) fn wait_for_progress(inner: &Arc<Inner>, most: Duration) {
+/// Waits until background work ended a step since there were so many `steps`, at most `most`.
+pub(super) fn wait_for_progress(inner: &Arc<Inner>, steps: u64, most: Duration) {
     let state = inner.state();
-    drop(
-        inner
-            .progress
-            .wait_timeout(state, most)
-            .unwrap_or_else(PoisonError::into_inner),
-    );
+    // Without looking at the count, a step that ended just now would be waited for in vain.
+    let outcome = inner.progress.wait_timeout_while(state, most, |_| {
+        inner.steps.load(Ordering::Acquire) == steps
+    });
+    drop(outcome.unwrap_or_else(PoisonError::into_inner));
 }

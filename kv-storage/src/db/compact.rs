@@ -56,7 +56,7 @@ pub(super) fn job(inner: &Arc<Inner>) {
     // What goes unread need not be merged. A failure is noted by whatever meets the same one next.
     let _ = covered::drop_tables(inner);
     let Some(picked) = pick(inner) else {
-        inner.progress.notify_all();
+        inner.note_progress();
         return;
     };
     // Another one may begin beside it.
@@ -235,7 +235,7 @@ fn step(inner: &Arc<Inner>, mut compaction: Compaction) {
                 inner.front().gate.table_debt = state.table_debt(&inner.options);
                 state.roster.pause();
             }
-            inner.progress.notify_all();
+            inner.note_progress();
             let next = Arc::clone(inner);
             inner.env.jobs.submit(
                 JobClass::Compaction,
@@ -429,7 +429,7 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
     if let Err(error) = &outcome {
         inner.report_damage(error);
     }
-    inner.progress.notify_all();
+    inner.note_progress();
     inner.files.empty_trash();
     inner.schedule();
 }

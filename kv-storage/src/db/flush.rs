@@ -100,7 +100,7 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
             inner.note_failure(&mut state, "flush", error);
         }
     }
-    inner.progress.notify_all();
+    inner.note_progress();
     inner.files.empty_trash();
     outcome
 }

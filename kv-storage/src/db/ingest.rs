@@ -31,6 +31,7 @@ use crate::table::{Table, TableBuilder, TableSpec};
 use crate::version::{Placed, Run};
 use crate::wal::{Payload, StoreError};
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 /// Rows that will enter the store together; made by [`Db::ingest`](super::Db::ingest).
@@ -171,6 +172,7 @@ impl Ingest {
         let mut tables = Some(tables);
         let mut tries = 0;
         loop {
+            let steps = inner.steps.load(Ordering::Acquire);
             let work = Work::begin(&inner)?;
             let mut front = inner.front();
             let outcome = accept(&inner, &mut front, payload, &mut tables, note);
@@ -192,7 +194,7 @@ impl Ingest {
                     if !segments::help(&inner)
                         && (flush::flush_oldest(&inner).is_err() || tries > 1)
                     {
-                        blocking::wait_for_progress(&inner, delay);
+                        blocking::wait_for_progress(&inner, steps, delay);
                     }
                 }
                 Err(Refused::Now(error)) => return Err(error.into()),

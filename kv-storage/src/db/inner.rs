@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub state: Mutex<State>,
     /// Signalled when a sync, flush or compaction step ended, or a log segment became ready.
     pub progress: Condvar,
+    /// How often work ended that writers may have waited for.
+    pub steps: AtomicU64,
     pub front: Mutex<Front>,
     pub publisher: Publisher,
     pub syncer: Syncer,
@@ -61,6 +63,15 @@ impl Inner {
         self.progress
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait that a flush, a compaction step or an edit of the manifest ended, or a log segment became
+    /// ready. Call without a lock.
+    pub(super) fn note_progress(&self) {
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        // Whoever looked at the count before this waits by now, so it is not missed.
+        drop(self.state());
+        self.progress.notify_all();
     }
 
     pub(super) fn front(&self) -> MutexGuard<'_, Front> {
@@ -270,7 +281,7 @@ impl Inner {
             OpenBlobs::retire(&self.files, &self.dir, file);
         }
         drop(old_view);
-        self.progress.notify_all();
+        self.note_progress();
         Ok(())
     }
 }

@@ -480,6 +480,7 @@ fn assemble(
         files,
         state: Mutex::new(state),
         progress: Condvar::new(),
+        steps: AtomicU64::new(0),
         front: Mutex::new(front),
         publisher: Publisher::new(last.0),
         syncer: Syncer::new(durable, promised),

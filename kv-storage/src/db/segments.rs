@@ -33,7 +33,7 @@ pub(super) fn job(inner: &Arc<Inner>) {
         }
     }
     inner.front().segment_task = Task::Idle;
-    inner.progress.notify_all();
+    inner.note_progress();
     inner.schedule();
 }
 
@@ -89,7 +89,7 @@ fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
         }
         let spare = create(inner, size)?;
         add_spares(inner, [spare]);
-        inner.progress.notify_all();
+        inner.note_progress();
     }
 }
 

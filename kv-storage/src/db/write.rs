@@ -89,8 +89,12 @@ pub(super) fn ticket(inner: &Arc<Inner>, seq: Seq, need: Durability) -> Commit {
 /// number of its last operation.
 pub(super) fn append(inner: &Arc<Inner>, batch: &WriteBatch) -> Result<Seq, WriteError> {
     check_batch(inner, batch)?;
+    // The checksum and the copy into the log take about as long as these lines need to come.
+    let hash = batch.first_hash();
+    inner.files.rows.prefetch_note(hash);
     let payload = Payload::of(inner.store, batch);
     let mut front = inner.front();
+    front.active.prefetch(hash);
     let outcome = accept(inner, &mut front, batch, &payload);
     let attention = std::mem::take(&mut front.attention);
     drop(front);

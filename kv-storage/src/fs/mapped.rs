@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of zeros written at once: a page. The kernel keeps what one call wrote in one piece of its cache,
@@ -24,11 +25,21 @@ use std::sync::{Mutex, PoisonError};
 /// 1 MiB, and durable puts were half as fast.
 const FILL_BYTES: usize = 4096;
 
+/// While syncs follow one another with at most so many bytes between them, stores are calls: four pages.
+///
+/// A sync takes the right to write from every page, so the first store to each page after it would be a fault, and the
+/// next sync would take that right again. A call costs less than both: durable puts by one thread became 10 % faster.
+const CALL_BYTES: usize = 4 * 4096;
+
 #[derive(Debug)]
 pub(super) struct MappedSegment {
     file: File,
     size: u64,
     view: Mutex<View>,
+    /// Bytes stored since the last sync began.
+    stored: AtomicUsize,
+    /// The last sync had little to do, so the next one probably has too.
+    syncs_often: AtomicBool,
 }
 
 /// How stores reach the file.
@@ -69,6 +80,8 @@ impl MappedSegment {
             file,
             size,
             view: Mutex::new(View::Resting),
+            stored: AtomicUsize::new(0),
+            syncs_often: AtomicBool::new(false),
         }
     }
 }
@@ -111,9 +124,13 @@ impl LogSegment for MappedSegment {
         if matches!(*view, View::Resting) {
             *view = View::of(&self.file);
         }
+        let stored = self.stored.fetch_add(length, Ordering::Relaxed) + length;
         let View::Mapped(map) = &mut *view else {
             return self.file.write_all_at(&parts.concat(), offset);
         };
+        if self.syncs_often.load(Ordering::Relaxed) && stored <= CALL_BYTES {
+            return self.file.write_all_at(&parts.concat(), offset);
+        }
         let mut at = offset as usize;
         for part in parts {
             map[at..at + part.len()].copy_from_slice(part);
@@ -131,6 +148,9 @@ impl LogSegment for MappedSegment {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let stored = self.stored.swap(0, Ordering::Relaxed);
+        self.syncs_often
+            .store(stored <= CALL_BYTES, Ordering::Relaxed);
         self.file.sync_data().map_err(no_kind_of_full)
     }
 

@@ -30,6 +30,7 @@ pub(crate) use pool::MemoryPool;
 use crate::batch::Operation;
 use crate::hash::key_hash;
 use crate::key::Seq;
+use crate::prefetch::prefetch;
 use crate::ranges::Fragments;
 use arena::{Arena, Slot};
 use cells::Cells;
@@ -86,6 +87,12 @@ impl Memtable {
             order: Order::new(FIRST),
             ranges: Ranges::default(),
         }
+    }
+
+    /// Begins to load what [`publish`](Self::publish) changes for a key with this hash.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch(self.bucket(hash as u32));
     }
 
     /// Takes room for a batch, or none if the memtable is too full. Not for two threads at once.

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// Bytes of the first window; each further one is twice as large.
 const WINDOW_FIRST: usize = 64 << 10;
 /// Bytes of the largest window.
-const WINDOW_MOST: usize = 1 << 20;
+const WINDOW_MOST: usize = 256 << 10;
 /// Misses in a row, one block beside the other, after which windows are read.
 const SEQUENTIAL: usize = 2;
 /// Blocks that one walk puts into the cache. A longer walk passes by, so that a scan of everything does
