@@ -63,11 +63,12 @@ impl Filtering {
         verdict
     }
 
-    /// Notes that a put goes to the present table. One that was kept although its time had come does not
+    /// Notes that a put goes to the present table. One that the filter kept although its time had come does not
     /// count: compacting its table again would change nothing.
-    pub(super) fn note_kept(&mut self, key: &[u8], value: &[u8]) {
+    pub(super) fn note_kept(&mut self, key: &[u8], value: &[u8], was_asked: bool) {
         let expires = self.filter.expires(key, value);
-        let is_due = |at: &u64| self.decides && self.began.is_some_and(|began| *at <= began);
+        let is_due =
+            |at: &u64| was_asked && self.decides && self.began.is_some_and(|began| *at <= began);
         if let Some(at) = expires.filter(|at| !is_due(at)) {
             self.expires = Some(self.expires.map_or(at, |earliest| earliest.min(at)));
         }
@@ -78,9 +79,9 @@ impl Filtering {
         self.expires.take()
     }
 
-    /// Takes the verdicts on keys up to `last`.
-    pub(super) fn take_up_to(&mut self, last: &[u8]) -> Vec<Filtered> {
-        let count = self.filtered.partition_point(|entry| *entry.key <= *last);
+    /// Takes the verdicts on keys that are `done`, which the first ones are.
+    pub(super) fn take(&mut self, done: impl Fn(&[u8]) -> bool) -> Vec<Filtered> {
+        let count = self.filtered.partition_point(|entry| done(&entry.key));
         self.filtered.drain(..count).collect()
     }
 

@@ -146,7 +146,8 @@ impl Rewrite {
                     || !is_last
                     || self.below.as_mut().is_none_or(holds_older);
                 if is_needed {
-                    self.output.push(version, &content, kept, sink)?;
+                    self.output
+                        .push(version, &content, kept, !snapshots_see_it, sink)?;
                 }
             }
             self.merge.advance()?;
@@ -155,10 +156,10 @@ impl Rewrite {
         Ok(Step::Done)
     }
 
-    /// Takes the filter's verdicts on keys up to `last` that changed an entry.
-    pub(crate) fn take_filtered(&mut self, last: &[u8]) -> Vec<Filtered> {
+    /// Takes the filter's verdicts that changed an entry, on keys that are `done`, which the first ones are.
+    pub(crate) fn take_filtered(&mut self, done: impl Fn(&[u8]) -> bool) -> Vec<Filtered> {
         let filtering = self.output.filtering.as_mut();
-        filtering.map_or_else(Vec::new, |filtering| filtering.take_up_to(last))
+        filtering.map_or_else(Vec::new, |filtering| filtering.take(done))
     }
 
     /// The lowest number of an entry that the filter changed so far.
@@ -242,6 +243,7 @@ impl Output {
         version: KeyVersion<'_>,
         content: &Content<'_>,
         kept: Option<&[u8]>,
+        was_asked: bool,
         sink: &mut dyn TableSink,
     ) -> Result<(), Error> {
         // All versions of a key go to one table, so that the tables of a run never overlap.
@@ -260,7 +262,7 @@ impl Output {
         let (kind, stored) = self.separation.place(content, sink)?;
         builder.push(version, kind, stored)?;
         if let (Some(filtering), Some(value)) = (self.filtering.as_mut(), kept) {
-            filtering.note_kept(version.key, value);
+            filtering.note_kept(version.key, value, was_asked);
         }
         Ok(())
     }

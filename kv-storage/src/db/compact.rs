@@ -339,12 +339,14 @@ fn install(
 ) -> Result<(), Error> {
     let choice = &compaction.choice;
     let finished = compaction.rewrite.take_finished(count);
-    let filtered = match finished.last() {
-        Some(last) if compaction.rewrite.merge().version().is_some() => {
-            compaction.rewrite.take_filtered(&last.table.largest)
-        }
-        _ => compaction.rewrite.take_filtered(&choice.largest),
-    };
+    // What the filter changed is still there as it was, above the outputs, in inputs that reach beyond them.
+    let inputs = compaction.inputs.iter().flat_map(|(_, tables)| tables);
+    let staying = inputs
+        .filter(|table| !gone.contains(&table.summary.file))
+        .map(|table| table.summary.smallest.clone())
+        .min();
+    let is_gone = |key: &[u8]| staying.as_ref().is_none_or(|smallest| *key < **smallest);
+    let filtered = compaction.rewrite.take_filtered(is_gone);
     let changed = compaction.rewrite.oldest_changed();
     let mut tables = open_tables(inner, finished)?;
     measure_ranges(inner, &mut tables, choice.to);

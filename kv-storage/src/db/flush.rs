@@ -64,7 +64,7 @@ pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
 
 /// Flushes one memtable, or installs the tables of one ingest, unless another thread does or there is none.
 pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
-    let (sealed, snapshots) = {
+    let sealed = {
         let mut state = inner.state();
         let Some(sealed) = inner.front().sealed.front().cloned() else {
             return Ok(());
@@ -73,11 +73,12 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
             return Ok(());
         }
         state.flush_task = Task::Running;
-        let snapshots: Vec<Seq> = state.snapshots.keys().copied().collect();
-        (sealed, snapshots)
+        sealed
     };
     // Writers may still be copying into it.
     inner.publisher.wait_for(sealed.last.0);
+    // Only now: a snapshot that is taken from here on sees all of it, but one of before may see less.
+    let snapshots: Vec<Seq> = inner.state().snapshots.keys().copied().collect();
     let prepared = match prepare(inner, &sealed, &snapshots) {
         Err(error) if error.is_no_space() && ballast::give_back(inner) => {
             prepare(inner, &sealed, &snapshots)

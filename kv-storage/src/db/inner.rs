@@ -148,7 +148,8 @@ impl Inner {
             front.gate.poison = Some(cause);
         }
         // Unsynced writes may be gone after the next start, so nobody may see them now.
-        let durable = self.syncer.durable();
+        // A flush may just have put newer ones into tables, without what they replace.
+        let durable = self.syncer.durable().max(state.flushed);
         self.ceiling.fetch_min(durable.0, Ordering::AcqRel);
         drop(front);
         drop(state);

@@ -29,6 +29,7 @@ mod write;
 
 pub use blocking::{Blocking, BlockingError};
 pub use ingest::{Ingest, IngestError};
+pub(crate) use open::holds_data;
 pub use read::{Found, Read, ReadJob};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};

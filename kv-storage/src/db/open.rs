@@ -215,18 +215,16 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
         state = inner.wait(state);
     }
     drop(state);
-    let outcome = sync::wait(inner, last).and_then(|()| note_log_end(inner));
+    let outcome = sync::wait(inner, last)
+        .and_then(|()| sync::sync_rest(inner))
+        .and_then(|()| note_log_end(inner));
     match &outcome {
         Ok(()) => inner.syncer.halt(&Error::Closed),
         Err(Error::Poisoned { .. }) => {}
         Err(error) => inner.poison(error),
     }
     // A sync that somebody else leads still uses the files.
-    let mut state = inner.state();
-    while inner.syncer.is_running() {
-        state = inner.wait(state);
-    }
-    drop(state);
+    sync::wait_for_end(inner);
     inner.files.empty_trash();
     *inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     outcome
@@ -304,17 +302,7 @@ fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Resu
     }
     // The first open was interrupted, or CURRENT was lost. In the first case no data can be here yet.
     for file in files {
-        let holds_data = match *file {
-            Numbered::Table(_) | Numbered::Blob(_) => true,
-            Numbered::Manifest(_) => false,
-            Numbered::Log(id) => {
-                let path = file.path(dir);
-                let bytes = fs::read_all(fs, &path).context("read", &path)?;
-                let bytes = bytes.into();
-                SegmentFile { id, path, bytes }.holds_frames(store)
-            }
-        };
-        if holds_data {
+        if holds_data(fs, dir, store, *file)? {
             return Err(Error::corrupt(
                 &dir.join(CURRENT),
                 0,
@@ -323,6 +311,25 @@ fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Resu
         }
     }
     Ok(Catalog::empty())
+}
+
+/// True if a file shows that the store got further than its first open.
+pub(crate) fn holds_data(
+    fs: &dyn Fs,
+    dir: &Path,
+    store: u64,
+    file: Numbered,
+) -> Result<bool, Error> {
+    Ok(match file {
+        Numbered::Table(_) | Numbered::Blob(_) => true,
+        Numbered::Manifest(_) => false,
+        Numbered::Log(id) => {
+            let path = file.path(dir);
+            let bytes = fs::read_all(fs, &path).context("read", &path)?;
+            let bytes = bytes.into();
+            SegmentFile { id, path, bytes }.holds_frames(store)
+        }
+    })
 }
 
 fn open_tables(

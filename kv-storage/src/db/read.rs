@@ -40,6 +40,7 @@ pub struct ReadJob {
     view: Arc<View>,
     key: Vec<u8>,
     hash: u64,
+    at: Seq,
     mark: ReadMark,
     /// Newer places have not got the key.
     place: Place,
@@ -52,10 +53,10 @@ impl ReadJob {
     /// The file system failed, or the bytes read are damaged.
     pub fn run(self) -> Result<Option<Found>, Error> {
         check_open(&self.inner)?;
-        let (key, at) = (&self.key, self.mark.at);
+        let key = &self.key;
         let answer = self
             .view
-            .get_from(key, self.hash, at, Fetch::Blocking, self.place)
+            .get_from(key, self.hash, self.at, Fetch::Blocking, self.place)
             .inspect_err(|error| self.inner.report_damage(error))?;
         Ok(offer(&self.inner, key, self.hash, self.mark, answer))
     }
@@ -64,7 +65,7 @@ impl ReadJob {
 impl fmt::Debug for ReadJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadJob")
-            .field("at", &self.mark.at)
+            .field("at", &self.at)
             .finish_non_exhaustive()
     }
 }
@@ -82,16 +83,17 @@ pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
 fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
-    let (view, mark) = begin(inner, hash);
+    let Look { view, at, mark } = begin(inner, hash);
     if let Some(found) = cached_row(inner, key, hash, mark) {
         return Ok(Read::Ready(Ok(Some(found))));
     }
-    match view.get(key, hash, mark.at, Fetch::CacheOnly)? {
+    match view.get(key, hash, at, Fetch::CacheOnly)? {
         Answer::NeedsIo(place) => Ok(Read::NeedsIo(ReadJob {
             inner: Arc::clone(inner),
             view: Guard::into_inner(view),
             key: key.to_vec(),
             hash,
+            at,
             mark,
             place,
         })),
@@ -103,29 +105,50 @@ fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
 pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
-    let (view, mark) = begin(inner, hash);
+    let Look { view, at, mark } = begin(inner, hash);
     if let Some(found) = cached_row(inner, key, hash, mark) {
         return Ok(Some(found));
     }
     let answer = view
-        .get(key, hash, mark.at, Fetch::Blocking)
+        .get(key, hash, at, Fetch::Blocking)
         .inspect_err(|error| inner.report_damage(error))?;
     Ok(offer(inner, key, hash, mark, answer))
 }
 
 /// What a read looks at, and as of when.
+struct Look {
+    view: Guard<Arc<View>>,
+    /// It sees writes up to this number.
+    at: Seq,
+    /// What the row cache goes by.
+    mark: ReadMark,
+}
+
 #[inline]
-fn begin(inner: &Inner, hash: u64) -> (Guard<Arc<View>>, ReadMark) {
+fn begin(inner: &Inner, hash: u64) -> Look {
+    begin_with(inner, hash, || {})
+}
+
+/// `between` is called at the moment when writes can slip in between what a read looks at and its number.
+#[inline]
+fn begin_with(inner: &Inner, hash: u64, between: impl FnOnce()) -> Look {
     let rows = &inner.files.rows;
     // It comes from memory while the rest is done.
     rows.prefetch(hash);
     // The epoch first: see the row cache's second invariant.
     let epoch = rows.epoch();
+    // Newer writes may lie in memtables that the view does not have.
+    let complete = inner.visible();
+    let view = inner.view();
+    between();
     // The view first, then the number: a version that a later flush or compaction drops is still in this view,
     // and everything in the view's tables is numbered below.
-    let view = inner.view();
     let at = inner.visible();
-    (view, ReadMark { at, epoch })
+    let mark = ReadMark {
+        at: complete,
+        epoch,
+    };
+    Look { view, at, mark }
 }
 
 fn cached_row(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark) -> Option<Found> {
@@ -161,5 +184,53 @@ pub(super) fn check_open(inner: &Inner) -> Result<(), Error> {
         Err(Error::Closed)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimFs;
+    use crate::{Db, Durability, Env, Options, WriteBatch};
+    use std::path::Path;
+
+    fn put(db: &Db, key: &[u8], value: &[u8]) {
+        let mut batch = WriteBatch::new();
+        batch.put(key, value);
+        let _ = db.write(batch, Durability::Process).unwrap();
+    }
+
+    #[test]
+    fn a_write_into_a_memtable_that_the_view_lacks_leaves_no_old_row_behind() {
+        let env = Env {
+            fs: Arc::new(SimFs::new()),
+            ..Env::embedded(1)
+        };
+        let options = Options {
+            cache_bytes: 1 << 20,
+            ..Options::tiny()
+        };
+        let db = Db::open(Path::new("/store"), options, env).unwrap();
+        let inner = &db.inner;
+        put(&db, b"k", b"old");
+        db.flush().unwrap();
+        let hash = key_hash(b"k");
+        // It reads twice, because a row may only get in at its second touch.
+        for newer in [None, Some(b"new")] {
+            let look = begin_with(inner, hash, || {
+                if let Some(newer) = newer {
+                    put(&db, b"other", b"");
+                    inner.seal(&mut inner.front(), 0);
+                    put(&db, b"k", newer);
+                }
+            });
+            let answer = look.view.get(b"k", hash, look.at, Fetch::Blocking).unwrap();
+            offer(inner, b"k", hash, look.mark, answer);
+        }
+        let found = get_blocking(inner, b"k").unwrap().unwrap();
+        assert_eq!(&found.value[..], b"new");
+        db.flush().unwrap();
+        let found = get_blocking(inner, b"k").unwrap().unwrap();
+        assert_eq!(&found.value[..], b"new");
     }
 }

@@ -47,10 +47,17 @@ struct Turn {
 #[derive(Debug)]
 struct Parked {
     thread: Thread,
+    /// It was told to lead the next sync.
+    leads: AtomicBool,
     woken: AtomicBool,
 }
 
 impl Parked {
+    fn lead(&self) {
+        self.leads.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
     fn wake(&self) {
         self.woken.store(true, Ordering::Release);
         self.thread.unpark();
@@ -202,6 +209,7 @@ pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
         }
         let parked = Arc::new(Parked {
             thread: thread::current(),
+            leads: AtomicBool::new(false),
             woken: AtomicBool::new(false),
         });
         turn.parked.push_back((seq, Arc::clone(&parked)));
@@ -209,6 +217,28 @@ pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
         while !parked.woken.load(Ordering::Acquire) {
             thread::park();
         }
+        if parked.leads.load(Ordering::Relaxed) && seq <= inner.syncer.durable() {
+            // A flush covered it meanwhile; others count on its sync.
+            pass_on(inner);
+        }
+    }
+}
+
+/// Sees to it that somebody syncs for those who still wait, if nobody does.
+fn pass_on(inner: &Arc<Inner>) {
+    let mut turn = inner.syncer.turn();
+    if turn.running {
+        // Whoever syncs now passes on in the end.
+        return;
+    }
+    let leader = turn.parked.pop_front();
+    let submit = leader.is_none() && turn.take_job(inner.syncer.durable());
+    drop(turn);
+    if let Some((_, parked)) = leader {
+        parked.lead();
+    }
+    if submit {
+        submit_job(inner);
     }
 }
 
@@ -219,6 +249,36 @@ pub(super) fn note_flushed(inner: &Arc<Inner>, seq: Seq) {
     let covered = turn.take_covered(seq);
     drop(turn);
     covered.tell();
+}
+
+/// Syncs what lies in the log although it is in tables. Call when the store takes no more writes. Blocks.
+pub(super) fn sync_rest(inner: &Arc<Inner>) -> Result<(), Error> {
+    let end = inner.front().wal.position();
+    loop {
+        if inner.syncer.position() >= end {
+            return Ok(());
+        }
+        let mut turn = inner.syncer.turn();
+        if let Some(halted) = &turn.halted {
+            return Err(halted.clone());
+        }
+        if !turn.running {
+            turn.running = true;
+            drop(turn);
+            lead(inner);
+            continue;
+        }
+        drop(turn);
+        wait_for_end(inner);
+    }
+}
+
+/// Waits until no sync runs. Call when the store is marked as closed.
+pub(super) fn wait_for_end(inner: &Inner) {
+    let mut state = inner.state();
+    while inner.syncer.is_running() {
+        state = inner.wait(state);
+    }
 }
 
 /// Syncs everything that is in the log now, or waits for whoever does. Blocks.
@@ -249,11 +309,9 @@ impl Turn {
 }
 
 fn submit_job(inner: &Arc<Inner>) {
-    let weak = Arc::clone(inner);
-    inner
-        .env
-        .jobs
-        .submit(JobClass::LogSync, Box::new(move || job(&weak)));
+    let inner = Arc::clone(inner);
+    let jobs = Arc::clone(&inner.env.jobs);
+    jobs.submit(JobClass::LogSync, Box::new(move || job(&inner)));
 }
 
 /// The log job.
@@ -270,6 +328,14 @@ fn job(inner: &Arc<Inner>) {
     lead(inner);
 }
 
+/// Tells the one who closes the store, if anybody does, that a sync ended.
+fn note_end(inner: &Inner) {
+    // It was marked as closed before it was looked whether a sync runs.
+    if inner.closed.load(Ordering::Acquire) {
+        inner.note_progress();
+    }
+}
+
 /// One sync, for everything that is in the log when it begins. The caller has set `running`.
 fn lead(inner: &Arc<Inner>) {
     let front = inner.front();
@@ -282,7 +348,7 @@ fn lead(inner: &Arc<Inner>) {
         // First, so that nobody tries again: a second sync may succeed and prove nothing.
         inner.poison(&error);
         inner.syncer.turn().running = false;
-        inner.progress.notify_all();
+        note_end(inner);
         return;
     }
     inner.front().wal.note_synced(&segments);
@@ -294,17 +360,10 @@ fn lead(inner: &Arc<Inner>) {
     turn.running = false;
     turn.syncs += segments.len() as u64;
     let covered = turn.take_covered(last);
-    // One who is not covered leads the next sync; it goes first, because the disk is idle now.
-    let leader = turn.parked.pop_front();
-    let submit = leader.is_none() && turn.take_job(last);
     drop(turn);
-    if let Some((_, parked)) = leader {
-        parked.wake();
-    }
-    if submit {
-        submit_job(inner);
-    }
-    inner.progress.notify_all();
+    // One who is not covered leads the next sync; it goes first, because the disk is idle now.
+    pass_on(inner);
+    note_end(inner);
     covered.tell();
 }
 

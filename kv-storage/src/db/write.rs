@@ -135,6 +135,10 @@ fn accept(
     front
         .admit(&inner.options, batch.size_bytes(), batch.need(), now)
         .map_err(Refused::Now)?;
+    if !front.active.has_room(batch.need()) {
+        // In front of the log: this may panic, in the caller's attachment or for lack of memory.
+        inner.seal(front, batch.entry_bytes());
+    }
     let first = front.last.next();
     let promise = inner.syncer.position();
     match front.wal.store(payload, first, promise) {
@@ -147,16 +151,8 @@ fn accept(
         Err(StoreError::Failed(error)) => return Err(Refused::LogFailed(error)),
     }
     // From here on nothing may fail: the frame is in the log.
-    let room = match front.active.reserve(batch.need()) {
-        Some(room) => room,
-        None => {
-            inner.seal(front, batch.entry_bytes());
-            front
-                .active
-                .reserve(batch.need())
-                .expect("a fresh memtable was made large enough")
-        }
-    };
+    let room = front.active.reserve(batch.need());
+    let room = room.expect("there was room, or a fresh memtable was made large enough");
     front.last = Seq(front.last.0 + batch.len() as u64);
     Ok(Accepted {
         first,

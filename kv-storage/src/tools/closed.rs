@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use super::{ToolError, log};
 use crate::blob;
-use crate::db::store_format;
+use crate::db::{holds_data, store_format};
 use crate::error::{Error, IoContext, OpenError};
 use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
 use crate::fs::{self, FileLock, Fs, LockError};
@@ -83,11 +83,7 @@ impl ClosedStore {
         let current = read_current(&*self.fs, &self.dir);
         let numbers = match current {
             Ok(Some(id)) => vec![id],
-            Ok(None)
-                if self
-                    .numbered()
-                    .all(|file| !matches!(file, Numbered::Table(_))) =>
-            {
+            Ok(None) if !self.numbered().any(|file| self.holds_data(file)) => {
                 // The first open did not come far enough to store anything.
                 self.catalog = Some(Catalog::empty());
                 return;
@@ -112,6 +108,11 @@ impl ClosedStore {
                 Err(error) => self.findings.push(Finding::of(&error)),
             }
         }
+    }
+
+    /// A file that cannot be read may hold data.
+    fn holds_data(&self, file: Numbered) -> bool {
+        holds_data(&*self.fs, &self.dir, self.store, file).unwrap_or(true)
     }
 
     pub(super) fn numbered(&self) -> impl Iterator<Item = Numbered> + '_ {

@@ -1,6 +1,6 @@
 //! Power is cut at every file-system call of a short workload, with several losses each.
 
-use crate::support::{Outcome, Workload, contents, open};
+use crate::support::{Outcome, Workload, contents, open, put};
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::{Durability, Error};
 
@@ -203,7 +203,7 @@ fn a_poisoned_store_shows_what_was_flushed_although_nobody_asked_for_a_sync() {
     let db = open(&fs).unwrap();
     for round in 0..5u8 {
         for number in 0..50u8 {
-            let batch = crate::support::put([number], [round; 100]);
+            let batch = put([number], [round; 100]);
             db.blocking().write(batch, Durability::Process).unwrap();
         }
     }
@@ -218,4 +218,20 @@ fn a_poisoned_store_shows_what_was_flushed_although_nobody_asked_for_a_sync() {
     let found = contents(&db).unwrap();
     assert_eq!(found.len(), 50);
     assert!(found.values().all(|value| *value == [4; 100]));
+}
+
+#[test]
+fn a_store_opens_after_a_power_loss_that_follows_a_close_with_flushed_but_unsynced_writes() {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    db.blocking().put(b"a", b"synced").unwrap();
+    let _ = db
+        .write(put(b"b", b"flushed"), Durability::Process)
+        .unwrap();
+    db.flush().unwrap();
+    db.close().unwrap();
+    for seed in 0..LOSSES {
+        let db = open(&fs.fork().power_loss(seed)).unwrap();
+        assert_eq!(contents(&db).unwrap().len(), 2, "loss {seed}");
+    }
 }

@@ -5,13 +5,13 @@ use crate::support::{
 };
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::{
-    CompactionFilter, Db, Durability, Filtered, FlushAttachment, Hooks, KeyRange, Options, Seq,
-    Snapshot, Verdict, WriteBatch,
+    CompactionFilter, Db, Durability, Events, Filtered, FlushAttachment, Hooks, KeyRange, Options,
+    Seq, Snapshot, Verdict, WriteBatch,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -267,6 +267,56 @@ fn verdicts_are_told_with_key_number_and_reason_and_counted() {
     );
 }
 
+/// Looks whether a reader still sees what the filter is said to have dropped.
+#[derive(Default)]
+struct Looking {
+    db: OnceLock<Db>,
+    seen: Mutex<Vec<Vec<u8>>>,
+    told: AtomicUsize,
+}
+
+impl Events for Looking {
+    fn filtered(&self, entries: &[Filtered]) {
+        let db = self.db.get().unwrap().blocking();
+        self.told.fetch_add(entries.len(), Ordering::SeqCst);
+        for entry in entries {
+            let found = db.get(&entry.key).unwrap();
+            if found.is_some_and(|found| found.seq == entry.seq) {
+                self.seen.lock().unwrap().push(entry.key.clone());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_verdict_is_told_when_no_reader_sees_what_it_changed() {
+    let events = Arc::new(Looking::default());
+    let hooks = Hooks {
+        events: Some(events.clone()),
+        ..filtering()
+    };
+    let mut options = Options::tiny();
+    // A compaction gives its outputs to readers piece by piece, below inputs that are wider.
+    options.table_bytes = 1024;
+    let db = Db::open(dir(), options, with_hooks(env(&SimFs::new()), hooks)).unwrap();
+    events.db.set(db.clone()).unwrap();
+    for number in 0..1_700u16 {
+        let key = (number * 37 % 200) as u8;
+        let first: &[u8] = if number.is_multiple_of(3) {
+            b"D\0"
+        } else {
+            b"K\0"
+        };
+        let value = [first, &noise(100 + number % 50)].concat();
+        db.blocking()
+            .write(put([key], value), Durability::Process)
+            .unwrap();
+    }
+    assert_eq!(*events.seen.lock().unwrap(), Vec::<Vec<u8>>::new());
+    assert!(events.told.load(Ordering::SeqCst) > 20);
+    assert!(db.stats().compaction_releases > 0);
+}
+
 /// Makes a value of each that no batch could hold.
 struct Boundless;
 
@@ -335,6 +385,32 @@ fn expired_entries_go_when_their_time_comes_also_after_a_restart() {
     let before = db.stats().compactions;
     (0..20).for_each(|_| db.tick());
     assert_eq!(db.stats().compactions, before, "it came to rest");
+}
+
+#[test]
+fn an_entry_that_expired_under_a_snapshot_goes_when_the_snapshot_has_gone() {
+    let filter = Arc::new(Expiring::default());
+    let hooks = Hooks {
+        filter: Some(filter.clone()),
+        ..Hooks::default()
+    };
+    let env = with_hooks(env(&SimFs::new()), hooks);
+    let db = Db::open(dir(), Options::tiny(), env).unwrap();
+    filter.0.store(20, Ordering::SeqCst);
+    db.blocking().put(b"expired", &[10; 100]).unwrap();
+    let snapshot = db.snapshot();
+    for _ in 0..4 {
+        db.blocking().put(b"other", &[90; 100]).unwrap();
+        db.flush().unwrap();
+    }
+    let before = db.stats().compactions;
+    assert!(before > 0);
+    assert_eq!(contents(&db).unwrap().len(), 2);
+    drop(snapshot);
+    (0..20).for_each(|_| db.tick());
+    assert!(db.stats().compactions > before);
+    let left: Vec<Vec<u8>> = contents(&db).unwrap().into_keys().collect();
+    assert_eq!(left, [b"other"]);
 }
 
 /// Attaches the number of the newest write.

@@ -446,3 +446,19 @@ fn deleted_ranges_stay_deleted_in_what_is_dumped_and_repaired() {
         assert_eq!(contents(&saved).unwrap(), expected);
     }
 }
+
+#[test]
+fn a_store_that_never_flushed_and_lost_its_current_is_not_taken_for_an_empty_one() {
+    let fs = SimFs::new();
+    let db = open(&fs, dir()).unwrap();
+    db.blocking().put(b"a", b"in the log").unwrap();
+    db.close().unwrap();
+    let fs = fs.kill();
+    fs.remove(&dir().join("CURRENT")).unwrap();
+    assert!(open(&fs, dir()).is_err());
+    let findings = tools::verify(arc(&fs), dir()).unwrap().findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    tools::repair(arc(&fs), dir(), saved_dir(), &quiet()).unwrap();
+    let db = open(&fs, saved_dir()).unwrap();
+    assert_eq!(contents(&db).unwrap().len(), 1);
+}
