@@ -35,11 +35,7 @@ pub(super) fn find(fs: &dyn Fs, dir: &Path, names: &[String], options: &Options)
 pub(super) fn remove(fs: &dyn Fs, dir: &Path) -> bool {
     let path = dir.join(BALLAST);
     match fs.remove(&path) {
-        Ok(()) => {
-            // Some file systems give blocks free only when the removal is on disk. Nothing depends on it.
-            let _ = fs.sync_dir(dir);
-            true
-        }
+        Ok(()) => true,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "could not give the ballast back");
             false
@@ -77,6 +73,8 @@ pub(super) fn give_back(inner: &Inner) -> bool {
     }
     inner.files.empty_trash();
     let freed = remove(&*inner.env.fs, &inner.dir);
+    // Some file systems give blocks free only when the removal is on disk.
+    let _ = inner.sync_dir();
     tracing::warn!(
         dir = %inner.dir.display(),
         bytes = inner.options.ballast_bytes,
@@ -96,12 +94,12 @@ pub(super) fn restore(inner: &Inner) -> Result<(), Error> {
     let _ = fs.remove(&path);
     let made = fs
         .create_segment(&path, inner.options.ballast_bytes)
-        .and_then(|file| file.sync())
-        .and_then(|()| fs.sync_dir(&inner.dir));
+        .and_then(|file| file.sync());
     if let Err(error) = made {
         let _ = fs.remove(&path);
         return Err(error).context("create", &path);
     }
+    inner.sync_dir()?;
     inner.has_ballast.store(true, Ordering::Release);
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::state::Task;
 use super::{ballast, covered, segments, sync};
 use crate::blob::{BlobBuilder, BlobSpec, BlobSummary};
 use crate::compaction::{Finished, Place, Retention, Rewrite, Separation, TableSink};
-use crate::error::{Error, IoContext};
+use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::Seq;
 use crate::memtable::Memtable;
@@ -282,11 +282,7 @@ pub(super) fn take_table(tables: &mut OpenTables, new: &TableSummary) -> Arc<Tab
 
 /// Makes new tables, and the blob files that come with them, durable by name and opens them.
 pub(super) fn open_tables(inner: &Inner, tables: Vec<Finished>) -> Result<OpenTables, Error> {
-    inner
-        .env
-        .fs
-        .sync_dir(&inner.dir)
-        .context("sync directory", &inner.dir)?;
+    inner.sync_dir()?;
     let open = |finished: Finished| {
         let Finished { table, blobs } = finished;
         let path = Numbered::Table(table.file).path(&inner.dir);

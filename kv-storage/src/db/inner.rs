@@ -117,6 +117,15 @@ impl Inner {
         segment.segment.sync().context("sync", &path)
     }
 
+    /// Makes the names of new and removed files survive power loss. A failure poisons the store: the next sync could
+    /// succeed and still prove nothing about names that others have made meanwhile. Call without a lock.
+    pub(super) fn sync_dir(&self) -> Result<(), Error> {
+        let synced = self.env.fs.sync_dir(&self.dir);
+        synced
+            .context("sync directory", &self.dir)
+            .inspect_err(|error| self.poison(error))
+    }
+
     /// Submits all background work that is due. Call without a lock.
     pub(super) fn schedule(self: &Arc<Self>) {
         let mut state = self.state();

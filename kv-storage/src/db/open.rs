@@ -289,7 +289,10 @@ fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<Identity, Error
         ));
     }
     let store = splitmix64(seed);
-    store_format::write(fs, dir, store)?;
+    store_format::write(fs, dir, store).inspect_err(|_| {
+        // Perhaps its name is not durable, and no later sync would prove that it is. The next open writes it anew.
+        let _ = fs.remove(&dir.join(FORMAT));
+    })?;
     Ok(Identity {
         store,
         format: store_format::NEWEST,

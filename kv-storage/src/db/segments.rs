@@ -115,8 +115,7 @@ fn create(inner: &Arc<Inner>, size: u64) -> Result<Spare, Error> {
     let segment = fs.create_segment(&path, size).context("create", &path)?;
     // Otherwise the first commit in it would wait for all the zeros.
     segment.sync().context("sync", &path)?;
-    fs.sync_dir(&inner.dir)
-        .context("sync directory", &inner.dir)?;
+    inner.sync_dir()?;
     Ok(Spare { id, segment })
 }
 
@@ -188,7 +187,7 @@ pub(super) fn recycle(inner: &Arc<Inner>, released: Vec<LiveSegment>) {
         inner.files.discard(path);
     }
     // Without durable names they must not be used; the next open removes them.
-    if !renamed.is_empty() && inner.env.fs.sync_dir(&inner.dir).is_ok() {
+    if !renamed.is_empty() && inner.sync_dir().is_ok() {
         add_spares(inner, renamed);
     }
 }

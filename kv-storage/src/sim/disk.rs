@@ -72,6 +72,8 @@ pub(super) struct Disk {
     /// The names that survive for certain.
     pub durable_names: BTreeMap<PathBuf, InodeId>,
     pub pending_names: Vec<NameChange>,
+    /// Older changes of directories whose sync failed. A later sync succeeds without them.
+    pub doubtful_names: Vec<NameChange>,
     pub capacity: u64,
     pub calls: u64,
     pub faults: BTreeMap<u64, Fault>,
@@ -90,6 +92,7 @@ impl Disk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             pending_names: Vec::new(),
+            doubtful_names: Vec::new(),
             capacity: u64::MAX,
             calls: 0,
             faults: BTreeMap::new(),
@@ -104,6 +107,10 @@ impl Disk {
     /// Ends the running process and returns the number of the next one.
     pub(super) fn next_process(&mut self) -> u64 {
         self.process += 1;
+        // The next process makes the directory's blocks dirty again, so its syncs cover them.
+        let later = std::mem::take(&mut self.pending_names);
+        self.pending_names = std::mem::take(&mut self.doubtful_names);
+        self.pending_names.extend(later);
         self.power_is_cut = false;
         self.locks.clear();
         self.process
@@ -195,6 +202,15 @@ impl Disk {
         self.drop_unreachable();
     }
 
+    /// Later syncs of this process prove nothing about what is pending now.
+    pub(super) fn fail_sync_dir(&mut self, dir: &Path) {
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_names)
+            .into_iter()
+            .partition(|change| change.directory() == Some(dir));
+        self.doubtful_names.extend(now);
+        self.pending_names = later;
+    }
+
     /// Forgets inodes that no name, durable or pending, leads to. Open handles to removed files
     /// keep working only as long as the removal is pending, which is enough for an engine that
     /// closes files before it removes them.
@@ -205,7 +221,7 @@ impl Disk {
             .chain(self.durable_names.values())
             .copied()
             .collect();
-        for change in &self.pending_names {
+        for change in self.doubtful_names.iter().chain(&self.pending_names) {
             if let NameChange::Create { inode, .. } | NameChange::Rename { inode, .. } = change {
                 reachable.push(*inode);
             }

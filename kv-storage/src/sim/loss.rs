@@ -11,7 +11,8 @@ pub(super) fn cut_power(disk: &mut Disk, seed: u64) {
     let mut random = Random(seed);
     let mut names = std::mem::take(&mut disk.durable_names);
     // A journalling file system keeps a prefix of the changes; others keep any of them.
-    let pending = std::mem::take(&mut disk.pending_names);
+    let mut pending = std::mem::take(&mut disk.doubtful_names);
+    pending.append(&mut disk.pending_names);
     let mode = random.below(4);
     let prefix = random.below(pending.len() as u64 + 1);
     for (index, change) in pending.iter().enumerate() {

@@ -269,8 +269,10 @@ impl Fs for SimFs {
         let (mut disk, fault) = self.call(CallKind::Sync)?;
         match fault {
             Some(Fault::PowerCut) => Err(dead()),
-            // A directory's changes stay pending after a failed sync: no rule says that they are lost.
-            Some(_) => Err(io_error()),
+            Some(_) => {
+                disk.fail_sync_dir(dir);
+                Err(io_error())
+            }
             None => {
                 disk.sync_dir(dir);
                 Ok(())

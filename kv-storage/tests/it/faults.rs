@@ -185,3 +185,25 @@ fn writers_are_told_to_wait_when_flushes_are_behind() {
     assert!(refused > 3, "memory is not bounded: {:?}", db.stats());
     assert_eq!(contents(&db).unwrap().len(), 400);
 }
+
+#[test]
+fn after_a_failed_sync_of_its_directory_a_store_takes_no_more_writes() {
+    let mut seen = 0;
+    for call in 0..40 {
+        let fs = SimFs::new();
+        let db = open(&fs).unwrap();
+        db.blocking().put(b"a", b"acked").unwrap();
+        fs.plan(fs.calls() + call, Fault::Io);
+        let Err(error) = db.flush() else { continue };
+        if error.to_string().contains("sync directory") {
+            seen += 1;
+            let refused = db.blocking().put(b"b", b"later").unwrap_err();
+            assert!(
+                refused.to_string().contains("takes no more writes"),
+                "call {call}: {refused}"
+            );
+            assert!(db.blocking().get(b"a").unwrap().is_some());
+        }
+    }
+    assert!(seen > 0);
+}
