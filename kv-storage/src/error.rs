@@ -124,6 +124,14 @@ pub enum WriteError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The batch deletes more ranges than a memtable takes. Split it.
+    #[error("a batch that deletes {count} ranges is over the limit of {limit}; split the write")]
+    TooManyRanges {
+        /// Ranges that the batch deletes.
+        count: u32,
+        /// The limit.
+        limit: u32,
+    },
     /// The batch holds nothing to write, so it would have no sequence number.
     #[error("the batch is empty; add a put or a delete")]
     Empty,

@@ -91,7 +91,7 @@ pub enum Verdict {
     /// It goes, and older versions of its key do not come back. The reason is the filter's own, for counters
     /// and [`Events::filtered`].
     Drop(u32),
-    /// It gets these bytes as its value, and keeps its number. With more than 1 GiB it stays as it is.
+    /// It gets these bytes as its value, and keeps its number. With more than 512 MiB it stays as it is.
     Rewrite(Vec<u8>),
 }
 

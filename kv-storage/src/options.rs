@@ -14,7 +14,7 @@ pub struct Options {
     /// larger flushes and less compaction; lowering it saves memory and makes recovery shorter.
     pub memtable_bytes: usize,
     /// Sealed memtables that may wait for their flush before writes get `Busy` (default 1). Memtables take up to one
-    /// more than this times `memtable_bytes`; writers are slowed down from 60 % of that on. Raising it lets longer
+    /// more than this times `memtable_bytes`; writers are slowed down in the last half of the last of them. Raising it lets longer
     /// bursts pass at full speed.
     pub sealed_memtables_max: usize,
     /// Size of a log segment, in bytes (default 4 MiB). Segments are filled with zeros before their first use and
@@ -201,8 +201,8 @@ impl Options {
             ),
             (
                 "max_batch_bytes",
-                (1024..=1 << 30).contains(&self.max_batch_bytes),
-                "must be 1 KiB to 1 GiB",
+                (1024..=512 << 20).contains(&self.max_batch_bytes),
+                "must be 1 KiB to 512 MiB",
             ),
             (
                 "table_bytes",

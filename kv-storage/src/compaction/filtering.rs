@@ -5,7 +5,7 @@ use crate::key::{KeyVersion, Seq};
 use std::sync::Arc;
 
 /// The longest value that a filter may make; no batch can hold a longer one either.
-const LONGEST_REWRITTEN: usize = 1 << 30;
+const LONGEST_REWRITTEN: usize = 512 << 20;
 
 /// The filter at work in one compaction or flush.
 pub(crate) struct Filtering {

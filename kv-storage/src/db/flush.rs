@@ -354,3 +354,71 @@ impl TableSink for NewFiles {
         BlobBuilder::create(&*inner.env.fs, &path, inner.store, file, spec)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimFs;
+    use crate::{
+        Db, Durability, Env, Hooks, Observed, Options, Snapshot, WriteBatch, WriteObserver,
+    };
+    use std::path::Path;
+    use std::sync::{Mutex, OnceLock};
+    use std::thread;
+
+    /// Takes a snapshot at the last moment before a write is visible, when a flush already waits for that write.
+    #[derive(Default)]
+    struct Late {
+        db: OnceLock<Db>,
+        taken: Mutex<Option<Snapshot>>,
+    }
+
+    impl WriteObserver for Late {
+        fn wrote(&self, write: &Observed<'_>) {
+            if write.seq == Seq(2) {
+                let db = self.db.get().unwrap();
+                while db.inner.state().flush_task != Task::Running {
+                    thread::yield_now();
+                }
+                *self.taken.lock().unwrap() = Some(db.snapshot());
+            }
+        }
+    }
+
+    fn put(db: &Db, value: &[u8]) {
+        let mut batch = WriteBatch::new();
+        batch.put(b"k", value);
+        let _ = db.write(batch, Durability::Process).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_taken_while_a_flush_waits_for_a_writer_keeps_what_it_sees() {
+        let late = Arc::new(Late::default());
+        let env = Env {
+            fs: Arc::new(SimFs::new()),
+            hooks: Hooks {
+                observer: Some(late.clone()),
+                ..Hooks::default()
+            },
+            ..Env::embedded(1)
+        };
+        let db = Db::open(Path::new("/store"), Options::tiny(), env).unwrap();
+        assert!(late.db.set(db.clone()).is_ok());
+        put(&db, b"old");
+        thread::scope(|scope| {
+            scope.spawn(|| put(&db, b"new"));
+            // Whoever flushes first would flush the old write alone.
+            while db.inner.front().last != Seq(2) {
+                thread::yield_now();
+            }
+            db.flush().unwrap();
+        });
+        let snapshot = late.taken.lock().unwrap().take().unwrap();
+        assert_eq!(snapshot.seq(), Seq(1));
+        let seen: Vec<_> = snapshot.iter::<&[u8]>(..).map(Result::unwrap).collect();
+        assert_eq!(seen.len(), 1);
+        assert_eq!(&seen[0].value[..], b"old");
+        // It holds the store that holds it.
+        drop(snapshot);
+    }
+}

@@ -13,7 +13,7 @@ use crate::batch::{Operation, WriteBatch};
 use crate::error::{Error, WriteError};
 use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::{OperationKind, Seq};
-use crate::memtable::{Memtable, Reservation};
+use crate::memtable::{Memtable, RANGES_MOST, Reservation};
 use crate::options::MAX_KEY_BYTES;
 use crate::wal::{Payload, StoreError};
 use std::sync::{Arc, MutexGuard};
@@ -192,6 +192,12 @@ pub(super) fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
 fn check_batch(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
     if batch.is_empty() {
         return Err(WriteError::Empty);
+    }
+    if batch.need().ranges > RANGES_MOST {
+        return Err(WriteError::TooManyRanges {
+            count: batch.need().ranges,
+            limit: RANGES_MOST,
+        });
     }
     check_size("key", batch.longest_key(), MAX_KEY_BYTES)?;
     check_size("note", batch.longest_note(), MAX_NOTE_BYTES)?;

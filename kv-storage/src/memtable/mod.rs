@@ -26,6 +26,7 @@ mod ranges;
 pub(crate) use cursor::MemCursor;
 pub(crate) use entry::{Entry, entry_bytes};
 pub(crate) use pool::MemoryPool;
+pub(crate) use ranges::RANGES_MOST;
 
 use crate::batch::Operation;
 use crate::hash::key_hash;

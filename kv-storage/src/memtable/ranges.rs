@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A memtable with so many takes no more: nested ranges make fragments with as many numbers as there are ranges.
-const RANGES_MOST: u32 = 2048;
+pub(crate) const RANGES_MOST: u32 = 2048;
 
 #[derive(Debug, Default)]
 pub(super) struct Ranges {

@@ -33,7 +33,9 @@ pub(crate) use block::{Block, SharedBlock};
 pub(crate) use builder::{TableBuilder, TableSummary};
 pub(crate) use cursor::TableCursor;
 pub(crate) use files::TableFiles;
-pub(crate) use reader::{Damaged, Fetch, Looked, StoredVersion, Table, store_of, summary_of};
+pub(crate) use reader::{
+    Damaged, Fetch, LOST_NUMBER, Looked, StoredVersion, Table, store_of, summary_of,
+};
 pub(crate) use spec::TableSpec;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod check;
 mod damage;
 
-pub(crate) use check::{StoredVersion, store_of, summary_of};
+pub(crate) use check::{LOST_NUMBER, StoredVersion, store_of, summary_of};
 pub(crate) use damage::Damaged;
 
 use super::block::{self, Block, Malformed, SharedBlock};

@@ -9,7 +9,7 @@ use crate::fs;
 use crate::key::{Kind, OperationKind, Seq};
 use crate::range::KeyRange;
 use crate::ranges::Fragments;
-use crate::table::{StoredVersion, TableSummary};
+use crate::table::{LOST_NUMBER, StoredVersion, TableSummary};
 use crate::wal::{Content, LogFrame, SegmentFile, UsedSegment, read_log, salvage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) fn add_ingested(
     }
     for table in tables
         .iter()
-        .filter(|table| table.number == Some(Seq::ZERO))
+        .filter(|table| table.number == Some(LOST_NUMBER))
     {
         let path = Numbered::Table(table.file).path(&closed.dir);
         let what = "the number of an ingest was lost with the manifest; its rows count as older than all others";

@@ -93,6 +93,15 @@ fn impossible_writes_are_refused_with_numbers() {
     ));
     db.blocking().put(b"", b"empty key").unwrap();
     assert_eq!(contents(&db).unwrap().len(), 2);
+    let mut batch = WriteBatch::new();
+    for number in 0..3000u32 {
+        batch.delete_range(number.to_be_bytes()..u32::MAX.to_be_bytes());
+    }
+    let error = db.write(batch, Durability::Process).unwrap_err();
+    assert!(matches!(
+        error,
+        WriteError::TooManyRanges { count: 3000, .. }
+    ));
 }
 
 #[test]

@@ -107,6 +107,9 @@ impl Table {
     }
 }
 
+/// Stands for the number of an ingest that was lost with the manifest: its rows count as the oldest.
+pub(crate) const LOST_NUMBER: Seq = Seq(1);
+
 /// What a table file says of itself, for stores whose manifest is lost. It is read from the properties, and
 /// from the footer; nothing if they are damaged.
 pub(crate) fn summary_of(
@@ -130,8 +133,7 @@ pub(crate) fn summary_of(
         smallest,
         largest,
         ranges: outline.ranges.len() as u64,
-        // What it was is lost with the manifest: the rows count as the oldest.
-        number: outline.is_numbered.then_some(Seq::ZERO),
+        number: outline.is_numbered.then_some(LOST_NUMBER),
         references: known.references,
         ..TableSummary::default()
     })
