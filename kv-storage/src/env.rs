@@ -31,7 +31,8 @@ pub enum JobClass {
 /// Runs the engine's blocking work: a few threads in production, chosen virtual times in simulation.
 ///
 /// Jobs may run in any order, on any thread, at any time, and several at once. Dropping a job that has
-/// not started is safe: blocking callers do its work themselves, callbacks are then never called.
+/// not started loses no data, but the store counts on it: what is flushed, compacted or synced by that job alone may
+/// then wait until the store is opened again, writers may meet `Busy` until then, and callbacks are never called.
 pub trait Jobs: Send + Sync {
     /// Takes a job to be run later, or runs it at once. Called with no lock of the engine held.
     fn submit(&self, class: JobClass, job: Job);

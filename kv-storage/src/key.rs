@@ -90,6 +90,19 @@ impl<'a> KeyVersion<'a> {
     }
 }
 
+/// The first eight bytes as a number that sorts as they do; shorter keys are filled up with zeros.
+#[inline]
+pub(crate) fn head(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(bytes)
+        }
+    }
+}
+
 impl Ord for KeyVersion<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key

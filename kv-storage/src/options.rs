@@ -30,7 +30,7 @@ pub struct Options {
     /// this, to end at good places. Smaller tables make partial compactions finer and files more.
     pub table_bytes: u64,
     /// Values of at least this many bytes are kept in files of their own, so that compaction does not copy them
-    /// (default 2 KiB; 0 never does). Lowering it saves writing when such values are overwritten, and makes scans
+    /// (default 2 KiB; 0 never does). Ingested values stay in their tables until a compaction rewrites those. Lowering it saves writing when such values are overwritten, and makes scans
     /// read each of them from its own place; raising it does the reverse, and lets the row cache serve more.
     pub blob_value_bytes: usize,
     /// Size at which a file of large values is ended, in bytes (default 64 MiB); a flush ends its own earlier.

@@ -29,7 +29,7 @@ mod write;
 
 pub use blocking::{Blocking, BlockingError};
 pub use ingest::{Ingest, IngestError};
-pub(crate) use open::holds_data;
+pub(crate) use open::{holds_data, take_lock};
 pub use read::{Found, Read, ReadJob};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};
@@ -89,7 +89,8 @@ impl Db {
         read::get_with(&self.inner, key, done);
     }
 
-    /// Applies a batch: visible to readers when this returns, durable when its ticket says so. Never blocks.
+    /// Applies a batch: visible to readers when this returns, durable when its ticket says so. Waits for no disk, only
+    /// for writers that came before, who copy into memory.
     ///
     /// The ticket may be dropped; the write goes on.
     ///
@@ -199,7 +200,7 @@ impl Db {
         checkpoint::make(&self.inner, target)
     }
 
-    /// Reads everything that is stored, in jobs of [`JobClass::Compaction`](crate::JobClass::Compaction) of about
+    /// Reads all tables and the values that they point to (not the log, which the next open checks), in jobs of [`JobClass::Compaction`](crate::JobClass::Compaction) of about
     /// 256 KiB, and calls `done` with what was found. Damage goes to
     /// [`Events::damaged`](crate::Events::damaged) as soon as it is met.
     ///

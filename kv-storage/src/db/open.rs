@@ -263,7 +263,7 @@ fn note_log_end(inner: &Arc<Inner>) -> Result<(), Error> {
     }
 }
 
-fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
+pub(crate) fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, OpenError> {
     let path = dir.join(LOCK);
     fs.lock(&path).map_err(|error| match error {
         LockError::Held { pid } => OpenError::Locked {

@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of zeros written at once: a page. The kernel keeps what one call wrote in one piece of its cache,
@@ -30,6 +30,8 @@ const FILL_BYTES: usize = 4096;
 /// A sync takes the right to write from every page, so the first store to each page after it would be a fault, and the
 /// next sync would take that right again. A call costs less than both: durable puts by one thread became 10 % faster.
 const CALL_BYTES: usize = 4 * 4096;
+/// Small syncs in a row from which on that is so. A flush makes a single one.
+const OFTEN: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct MappedSegment {
@@ -38,8 +40,8 @@ pub(super) struct MappedSegment {
     view: Mutex<View>,
     /// Bytes stored since the last sync began.
     stored: AtomicUsize,
-    /// The last sync had little to do, so the next one probably has too.
-    syncs_often: AtomicBool,
+    /// Syncs in a row that had little to do.
+    small_syncs: AtomicUsize,
 }
 
 /// How stores reach the file.
@@ -81,7 +83,7 @@ impl MappedSegment {
             size,
             view: Mutex::new(View::Resting),
             stored: AtomicUsize::new(0),
-            syncs_often: AtomicBool::new(false),
+            small_syncs: AtomicUsize::new(0),
         }
     }
 }
@@ -128,7 +130,7 @@ impl LogSegment for MappedSegment {
         let View::Mapped(map) = &mut *view else {
             return self.file.write_all_at(&parts.concat(), offset);
         };
-        if self.syncs_often.load(Ordering::Relaxed) && stored <= CALL_BYTES {
+        if self.small_syncs.load(Ordering::Relaxed) >= OFTEN && stored <= CALL_BYTES {
             return self.file.write_all_at(&parts.concat(), offset);
         }
         let mut at = offset as usize;
@@ -149,8 +151,11 @@ impl LogSegment for MappedSegment {
 
     fn sync(&self) -> io::Result<()> {
         let stored = self.stored.swap(0, Ordering::Relaxed);
-        self.syncs_often
-            .store(stored <= CALL_BYTES, Ordering::Relaxed);
+        if stored <= CALL_BYTES {
+            self.small_syncs.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.small_syncs.store(0, Ordering::Relaxed);
+        }
         self.file.sync_data().map_err(no_kind_of_full)
     }
 

@@ -20,8 +20,7 @@ impl LogFile {
     /// returns.
     ///
     /// The file gets its name only when it is complete and synced: whatever bears the name has a
-    /// whole header, and vouches for the end of its predecessor only together with the frames that
-    /// it took over from it.
+    /// whole header and its first frames.
     pub(crate) fn create(
         fs: &dyn Fs,
         path: &Path,

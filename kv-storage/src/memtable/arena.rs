@@ -20,10 +20,14 @@ use memmap2::MmapMut;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Arenas made so far, which numbers them: the pool gives the memory of one to the next, so it is no name.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 pub(super) struct Arena {
+    number: u64,
     base: NonNull<u8>,
     /// Keeps the memory; only ever reached through `base`. It is there until the arena is dropped.
     memory: Option<MmapMut>,
@@ -43,14 +47,11 @@ unsafe impl Sync for Arena {}
 #[derive(Debug)]
 #[must_use = "later slots cannot be published before this one"]
 pub(super) struct Slot {
-    /// Which arena it belongs to.
-    base: NonNull<u8>,
+    /// The arena it belongs to.
+    arena: u64,
     at: usize,
     end: usize,
 }
-
-// SAFETY: The pointer is only compared with an arena's own.
-unsafe impl Send for Slot {}
 
 impl Arena {
     /// Memory of `size` bytes from a pool, to which it goes back. What it held before cannot be read.
@@ -62,6 +63,7 @@ impl Arena {
         let mut memory = pool.take(size);
         let base = NonNull::new(memory.as_mut_ptr()).expect("a mapping is not at address 0");
         Self {
+            number: MADE.fetch_add(1, Ordering::Relaxed),
             base,
             memory: Some(memory),
             pool: Arc::clone(pool),
@@ -79,7 +81,7 @@ impl Arena {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .ok()?;
         Some(Slot {
-            base: self.base,
+            arena: self.number,
             at,
             end: at + length,
         })
@@ -87,7 +89,7 @@ impl Arena {
 
     /// The unpublished bytes of a slot.
     pub(super) fn bytes_mut<'a>(&'a self, slot: &'a mut Slot) -> &'a mut [u8] {
-        assert_eq!(slot.base, self.base);
+        assert_eq!(slot.arena, self.number);
         // SAFETY: The range lies inside the mapping, and by invariant 3 belongs to this slot alone,
         // which is borrowed exclusively for as long as the result lives. `publish` needs the slot too.
         unsafe { slice::from_raw_parts_mut(self.base.as_ptr().add(slot.at), slot.end - slot.at) }
@@ -98,7 +100,7 @@ impl Arena {
     /// # Panics
     /// If an earlier slot was not published whole, or the slot is shorter.
     pub(super) fn publish(&self, slot: &mut Slot, length: usize) -> usize {
-        assert_eq!(slot.base, self.base);
+        assert_eq!(slot.arena, self.number);
         assert!(length <= slot.end - slot.at);
         // Nobody else stores to it: all unpublished bytes below this slot's would have to be published first.
         assert_eq!(self.published.load(Ordering::Relaxed), slot.at);

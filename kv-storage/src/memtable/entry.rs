@@ -9,7 +9,7 @@
 //! | 20 | 2 | key length |
 //! | 22 | 1 | what the operation does |
 //! | 23 | 1 | unused |
-//! | 24 | | key, value, zeros up to a multiple of 8 |
+//! | 24 | | key, value, anything up to a multiple of 8 |
 //!
 //! A deleted range has its first key as key and the first key behind it as value. It is in no chain.
 

@@ -7,7 +7,8 @@
 
 use super::Memtable;
 use super::entry::Entry;
-use crate::key::KeyVersion;
+use crate::coding::shared_prefix;
+use crate::key::{KeyVersion, head};
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,7 +86,7 @@ impl SortedRun {
                 continue;
             }
             let first = first.get_or_insert(entry);
-            skip = skip.min(common(first.key, entry.key));
+            skip = skip.min(shared_prefix(first.key, entry.key));
             places.push(Place { prefix: 0, offset });
         }
         let mut run = Self { skip, places };
@@ -97,7 +98,7 @@ impl SortedRun {
     fn set_prefixes(&mut self, table: &Memtable) {
         let skip = self.skip;
         for place in &mut self.places {
-            place.prefix = prefix(table.entry(place.offset).key, skip);
+            place.prefix = head_behind(table.entry(place.offset).key, skip);
         }
     }
 
@@ -109,7 +110,7 @@ impl SortedRun {
                 places: filled.places.clone(),
             };
         };
-        let between = common(
+        let between = shared_prefix(
             table.entry(a_first.offset).key,
             table.entry(b_first.offset).key,
         );
@@ -165,7 +166,7 @@ impl SortedRun {
             Ordering::Greater => return self.places.len(),
             Ordering::Equal => {}
         }
-        let target = prefix(version.key, self.skip);
+        let target = head_behind(version.key, self.skip);
         self.places.partition_point(|place| {
             let order = place
                 .prefix
@@ -186,19 +187,7 @@ fn compare(table: &Memtable, a: Place, b: Place) -> Ordering {
     })
 }
 
-/// The eight bytes of a key behind `skip`, as a number that sorts like them. Missing bytes count as zeros.
-fn prefix(key: &[u8], skip: usize) -> u64 {
-    let rest = key.get(skip..).unwrap_or_default();
-    match rest.first_chunk::<8>() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(bytes)
-        }
-    }
-}
-
-fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+/// The eight bytes of a key behind `skip`, as a number that sorts like them.
+fn head_behind(key: &[u8], skip: usize) -> u64 {
+    head(key.get(skip..).unwrap_or_default())
 }

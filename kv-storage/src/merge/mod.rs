@@ -8,7 +8,7 @@ mod run;
 pub(crate) use live::LiveCursor;
 
 use crate::error::Error;
-use crate::key::{KeyVersion, Kind, Seq};
+use crate::key::{KeyVersion, Kind, Seq, head};
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::{Fetch, Table};
 use crate::version::{Placed, Run, Version};
@@ -439,17 +439,5 @@ impl Merge {
             Direction::Forward => order.is_lt(),
             Direction::Backward => order.is_gt(),
         }
-    }
-}
-
-/// The first eight bytes as a number; shorter keys are filled up with zeros.
-fn head(key: &[u8]) -> u64 {
-    match key.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => key
-            .iter()
-            .chain(&[0; 8])
-            .take(8)
-            .fold(0, |head, byte| head << 8 | u64::from(*byte)),
     }
 }

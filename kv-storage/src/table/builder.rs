@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fs::{BufferedFile, Fs};
 use crate::hash::key_hash;
 use crate::key::{KeyVersion, Kind, Seq};
+use crate::range::KeyRange;
 use crate::ranges::{Fragments, last_before};
 use std::path::Path;
 
@@ -44,6 +45,13 @@ pub(crate) struct TableSummary {
     pub number: Option<Seq>,
     /// What it points to in blob files.
     pub references: References,
+}
+
+impl TableSummary {
+    /// The keys that the table may hold.
+    pub(crate) fn key_range(&self) -> KeyRange {
+        KeyRange::between(&self.smallest, &self.largest)
+    }
 }
 
 /// Takes entries in order and writes them as a table.

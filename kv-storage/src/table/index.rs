@@ -10,7 +10,7 @@
 use super::block::Malformed;
 use super::format::Handle;
 use crate::coding::shared_prefix;
-use crate::key::{KeyVersion, Seq};
+use crate::key::{KeyVersion, Seq, head};
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -129,18 +129,6 @@ impl Index {
             .map_or(0, |before| self.tail_ends[before]);
         let tail = &self.tails[start as usize..self.tail_ends[block] as usize];
         KeyVersion::new(tail, self.seqs.get(block).copied().unwrap_or(Seq::ZERO))
-    }
-}
-
-/// The first eight bytes as a number; shorter keys are filled up with zeros.
-fn head(key: &[u8]) -> u64 {
-    match key.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(bytes)
-        }
     }
 }
 

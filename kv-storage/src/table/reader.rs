@@ -167,8 +167,7 @@ impl Table {
         let outline = Outline::read(files, path, summary.file)
             .and_then(|outline| outline.check_number(summary).map(|()| outline))
             .and_then(|outline| Ok((outline.filter()?, outline)));
-        let (filter, outline) =
-            outline.map_err(|error| error.touching(&damage::range_of(summary)))?;
+        let (filter, outline) = outline.map_err(|error| error.touching(&summary.key_range()))?;
         Self::new(files, summary, outline, filter, Damaged::Nothing)
     }
 

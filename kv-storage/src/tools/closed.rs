@@ -3,12 +3,11 @@
 use super::finding::Finding;
 use super::{ToolError, log};
 use crate::blob;
-use crate::db::{holds_data, store_format};
+use crate::db::{holds_data, store_format, take_lock};
 use crate::error::{Error, IoContext, OpenError};
-use crate::files::{CURRENT, FORMAT, LOCK, Numbered};
-use crate::fs::{self, FileLock, Fs, LockError};
+use crate::files::{CURRENT, FORMAT, Numbered};
+use crate::fs::{self, FileLock, Fs};
 use crate::key::Seq;
-use crate::range::KeyRange;
 use crate::table::{TableFiles, TableSummary, store_of, summary_of};
 use crate::version::{Catalog, Manifest, read_current};
 use std::collections::BTreeMap;
@@ -162,21 +161,6 @@ impl ClosedStore {
     }
 }
 
-fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>, ToolError> {
-    let path = dir.join(LOCK);
-    fs.lock(&path).map_err(|error| match error {
-        LockError::Held { pid } => OpenError::Locked {
-            dir: dir.to_path_buf(),
-            pid,
-        }
-        .into(),
-        LockError::Io(source) => Err::<(), _>(source)
-            .context("lock", &path)
-            .expect_err("it is an error")
-            .into(),
-    })
-}
-
 /// Finds out which store this is without `FORMAT`.
 fn identify(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<u64, ToolError> {
     let of_file = |name: &String| {
@@ -199,9 +183,4 @@ fn identify(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<u64, ToolError>
         dir: dir.to_path_buf(),
     };
     names.iter().find_map(of_file).ok_or_else(unknown)
-}
-
-/// The range of a table's keys.
-pub(super) fn range_of(summary: &TableSummary) -> KeyRange {
-    KeyRange::between(&summary.smallest, &summary.largest)
 }

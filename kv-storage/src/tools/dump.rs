@@ -1,7 +1,7 @@
 //! Shows what a store, or one of its files, holds.
 
 use super::ToolError;
-use super::closed::{ClosedStore, range_of};
+use super::closed::ClosedStore;
 use super::finding::Finding;
 use super::salvage::Salvage;
 use crate::batch::Operation;
@@ -143,7 +143,7 @@ impl Dump<'_> {
                 Content::Ingest(ingested) => {
                     for table in &ingested.tables {
                         let name = Numbered::Table(table.file).name();
-                        let range = range_of(table);
+                        let range = table.key_range();
                         writeln!(self.out, "{} ingest {name}: {range}", frame.first)?;
                     }
                 }

@@ -1,6 +1,6 @@
 //! The writes that are only in the log, as far as they can be read.
 
-use super::closed::{ClosedStore, range_of};
+use super::closed::ClosedStore;
 use super::finding::Finding;
 use crate::batch::Operation;
 use crate::error::{Error, IoContext};
@@ -42,7 +42,7 @@ pub(super) fn add_ingested(
     {
         let path = Numbered::Table(table.file).path(&closed.dir);
         let what = "the number of an ingest was lost with the manifest; its rows count as older than all others";
-        findings.push(Finding::new(&path, range_of(table), what.to_owned()));
+        findings.push(Finding::new(&path, table.key_range(), what.to_owned()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sizes of a store, from its manifest and the names of its files.
 
 use super::ToolError;
-use super::closed::{ClosedStore, range_of};
+use super::closed::ClosedStore;
 use crate::files::Numbered;
 use crate::fs::Fs;
 use crate::version::{BlobUses, Catalog, Level};
@@ -82,7 +82,7 @@ pub(super) fn write_catalog(
                 "  run {run}: {}, {} bytes, {}",
                 Numbered::Table(summary.file).name(),
                 summary.size_bytes,
-                range_of(summary),
+                summary.key_range(),
             )?;
         }
     }

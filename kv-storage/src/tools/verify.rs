@@ -1,7 +1,7 @@
 //! Verifies every byte of a store that means something.
 
 use super::ToolError;
-use super::closed::{ClosedStore, range_of};
+use super::closed::ClosedStore;
 use super::finding::Finding;
 use super::log;
 use crate::blob::{Pointer, References, Walk};
@@ -126,7 +126,7 @@ impl Verification {
             && self.findings.len() == found
             && let Some(what) = wrong
         {
-            let error = Error::corrupt(&path, 0, what).touching(&range_of(summary));
+            let error = Error::corrupt(&path, 0, what).touching(&summary.key_range());
             self.findings.push(Finding::of(&error));
         }
         Ok(())

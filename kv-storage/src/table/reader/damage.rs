@@ -52,7 +52,7 @@ impl Table {
         path: &Path,
         summary: &TableSummary,
     ) -> Result<Self, Error> {
-        let range = range_of(summary);
+        let range = summary.key_range();
         let read = || {
             let outline = Outline::read(files, path, summary.file)?;
             outline.check_number(summary).map(|()| outline)
@@ -140,11 +140,6 @@ impl Table {
         };
         error.touching(&KeyRange::between(&first, &last))
     }
-}
-
-/// The keys that a table may hold.
-pub(super) fn range_of(summary: &TableSummary) -> KeyRange {
-    KeyRange::between(&summary.smallest, &summary.largest)
 }
 
 /// The file of a table that is never read.
