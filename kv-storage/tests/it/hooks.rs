@@ -10,6 +10,7 @@ use kv_storage::{
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -474,6 +475,53 @@ fn an_attachment_belongs_to_exactly_the_flushed_state_after_any_crash() {
         check_attachment(&db);
     }
     assert!(seen.len() > 5, "{seen:?}");
+}
+
+/// Fails the first time.
+#[derive(Default)]
+struct FailingOnce(AtomicUsize);
+
+impl FlushAttachment for FailingOnce {
+    fn attachment(&self, _seq: Seq) -> Vec<u8> {
+        assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "as planned");
+        Vec::new()
+    }
+}
+
+#[test]
+fn an_attachment_that_panics_leaves_the_log_whole() {
+    let fs = SimFs::new();
+    let attach = Arc::new(FailingOnce::default());
+    let hooks = Hooks {
+        attach: Some(attach.clone()),
+        ..Hooks::default()
+    };
+    // Nobody runs its jobs, so nothing is flushed.
+    let jobs = Arc::new(ManualJobs::default());
+    let env_of = env_with(&fs, jobs.clone());
+    let db = Db::open(dir(), Options::tiny(), with_hooks(env_of, hooks)).unwrap();
+    let (mut acked, mut panics) = (0, 0);
+    for key in 0..=255u8 {
+        let write = || {
+            db.blocking()
+                .write(put([key], [key; 200]), Durability::Process)
+        };
+        match catch_unwind(AssertUnwindSafe(write)) {
+            Ok(outcome) => {
+                outcome.unwrap();
+                acked += 1;
+                if panics > 0 {
+                    // What follows would sooner or later be flushed, and that part of the log never read again.
+                    break;
+                }
+            }
+            Err(_) => panics += 1,
+        }
+    }
+    assert_eq!(panics, 1);
+    drop((db, jobs));
+    let db = Db::open(dir(), Options::tiny(), env(&fs.kill())).unwrap();
+    assert_eq!(contents(&db).unwrap().len(), acked);
 }
 
 #[test]
