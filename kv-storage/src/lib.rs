@@ -32,13 +32,12 @@
 //!    and the range of keys that cannot be answered. A damaged table does not keep the store from opening,
 //!    and everything outside of that range goes on; [`Events`] tells of the damage.
 //! 4. After a failed sync of the log, the manifest or the directory the store takes no more writes, because nobody
-//!    knows what is on disk; a table whose sync failed is written anew. The store goes on serving durable data. A full disk is no such failure: writes are refused until there is
-//!    room again, and then go on by themselves.
+//!    knows what is on disk; it goes on serving durable data. A table whose sync failed is written anew. A full disk is
+//!    no such failure: writes are refused until there is room again, and then go on by themselves.
 //! 5. It starts no thread, never sleeps, and reads no clock but the one in [`Env`]. Whatever may
 //!    block is a job handed to [`Jobs`]; only [`Db::open`], [`Db::flush`], [`Db::close`],
 //!    [`Db::checkpoint`], [`Db::blocking`], [`Ingest::push`], [`Ingest::commit`], [`ReadJob::run`], [`Commit::wait`]
-//!    and snapshot reads block. With the same calls, seed and
-//!    jobs run inline, it writes the same bytes.
+//!    and snapshot reads block. With the same calls, seed and jobs run inline, it writes the same bytes.
 //!
 //! # Life of a put and of a get
 //! A put (`db/write.rs`) takes one short lock (`db/front.rs`), in which it gets its number, is copied into the

@@ -418,7 +418,5 @@ mod tests {
         let seen: Vec<_> = snapshot.iter::<&[u8]>(..).map(Result::unwrap).collect();
         assert_eq!(seen.len(), 1);
         assert_eq!(&seen[0].value[..], b"old");
-        // It holds the store that holds it.
-        drop(snapshot);
     }
 }

@@ -194,19 +194,13 @@ pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
         if seq <= inner.syncer.durable() {
             return Ok(());
         }
-        let mut turn = inner.syncer.turn();
+        let turn = inner.syncer.turn();
         if seq <= inner.syncer.durable() {
             return Ok(());
         }
-        if let Some(halted) = &turn.halted {
-            return Err(halted.clone());
-        }
-        if !turn.running {
-            turn.running = true;
-            drop(turn);
-            lead(inner);
+        let Some(mut turn) = lead_if_idle(inner, turn)? else {
             continue;
-        }
+        };
         let parked = Arc::new(Parked {
             thread: thread::current(),
             leads: AtomicBool::new(false),
@@ -222,6 +216,23 @@ pub(super) fn wait(inner: &Arc<Inner>, seq: Seq) -> Result<(), Error> {
             pass_on(inner);
         }
     }
+}
+
+/// Leads a sync if nobody does; otherwise gives the turn back.
+fn lead_if_idle<'a>(
+    inner: &Arc<Inner>,
+    mut turn: MutexGuard<'a, Turn>,
+) -> Result<Option<MutexGuard<'a, Turn>>, Error> {
+    if let Some(halted) = &turn.halted {
+        return Err(halted.clone());
+    }
+    if turn.running {
+        return Ok(Some(turn));
+    }
+    turn.running = true;
+    drop(turn);
+    lead(inner);
+    Ok(None)
 }
 
 /// Sees to it that somebody syncs for those who still wait, if nobody does.
@@ -258,18 +269,11 @@ pub(super) fn sync_rest(inner: &Arc<Inner>) -> Result<(), Error> {
         if inner.syncer.position() >= end {
             return Ok(());
         }
-        let mut turn = inner.syncer.turn();
-        if let Some(halted) = &turn.halted {
-            return Err(halted.clone());
+        let others = lead_if_idle(inner, inner.syncer.turn())?;
+        if others.is_some() {
+            drop(others);
+            wait_for_end(inner);
         }
-        if !turn.running {
-            turn.running = true;
-            drop(turn);
-            lead(inner);
-            continue;
-        }
-        drop(turn);
-        wait_for_end(inner);
     }
 }
 

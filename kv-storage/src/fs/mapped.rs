@@ -201,6 +201,19 @@ mod tests {
             segment.store(4_991, &[b"A"]).unwrap();
             assert!(again.store_many(9_998, b"abc").is_err());
             assert_eq!(std::fs::read(&path).unwrap()[4_990..4_994], *b"mAny");
+            // After small syncs in a row stores are calls, up to a limit; mapped or not, all see the same bytes.
+            for _ in 0..=OFTEN {
+                segment.sync().unwrap();
+            }
+            segment.store(100, &[b"by ", b"call"]).unwrap();
+            assert_eq!(segment.stored.load(Ordering::Relaxed), 7);
+            for _ in 0..CALL_BYTES / 4_000 + 1 {
+                segment.store(200, &[&[7; 4_000]]).unwrap();
+            }
+            segment.store(103, &[b"mapped"]).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap()[100..109], *b"by mapped");
+            segment.sync().unwrap();
+            assert_eq!(segment.small_syncs.load(Ordering::Relaxed), 0);
         }
     }
 }
