@@ -43,7 +43,7 @@
 //! A put (`db/write.rs`) takes one short lock (`db/front.rs`), in which it gets its number, is copied into the
 //! mapped log (`wal/`), and takes room in the memtable (`memtable/`); it is written there without the lock, and
 //! becomes visible in order (`db/publisher.rs`). Whoever needs it durable leads or joins a sync of the
-//! log (`db/sync.rs`). A full memtable is sealed; a flush job
+//! log (`db/group_commit.rs`). A full memtable is sealed; a flush job
 //! (`db/flush.rs`) writes it as a table (`table/`) into level 0, records that in the manifest
 //! (`version/`), and lets its log segment go. Large values go to blob files beside it (`blob/`), and pointers
 //! into the table. Compaction jobs (`db/compact.rs`, decided by `compaction/pick.rs`) merge tables downward in

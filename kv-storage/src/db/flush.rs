@@ -5,7 +5,7 @@ use super::front::Sealed;
 use super::inner::Inner;
 use super::layer::Layer;
 use super::state::Task;
-use super::{ballast, covered, segments, sync};
+use super::{ballast, covered, segments};
 use crate::blob::{BlobBuilder, BlobSpec, BlobSummary};
 use crate::compaction::{Finished, Place, Retention, Rewrite, Separation, TableSink};
 use crate::error::Error;
@@ -89,7 +89,7 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
         sync_floor(inner, &sealed)?;
         install(inner, &sealed, run)?;
         // It is in tables now, whether the log was synced or not.
-        sync::note_flushed(inner, sealed.last);
+        inner.commits.note_flushed(sealed.last.0);
         Ok(())
     });
     {
@@ -109,7 +109,7 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
 /// The manifest will name `floor` as the oldest needed log segment, so its header must be durable. What lies in
 /// front of it in the log is in tables then, and is never synced for their sake: often it never gets to the disk.
 fn sync_floor(inner: &Inner, sealed: &Sealed) -> Result<(), Error> {
-    if inner.syncer.position() >= sealed.position {
+    if inner.commits.position() >= sealed.position {
         return Ok(());
     }
     let floor = inner.front().wal.segment(sealed.floor);

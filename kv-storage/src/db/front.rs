@@ -2,7 +2,7 @@
 //!
 //! Its lock is the only one that a write takes. It is held while a frame is copied into the log and
 //! room is taken in the memtable, never across a call that waits for the disk. Locks are taken in the
-//! order state, front, syncer.
+//! order state, front, group commit.
 
 use super::layer::Layer;
 use super::pace::Pacer;

@@ -302,7 +302,7 @@ fn accept(
 ) -> Result<Seq, Refused> {
     front.admit_tables(&inner.options).map_err(Refused::Now)?;
     let seq = front.last.next();
-    match front.wal.store(payload, seq, inner.syncer.position()) {
+    match front.wal.store(payload, seq, inner.commits.position()) {
         Ok(()) => {
             front.attention |= front.segment_task == Task::Idle && front.wants_segment();
         }

@@ -1,11 +1,11 @@
 //! What all clones of a [`Db`](crate::Db) share, and how work is scheduled.
 
 use super::front::{Front, Short};
+use super::group_commit::GroupCommit;
 use super::publisher::Publisher;
 use super::state::{Due, State};
-use super::sync::Syncer;
 use super::view::View;
-use super::{compact, flush, segments};
+use super::{compact, flush, segments, sync};
 use crate::blob::OpenBlobs;
 use crate::env::{Env, Job, JobClass};
 use crate::error::{Error, IoContext};
@@ -40,7 +40,7 @@ pub(super) struct Inner {
     pub steps: AtomicU64,
     pub front: Mutex<Front>,
     pub publisher: Publisher,
-    pub syncer: Syncer,
+    pub commits: GroupCommit<Error>,
     pub view: ArcSwap<View>,
     /// After a failure readers see writes up to this number only: those that are durable.
     pub ceiling: AtomicU64,
@@ -158,11 +158,11 @@ impl Inner {
         }
         // Unsynced writes may be gone after the next start, so nobody may see them now.
         // A flush may just have put newer ones into tables, without what they replace.
-        let durable = self.syncer.durable().max(state.flushed);
+        let durable = Seq(self.commits.durable()).max(state.flushed);
         self.ceiling.fetch_min(durable.0, Ordering::AcqRel);
         drop(front);
         drop(state);
-        self.syncer.halt(error);
+        sync::halt(self, error);
         self.progress.notify_all();
     }
 
@@ -278,6 +278,11 @@ impl Inner {
         }
         state.manifest = Some(manifest);
         (state.log_floor, state.flushed) = (log_floor, flushed);
+        if state.poison.is_some() {
+            // The poison came while the edit was being written. Readers get to see the tables without what they
+            // replace, and what a flush put there is durable.
+            self.ceiling.fetch_max(flushed.0, Ordering::AcqRel);
+        }
         let retired: Vec<u64> = state.version.blobs.missing_in(&version.blobs).collect();
         state.set_version(Arc::clone(&version));
         change(&mut state, &mut front);

@@ -5,5 +5,6 @@
 pub(super) const SPINS: usize = 200;
 
 pub(super) use std::hint::spin_loop;
-pub(super) use std::sync::atomic::{AtomicU64, Ordering};
-pub(super) use std::sync::{Condvar, Mutex, PoisonError};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+pub(super) use std::thread::{self, Thread};

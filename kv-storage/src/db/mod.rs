@@ -8,6 +8,7 @@ mod covered;
 mod edits;
 mod flush;
 mod front;
+mod group_commit;
 mod ingest;
 mod inner;
 mod layer;
@@ -129,7 +130,7 @@ impl Db {
     /// It asks for the log sync that this needs. A number above the newest write counts as the
     /// newest write.
     pub fn on_durable(&self, seq: Seq, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
-        write::notify(&self.inner, seq, Box::new(done));
+        sync::notify(&self.inner, seq, Box::new(done));
     }
 
     /// A fixed view of the present contents. Old versions are kept on disk until it is dropped.

@@ -2,13 +2,14 @@
 
 use super::ballast;
 use super::front::{Front, Gate};
+use super::group_commit::GroupCommit;
 use super::inner::Inner;
 use super::layer::Layer;
 use super::publisher::Publisher;
 use super::recovery::{Continued, Replay, Replayed};
 use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
-use super::sync::{self, Syncer};
+use super::sync;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::env::Env;
@@ -219,12 +220,12 @@ pub(super) fn close(inner: &Arc<Inner>) -> Result<(), Error> {
         .and_then(|()| sync::sync_rest(inner))
         .and_then(|()| note_log_end(inner));
     match &outcome {
-        Ok(()) => inner.syncer.halt(&Error::Closed),
+        Ok(()) => sync::halt(inner, &Error::Closed),
         Err(Error::Poisoned { .. }) => {}
         Err(error) => inner.poison(error),
     }
     // A sync that somebody else leads still uses the files.
-    sync::wait_for_end(inner);
+    inner.commits.wait_for_end();
     inner.files.empty_trash();
     *inner.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     outcome
@@ -493,7 +494,7 @@ fn assemble(
         steps: AtomicU64::new(0),
         front: Mutex::new(front),
         publisher: Publisher::new(last.0),
-        syncer: Syncer::new(durable, promised),
+        commits: GroupCommit::new(durable.0, promised),
         view: ArcSwap::from_pointee(view),
         ceiling: AtomicU64::new(u64::MAX),
         closed: AtomicBool::new(false),

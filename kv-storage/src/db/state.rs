@@ -32,9 +32,6 @@ pub enum Durability {
     Process,
 }
 
-/// Someone who wants to know that the log was synced up to a number.
-pub(super) type Waiter = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
 /// Whether one kind of background work is under way. At most one of a kind is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {

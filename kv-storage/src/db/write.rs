@@ -7,7 +7,7 @@
 
 use super::front::Front;
 use super::inner::Inner;
-use super::state::{Durability, Task, Waiter};
+use super::state::{Durability, Task};
 use super::sync;
 use crate::batch::{Operation, WriteBatch};
 use crate::error::{Error, WriteError};
@@ -34,7 +34,7 @@ impl Commit {
     /// An error means that its outcome is unknown until the store is opened again.
     pub fn on_durable(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         match self.need {
-            Durability::Sync => notify(&self.inner, self.seq, Box::new(done)),
+            Durability::Sync => sync::notify(&self.inner, self.seq, Box::new(done)),
             Durability::Process | Durability::Interval(_) => done(Ok(())),
         }
     }
@@ -140,7 +140,7 @@ fn accept(
         inner.seal(front, batch.entry_bytes());
     }
     let first = front.last.next();
-    let promise = inner.syncer.position();
+    let promise = inner.commits.position();
     match front.wal.store(payload, first, promise) {
         Ok(()) => {
             front.attention |= front.segment_task == Task::Idle && front.wants_segment();
@@ -211,11 +211,4 @@ pub(super) fn check_size(what: &'static str, size: usize, limit: usize) -> Resul
     } else {
         Ok(())
     }
-}
-
-/// Calls `call` when the log is synced up to `seq`.
-pub(super) fn notify(inner: &Arc<Inner>, seq: Seq, call: Waiter) {
-    // A number that was not given out yet (from an earlier life of the store) would ask for syncs for ever.
-    let seq = seq.min(inner.front().last);
-    sync::notify(inner, seq, call);
 }

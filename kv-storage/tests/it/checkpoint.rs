@@ -1,11 +1,10 @@
 //! Checkpoints: whole, durable and independent, whatever goes wrong and whatever goes on meanwhile.
 
+use crate::meddling::{Meddling, Moment};
 use crate::support::{ManualJobs, Workload, contents, dir, env, env_with, open, put};
-use kv_storage::fs::{AppendFile, FileLock, Fs, LockError, LogSegment, ReadFile, RealFs};
+use kv_storage::fs::{Fs, RealFs};
 use kv_storage::sim::{Fault, SimFs};
 use kv_storage::{Db, Durability, Env, Error, Options};
-use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -173,71 +172,23 @@ fn a_failed_checkpoint_removes_what_it_made_and_the_next_one_succeeds() {
     }
 }
 
-/// Runs all waiting jobs in front of every link.
-struct Meddling {
-    fs: SimFs,
-    jobs: Arc<ManualJobs>,
-    links: AtomicU32,
-}
-
-impl fmt::Debug for Meddling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fs.fmt(f)
-    }
-}
-
-impl Fs for Meddling {
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.jobs.run_all();
-        self.links.fetch_add(1, Ordering::Relaxed);
-        self.fs.link(from, to)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
-        self.fs.create(path)
-    }
-    fn create_segment(&self, path: &Path, size: u64) -> io::Result<Arc<dyn LogSegment>> {
-        self.fs.create_segment(path, size)
-    }
-    fn open_segment(&self, path: &Path) -> io::Result<Arc<dyn LogSegment>> {
-        self.fs.open_segment(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
-        self.fs.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.fs.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.fs.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.fs.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.fs.create_dir(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.fs.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>, LockError> {
-        self.fs.lock(path)
-    }
-    fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        self.fs.free_space(dir)
-    }
-}
-
 #[test]
 fn tables_that_compaction_replaces_meanwhile_are_in_the_copy() {
     let jobs = Arc::new(ManualJobs::default());
-    let meddling = Arc::new(Meddling {
-        fs: SimFs::new(),
-        jobs: jobs.clone(),
-        links: AtomicU32::new(0),
-    });
+    let links = Arc::new(AtomicU32::new(0));
+    let meddle = {
+        let (jobs, links) = (jobs.clone(), links.clone());
+        move |moment, _: &Path| {
+            if moment == Moment::BeforeLink {
+                jobs.run_all();
+                links.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let fs = SimFs::new();
     let env = Env {
-        fs: meddling.clone(),
-        ..env_with(&meddling.fs, jobs.clone())
+        fs: Arc::new(Meddling::new(&fs, meddle)),
+        ..env_with(&fs, jobs.clone())
     };
     let mut options = Options::tiny();
     options.sealed_memtables_max = 100;
@@ -252,8 +203,8 @@ fn tables_that_compaction_replaces_meanwhile_are_in_the_copy() {
     let compactions = db.stats().compactions;
     db.checkpoint(copy_dir()).unwrap();
     assert!(db.stats().compactions > compactions);
-    assert!(meddling.links.load(Ordering::Relaxed) > 3);
-    let fs = meddling.fs.power_loss(1);
+    assert!(links.load(Ordering::Relaxed) > 3);
+    let fs = fs.power_loss(1);
     let copy = open_copy(&fs).unwrap();
     assert_eq!(contents(&copy).unwrap(), expected);
 }

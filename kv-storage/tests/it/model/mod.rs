@@ -1,15 +1,19 @@
-//! Random histories against a map: batches, ingests, flushes, snapshots, scans, late jobs, reopening, kills
-//! and power cuts.
+//! Random histories against a map: batches, ingests, flushes, snapshots, scans, checkpoints, late jobs, values
+//! that expire or that a filter rewrites, reopening, kills and power cuts.
 
-use crate::support::{ManualJobs, dir, env_with};
-use bytes::Bytes;
+mod aging;
+
+use crate::support::{ManualJobs, contents, dir, env, env_with, with_hooks};
+use aging::Aging;
+use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
 use kv_storage::{
-    Commit, Db, Durability, Entry, Ingest, Options, Snapshot, WriteBatch, WriteError,
+    Commit, Db, Durability, Entry, Env, Hooks, Ingest, Options, Snapshot, WriteBatch, WriteError,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -31,6 +35,8 @@ enum Op {
     DropSnapshot(u8),
     /// Scans between two keys, backward or forward, in some snapshot or now.
     Scan(u8, u8, bool, Option<u8>),
+    /// Makes a copy, and goes on with it or without it. The copy must stand a power loss.
+    Checkpoint(bool, u64),
     Close,
     Kill,
     PowerLoss(u64),
@@ -62,6 +68,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::DropSnapshot),
         3 => (0u8..26, 0u8..26, any::<bool>(), prop::option::of(any::<u8>()))
             .prop_map(|(from, to, reverse, snapshot)| Op::Scan(from, to, reverse, snapshot)),
+        1 => (any::<bool>(), any::<u64>()).prop_map(|(moves, seed)| Op::Checkpoint(moves, seed)),
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
         1 => any::<u64>().prop_map(Op::PowerLoss),
@@ -71,12 +78,18 @@ fn op() -> impl Strategy<Value = Op> {
 /// The store under test, and all states it went through since the last start.
 struct Run {
     fs: SimFs,
+    dir: PathBuf,
+    copies: u32,
+    aging: Arc<Aging>,
+    /// Whether the store has the filter; otherwise values stay as they are.
+    filters: bool,
     jobs: Arc<ManualJobs>,
     db: Option<Db>,
     states: Vec<Map>,
     /// How many of the states' writes were reported synced, or handed to the operating system.
     synced: Arc<AtomicUsize>,
     handed: Arc<AtomicUsize>,
+    /// Snapshots with what was seen in them when they were taken, whatever filters do later.
     snapshots: Vec<(Snapshot, Map)>,
     /// Ingests with their rows.
     ingests: Vec<(Ingest, Map)>,
@@ -99,9 +112,13 @@ fn need(sync: bool) -> Durability {
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(filters: bool) -> Self {
         let mut run = Self {
             fs: SimFs::new(),
+            dir: dir().to_owned(),
+            copies: 0,
+            aging: Arc::default(),
+            filters,
             jobs: Arc::new(ManualJobs::default()),
             db: None,
             states: vec![Map::new()],
@@ -116,14 +133,26 @@ impl Run {
 
     fn open(&mut self) {
         self.jobs = Arc::new(ManualJobs::default());
-        self.db = Some(
-            Db::open(
-                dir(),
-                Options::tiny(),
-                env_with(&self.fs, self.jobs.clone()),
-            )
-            .unwrap(),
-        );
+        let env = self.with_filter(env_with(&self.fs, self.jobs.clone()));
+        self.db = Some(Db::open(&self.dir, Options::tiny(), env).unwrap());
+    }
+
+    fn with_filter(&self, env: Env) -> Env {
+        let filter = self.filters.then(|| self.aging.clone() as Arc<_>);
+        let hooks = Hooks {
+            filter,
+            ..Hooks::default()
+        };
+        with_hooks(env, hooks)
+    }
+
+    /// What may be said of contents, with the filter or without.
+    fn settled(&self, contents: &Map) -> Map {
+        if self.filters {
+            self.aging.settled(contents)
+        } else {
+            contents.clone()
+        }
     }
 
     fn db(&self) -> &Db {
@@ -140,7 +169,7 @@ impl Run {
         for change in changes {
             match change {
                 Change::Put(number, length) => {
-                    let value = vec![self.states.len() as u8; usize::from(*length)];
+                    let value = self.aging.value(self.states.len() as u8, *length);
                     batch.put(&key(*number), &value);
                     next.insert(key(*number), value);
                 }
@@ -177,8 +206,7 @@ impl Run {
             }
         };
         let row = |(number, length): (&u8, &u16)| {
-            let value = vec![0x80 | *number; usize::from(*length)];
-            (key(*number), value)
+            (key(*number), self.aging.value(0x80 | *number, *length))
         };
         let rows: Map = rows.iter().map(row).collect();
         for (key, value) in &rows {
@@ -220,34 +248,71 @@ impl Run {
         let chosen = snapshot
             .filter(|_| !self.snapshots.is_empty())
             .map(|number| usize::from(number) % self.snapshots.len());
-        let fresh = self.db().snapshot();
-        let (snapshot, expected) = match chosen {
-            Some(number) => (&self.snapshots[number].0, &self.snapshots[number].1),
-            None => (&fresh, self.now()),
-        };
         let (from, to) = (key(from), key(to));
+        let is_inside = |key: &Vec<u8>| *key > from && *key <= to;
         let range = (Bound::Excluded(&from), Bound::Included(&to));
-        let iter = snapshot.iter::<Vec<u8>>(range);
-        let found: Result<Vec<Entry>, _> = if reverse {
-            iter.rev().collect()
-        } else {
-            iter.collect()
+        let read = |snapshot: &Snapshot| -> Map {
+            let iter = snapshot.iter::<Vec<u8>>(range);
+            let found: Result<Vec<Entry>, _> = if reverse {
+                iter.rev().collect()
+            } else {
+                iter.collect()
+            };
+            let mut found = found.unwrap();
+            if reverse {
+                found.reverse();
+            }
+            assert!(found.is_sorted_by(|a, b| a.key < b.key), "out of order");
+            found
+                .into_iter()
+                .map(|entry| (entry.key.to_vec(), entry.value.to_vec()))
+                .collect()
         };
-        let found: Vec<(Bytes, Bytes)> = found
-            .unwrap()
-            .into_iter()
-            .map(|entry| (entry.key, entry.value))
-            .collect();
-        let inside = expected
-            .iter()
-            .filter(|(key, _)| **key > from && **key <= to);
-        let mut expected: Vec<(Bytes, Bytes)> = inside
-            .map(|(key, value)| (key.clone().into(), value.clone().into()))
-            .collect();
-        if reverse {
-            expected.reverse();
-        }
+        let (found, mut expected) = match chosen {
+            Some(number) => {
+                let (snapshot, seen) = &self.snapshots[number];
+                (read(snapshot), seen.clone())
+            }
+            None => {
+                let found = read(&self.db().snapshot());
+                (self.settled(&found), self.settled(self.now()))
+            }
+        };
+        expected.retain(|key, _| is_inside(key));
         assert_eq!(found, expected);
+    }
+
+    fn take_snapshot(&mut self) {
+        let snapshot = self.db().snapshot();
+        let seen: Map = snapshot
+            .iter::<&[u8]>(..)
+            .map(|entry| entry.map(|entry| (entry.key.to_vec(), entry.value.to_vec())))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(self.settled(&seen), self.settled(self.now()));
+        self.snapshots.push((snapshot, seen));
+    }
+
+    fn checkpoint(&mut self, moves: bool, seed: u64) {
+        self.copies += 1;
+        let target = PathBuf::from(format!("/copy{}", self.copies));
+        self.db().checkpoint(&target).unwrap();
+        let other = self.fs.fork().power_loss(seed);
+        let copy = Db::open(&target, Options::tiny(), self.with_filter(env(&other))).unwrap();
+        self.check_contents(&copy);
+        drop(copy);
+        if moves {
+            let old = std::mem::replace(&mut self.dir, target);
+            self.restart(self.fs.kill(), self.states.len() - 1);
+            remove_dir(&self.fs, &old);
+        } else {
+            remove_dir(&self.fs, &target);
+        }
+    }
+
+    fn check_contents(&self, db: &Db) {
+        let found = contents(db).unwrap();
+        assert_eq!(self.settled(&found), self.settled(self.now()));
     }
 
     /// Starts again. At least the first `floor` states' writes must be there.
@@ -261,10 +326,10 @@ impl Run {
         self.synced = Arc::new(self.synced.load(Ordering::SeqCst).into());
         self.open();
         drop(late);
-        let found = crate::support::contents(self.db()).unwrap();
+        let found = self.settled(&contents(self.db()).unwrap());
         let reached = (floor..self.states.len())
             .rev()
-            .find(|count| self.states[*count] == found);
+            .find(|count| self.settled(&self.states[*count]) == found);
         let reached = reached.unwrap_or_else(|| {
             panic!(
                 "not a prefix of {floor} to {} writes",
@@ -277,28 +342,29 @@ impl Run {
     }
 
     fn step(&mut self, op: &Op) {
+        self.aging.pass();
         match op {
             Op::Write(changes, sync) => self.write(changes, *sync),
             Op::BeginIngest(rows) => self.begin_ingest(rows),
             Op::CommitIngest(number, sync) => self.commit_ingest(*number, *sync),
             Op::Get(number) => {
-                let found = self.db().blocking().get(&key(*number)).unwrap();
-                assert_eq!(
-                    found.as_ref().map(|found| &*found.value),
-                    self.now().get(&key(*number)).map(Vec::as_slice)
-                );
+                let key = key(*number);
+                let found = self.db().blocking().get(&key).unwrap();
+                let found = found.map(|found| (key.clone(), found.value.to_vec()));
+                let expected = self.now().get(&key).map(|value| (key, value.clone()));
+                let settled = |row: Option<_>| self.settled(&row.into_iter().collect());
+                assert_eq!(settled(found), settled(expected));
             }
             Op::Jobs(count) => (0..*count).for_each(|_| _ = self.jobs.run_one()),
             Op::Flush => self.db().flush().unwrap(),
-            Op::TakeSnapshot => self
-                .snapshots
-                .push((self.db().snapshot(), self.now().clone())),
+            Op::TakeSnapshot => self.take_snapshot(),
             Op::DropSnapshot(_) if self.snapshots.is_empty() => {}
             Op::DropSnapshot(number) => drop(
                 self.snapshots
                     .swap_remove(usize::from(*number) % self.snapshots.len()),
             ),
             Op::Scan(from, to, reverse, snapshot) => self.scan(*from, *to, *reverse, *snapshot),
+            Op::Checkpoint(moves, seed) => self.checkpoint(*moves, *seed),
             Op::Close => {
                 self.snapshots.clear();
                 self.db().close().unwrap();
@@ -319,9 +385,16 @@ impl Run {
     }
 }
 
+fn remove_dir(fs: &SimFs, dir: &Path) {
+    for name in fs.list(dir).unwrap() {
+        fs.remove(&dir.join(name)).unwrap();
+    }
+    fs.sync_dir(dir).unwrap();
+}
+
 /// An operation like those of [`op`].
 fn random_op(random: &mut fastrand::Rng) -> Op {
-    match random.u32(..300) {
+    match random.u32(..308) {
         0..120 => {
             let change = |random: &mut fastrand::Rng| match random.u32(..22) {
                 0..15 => Change::Put(random.u8(..24), random.u16(..600)),
@@ -343,14 +416,21 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
         }
         294..296 => Op::Close,
         296..298 => Op::Kill,
-        _ => Op::PowerLoss(random.u64(..)),
+        298..300 => Op::PowerLoss(random.u64(..)),
+        300..303 => {
+            let count = random.usize(1..24);
+            let row = |random: &mut fastrand::Rng| (random.u8(..24), random.u16(..600));
+            Op::BeginIngest((0..count).map(|_| row(random)).collect())
+        }
+        303..307 => Op::CommitIngest(random.u8(..), random.bool()),
+        _ => Op::Checkpoint(random.bool(), random.u64(..)),
     }
 }
 
-/// A long history, whose store grows old: some three thousand starts after a close, a kill or a power cut.
-fn live_long(seed: u64, operations: u32) {
+/// A long history, whose store grows old: some two thousand starts after a close, a kill or a power cut.
+fn live_long(seed: u64, operations: u32, filters: bool) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut run = Run::new();
+    let mut run = Run::new(filters);
     for _ in 0..operations {
         let op = random_op(&mut random);
         run.step(&op);
@@ -358,30 +438,30 @@ fn live_long(seed: u64, operations: u32) {
             run.snapshots.remove(0);
         }
     }
-    assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+    run.check_contents(run.db());
 }
 
 #[test]
 fn the_first_half_of_a_million_operations_reads_like_a_map() {
-    (0..5).for_each(|seed| live_long(seed, 100_000));
+    (0..5).for_each(|seed| live_long(seed, 100_000, false));
 }
 
 #[test]
-fn the_second_half_of_a_million_operations_reads_like_a_map() {
-    (5..10).for_each(|seed| live_long(seed, 100_000));
+fn the_second_half_of_a_million_operations_reads_like_a_map_whose_values_age() {
+    (5..10).for_each(|seed| live_long(seed, 100_000, true));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_reads_like_a_map(ops in prop::collection::vec(op(), 1..120)) {
-        let mut run = Run::new();
+    fn any_history_reads_like_a_map(filters: bool, ops in prop::collection::vec(op(), 1..120)) {
+        let mut run = Run::new(filters);
         for op in &ops {
             run.step(op);
         }
-        prop_assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+        run.check_contents(run.db());
         run.jobs.run_all();
-        prop_assert_eq!(&crate::support::contents(run.db()).unwrap(), run.now());
+        run.check_contents(run.db());
     }
 }
