@@ -145,7 +145,7 @@ fn sees_what_it_owes(history: &History, owed: &[WriteId], read: &BTreeSet<WriteI
 }
 
 /// Crashes, power cuts and partitions, one after another and now and then together.
-async fn torment(cluster: &mut SimCluster, client: Client, seed: u64, until: Duration) {
+async fn torment(cluster: &SimCluster, client: Client, seed: u64, until: Duration) {
     let mut rng = Rng::with_seed(seed);
     while client.now() < until {
         client.sleep(Duration::from_millis(rng.u64(20..600))).await;
@@ -154,7 +154,7 @@ async fn torment(cluster: &mut SimCluster, client: Client, seed: u64, until: Dur
             0..3 => cluster.kill(victim),
             3..6 => cluster.cut_power(victim),
             6 => {
-                for node in cluster.nodes().collect::<Vec<_>>() {
+                for node in cluster.nodes() {
                     cluster.cut_power(node);
                 }
             }
@@ -167,8 +167,8 @@ async fn torment(cluster: &mut SimCluster, client: Client, seed: u64, until: Dur
 }
 
 /// Starts what does not run; with `network`, also ends all partitions.
-async fn heal(cluster: &mut SimCluster, network: bool) {
-    for node in cluster.nodes().collect::<Vec<_>>() {
+async fn heal(cluster: &SimCluster, network: bool) {
+    for node in cluster.nodes() {
         if network {
             cluster.network.cut_off(node, false);
         }
@@ -186,7 +186,7 @@ fn run(seed: u64) -> (usize, usize) {
     let mut executor = Executor::new(seed);
     let handle = executor.handle();
     executor.run(async move {
-        let mut cluster = SimCluster::new(handle.clone(), NODES, 3, Options::tiny());
+        let cluster = SimCluster::new(handle.clone(), NODES, 3, Options::tiny());
         cluster.start_all().await.expect("the nodes start");
         let history = History::default();
         let until = Duration::from_secs(15);
@@ -202,10 +202,10 @@ fn run(seed: u64) -> (usize, usize) {
             handle.spawn(OUTSIDE, work);
         }
         let nemesis = Client::numbered(handle.clone(), 99);
-        torment(&mut cluster, nemesis, seed, until).await;
+        torment(&cluster, nemesis, seed, until).await;
         handle.sleep(Duration::from_secs(10)).await;
 
-        heal(&mut cluster, true).await;
+        heal(&cluster, true).await;
         handle.sleep(Duration::from_secs(10)).await;
         let mut client = Client::numbered(handle.clone(), 100);
         let mut shown = BTreeMap::new();
@@ -225,7 +225,7 @@ fn run(seed: u64) -> (usize, usize) {
                 .iter()
                 .map(|sibling| sibling.write_id)
                 .collect();
-            for node in cluster.nodes().collect::<Vec<_>>() {
+            for node in cluster.nodes() {
                 let weak = ReadOptions {
                     level: Level::Weak,
                     ..all

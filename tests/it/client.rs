@@ -183,7 +183,7 @@ where
         // Small memtables, so that tables and compactions take part; the largest values fit.
         let mut options = Options::tiny();
         options.max_batch_bytes = Options::default().max_batch_bytes;
-        let mut cluster = SimCluster::new(inner.clone(), 3, 3, options);
+        let cluster = SimCluster::new(inner.clone(), 3, 3, options);
         cluster.start_all().await.expect("the nodes start");
         let client = Client::new(inner.clone());
         scenario(cluster, client, inner).await

@@ -48,7 +48,7 @@ where
     let handle = executor.handle();
     let inner = handle.clone();
     executor.run(async move {
-        let mut cluster = SimCluster::new(inner.clone(), 4, 3, Options::tiny());
+        let cluster = SimCluster::new(inner.clone(), 4, 3, Options::tiny());
         let entry = second_epoch(&cluster);
         cluster.install(NodeId(node), &entry);
         // The one that knows epoch 2 starts last, so that none has heard of it yet.
@@ -100,7 +100,7 @@ fn partitions_that_did_not_change_serve_requests_of_the_older_epoch() {
 
 #[test]
 fn a_node_that_is_behind_adopts_the_newer_epoch_durably_before_it_serves() {
-    with_second_epoch_on(1, |mut cluster, mut client| async move {
+    with_second_epoch_on(1, |cluster, mut client| async move {
         client.epoch = Epoch(2);
         let behind = NodeId(2);
         assert_eq!(epoch_of(&cluster, behind), Epoch(1));
@@ -137,7 +137,7 @@ fn gossip_spreads_a_newer_epoch_to_every_node() {
 
 #[test]
 fn in_transition_a_write_needs_its_quorum_among_old_and_new_owners() {
-    with_second_epoch_on(1, |mut cluster, mut client| async move {
+    with_second_epoch_on(1, |cluster, mut client| async move {
         client.epoch = Epoch(2);
         // Everyone has heard of it before two of them die.
         cluster.network.pause(Duration::from_secs(5)).await;

@@ -34,7 +34,7 @@ fn a_healthy_cluster_serves_through_every_node() {
 #[test]
 fn acked_writes_survive_the_death_and_return_of_any_one_node() {
     for seed in 0..12 {
-        with_cluster(seed, move |mut cluster, mut client, handle| async move {
+        with_cluster(seed, move |cluster, mut client, handle| async move {
             let victim = NodeId(u128::from(seed % 3) + 1);
             let others: Vec<NodeId> = cluster.nodes().filter(|node| *node != victim).collect();
             let mut acked: BTreeMap<String, String> = BTreeMap::new();
@@ -59,7 +59,7 @@ fn acked_writes_survive_the_death_and_return_of_any_one_node() {
             }
             // The one that was away holds old values; reads through it must not show them.
             handle.sleep(Duration::from_secs(2)).await;
-            for via in cluster.nodes().collect::<Vec<_>>() {
+            for via in cluster.nodes() {
                 for (name, value) in &acked {
                     let (shown, reply) = client
                         .get(&cluster, via, name)
@@ -79,7 +79,7 @@ fn acked_writes_survive_the_death_and_return_of_any_one_node() {
 
 #[test]
 fn reads_repair_a_replica_that_was_away() {
-    with_cluster(5, |mut cluster, mut client, handle| async move {
+    with_cluster(5, |cluster, mut client, handle| async move {
         cluster.kill(NodeId(3));
         handle.sleep(Duration::from_secs(3)).await;
         client
@@ -120,7 +120,7 @@ fn reads_repair_a_replica_that_was_away() {
 
 #[test]
 fn without_a_quorum_a_request_says_so_with_numbers_and_nothing_is_applied() {
-    with_cluster(6, |mut cluster, mut client, handle| async move {
+    with_cluster(6, |cluster, mut client, handle| async move {
         client
             .put(&cluster, NodeId(1), "k", "old")
             .await

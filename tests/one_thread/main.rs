@@ -54,7 +54,7 @@ fn run(seed: u64) -> u64 {
     let handle = executor.handle();
     let inner = handle.clone();
     executor.run(async move {
-        let mut cluster = SimCluster::new(inner.clone(), 3, 3, Options::tiny());
+        let cluster = SimCluster::new(inner.clone(), 3, 3, Options::tiny());
         cluster.start_all().await.expect("the nodes start");
         let mut done = 0;
         for n in 0..400_u64 {
@@ -91,7 +91,7 @@ fn run(seed: u64) -> u64 {
             }
         }
         assert_eq!(done, 400, "two of three nodes are enough");
-        for node in cluster.nodes().collect::<Vec<_>>() {
+        for node in cluster.nodes() {
             let stats = cluster.node(node).expect("it runs").metrics();
             assert!(stats.contains("kv_storage_entries"), "flushes happened");
         }

@@ -4,5 +4,7 @@
 //! network and simulated disks, all from one seed. A seed reproduces a run bit for bit. [`processes`]
 //! runs real `kv-node` processes.
 
+pub mod check;
+pub mod history;
 pub mod processes;
 pub mod sim;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kv_node::env::Env;
 use kv_node::topologies::Topologies;
@@ -10,28 +10,33 @@ use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
 use kv_storage::sim::SimFs;
 use kv_types::{ClusterId, Epoch, NodeId};
+use tokio::sync::oneshot;
 
 use super::executor::{Group, Handle};
-use super::host::{SimHost, SimJobs};
+use super::host::{Conditions, SimHost, SimJobs};
 use super::network::{SimNetwork, SimTransport};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
-/// Nodes 1 to n, each in a zone of its own.
-#[derive(Debug)]
+/// Nodes 1 to n, each in a zone of its own. Cheap to clone; all clones are the same cluster.
+#[derive(Debug, Clone)]
 pub struct SimCluster {
     handle: Handle,
     /// The network between them.
     pub network: SimNetwork,
     topology: Arc<Topology>,
-    machines: BTreeMap<NodeId, Machine>,
+    machines: Arc<Mutex<BTreeMap<NodeId, Machine>>>,
     storage: kv_storage::Options,
 }
 
 #[derive(Debug)]
 struct Machine {
     fs: SimFs,
-    running: Option<(Group, Arc<Node>)>,
+    conditions: Arc<Conditions>,
+    /// Its process, from the moment in which that begins to start.
+    process: Option<Group>,
+    /// The node, once it has started.
+    running: Option<Arc<Node>>,
 }
 
 impl SimCluster {
@@ -69,14 +74,20 @@ impl SimCluster {
             let fs = SimFs::new();
             Topologies::install(&fs, &data().join("topology"), Epoch::GENESIS, &entry)
                 .expect("an empty disk");
-            machines.insert(NodeId(n), Machine { fs, running: None });
+            let machine = Machine {
+                fs,
+                conditions: Arc::default(),
+                process: None,
+                running: None,
+            };
+            machines.insert(NodeId(n), machine);
         }
         let network = SimNetwork::new(handle.clone());
         Self {
             handle,
             network,
             topology,
-            machines,
+            machines: Arc::new(Mutex::new(machines)),
             storage,
         }
     }
@@ -92,9 +103,13 @@ impl SimCluster {
     /// # Panics
     /// When the disk refuses.
     pub fn install(&self, node: NodeId, entry: &ChainEntry) {
-        let fs = &self.machines[&node].fs;
-        Topologies::install(fs, &data().join("topology"), entry.epoch(), &entry.encode())
-            .expect("a healthy disk");
+        Topologies::install(
+            &self.fs(node),
+            &data().join("topology"),
+            entry.epoch(),
+            &entry.encode(),
+        )
+        .expect("a healthy disk");
     }
 
     /// The chain entry of genesis.
@@ -106,25 +121,53 @@ impl SimCluster {
         ChainEntry::genesis(Arc::clone(&self.topology)).expect("it encodes")
     }
 
-    /// All nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.machines.keys().copied()
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<NodeId, Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a node that does not run.
-    ///
-    /// # Errors
-    /// What the node says.
-    pub async fn start(&mut self, node: NodeId) -> Result<(), StartError> {
+    fn machine<T>(&self, node: NodeId, with: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machines = self.machines();
+        with(machines.get_mut(&node).expect("a node of this cluster"))
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let nodes: Vec<NodeId> = self.machines().keys().copied().collect();
+        nodes.into_iter()
+    }
+
+    /// The disk of a node, as its present process sees it.
+    #[must_use]
+    pub fn fs(&self, node: NodeId) -> SimFs {
+        self.machine(node, |machine| machine.fs.clone())
+    }
+
+    /// What is wrong with a node's machine.
+    #[must_use]
+    pub fn conditions(&self, node: NodeId) -> Arc<Conditions> {
+        self.machine(node, |machine| Arc::clone(&machine.conditions))
+    }
+
+    /// Begins to start a node. The outcome comes when it has started; nothing comes if it is killed before. Nothing
+    /// happens if it runs or is about to.
+    pub fn launch(&self, node: NodeId) -> oneshot::Receiver<Result<(), StartError>> {
+        let (done, outcome) = oneshot::channel();
         let group = self.handle.new_group();
-        let machine = self
-            .machines
-            .get_mut(&node)
-            .expect("a node of this cluster");
+        let parts = self.machine(node, |machine| {
+            if machine.process.is_some() {
+                return None;
+            }
+            machine.process = Some(group);
+            Some((machine.fs.clone(), Arc::clone(&machine.conditions)))
+        });
+        let Some((fs, conditions)) = parts else {
+            return outcome;
+        };
+        let host = SimHost::new(self.handle.clone(), group, Arc::clone(&conditions));
         let env = Env {
-            host: Arc::new(SimHost::new(self.handle.clone(), group)),
-            fs: Arc::new(machine.fs.clone()),
-            jobs: Arc::new(SimJobs::new(self.handle.clone(), group)),
+            host: Arc::new(host),
+            fs: Arc::new(fs),
+            jobs: Arc::new(SimJobs::new(self.handle.clone(), group, conditions)),
             transport: Arc::new(SimTransport {
                 me: node,
                 network: self.network.clone(),
@@ -137,19 +180,40 @@ impl SimCluster {
             storage: self.storage.clone(),
             gossip: kv_gossip::Config::local(),
         };
-        let started = Node::start(options, env).await?;
-        self.network.attach(node, group, &started);
-        machine.running = Some((group, started));
-        Ok(())
+        let this = self.clone();
+        self.handle.spawn(group, async move {
+            let started = Node::start(options, env).await;
+            let outcome = started.map(|started| {
+                this.network.attach(node, group, &started);
+                this.machine(node, |machine| machine.running = Some(started));
+            });
+            if outcome.is_err() {
+                this.machine(node, |machine| machine.process = None);
+            }
+            drop(done.send(outcome));
+        });
+        outcome
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Errors
+    /// What the node says.
+    ///
+    /// # Panics
+    /// When it is killed meanwhile, or runs already.
+    pub async fn start(&self, node: NodeId) -> Result<(), StartError> {
+        self.launch(node)
+            .await
+            .expect("it was down, and nobody kills it")
     }
 
     /// Starts all nodes.
     ///
     /// # Errors
     /// What the first node that does not start says.
-    pub async fn start_all(&mut self) -> Result<(), StartError> {
-        let nodes: Vec<NodeId> = self.nodes().collect();
-        for node in nodes {
+    pub async fn start_all(&self) -> Result<(), StartError> {
+        for node in self.nodes() {
             self.start(node).await?;
         }
         Ok(())
@@ -158,35 +222,52 @@ impl SimCluster {
     /// A running node.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<Arc<Node>> {
-        self.machines
-            .get(&node)?
-            .running
-            .as_ref()
-            .map(|(_, node)| Arc::clone(node))
+        self.machine(node, |machine| machine.running.clone())
+    }
+
+    /// Whether a node runs or is about to.
+    #[must_use]
+    pub fn has_process(&self, node: NodeId) -> bool {
+        self.machine(node, |machine| machine.process.is_some())
     }
 
     /// Ends a node's process; what it had handed to the operating system survives.
-    pub fn kill(&mut self, node: NodeId) {
+    pub fn kill(&self, node: NodeId) {
         self.end(node, SimFs::kill);
     }
 
     /// Cuts a node's power; what it had not synced may be lost or torn, as the seed draws.
-    pub fn cut_power(&mut self, node: NodeId) {
+    pub fn cut_power(&self, node: NodeId) {
         let seed = self.handle.seed();
         self.end(node, |fs| fs.power_loss(seed));
     }
 
-    fn end(&mut self, node: NodeId, after: impl FnOnce(&SimFs) -> SimFs) {
-        let machine = self
-            .machines
-            .get_mut(&node)
-            .expect("a node of this cluster");
-        if let Some((group, running)) = machine.running.take() {
-            self.network.detach(node);
-            self.handle.kill(group);
-            machine.fs = after(&machine.fs);
-            drop(running);
+    /// Stops a node's process, as a stop signal does.
+    pub fn pause(&self, node: NodeId) {
+        if let Some(group) = self.machine(node, |machine| machine.process) {
+            self.handle.pause(group);
         }
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, node: NodeId) {
+        if let Some(group) = self.machine(node, |machine| machine.process) {
+            self.handle.resume(group);
+        }
+    }
+
+    fn end(&self, node: NodeId, after: impl FnOnce(&SimFs) -> SimFs) {
+        let Some(group) = self.machine(node, |machine| machine.process.take()) else {
+            return;
+        };
+        self.network.detach(node);
+        self.handle.kill(group);
+        let running = self.machine(node, |machine| {
+            machine.fs = after(&machine.fs);
+            machine.running.take()
+        });
+        // Its last reference may go here, and what it holds may ask for the machine.
+        drop(running);
     }
 }
 

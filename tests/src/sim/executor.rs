@@ -4,9 +4,10 @@
 //! ready tasks runs next is drawn from the seed, so that different seeds explore different orders;
 //! timers that fall on the same instant fire in the order in which they were set.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -28,16 +29,28 @@ enum Timer {
     Run(Action),
 }
 
+/// What a paused process would have done meanwhile.
+#[derive(Default)]
+struct Held {
+    tasks: Vec<u64>,
+    actions: Vec<Action>,
+}
+
 struct State {
     now: Duration,
     next_id: u64,
     spawned: Vec<(u64, Group, BoxFuture<'static, ()>)>,
-    ready: BTreeSet<u64>,
+    /// Woken tasks; each at most once.
+    ready: Vec<u64>,
     timers: BTreeMap<(Duration, u64), (Group, Timer)>,
     dead: BTreeSet<Group>,
+    /// Groups whose tasks are still to be dropped.
+    killed: Vec<Group>,
+    paused: BTreeMap<Group, Held>,
     rng: Rng,
     /// A hash over everything that happened: equal runs have equal traces.
     trace: u64,
+    steps: u64,
 }
 
 /// A way into the executor from anywhere in the simulated world. Cheap to clone.
@@ -49,7 +62,13 @@ pub struct Handle {
 /// Runs everything.
 pub struct Executor {
     handle: Handle,
-    tasks: BTreeMap<u64, (Group, BoxFuture<'static, ()>)>,
+    tasks: HashMap<u64, Task>,
+}
+
+struct Task {
+    group: Group,
+    work: BoxFuture<'static, ()>,
+    waker: Arc<TaskWaker>,
 }
 
 impl Executor {
@@ -60,17 +79,20 @@ impl Executor {
             now: Duration::ZERO,
             next_id: 0,
             spawned: Vec::new(),
-            ready: BTreeSet::new(),
+            ready: Vec::new(),
             timers: BTreeMap::new(),
             dead: BTreeSet::new(),
+            killed: Vec::new(),
+            paused: BTreeMap::new(),
             rng: Rng::with_seed(seed),
             trace: 0xcbf2_9ce4_8422_2325,
+            steps: 0,
         };
         Self {
             handle: Handle {
                 state: Arc::new(Mutex::new(state)),
             },
-            tasks: BTreeMap::new(),
+            tasks: HashMap::new(),
         }
     }
 
@@ -87,88 +109,94 @@ impl Executor {
     pub fn run<T: Send + 'static>(&mut self, work: impl Future<Output = T> + Send + 'static) -> T {
         let result = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&result);
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
         self.handle.spawn(OUTSIDE, async move {
             let value = work.await;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            end.store(true, Ordering::Release);
         });
-        loop {
-            if let Some(value) = result.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return value;
-            }
+        while !ended.load(Ordering::Acquire) {
             assert!(
                 self.step(),
                 "the simulated world is stuck at {:?}",
                 self.handle.now()
             );
         }
+        let value = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        value.expect("it has just ended")
     }
 
     /// Runs one task, or moves time to the next timer. False when there is nothing left to do.
     fn step(&mut self) -> bool {
-        self.admit();
-        let next = {
-            let mut state = self.handle.state();
-            let ready = state.ready.len();
-            if ready == 0 {
-                None
-            } else {
-                let index = state.rng.usize(0..ready);
-                let id = state
-                    .ready
-                    .iter()
-                    .nth(index)
-                    .copied()
-                    .expect("the index is in range");
-                state.ready.remove(&id);
-                state.note(id);
-                Some(id)
-            }
-        };
-        match next {
-            Some(id) => self.poll(id),
-            None => return self.fire(),
+        let mut state = self
+            .handle
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let killed = std::mem::take(&mut state.killed);
+        for (id, group, work) in std::mem::take(&mut state.spawned) {
+            let waker = TaskWaker {
+                id,
+                is_woken: AtomicBool::new(true),
+                state: Arc::clone(&self.handle.state),
+            };
+            let task = Task {
+                group,
+                work,
+                waker: Arc::new(waker),
+            };
+            self.tasks.insert(id, task);
+            state.ready.push(id);
         }
+        if !killed.is_empty() {
+            drop(state);
+            // Dropped outside of the lock: destructors may wake or spawn.
+            self.bury(&killed);
+            return true;
+        }
+        let ready = state.ready.len();
+        if ready == 0 {
+            drop(state);
+            return self.fire();
+        }
+        let index = state.rng.usize(0..ready);
+        let id = state.ready.swap_remove(index);
+        let Some(task) = self.tasks.get(&id) else {
+            return true;
+        };
+        if let Some(held) = state.paused.get_mut(&task.group) {
+            held.tasks.push(id);
+            return true;
+        }
+        state.note(id);
+        state.steps += 1;
+        drop(state);
+        self.poll(id);
         true
     }
 
-    /// Takes in what was spawned, and drops what was killed.
-    fn admit(&mut self) {
-        let (spawned, dead) = {
-            let mut state = self.handle.state();
-            let spawned = std::mem::take(&mut state.spawned);
-            for (id, ..) in &spawned {
-                state.ready.insert(*id);
-            }
-            (spawned, state.dead.clone())
-        };
-        for (id, group, task) in spawned {
-            self.tasks.insert(id, (group, task));
-        }
-        // Dropped outside of the lock: destructors may wake or spawn.
-        let killed: Vec<u64> = self
+    /// Drops the tasks of killed groups, in the order in which they were spawned.
+    fn bury(&mut self, killed: &[Group]) {
+        let dead = self
             .tasks
             .iter()
-            .filter(|(_, (g, _))| dead.contains(g))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in killed {
+            .filter(|(_, task)| killed.contains(&task.group));
+        let mut ids: Vec<u64> = dead.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        for id in ids {
             self.tasks.remove(&id);
         }
     }
 
     fn poll(&mut self, id: u64) {
-        let Some((_, task)) = self.tasks.get_mut(&id) else {
+        let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        let waker = Waker::from(Arc::new(TaskWaker {
-            id,
-            state: Arc::clone(&self.handle.state),
-        }));
-        if task
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_ready()
-        {
+        task.waker.is_woken.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&task.waker));
+        let mut context = Context::from_waker(&waker);
+        if task.work.as_mut().poll(&mut context).is_ready() {
             self.tasks.remove(&id);
         }
     }
@@ -181,12 +209,18 @@ impl Executor {
             };
             state.now = state.now.max(at);
             state.note(id);
-            (!state.dead.contains(&group)).then_some(timer)
+            match timer {
+                Timer::Run(action) if state.paused.contains_key(&group) => {
+                    let held = state.paused.get_mut(&group).expect("it was just seen");
+                    held.actions.push(action);
+                    return true;
+                }
+                timer => timer,
+            }
         };
         match timer {
-            Some(Timer::Wake(waker)) => waker.wake(),
-            Some(Timer::Run(action)) => action(),
-            None => {}
+            Timer::Wake(waker) => waker.wake(),
+            Timer::Run(action) => action(),
         }
         true
     }
@@ -258,6 +292,10 @@ impl Handle {
     /// Starts a task in a group.
     pub fn spawn_boxed(&self, group: Group, task: BoxFuture<'static, ()>) {
         let mut state = self.state();
+        if state.dead.contains(&group) {
+            drop(state);
+            return;
+        }
         let id = state.id();
         state.spawned.push((id, group, task));
     }
@@ -265,6 +303,10 @@ impl Handle {
     /// Runs an action after a delay, unless its group is dead by then.
     pub fn after(&self, group: Group, delay: Duration, action: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
+        if state.dead.contains(&group) {
+            drop(state);
+            return;
+        }
         let at = state.now + delay;
         let id = state.id();
         state
@@ -290,20 +332,45 @@ impl Handle {
 
     /// Ends all tasks and timers of a group, as when its process is killed.
     pub fn kill(&self, group: Group) {
-        let unrun: Vec<_> = {
-            let mut state = self.state();
-            state.dead.insert(group);
-            let ids: Vec<_> = state
-                .timers
-                .iter()
-                .filter(|(_, (g, _))| *g == group)
-                .map(|(id, _)| *id)
-                .collect();
-            ids.into_iter()
-                .filter_map(|id| state.timers.remove(&id))
-                .collect()
+        let mut state = self.state();
+        state.dead.insert(group);
+        state.killed.push(group);
+        let held = state.paused.remove(&group);
+        let timers = std::mem::take(&mut state.timers);
+        let (ended, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = timers
+            .into_iter()
+            .partition(|(_, (other, _))| *other == group);
+        state.timers = rest;
+        drop(state);
+        drop((ended, held));
+    }
+
+    /// Stops a group, as a stop signal does: none of its tasks or timers runs until it is resumed.
+    pub fn pause(&self, group: Group) {
+        let mut state = self.state();
+        if !state.dead.contains(&group) {
+            state.paused.entry(group).or_default();
+        }
+    }
+
+    /// Lets a paused group go on, with everything that it missed at once.
+    pub fn resume(&self, group: Group) {
+        let mut state = self.state();
+        let Some(held) = state.paused.remove(&group) else {
+            return;
         };
-        drop(unrun);
+        state.ready.extend(held.tasks);
+        let now = state.now;
+        for action in held.actions {
+            let id = state.id();
+            state.timers.insert((now, id), (group, Timer::Run(action)));
+        }
+    }
+
+    /// How many times tasks were run so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.state().steps
     }
 }
 
@@ -353,16 +420,21 @@ impl Drop for Sleep {
 
 struct TaskWaker {
     id: u64,
+    /// It is among the ready ones, or held while its group is paused.
+    is_woken: AtomicBool,
     state: Arc<Mutex<State>>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ready
-            .insert(self.id);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.ready.push(self.id);
+        }
     }
 }
 
@@ -399,6 +471,32 @@ mod tests {
             outside.sleep(Duration::from_secs(10)).await;
         });
         assert_eq!(*ran.lock().expect("not poisoned"), 2);
+    }
+
+    #[test]
+    fn a_paused_group_stands_still_and_then_goes_on() {
+        let mut executor = Executor::new(1);
+        let handle = executor.handle();
+        let group = handle.new_group();
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let (seen, inner) = (Arc::clone(&ran), handle.clone());
+        handle.spawn(group, async move {
+            loop {
+                inner.sleep(Duration::from_secs(1)).await;
+                seen.lock()
+                    .expect("not poisoned")
+                    .push(inner.now().as_secs());
+            }
+        });
+        let outside = handle.clone();
+        executor.run(async move {
+            outside.sleep(Duration::from_millis(1500)).await;
+            outside.pause(group);
+            outside.sleep(Duration::from_secs(10)).await;
+            outside.resume(group);
+            outside.sleep(Duration::from_secs(2)).await;
+        });
+        assert_eq!(*ran.lock().expect("not poisoned"), [1, 11, 12]);
     }
 
     #[test]

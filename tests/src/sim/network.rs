@@ -2,9 +2,11 @@
 //!
 //! A call is two messages, each with a delay drawn from the seed. A message to or from a process that
 //! is dead or cut off vanishes, and the caller hears nothing until its budget is spent, just as with
-//! datagrams. Requests and responses go through the real encoding.
+//! datagrams; so does one that is lost. Requests may arrive twice. Requests and responses go through the
+//! real encoding.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,11 +29,36 @@ pub struct SimNetwork {
     state: Arc<Mutex<State>>,
 }
 
+/// Stands for all clients where a link is named.
+pub const CLIENTS: NodeId = NodeId(0);
+
+/// One direction between two ends.
+pub type Link = (NodeId, NodeId);
+
 #[derive(Debug, Default)]
 struct State {
     nodes: BTreeMap<NodeId, (Group, Weak<Node>)>,
     cut_off: BTreeSet<NodeId>,
-    messages: u64,
+    /// How many faults block a link now.
+    blocked: BTreeMap<Link, u32>,
+    /// Extra delays of links, in microseconds.
+    slow: BTreeMap<Link, u64>,
+    loss_permille: u64,
+    duplicate_permille: u64,
+    counts: Counts,
+}
+
+/// What happened to messages so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sent, whatever became of them.
+    pub sent: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Lost because a link was blocked.
+    pub blocked: u64,
+    /// Requests and gossip that arrived twice.
+    pub duplicated: u64,
 }
 
 /// The longest one-way delay, in microseconds.
@@ -72,10 +99,59 @@ impl SimNetwork {
         self.handle.sleep(duration).await;
     }
 
-    /// Messages sent so far.
+    /// Blocks links, once more than before.
+    pub fn block(&self, links: &[Link]) {
+        let mut state = self.state();
+        for link in links {
+            *state.blocked.entry(*link).or_default() += 1;
+        }
+    }
+
+    /// Takes back one [`block`](Self::block) of these links.
+    pub fn unblock(&self, links: &[Link]) {
+        let mut state = self.state();
+        for link in links {
+            if let Some(count) = state.blocked.get_mut(link) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Adds to the delay of a link.
+    pub fn slow_down(&self, link: Link, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        *self.state().slow.entry(link).or_default() += micros;
+    }
+
+    /// Takes back one [`slow_down`](Self::slow_down).
+    pub fn speed_up(&self, link: Link, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        if let Some(slow) = self.state().slow.get_mut(&link) {
+            *slow = slow.saturating_sub(micros);
+        }
+    }
+
+    /// How many of 1,000 messages are lost, and how many requests arrive twice.
+    pub fn set_chances(&self, loss_permille: u64, duplicate_permille: u64) {
+        let mut state = self.state();
+        state.loss_permille = loss_permille;
+        state.duplicate_permille = duplicate_permille;
+    }
+
+    /// Ends all faults of the network.
+    pub fn calm(&self) {
+        let mut state = self.state();
+        state.cut_off.clear();
+        state.blocked.clear();
+        state.slow.clear();
+        state.loss_permille = 0;
+        state.duplicate_permille = 0;
+    }
+
+    /// What happened to messages so far.
     #[must_use]
-    pub fn messages(&self) -> u64 {
-        self.state().messages
+    pub fn counts(&self) -> Counts {
+        self.state().counts
     }
 
     /// Calls a node as a client.
@@ -102,14 +178,14 @@ impl SimNetwork {
     ) -> BoxFuture<'static, Result<Response, CallFailure>> {
         let this = self.clone();
         let method = request.method();
-        let sent = codec::encode_request(request);
+        let bytes = payload(&codec::encode_request(request));
+        self.note(end_of(&from), to, &bytes);
         Box::pin(async move {
             let lost = |reason: &str| CallFailure {
                 outcome: Outcome::Unknown,
                 reason: reason.to_owned(),
             };
-            let request =
-                codec::decode_request(method, &payload(&sent)).expect("what was encoded decodes");
+            let request = codec::decode_request(method, &bytes).expect("what was encoded decodes");
             let called = this.exchange(from, to, request, budget);
             match select(Box::pin(called), this.handle.sleep(budget)).await {
                 Either::Left((Some(response), _)) => Ok(response),
@@ -129,60 +205,106 @@ impl SimNetwork {
         request: Request,
         budget: Duration,
     ) -> Option<Response> {
-        self.deliver(&from, to).await?;
+        let end = end_of(&from);
+        self.deliver(end, to).await?;
+        if self.is_duplicated() {
+            let (this, from, request) = (self.clone(), from.clone(), request.clone());
+            self.handle.spawn(super::executor::OUTSIDE, async move {
+                if this.deliver(end, to).await.is_some() {
+                    let _ = this.arrive(from, to, request, budget).await;
+                }
+            });
+        }
+        let method = request.method();
+        let response = self.arrive(from, to, request, budget).await?;
+        self.deliver(to, end).await?;
+        let sent = codec::encode_response(&response);
+        let bytes = payload(&sent);
+        self.note(to, end, &bytes);
+        Some(codec::decode_response(method, sent.method, &bytes).expect("what was encoded decodes"))
+    }
+
+    /// A request reaches its node, if that runs.
+    async fn arrive(
+        &self,
+        from: Role,
+        to: NodeId,
+        request: Request,
+        budget: Duration,
+    ) -> Option<Response> {
         let (group, node) = {
             let state = self.state();
             let (group, node) = state.nodes.get(&to)?;
             (*group, node.upgrade()?)
         };
-        let method = request.method();
         let (done, answer) = oneshot::channel();
-        let handling = node.handle(from.clone(), request, budget);
-        drop(node);
-        self.handle
-            .spawn(group, async move { drop(done.send(handling.await)) });
-        let response = answer.await.ok()?;
-        self.deliver(&from, to).await?;
-        let sent = codec::encode_response(&response);
-        Some(
-            codec::decode_response(method, sent.method, &payload(&sent))
-                .expect("what was encoded decodes"),
-        )
+        // The node works in its own process, so that its death ends this too.
+        self.handle.spawn(group, async move {
+            let handling = node.handle(from, request, budget);
+            drop(node);
+            drop(done.send(handling.await));
+        });
+        answer.await.ok()
+    }
+
+    fn is_duplicated(&self) -> bool {
+        let chance = self.state().duplicate_permille;
+        let is_duplicated = chance > 0 && self.handle.below(1_000) < chance;
+        self.state().counts.duplicated += u64::from(is_duplicated);
+        is_duplicated
     }
 
     /// One message's way; `None` when it is lost.
-    async fn deliver(&self, one_end: &Role, other_end: NodeId) -> Option<()> {
-        self.state().messages += 1;
-        self.handle
-            .sleep(Duration::from_micros(
-                50 + self.handle.below(MAX_DELAY_MICROS),
-            ))
-            .await;
-        let state = self.state();
-        let end = match one_end {
-            Role::Node(node) => Some(*node),
-            Role::Client(_) | Role::Admin(_) => None,
+    async fn deliver(&self, from: NodeId, to: NodeId) -> Option<()> {
+        let (slow, loss) = {
+            let mut state = self.state();
+            state.counts.sent += 1;
+            let slow = state.slow.get(&(from, to)).copied().unwrap_or(0);
+            (slow, state.loss_permille)
         };
-        let cut = end.is_some_and(|node| state.cut_off.contains(&node))
-            || state.cut_off.contains(&other_end);
+        let delay = 50 + self.handle.below(MAX_DELAY_MICROS) + slow;
+        let is_lost = loss > 0 && self.handle.below(1_000) < loss;
+        self.handle.sleep(Duration::from_micros(delay)).await;
+        let mut state = self.state();
+        if is_lost {
+            state.counts.lost += 1;
+            return None;
+        }
+        let cut = state.cut_off.contains(&from)
+            || state.cut_off.contains(&to)
+            || state
+                .blocked
+                .get(&(from, to))
+                .is_some_and(|count| *count > 0);
+        state.counts.blocked += u64::from(cut);
         (!cut).then_some(())
     }
 
-    fn gossip(&self, from: NodeId, to: NodeId, bytes: Bytes) {
-        let this = self.clone();
-        self.handle.spawn(super::executor::OUTSIDE, async move {
-            if this.deliver(&Role::Node(from), to).await.is_none() {
-                return;
-            }
-            let node = this
-                .state()
-                .nodes
-                .get(&to)
-                .and_then(|(_, node)| node.upgrade());
-            if let Some(node) = node {
-                node.gossip(from, bytes);
-            }
-        });
+    /// Adds a message to the trace.
+    fn note(&self, from: NodeId, to: NodeId, bytes: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        (from.0, to.0, bytes).hash(&mut hasher);
+        self.handle.note(hasher.finish());
+    }
+
+    fn gossip(&self, from: NodeId, to: NodeId, bytes: &Bytes) {
+        self.note(from, to, bytes);
+        for _ in 0..=u8::from(self.is_duplicated()) {
+            let (this, bytes) = (self.clone(), bytes.clone());
+            self.handle.spawn(super::executor::OUTSIDE, async move {
+                if this.deliver(from, to).await.is_none() {
+                    return;
+                }
+                let Some((group, node)) = this.state().nodes.get(&to).cloned() else {
+                    return;
+                };
+                this.handle.spawn(group, async move {
+                    if let Some(node) = node.upgrade() {
+                        node.gossip(from, bytes);
+                    }
+                });
+            });
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,6 +315,13 @@ impl SimNetwork {
 impl AsRef<Self> for SimNetwork {
     fn as_ref(&self) -> &Self {
         self
+    }
+}
+
+fn end_of(role: &Role) -> NodeId {
+    match role {
+        Role::Node(node) => *node,
+        Role::Client(_) | Role::Admin(_) => CLIENTS,
     }
 }
 
@@ -222,6 +351,6 @@ impl Transport for SimTransport {
     }
 
     fn gossip(&self, to: Peer, bytes: Bytes) {
-        self.network.gossip(self.me, to.node, bytes);
+        self.network.gossip(self.me, to.node, &bytes);
     }
 }

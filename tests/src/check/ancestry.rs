@@ -1,0 +1,179 @@
+//! Which writes a write may have superseded, directly or through others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kv_types::{Level, WriteId};
+
+use crate::history::{Fate, History, KeyNumber, Write};
+
+/// The ancestors of every write.
+#[derive(Debug, Default)]
+pub struct Ancestry {
+    keys: BTreeMap<KeyNumber, Family>,
+    places: BTreeMap<WriteId, (KeyNumber, usize)>,
+}
+
+/// The writes of one key, in the order in which they began.
+#[derive(Debug, Default)]
+struct Family {
+    ids: Vec<WriteId>,
+    /// For each write, those that its client had been shown, directly or through others.
+    known: Vec<Set>,
+    /// For each write, itself, those, and whatever a write without a context among them may have met.
+    covered: Vec<Set>,
+}
+
+/// A set of places in a family.
+#[derive(Debug, Clone, Default)]
+struct Set(Vec<u64>);
+
+impl Set {
+    fn insert(&mut self, place: usize) {
+        let word = place / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (place % 64);
+    }
+
+    fn contains(&self, place: usize) -> bool {
+        let word = self.0.get(place / 64).copied().unwrap_or(0);
+        word >> (place % 64) & 1 == 1
+    }
+
+    fn add(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine |= theirs;
+        }
+    }
+}
+
+/// What some shown writes stand for.
+#[derive(Debug)]
+pub struct Covered<'a> {
+    family: Option<&'a Family>,
+    set: Set,
+}
+
+impl Covered<'_> {
+    /// The first of these writes of the key that nothing shown stands for.
+    pub fn first_missing<'a>(&self, mut owed: impl FnMut(WriteId) -> bool + 'a) -> Option<WriteId> {
+        let ids = self
+            .family
+            .iter()
+            .flat_map(|family| family.ids.iter().enumerate());
+        let mut missing = ids.filter(|(place, id)| !self.set.contains(*place) && owed(**id));
+        missing.next().map(|(_, id)| *id)
+    }
+}
+
+impl Ancestry {
+    /// Those of a history.
+    #[must_use]
+    pub fn of(history: &History) -> Self {
+        let mut this = Self::default();
+        let mut in_order: Vec<(&WriteId, &Write)> = history.writes.iter().collect();
+        // What was read had begun before.
+        in_order.sort_by_key(|(id, write)| (write.begun, **id));
+        for (id, write) in in_order {
+            let family = this.keys.entry(write.key).or_default();
+            this.places.insert(*id, (write.key, family.ids.len()));
+            family.ids.push(*id);
+        }
+        for family in this.keys.values_mut() {
+            family.fill(history, &this.places);
+        }
+        this
+    }
+
+    /// Whether `later` was made by someone who had been shown `earlier`, or something that superseded it. What has
+    /// this answer must not stand beside `later`.
+    #[must_use]
+    pub fn supersedes(&self, later: WriteId, earlier: WriteId) -> bool {
+        let (Some((key, later)), Some((other, earlier))) =
+            (self.places.get(&later), self.places.get(&earlier))
+        else {
+            return false;
+        };
+        key == other && self.keys[key].known[*later].contains(*earlier)
+    }
+
+    /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write
+    /// without a context among all those may have met.
+    #[must_use]
+    pub fn covered(&self, key: KeyNumber, shown: &BTreeSet<WriteId>) -> Covered<'_> {
+        let family = self.keys.get(&key);
+        let mut set = Set::default();
+        if let Some(family) = family {
+            let places = shown.iter().filter_map(|id| self.places.get(id));
+            for (_, place) in places.filter(|(of, _)| *of == key) {
+                set.add(&family.covered[*place]);
+            }
+        }
+        Covered { family, set }
+    }
+}
+
+impl Family {
+    fn fill(&mut self, history: &History, places: &BTreeMap<WriteId, (KeyNumber, usize)>) {
+        let writes: Vec<&Write> = self.ids.iter().map(|id| &history.writes[id]).collect();
+        let begun: Vec<Duration> = writes.iter().map(|write| write.begun).collect();
+        for (place, write) in writes.iter().enumerate() {
+            let mut known = Set::default();
+            let mut covered = Set::default();
+            covered.insert(place);
+            let read = write.read.iter().filter_map(|id| places.get(id));
+            for (_, earlier) in read.filter(|(key, earlier)| *key == write.key && *earlier < place)
+            {
+                known.insert(*earlier);
+                known.add(&self.known[*earlier]);
+                covered.add(&self.covered[*earlier]);
+            }
+            if write.is_blind {
+                for met in 0..reach(&writes, &begun, write) {
+                    covered.insert(met);
+                }
+            }
+            self.known.push(known);
+            self.covered.push(covered);
+        }
+    }
+}
+
+/// How many of a key's writes one without a context may have met: those that began before its end, and what those
+/// without a context among them may have met in turn.
+fn reach(writes: &[&Write], begun: &[Duration], write: &Write) -> usize {
+    let until = |write: &Write| {
+        let end = write.acked_at().unwrap_or(Duration::MAX);
+        begun.partition_point(|begun| *begun < end)
+    };
+    let mut reach = until(write);
+    let mut looked = 0;
+    while looked < reach {
+        if writes[looked].is_blind && writes[looked].fate != Fate::NotApplied {
+            reach = reach.max(until(writes[looked]));
+        }
+        looked += 1;
+    }
+    reach
+}
+
+/// How many replicas answer at a level.
+#[must_use]
+pub fn answers(level: Level, replicas: u8) -> u8 {
+    match level {
+        Level::Weak => 1,
+        Level::Quorum => replicas / 2 + 1,
+        Level::All => replicas,
+    }
+}
+
+/// Whether reads at one level see what was acknowledged at the other.
+#[must_use]
+pub fn overlap(read: Level, write: Level, replicas: u8) -> bool {
+    answers(read, replicas) + answers(write, replicas) > replicas
+}

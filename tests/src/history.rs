@@ -1,0 +1,146 @@
+//! What clients did and saw, for the checkers.
+//!
+//! Every write has an id of its own, and its value names that id. A write knows which writes its client had been
+//! shown: they are what it may supersede.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kv_types::{Level, NodeId, WriteId};
+
+/// A key, by its number.
+pub type KeyNumber = u32;
+
+/// What a client knows of its write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was acknowledged at this time.
+    Acked(Duration),
+    /// It was refused with the promise that it never shows.
+    NotApplied,
+    /// Anything may have become of it.
+    Unknown,
+}
+
+/// One write, with all its attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Of what.
+    pub key: KeyNumber,
+    /// By whom.
+    pub client: u32,
+    /// How many replicas it asked for.
+    pub level: Level,
+    /// It deletes.
+    pub is_delete: bool,
+    /// It came without a context: its coordinator may have superseded anything.
+    pub is_blind: bool,
+    /// What its client had been shown, and so may be superseded by it.
+    pub read: BTreeSet<WriteId>,
+    /// When it was first sent.
+    pub begun: Duration,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl Write {
+    /// When it was acknowledged, if it was.
+    #[must_use]
+    pub fn acked_at(&self) -> Option<Duration> {
+        match self.fate {
+            Fate::Acked(at) => Some(at),
+            Fate::NotApplied | Fate::Unknown => None,
+        }
+    }
+}
+
+/// One answered read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Of what.
+    pub key: KeyNumber,
+    /// By whom.
+    pub client: u32,
+    /// How many replicas were asked.
+    pub level: Level,
+    /// When it was sent.
+    pub begun: Duration,
+    /// When it was answered.
+    pub ended: Duration,
+    /// What it showed.
+    pub seen: Vec<Seen>,
+}
+
+/// One sibling of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Which write it was.
+    pub id: WriteId,
+    /// The value, or nothing for a delete.
+    pub value: Option<String>,
+}
+
+impl Read {
+    /// The writes that it showed.
+    #[must_use]
+    pub fn ids(&self) -> BTreeSet<WriteId> {
+        self.seen.iter().map(|seen| seen.id).collect()
+    }
+}
+
+/// What one replica holds of a key after all is healed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Of what.
+    pub key: KeyNumber,
+    /// Who.
+    pub node: NodeId,
+    /// Its siblings.
+    pub seen: Vec<Seen>,
+    /// Everything about them, byte for byte.
+    pub bytes: Vec<u8>,
+}
+
+/// All that happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// All writes.
+    pub writes: BTreeMap<WriteId, Write>,
+    /// All reads that were answered, in the order of their answers.
+    pub reads: Vec<Read>,
+    /// What the replicas hold at the end.
+    pub held: Vec<Held>,
+}
+
+impl History {
+    /// The value of a write: it names it, and its length differs from others'.
+    #[must_use]
+    pub fn value_of(id: WriteId) -> String {
+        let text = format!("{id:?} ");
+        let bytes = id.to_bytes();
+        text.repeat(1 + usize::from(bytes[bytes.len() - 3]) % 8)
+    }
+
+    /// For each write those that had read it, and may have superseded it.
+    #[must_use]
+    pub fn readers(&self) -> BTreeMap<WriteId, Vec<WriteId>> {
+        let mut readers: BTreeMap<WriteId, Vec<WriteId>> = BTreeMap::new();
+        for (id, write) in &self.writes {
+            for read in &write.read {
+                readers.entry(*read).or_default().push(*id);
+            }
+        }
+        readers
+    }
+
+    /// What the replicas of a key show together.
+    #[must_use]
+    pub fn shown(&self) -> BTreeMap<KeyNumber, BTreeSet<WriteId>> {
+        let mut shown: BTreeMap<_, BTreeSet<WriteId>> = BTreeMap::new();
+        for held in &self.held {
+            let ids = held.seen.iter().map(|seen| seen.id);
+            shown.entry(held.key).or_default().extend(ids);
+        }
+        shown
+    }
+}
