@@ -65,6 +65,10 @@ struct StorageGauges {
     entries: Gauge,
     disk_bytes: Gauge,
     free_bytes: Gauge,
+    flushes: Gauge,
+    compactions: Gauge,
+    damaged_places: Gauge,
+    poisoned: Gauge,
 }
 
 /// Largest latency kept apart, in microseconds: a minute.
@@ -129,6 +133,26 @@ impl Metrics {
             "storage_free_bytes",
             "Bytes free on the engine's disk",
             metrics.storage.free_bytes.clone(),
+        );
+        registry.register(
+            "storage_flushes",
+            "Flushes of the engine since the start",
+            metrics.storage.flushes.clone(),
+        );
+        registry.register(
+            "storage_compactions",
+            "Compactions of the engine that ended since the start",
+            metrics.storage.compactions.clone(),
+        );
+        registry.register(
+            "storage_damaged_places",
+            "Places on the engine's disk that were found to be damaged since the start",
+            metrics.storage.damaged_places.clone(),
+        );
+        registry.register(
+            "storage_poisoned",
+            "1 if a failed disk ended all writing until a restart",
+            metrics.storage.poisoned.clone(),
         );
         registry.register(
             "gossip_sent_bytes",
@@ -213,6 +237,10 @@ impl Metrics {
         self.storage.entries.set(gauge(usage.entries));
         self.storage.disk_bytes.set(gauge(usage.disk_bytes));
         self.storage.free_bytes.set(gauge(usage.free_bytes));
+        self.storage.flushes.set(gauge(usage.flushes));
+        self.storage.compactions.set(gauge(usage.compactions));
+        self.storage.damaged_places.set(gauge(usage.damaged_places));
+        self.storage.poisoned.set(i64::from(usage.poisoned));
         self.gossip_bytes.set(gauge(membership.stats().bytes_sent));
         self.epoch.set(gauge(topologies.current().epoch().0));
         let up = membership

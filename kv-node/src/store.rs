@@ -47,6 +47,14 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// Bytes free on the disk.
     pub free_bytes: u64,
+    /// Flushes since the start.
+    pub flushes: u64,
+    /// Compactions that ended since the start.
+    pub compactions: u64,
+    /// Places that were found to be damaged since the start.
+    pub damaged_places: u64,
+    /// The store takes no more writes until the node is restarted.
+    pub poisoned: bool,
 }
 
 impl Store {
@@ -161,6 +169,10 @@ impl Store {
             entries: stats.memtable_entries + in_tables,
             disk_bytes: in_log + in_files + stats.blob_bytes,
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
+            flushes: stats.flushes,
+            compactions: stats.compactions,
+            damaged_places: stats.damaged_places as u64,
+            poisoned: stats.poisoned,
         }
     }
 

@@ -8,3 +8,4 @@ pub mod check;
 pub mod history;
 pub mod processes;
 pub mod sim;
+pub mod swarm;

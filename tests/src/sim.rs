@@ -5,8 +5,10 @@
 //! | [`executor`] | tasks, timers, time |
 //! | [`host`] | one node's clocks, randomness, tasks and blocking jobs |
 //! | [`network`] | messages with delays, and nodes that are cut off |
-//! | [`cluster`] | nodes with disks: start, kill, cut power, restart |
+//! | [`cluster`] | nodes with disks: start, kill, cut power, pause |
+//! | [`client`] | clients that choose their node |
 
+pub mod client;
 pub mod cluster;
 pub mod executor;
 pub mod host;

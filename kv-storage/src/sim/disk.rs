@@ -56,6 +56,29 @@ impl NameChange {
         }
     }
 
+    /// Whether it says what a name leads to from now on.
+    fn decides(&self, name: &Path) -> bool {
+        match self {
+            Self::Create { path, .. } | Self::Remove { path } => path == name,
+            Self::Rename { from, to, .. } => from == name || to == name,
+        }
+    }
+
+    /// What a newer change leaves in doubt of this one: nothing about the names that it decides.
+    fn without(self, newer: &Self) -> Option<Self> {
+        match self {
+            Self::Create { ref path, .. } | Self::Remove { ref path } => {
+                (!newer.decides(path)).then_some(self)
+            }
+            Self::Rename { from, to, inode } => match (newer.decides(&from), newer.decides(&to)) {
+                (false, false) => Some(Self::Rename { from, to, inode }),
+                (true, false) => Some(Self::Create { path: to, inode }),
+                (false, true) => Some(Self::Remove { path: from }),
+                (true, true) => None,
+            },
+        }
+    }
+
     fn directory(&self) -> Option<&Path> {
         match self {
             Self::Create { path, .. } | Self::Remove { path } => path.parent(),
@@ -196,6 +219,11 @@ impl Disk {
             .into_iter()
             .partition(|change| change.directory() == Some(dir));
         for change in now {
+            let doubtful = std::mem::take(&mut self.doubtful_names);
+            self.doubtful_names = doubtful
+                .into_iter()
+                .filter_map(|older| older.without(&change))
+                .collect();
             change.apply(&mut self.durable_names);
         }
         self.pending_names = later;

@@ -115,6 +115,11 @@ impl SimFs {
         self.guard().faults.insert(call, fault);
     }
 
+    /// Takes back all faults that were planned and have not come yet.
+    pub fn forget_plans(&self) {
+        self.guard().faults.clear();
+    }
+
     /// Limits the sum of all file sizes, in bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.guard().capacity = bytes;

@@ -239,3 +239,23 @@ fn a_disk_fills_and_gets_room_again_at_planned_calls() {
     assert!(file.append(b"2").is_err());
     file.append(b"2").unwrap();
 }
+
+#[test]
+fn a_failed_sync_leaves_names_in_doubt_until_a_newer_change_decides_them() {
+    let fs = SimFs::new();
+    write(&fs, "a.tmp", b"old").sync().unwrap();
+    fs.rename(&path("a.tmp"), &path("a")).unwrap();
+    write(&fs, "b", b"lost?").sync().unwrap();
+    fs.plan(fs.calls(), Fault::Io);
+    fs.sync_dir(Path::new("/d")).unwrap_err();
+    write(&fs, "a.tmp", b"new").sync().unwrap();
+    fs.rename(&path("a.tmp"), &path("a")).unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    let dumps: Vec<_> = (0..40)
+        .map(|seed| fs.fork().power_loss(seed).dump())
+        .collect();
+    assert!(dumps.iter().all(|dump| dump[&path("a")] == b"new"));
+    assert!(!dumps.iter().any(|dump| dump.contains_key(&path("a.tmp"))));
+    let with_b = dumps.iter().filter(|dump| dump.contains_key(&path("b")));
+    assert!((1..40).contains(&with_b.count()), "still in doubt");
+}

@@ -1,0 +1,194 @@
+//! A client of simulated nodes that chooses its node.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_net::ErrorCode;
+use kv_net::message::{
+    DataHead, GetReplyV1, GetV1, PutReplyV1, PutV1, ReadOptions, Request, Response, WriteKind,
+    WriteOptions,
+};
+use kv_types::{BucketId, Context, Epoch, Key, Level, NodeId, Outcome, WriteId};
+
+use super::executor::Handle;
+use super::host::WALL_START_MS;
+use super::network::SimNetwork;
+
+/// The bucket `default`.
+pub const BUCKET: BucketId = BucketId(1);
+/// The time of one request.
+pub const BUDGET: Duration = Duration::from_secs(1);
+
+/// A client that talks to nodes of its choice.
+#[derive(Debug)]
+pub struct Client {
+    handle: Handle,
+    number: u64,
+    writes: u64,
+    /// The epoch it claims to know.
+    pub epoch: Epoch,
+}
+
+/// Why a request failed: the code, and whether it may have been applied.
+pub type Refused = (ErrorCode, Outcome);
+
+impl Client {
+    /// The only client.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Self::numbered(handle, 0)
+    }
+
+    /// One of several clients; no two with the same number.
+    pub fn numbered(handle: Handle, number: u64) -> Self {
+        Self {
+            handle,
+            number,
+            writes: 0,
+            epoch: Epoch(1),
+        }
+    }
+
+    /// Virtual time.
+    pub fn now(&self) -> Duration {
+        self.handle.now()
+    }
+
+    /// Lets virtual time pass.
+    pub async fn sleep(&self, duration: Duration) {
+        self.handle.sleep(duration).await;
+    }
+
+    /// The head of a new request.
+    ///
+    /// # Panics
+    /// When the run is absurdly long.
+    pub fn head(&mut self) -> DataHead {
+        self.writes += 1;
+        let created_ms =
+            WALL_START_MS + u64::try_from(self.handle.now().as_millis()).expect("a short run");
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.writes.to_le_bytes());
+        random[8..].copy_from_slice(&self.number.to_le_bytes()[..2]);
+        DataHead {
+            epoch: self.epoch,
+            trace: self.writes,
+            write_id: WriteId::new(created_ms, random),
+        }
+    }
+
+    /// A write under a new id.
+    pub fn put_request(&mut self, name: &str, context: Option<Context>, kind: WriteKind) -> PutV1 {
+        PutV1 {
+            head: self.head(),
+            bucket: BUCKET,
+            key: key(name),
+            kind,
+            context,
+            options: WriteOptions::default(),
+            forwarded: false,
+        }
+    }
+
+    /// Puts text without a context.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn put(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        name: &str,
+        value: &str,
+    ) -> Result<PutReplyV1, Refused> {
+        let request = self.put_request(name, None, WriteKind::Put);
+        self.send_put(network, via, request, value).await
+    }
+
+    /// Sends a write, perhaps not for the first time.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn send_put(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        request: PutV1,
+        value: &str,
+    ) -> Result<PutReplyV1, Refused> {
+        let request = Request::Put(request, Bytes::from(value.to_owned()));
+        match network.as_ref().call_as_client(via, request, BUDGET).await {
+            Ok(Response::Put(reply)) => Ok(reply),
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Reads at quorum; returns the live values as text, too.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn get(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        name: &str,
+    ) -> Result<(Vec<String>, GetReplyV1), Refused> {
+        let options = ReadOptions {
+            level: Level::Quorum,
+            ..ReadOptions::default()
+        };
+        self.get_with(network, via, name, options).await
+    }
+
+    /// Reads as asked; returns the live values as text, too.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn get_with(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        name: &str,
+        options: ReadOptions,
+    ) -> Result<(Vec<String>, GetReplyV1), Refused> {
+        let request = GetV1 {
+            head: self.head(),
+            bucket: BUCKET,
+            key: key(name),
+            options,
+        };
+        match network
+            .as_ref()
+            .call_as_client(via, Request::Get(request), BUDGET)
+            .await
+        {
+            Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),
+            other => Err(refused(other)),
+        }
+    }
+}
+
+fn refused(answer: Result<Response, kv_node::transport::CallFailure>) -> Refused {
+    match answer {
+        Ok(Response::Error(error)) => (error.code, error.outcome),
+        Ok(other) => panic!("an unexpected answer: {other:?}"),
+        Err(failure) => (ErrorCode::Timeout, failure.outcome),
+    }
+}
+
+fn values(reply: &GetReplyV1, mut tail: Bytes) -> Vec<String> {
+    let live = reply.siblings.iter().filter(|sibling| !sibling.tombstone);
+    live.map(|sibling| {
+        String::from_utf8(tail.split_to(sibling.value_bytes as usize).to_vec()).expect("text")
+    })
+    .collect()
+}
+
+/// A key.
+///
+/// # Panics
+/// When it is too long.
+#[must_use]
+pub fn key(name: &str) -> Key {
+    Key::new(name.to_owned()).expect("a short key")
+}

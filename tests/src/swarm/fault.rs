@@ -1,0 +1,250 @@
+//! What may go wrong, and when.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A node by its number.
+pub type NodeNumber = u8;
+
+/// Something that goes wrong for a while. It ends by itself, so that any of them can be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since the start.
+    pub at_ms: u64,
+    /// For how long.
+    pub lasts_ms: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// One kind of trouble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Processes are killed, and started again at the end.
+    Kill(Vec<NodeNumber>),
+    /// Machines lose power: what was not synced may be gone, torn or garbage.
+    PowerCut(Vec<NodeNumber>),
+    /// A process stands still.
+    Pause(NodeNumber),
+    /// Two parts of the cluster do not hear each other; clients reach both.
+    Split(Vec<NodeNumber>),
+    /// Nobody hears these nodes, but they hear everybody.
+    Mute(Vec<NodeNumber>),
+    /// These nodes hear nobody, clients included, but are heard.
+    Deafen(Vec<NodeNumber>),
+    /// Each node hears only its neighbours in a ring.
+    Ring,
+    /// One node is cut off from the other nodes, on and off.
+    Flapping(NodeNumber),
+    /// So many of 1,000 messages are lost, and so many requests arrive twice.
+    Lossy {
+        /// Lost.
+        loss: u64,
+        /// Arriving twice.
+        duplicates: u64,
+    },
+    /// Messages from one node to another take longer.
+    SlowLink {
+        /// From.
+        from: NodeNumber,
+        /// To.
+        to: NodeNumber,
+        /// Milliseconds more.
+        by_ms: u64,
+    },
+    /// After so many more calls, one call to the disk fails; the process is restarted at the end.
+    DiskError {
+        /// Whose disk.
+        node: NodeNumber,
+        /// How many calls go well before.
+        after: u64,
+    },
+    /// After so many more calls, one read returns a flipped bit.
+    FlippedRead {
+        /// Whose disk.
+        node: NodeNumber,
+        /// How many calls go well before.
+        after: u64,
+    },
+    /// The disk has room for so many more bytes only.
+    FullDisk {
+        /// Whose.
+        node: NodeNumber,
+        /// Free bytes.
+        room: u64,
+    },
+    /// Everything on the disk takes so many times longer.
+    SlowDisk {
+        /// Whose.
+        node: NodeNumber,
+        /// How much.
+        factor: u64,
+    },
+    /// Nothing on the disk ends before the end.
+    HungDisk(NodeNumber),
+    /// The clock is wrong by so much.
+    Skew {
+        /// Whose.
+        node: NodeNumber,
+        /// Milliseconds ahead, or behind.
+        by_ms: i64,
+    },
+    /// A bit of a file flips for ever, then the process is killed and started again. Destroys durable bytes.
+    Damage {
+        /// Whose.
+        node: NodeNumber,
+        /// Which file and bit.
+        seed: u64,
+    },
+}
+
+impl Fault {
+    /// A word for counting.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill(nodes) if nodes.len() > 1 => "kill of several",
+            Self::Kill(_) => "kill",
+            Self::PowerCut(nodes) if nodes.len() > 1 => "power cut of several",
+            Self::PowerCut(_) => "power cut",
+            Self::Pause(_) => "pause",
+            Self::Split(_) => "split",
+            Self::Mute(_) => "mute nodes",
+            Self::Deafen(_) => "deaf nodes",
+            Self::Ring => "ring",
+            Self::Flapping(_) => "flapping",
+            Self::Lossy { .. } => "lossy network",
+            Self::SlowLink { .. } => "slow link",
+            Self::DiskError { .. } => "disk error",
+            Self::FlippedRead { .. } => "flipped read",
+            Self::FullDisk { .. } => "full disk",
+            Self::SlowDisk { .. } => "slow disk",
+            Self::HungDisk(_) => "hung disk",
+            Self::Skew { .. } => "clock skew",
+            Self::Damage { .. } => "damaged file",
+        }
+    }
+}
+
+/// Draws what goes wrong on one day.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How many nodes there are.
+    pub nodes: NodeNumber,
+    /// When the last fault begins, in milliseconds.
+    pub until_ms: u64,
+    /// The only node whose durable bytes may be destroyed, if any.
+    pub victim: Option<NodeNumber>,
+}
+
+/// How many kinds [`Plan::draw_one`] knows.
+const KINDS: u8 = 18;
+
+impl Plan {
+    /// Draws which kinds occur on this day, how often, and each of them.
+    pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Event> {
+        let mut kinds: BTreeSet<u8> = (0..KINDS).filter(|_| rng.bool()).collect();
+        kinds.insert(rng.u8(0..KINDS));
+        let kinds: Vec<u8> = kinds.into_iter().collect();
+        let most_gap_ms = [800, 2_000, 5_000][rng.usize(0..3)];
+        let mut events = Vec::new();
+        let mut at_ms = 500;
+        while at_ms < self.until_ms {
+            let kind = kinds[rng.usize(0..kinds.len())];
+            if let Some((fault, most_ms)) = self.draw_one(kind, rng) {
+                // Short ones often, long ones now and then.
+                let most_ms = most_ms >> rng.u32(0..5);
+                events.push(Event {
+                    at_ms,
+                    lasts_ms: rng.u64(20..most_ms.max(21)),
+                    fault,
+                });
+            }
+            at_ms += rng.u64(50..most_gap_ms);
+        }
+        events
+    }
+
+    /// A fault of one kind, and how long it lasts at most.
+    fn draw_one(&self, kind: u8, rng: &mut Rng) -> Option<(Fault, u64)> {
+        let node = rng.u8(1..=self.nodes);
+        let other = 1 + (node - 1 + rng.u8(1..self.nodes)) % self.nodes;
+        let some = |rng: &mut Rng| -> Vec<NodeNumber> {
+            let mut some: Vec<_> = (1..=self.nodes).filter(|_| rng.bool()).collect();
+            if some.is_empty() || some.len() == usize::from(self.nodes) {
+                some = vec![node];
+            }
+            some
+        };
+        let all = || (1..=self.nodes).collect();
+        Some(match kind {
+            0 | 1 => (Fault::Kill(vec![node]), 8_000),
+            2 => (
+                Fault::Kill(if rng.bool() { some(rng) } else { all() }),
+                3_000,
+            ),
+            3 | 4 => (Fault::PowerCut(vec![node]), 8_000),
+            5 => (
+                Fault::PowerCut(if rng.bool() { some(rng) } else { all() }),
+                3_000,
+            ),
+            6 => (Fault::Pause(node), 60_000),
+            7 => (Fault::Split(some(rng)), 15_000),
+            8 => match rng.u8(0..4) {
+                0 => (Fault::Mute(some(rng)), 10_000),
+                1 => (Fault::Deafen(some(rng)), 10_000),
+                2 => (Fault::Ring, 10_000),
+                _ => (Fault::Flapping(node), 10_000),
+            },
+            9 => {
+                let (loss, duplicates) = (rng.u64(0..200), rng.u64(0..200));
+                (Fault::Lossy { loss, duplicates }, 20_000)
+            }
+            10 => {
+                let by_ms = rng.u64(10..900);
+                let (from, to) = (node, other);
+                (Fault::SlowLink { from, to, by_ms }, 20_000)
+            }
+            11 => {
+                let after = rng.u64(0..200);
+                (Fault::DiskError { node, after }, 8_000)
+            }
+            12 => {
+                let after = rng.u64(0..400);
+                (Fault::FlippedRead { node, after }, 8_000)
+            }
+            13 => {
+                let room = rng.u64(0..40_000);
+                (Fault::FullDisk { node, room }, 10_000)
+            }
+            14 => {
+                let factor = rng.u64(2..60);
+                (Fault::SlowDisk { node, factor }, 20_000)
+            }
+            15 => (Fault::HungDisk(node), 20_000),
+            16 => {
+                let most_ms = [100, 5_000, 3_600_000][rng.usize(0..3)];
+                let by_ms = rng.i64(-most_ms..=most_ms);
+                (Fault::Skew { node, by_ms }, 60_000)
+            }
+            _ => {
+                let node = self.victim?;
+                let seed = rng.u64(..);
+                (Fault::Damage { node, seed }, 8_000)
+            }
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = Duration::from_millis(self.at_ms);
+        let lasts = Duration::from_millis(self.lasts_ms);
+        write!(f, "at {at:?} for {lasts:?}: {:?}", self.fault)
+    }
+}

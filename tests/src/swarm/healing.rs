@@ -1,0 +1,302 @@
+//! After the bad day: everything is mended, must serve again, and must become equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kv_net::Role;
+use kv_net::message::{ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
+use kv_ring::Topology;
+use kv_types::{Level, NodeId, Object, Payload};
+
+use super::nemesis::{Nemesis, used};
+use super::scenario::REPLICAS;
+use super::work::{Notebook, name};
+use crate::check::Violation;
+use crate::history::{Held, KeyNumber, Seen};
+use crate::sim::client::{BUCKET, BUDGET, Client, key};
+use crate::sim::{Handle, SimCluster};
+
+/// A node must start within this time once its machine is whole.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// A request must succeed within this time once all is healed.
+const SERVE_LIMIT: Duration = Duration::from_secs(15);
+/// A small cluster that has done little must not use more of a disk, in bytes.
+const DISK_LIMIT: u64 = 8 << 20;
+
+/// Mends a cluster and looks at what is left.
+pub(super) struct Healing<'a> {
+    pub handle: &'a Handle,
+    pub cluster: &'a SimCluster,
+    pub nemesis: &'a Nemesis,
+    /// Nodes whose durable bytes were destroyed: they are taken away, as an operator would.
+    pub damaged: BTreeSet<NodeId>,
+    pub keys: u32,
+    pub found: Vec<Violation>,
+}
+
+impl Healing<'_> {
+    /// Does all of it.
+    pub(super) async fn heal(&mut self, notebook: &Notebook) {
+        self.mend().await;
+        self.handle.sleep(Duration::from_secs(5)).await;
+        let mut client = Client::numbered(self.handle.clone(), 50_000);
+        self.serve(&mut client).await;
+        self.converge(&mut client).await;
+        self.handle.sleep(Duration::from_secs(2)).await;
+        let held = self.collect(&mut client).await;
+        notebook
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .held = held;
+        self.bounds();
+    }
+
+    fn wrong(&mut self, rule: &'static str, what: String) {
+        self.found.push(Violation::new(rule, what));
+    }
+
+    /// The nodes that must serve.
+    fn whole(&self) -> Vec<NodeId> {
+        let nodes = self.cluster.nodes();
+        nodes.filter(|node| !self.damaged.contains(node)).collect()
+    }
+
+    /// Ends all faults, and starts every node anew, as an operator would who does not know which are well.
+    async fn mend(&mut self) {
+        self.cluster.network.calm();
+        for node in self.cluster.nodes() {
+            let fs = self.cluster.fs(node);
+            fs.set_capacity(u64::MAX);
+            fs.forget_plans();
+            let conditions = self.cluster.conditions(node);
+            conditions.mend_disk();
+            conditions.set_skew(0);
+            self.cluster.resume(node);
+        }
+        // What clients sent last may still be on its way.
+        self.handle.sleep(BUDGET * 2).await;
+        for node in self.cluster.nodes() {
+            self.nemesis.look_at(node);
+            self.cluster.kill(node);
+        }
+        for node in self.whole() {
+            let mut outcome = self.cluster.launch(node);
+            let limit = self.handle.now() + START_LIMIT;
+            loop {
+                match outcome.try_recv() {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) => {
+                        self.wrong("does-not-start", format!("{node}: {error}"));
+                        break;
+                    }
+                    Err(_) if self.handle.now() > limit => {
+                        self.wrong(
+                            "does-not-start",
+                            format!("{node}: not within {START_LIMIT:?}"),
+                        );
+                        break;
+                    }
+                    Err(_) => self.handle.sleep(Duration::from_millis(50)).await,
+                }
+            }
+        }
+    }
+
+    /// Every node must take a write and show it.
+    async fn serve(&mut self, client: &mut Client) {
+        for via in self.whole() {
+            let limit = self.handle.now() + SERVE_LIMIT;
+            let probe = format!("probe of {via}");
+            let request = client.put_request(&probe, None, WriteKind::Put);
+            let mut last = loop {
+                let put = client
+                    .send_put(self.cluster, via, request.clone(), "alive")
+                    .await;
+                match put {
+                    Ok(_) => break None,
+                    Err(refused) if self.handle.now() > limit => break Some(refused),
+                    Err(_) => self.handle.sleep(Duration::from_millis(200)).await,
+                }
+            };
+            if last.is_none() {
+                last = loop {
+                    match client.get(self.cluster, via, &probe).await {
+                        Ok((values, _)) if values == ["alive"] => break None,
+                        Ok((values, _)) => {
+                            self.wrong("lost", format!("{via} took a probe and shows {values:?}"));
+                            break None;
+                        }
+                        Err(refused) if self.handle.now() > limit => break Some(refused),
+                        Err(_) => self.handle.sleep(Duration::from_millis(200)).await,
+                    }
+                };
+            }
+            if let Some(refused) = last {
+                self.wrong(
+                    "does-not-serve",
+                    format!("{via}, {SERVE_LIMIT:?} after healing: {refused:?}"),
+                );
+            }
+        }
+        self.ownership();
+    }
+
+    /// All nodes must agree on who owns what, and owners must be distinct.
+    fn ownership(&mut self) {
+        let topologies: BTreeMap<NodeId, _> = self
+            .whole()
+            .into_iter()
+            .filter_map(|node| Some((node, self.cluster.node(node)?.topology())))
+            .collect();
+        let owners = |topology: &Topology| -> Vec<Vec<NodeId>> {
+            let partitions = topology.partition_count().iter();
+            partitions
+                .map(|partition| topology.replicas(partition, REPLICAS).nodes().collect())
+                .collect()
+        };
+        let mut views: Vec<(NodeId, Vec<Vec<NodeId>>)> = Vec::new();
+        for (node, topology) in topologies {
+            views.push((node, owners(&topology)));
+        }
+        for pair in views.windows(2) {
+            if pair[0].1 != pair[1].1 {
+                self.wrong(
+                    "owners",
+                    format!("{} and {} disagree", pair[0].0, pair[1].0),
+                );
+            }
+        }
+        if let Some((node, view)) = views.first() {
+            let is_wrong = |owners: &Vec<NodeId>| {
+                owners.iter().collect::<BTreeSet<_>>().len() != usize::from(REPLICAS)
+            };
+            if view.iter().any(is_wrong) {
+                let what = format!("at {node} a partition has not {REPLICAS} distinct owners");
+                self.wrong("owners", what);
+            }
+        }
+    }
+
+    /// Reads every key as widely as possible, which repairs it.
+    async fn converge(&mut self, client: &mut Client) {
+        let nodes = self.whole();
+        for number in 0..self.keys {
+            let via = nodes[number as usize % nodes.len()];
+            let owners = self.owners(number);
+            let level = if owners.len() < usize::from(REPLICAS) {
+                Level::Quorum
+            } else {
+                Level::All
+            };
+            let options = ReadOptions {
+                level,
+                ..ReadOptions::default()
+            };
+            let limit = self.handle.now() + SERVE_LIMIT;
+            loop {
+                match client
+                    .get_with(self.cluster, via, &name(number), options)
+                    .await
+                {
+                    Ok(_) => break,
+                    Err(refused) if self.handle.now() > limit => {
+                        self.wrong(
+                            "does-not-serve",
+                            format!("{via}, key {number} at {level:?}: {refused:?}"),
+                        );
+                        break;
+                    }
+                    Err(_) => self.handle.sleep(Duration::from_millis(200)).await,
+                }
+            }
+        }
+    }
+
+    /// The owners of a key that must serve.
+    fn owners(&self, number: KeyNumber) -> Vec<NodeId> {
+        let topology = self.cluster.topology();
+        let (_, partition) = topology.locate(BUCKET, name(number).as_bytes());
+        let owners = topology.replicas(partition, REPLICAS);
+        owners
+            .nodes()
+            .filter(|node| !self.damaged.contains(node))
+            .collect()
+    }
+
+    /// What every owner of every key holds.
+    async fn collect(&mut self, client: &mut Client) -> Vec<Held> {
+        let mut all = Vec::new();
+        for number in 0..self.keys {
+            for node in self.owners(number) {
+                match self.held(client, node, number).await {
+                    Ok(held) => all.push(held),
+                    Err(what) => {
+                        self.wrong("does-not-serve", format!("{node}, key {number}: {what}"))
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    async fn held(
+        &self,
+        client: &mut Client,
+        node: NodeId,
+        number: KeyNumber,
+    ) -> Result<Held, String> {
+        let request = Request::ReplicaRead(ReplicaReadV1 {
+            head: client.head(),
+            bucket: BUCKET,
+            key: key(&name(number)),
+            digest_only: false,
+        });
+        let asking = self
+            .cluster
+            .nodes()
+            .find(|other| *other != node)
+            .unwrap_or(node);
+        let answer = self
+            .cluster
+            .network
+            .call(Role::Node(asking), node, &request, BUDGET)
+            .await;
+        let bytes = match answer {
+            Ok(Response::ReplicaRead(_, bytes)) => bytes,
+            other => return Err(format!("{other:?}")),
+        };
+        let mut seen = Vec::new();
+        if !bytes.is_empty() {
+            let object = Object::decode(&bytes).map_err(|error| error.to_string())?;
+            for sibling in object.siblings() {
+                let value = match sibling.payload() {
+                    Payload::Value(value) => Some(String::from_utf8_lossy(value).into_owned()),
+                    Payload::Tombstone => None,
+                };
+                seen.push(Seen {
+                    id: sibling.write_id(),
+                    value,
+                });
+            }
+        }
+        Ok(Held {
+            key: number,
+            node,
+            seen,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// Nothing grows without limit.
+    fn bounds(&mut self) {
+        for node in self.whole() {
+            let bytes = used(&self.cluster.fs(node));
+            if bytes > DISK_LIMIT {
+                self.wrong(
+                    "too-large",
+                    format!("{node} uses {bytes} bytes of its disk"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Many different bad days, each drawn from a seed: whole nodes, clients at work, faults, then healing and judgement.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`scenario`] | everything about one day, as a seed draws it or a file holds it |
+//! | [`fault`] | what may go wrong, and when |
+//! | [`nemesis`] | makes it go wrong |
+//! | [`work`] | what clients do, and write down |
+//! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
+//! | [`run`] | one day from beginning to end, and what was found |
+//! | [`shrink`] | makes a failing day smaller |
+//! | [`summary`] | many days together |
+
+pub mod fault;
+pub mod healing;
+pub mod nemesis;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
+pub mod summary;
+pub mod work;
+
+pub use run::{Report, run};
+pub use scenario::Scenario;
+pub use summary::Summary;

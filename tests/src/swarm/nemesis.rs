@@ -1,0 +1,344 @@
+//! Makes things go wrong, and right again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use kv_node::StartError;
+use kv_storage::sim::{Fault as DiskFault, SimFs};
+use kv_types::NodeId;
+
+use super::fault::{Event, Fault, NodeNumber};
+use crate::sim::executor::OUTSIDE;
+use crate::sim::network::{CLIENTS, Link};
+use crate::sim::{Handle, SimCluster};
+
+/// How often things were seen that are worth seeing.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// Works through the events of a day. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Nemesis {
+    handle: Handle,
+    cluster: SimCluster,
+    log: bool,
+    counts: Arc<Mutex<Counts>>,
+}
+
+/// A moment's change.
+#[derive(Debug, Clone)]
+enum Step {
+    Kill(NodeId),
+    CutPower(NodeId),
+    Start(NodeId),
+    Pause(NodeId),
+    Resume(NodeId),
+    Block(Vec<Link>),
+    Unblock(Vec<Link>),
+    Chances { loss: u64, duplicates: u64 },
+    SlowDown(Link, Duration),
+    SpeedUp(Link, Duration),
+    DiskFault(NodeId, DiskFault, u64),
+    Fill(NodeId, u64),
+    Free(NodeId),
+    Slowness(NodeId, u64),
+    HangUntil(NodeId, Duration),
+    Skew(NodeId, i64),
+    Flip(NodeId, u64),
+}
+
+fn id(number: NodeNumber) -> NodeId {
+    NodeId(u128::from(number))
+}
+
+impl Nemesis {
+    /// One for a cluster; with `log` it says what it does.
+    #[must_use]
+    pub fn new(handle: Handle, cluster: SimCluster, log: bool) -> Self {
+        Self {
+            handle,
+            cluster,
+            log,
+            counts: Arc::default(),
+        }
+    }
+
+    /// What was seen so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Counts something.
+    pub fn count(&self, what: &'static str, times: u64) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(what).or_default() += times;
+    }
+
+    /// Lets all events happen that begin before `until`; ends then.
+    pub async fn torment(&self, events: &[Event], until: Duration) {
+        let mut steps: Vec<(Duration, Step)> = Vec::new();
+        for event in events {
+            let begin = Duration::from_millis(event.at_ms);
+            if begin < until {
+                self.count(event.fault.kind(), 1);
+                steps.extend(self.steps(
+                    begin,
+                    Duration::from_millis(event.lasts_ms),
+                    &event.fault,
+                ));
+            }
+        }
+        // Stable: what comes at the same time comes in the order of the events.
+        steps.sort_by_key(|(at, _)| *at);
+        for (at, step) in steps {
+            if at > until {
+                break;
+            }
+            self.handle
+                .sleep(at.saturating_sub(self.handle.now()))
+                .await;
+            if self.log {
+                self.say(&format!("{step:?}"));
+            }
+            self.take(step);
+        }
+        self.handle
+            .sleep(until.saturating_sub(self.handle.now()))
+            .await;
+    }
+
+    #[expect(clippy::print_stdout, reason = "the user asked to be told")]
+    fn say(&self, what: &str) {
+        println!("{:>12?} {what}", self.handle.now());
+    }
+
+    /// What happens in the course of a fault.
+    fn steps(&self, begin: Duration, lasts: Duration, fault: &Fault) -> Vec<(Duration, Step)> {
+        let end = begin + lasts;
+        let nodes: Vec<NodeId> = self.cluster.nodes().collect();
+        let blocked = |links: Vec<Link>| {
+            vec![
+                (begin, Step::Block(links.clone())),
+                (end, Step::Unblock(links)),
+            ]
+        };
+        let links = |is_blocked: &dyn Fn(NodeId, NodeId) -> bool| -> Vec<Link> {
+            let ends = || nodes.iter().copied().chain([CLIENTS]);
+            let pairs = ends().flat_map(|from| ends().map(move |to| (from, to)));
+            pairs
+                .filter(|(from, to)| from != to && is_blocked(*from, *to))
+                .collect()
+        };
+        let restart = |node| [(end, Step::Kill(node)), (end, Step::Start(node))];
+        match fault {
+            Fault::Kill(numbers) => each(numbers, |node| {
+                vec![(begin, Step::Kill(node)), (end, Step::Start(node))]
+            }),
+            Fault::PowerCut(numbers) => each(numbers, |node| {
+                vec![(begin, Step::CutPower(node)), (end, Step::Start(node))]
+            }),
+            Fault::Pause(node) => {
+                vec![
+                    (begin, Step::Pause(id(*node))),
+                    (end, Step::Resume(id(*node))),
+                ]
+            }
+            Fault::Split(left) => {
+                let is_left = |node: NodeId| left.iter().any(|number| id(*number) == node);
+                blocked(links(&|from, to| {
+                    from != CLIENTS && to != CLIENTS && is_left(from) != is_left(to)
+                }))
+            }
+            Fault::Mute(muted) => blocked(links(&|from, _| {
+                muted.iter().any(|number| id(*number) == from)
+            })),
+            Fault::Deafen(deaf) => {
+                blocked(links(&|_, to| deaf.iter().any(|number| id(*number) == to)))
+            }
+            Fault::Ring => blocked(links(&|from, to| {
+                let count = nodes.len() as u128;
+                let apart = (from.0 + count - to.0 % count) % count;
+                from != CLIENTS && to != CLIENTS && apart != 1 && apart != count - 1
+            })),
+            Fault::Flapping(node) => {
+                let node = id(*node);
+                let cut = links(&|from, to| {
+                    from != CLIENTS && to != CLIENTS && (from == node || to == node)
+                });
+                let period = Duration::from_millis(400);
+                let mut steps = Vec::new();
+                let mut at = begin;
+                while at < end {
+                    steps.push((at, Step::Block(cut.clone())));
+                    steps.push((at + period / 2, Step::Unblock(cut.clone())));
+                    at += period;
+                }
+                steps
+            }
+            Fault::Lossy { loss, duplicates } => vec![
+                (
+                    begin,
+                    Step::Chances {
+                        loss: *loss,
+                        duplicates: *duplicates,
+                    },
+                ),
+                (
+                    end,
+                    Step::Chances {
+                        loss: 0,
+                        duplicates: 0,
+                    },
+                ),
+            ],
+            Fault::SlowLink { from, to, by_ms } => {
+                let (link, by) = ((id(*from), id(*to)), Duration::from_millis(*by_ms));
+                vec![
+                    (begin, Step::SlowDown(link, by)),
+                    (end, Step::SpeedUp(link, by)),
+                ]
+            }
+            Fault::DiskError { node, after } => {
+                let mut steps = vec![(begin, Step::DiskFault(id(*node), DiskFault::Io, *after))];
+                steps.extend(restart(id(*node)));
+                steps
+            }
+            Fault::FlippedRead { node, after } => {
+                let flip = Step::DiskFault(id(*node), DiskFault::FlippedRead, *after);
+                let mut steps = vec![(begin, flip)];
+                steps.extend(restart(id(*node)));
+                steps
+            }
+            Fault::FullDisk { node, room } => vec![
+                (begin, Step::Fill(id(*node), *room)),
+                (end, Step::Free(id(*node))),
+                (end, Step::Start(id(*node))),
+            ],
+            Fault::SlowDisk { node, factor } => vec![
+                (begin, Step::Slowness(id(*node), *factor)),
+                (end, Step::Slowness(id(*node), 1)),
+            ],
+            Fault::HungDisk(node) => vec![(begin, Step::HangUntil(id(*node), end))],
+            Fault::Skew { node, by_ms } => vec![
+                (begin, Step::Skew(id(*node), *by_ms)),
+                (end, Step::Skew(id(*node), 0)),
+            ],
+            Fault::Damage { node, seed } => {
+                let mut steps = vec![(begin, Step::Flip(id(*node), *seed))];
+                steps.extend(restart(id(*node)));
+                steps
+            }
+        }
+    }
+
+    fn take(&self, step: Step) {
+        let (cluster, network) = (&self.cluster, &self.cluster.network);
+        match step {
+            Step::Kill(node) => {
+                self.look_at(node);
+                cluster.kill(node);
+            }
+            Step::CutPower(node) => {
+                self.look_at(node);
+                cluster.cut_power(node);
+            }
+            Step::Start(node) => self.start(node),
+            Step::Pause(node) => cluster.pause(node),
+            Step::Resume(node) => cluster.resume(node),
+            Step::Block(links) => network.block(&links),
+            Step::Unblock(links) => network.unblock(&links),
+            Step::Chances { loss, duplicates } => network.set_chances(loss, duplicates),
+            Step::SlowDown(link, by) => network.slow_down(link, by),
+            Step::SpeedUp(link, by) => network.speed_up(link, by),
+            Step::DiskFault(node, fault, after) => {
+                let fs = cluster.fs(node);
+                fs.plan(fs.calls() + after, fault);
+            }
+            Step::Fill(node, room) => {
+                let fs = cluster.fs(node);
+                fs.set_capacity(used(&fs) + room);
+            }
+            Step::Free(node) => cluster.fs(node).set_capacity(u64::MAX),
+            Step::Slowness(node, factor) => cluster.conditions(node).set_slowness(factor),
+            Step::HangUntil(node, time) => cluster.conditions(node).hang_until(time),
+            Step::Skew(node, by_ms) => cluster.conditions(node).set_skew(by_ms),
+            Step::Flip(node, seed) => flip(&cluster.fs(node), seed),
+        }
+    }
+
+    /// Starts a node, if it does not run, and notes if it fails.
+    fn start(&self, node: NodeId) {
+        let this = self.clone();
+        let outcome = self.cluster.launch(node);
+        self.handle.spawn(OUTSIDE, async move {
+            if let Ok(Err(error)) = outcome.await {
+                this.note_failed_start(node, &error);
+            }
+        });
+    }
+
+    /// Counts a start that failed.
+    pub fn note_failed_start(&self, node: NodeId, error: &StartError) {
+        self.count("failed start", 1);
+        if self.log {
+            self.say(&format!("{node} does not start: {error}"));
+        }
+    }
+
+    /// Counts what a node did, before it is gone.
+    pub fn look_at(&self, node: NodeId) {
+        let Some(running) = self.cluster.node(node) else {
+            return;
+        };
+        let metrics = running.metrics();
+        for (what, name) in [
+            ("flush", "kv_storage_flushes "),
+            ("compaction", "kv_storage_compactions "),
+            ("poisoned store", "kv_storage_poisoned "),
+            ("damage found", "kv_storage_damaged_places "),
+        ] {
+            let value = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+            self.count(what, value.unwrap_or(0));
+        }
+    }
+}
+
+/// The steps of each of some nodes.
+fn each(
+    numbers: &[NodeNumber],
+    steps: impl Fn(NodeId) -> Vec<(Duration, Step)>,
+) -> Vec<(Duration, Step)> {
+    numbers
+        .iter()
+        .flat_map(|number| steps(id(*number)))
+        .collect()
+}
+
+/// Bytes in all files of a disk.
+pub(super) fn used(fs: &SimFs) -> u64 {
+    fs.dump().values().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// Flips a bit of some file.
+fn flip(fs: &SimFs, seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let mut files = fs.dump();
+    files.retain(|_, bytes| !bytes.is_empty());
+    if files.is_empty() {
+        return;
+    }
+    let chosen = rng.usize(0..files.len());
+    if let Some((path, mut bytes)) = files.into_iter().nth(chosen) {
+        let at = rng.usize(0..bytes.len());
+        bytes[at] ^= 1 << rng.u8(0..8);
+        // It may have been removed meanwhile; then nothing is damaged.
+        let _ = fs.overwrite(&path, bytes);
+    }
+}

@@ -1,0 +1,151 @@
+//! One day from beginning to end.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kv_storage::Options;
+use kv_types::{Level, NodeId};
+
+use super::fault::Fault;
+use super::healing::Healing;
+use super::nemesis::{Counts, Nemesis};
+use super::scenario::{REPLICAS, Scenario};
+use super::work::{Notebook, Worker};
+use crate::check::{self, Violation};
+use crate::history::{Fate, History};
+use crate::sim::executor::OUTSIDE;
+use crate::sim::{Executor, Handle, SimCluster};
+
+/// What came of one day.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Whatever must never happen.
+    pub violations: Vec<Violation>,
+    /// A hash over everything that happened.
+    pub trace: u64,
+    /// How much time passed in the simulated world.
+    pub simulated: Duration,
+    /// Faults and other things worth seeing, with how often they were seen.
+    pub counts: Counts,
+}
+
+/// Lets a day happen. With `log`, says what goes wrong as it does.
+#[must_use]
+pub fn run(scenario: &Scenario, log: bool) -> Report {
+    let mut executor = Executor::new(scenario.seed);
+    let handle = executor.handle();
+    let day = {
+        let (scenario, handle) = (scenario.clone(), handle.clone());
+        async move { live(&scenario, &handle, log).await }
+    };
+    // A panic is a finding like any other.
+    let outcome = catch_unwind(AssertUnwindSafe(|| executor.run(day)));
+    let mut report = outcome.unwrap_or_else(|panic| Report {
+        violations: vec![Violation::new("panic", message(&*panic))],
+        ..Report::default()
+    });
+    report.trace = handle.trace();
+    report.simulated = handle.now();
+    // What is left may refer to what was torn apart by a panic.
+    if report.violations.iter().any(|found| found.rule == "panic") {
+        std::mem::forget(executor);
+    }
+    report
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
+    let nodes = u128::from(scenario.nodes);
+    let cluster = SimCluster::new(handle.clone(), nodes, REPLICAS, Options::tiny());
+    let mut found = Vec::new();
+    if let Err(error) = cluster.start_all().await {
+        found.push(Violation::new("does-not-start", error.to_string()));
+        return Report {
+            violations: found,
+            ..Report::default()
+        };
+    }
+    let notebook: Notebook = Arc::new(Mutex::new(History::default()));
+    let until = Duration::from_millis(scenario.work_ms);
+    for number in &scenario.clients {
+        let worker = Worker::new(scenario, *number, handle, &cluster.network, &notebook);
+        handle.spawn(OUTSIDE, worker.work(until));
+    }
+    let nemesis = Nemesis::new(handle.clone(), cluster.clone(), log);
+    nemesis.torment(&scenario.events, until).await;
+
+    let damaged: BTreeSet<NodeId> = scenario
+        .events
+        .iter()
+        .filter_map(|event| match event.fault {
+            Fault::Damage { node, .. } => Some(NodeId(u128::from(node))),
+            _ => None,
+        })
+        .collect();
+    let mut healing = Healing {
+        handle,
+        cluster: &cluster,
+        nemesis: &nemesis,
+        damaged,
+        keys: scenario.keys,
+        found,
+    };
+    healing.heal(&notebook).await;
+    let mut violations = healing.found;
+    let history = notebook.lock().unwrap_or_else(PoisonError::into_inner);
+    violations.extend(check::all(&history, REPLICAS));
+    note_end(handle, &cluster);
+    Report {
+        violations,
+        trace: 0,
+        simulated: Duration::ZERO,
+        counts: counts(&nemesis, &cluster, &history),
+    }
+}
+
+/// Adds all files to the trace, and how often they were used.
+fn note_end(handle: &Handle, cluster: &SimCluster) {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    for node in cluster.nodes() {
+        let fs = cluster.fs(node);
+        let mut hasher = DefaultHasher::new();
+        fs.dump().hash(&mut hasher);
+        handle.note(hasher.finish());
+        handle.note(fs.calls());
+    }
+}
+
+fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts {
+    let network = cluster.network.counts();
+    for (what, times) in [
+        ("message", network.sent),
+        ("message lost", network.lost),
+        ("message blocked", network.blocked),
+        ("message twice", network.duplicated),
+        ("read", history.reads.len() as u64),
+        ("write", history.writes.len() as u64),
+    ] {
+        nemesis.count(what, times);
+    }
+    for write in history.writes.values() {
+        let fate = match write.fate {
+            Fate::Acked(_) => "write acknowledged",
+            Fate::NotApplied => "write not applied",
+            Fate::Unknown => "write of unknown fate",
+        };
+        nemesis.count(fate, 1);
+        nemesis.count("delete", u64::from(write.is_delete));
+        nemesis.count("blind write", u64::from(write.is_blind));
+        nemesis.count("weak write", u64::from(write.level == Level::Weak));
+    }
+    let siblings = history.reads.iter().filter(|read| read.seen.len() > 1);
+    nemesis.count("read with siblings", siblings.count() as u64);
+    nemesis.counts()
+}

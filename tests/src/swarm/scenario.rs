@@ -1,0 +1,104 @@
+//! Everything about one day, as a seed draws it or a file holds it.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::fault::{Event, NodeNumber, Plan};
+
+/// Replicas of each key.
+pub const REPLICAS: u8 = 3;
+
+/// One day. Equal scenarios give equal runs, bit for bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Draws everything that is not said here: delays, orders of tasks, what clients do.
+    pub seed: u64,
+    /// How many nodes there are.
+    pub nodes: NodeNumber,
+    /// How many keys clients use.
+    pub keys: u32,
+    /// The clients, by number.
+    pub clients: Vec<u32>,
+    /// The longest rest of a client between two operations, in milliseconds.
+    pub rest_ms: u64,
+    /// How long clients work, in milliseconds.
+    pub work_ms: u64,
+    /// How clients work.
+    pub mix: Mix,
+    /// What goes wrong.
+    pub events: Vec<Event>,
+}
+
+/// Of 1,000 operations, how many are of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mix {
+    /// Reads and writes at level weak.
+    pub weak: u64,
+    /// Reads and writes at level all.
+    pub all: u64,
+    /// Writes without a context.
+    pub blind: u64,
+    /// Writes that delete.
+    pub deletes: u64,
+}
+
+impl Scenario {
+    /// The day that a seed draws, in which clients work for so long.
+    #[must_use]
+    pub fn draw(seed: u64, work: Duration) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = rng.u8(3..=5);
+        // A damaged disk may take with it what only one replica acknowledged: never both on one day, so that nothing
+        // is forfeited.
+        let has_damage = rng.u8(0..4) == 0;
+        let share = |rng: &mut Rng| if rng.bool() { 0 } else { rng.u64(0..300) };
+        let mix = Mix {
+            weak: if has_damage { 0 } else { share(&mut rng) },
+            all: share(&mut rng) / 3,
+            blind: share(&mut rng),
+            deletes: share(&mut rng),
+        };
+        let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
+        let plan = Plan {
+            nodes,
+            until_ms: work_ms,
+            victim: has_damage.then(|| rng.u8(1..=nodes)),
+        };
+        let clients = rng.u32(4..=10);
+        Self {
+            seed,
+            nodes,
+            keys: [2, 8, 40, 200][rng.usize(0..4)],
+            clients: (1..=clients).collect(),
+            rest_ms: [10, 40, 120][rng.usize(0..3)],
+            work_ms,
+            mix,
+            events: plan.draw(&mut rng),
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mix {
+            weak,
+            all,
+            blind,
+            deletes,
+        } = self.mix;
+        write!(
+            f,
+            "seed {}: {} nodes, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {blind} blind, {deletes} deletes; {} faults",
+            self.seed,
+            self.nodes,
+            self.keys,
+            self.clients.len(),
+            self.rest_ms,
+            Duration::from_millis(self.work_ms),
+            self.events.len()
+        )
+    }
+}

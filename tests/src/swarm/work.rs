@@ -1,0 +1,217 @@
+//! What clients do, and write down.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use kv_net::message::{GetReplyV1, PutV1, ReadOptions, WriteKind};
+use kv_types::{Context, Level, NodeId, Outcome, WriteId};
+
+use super::scenario::{Mix, Scenario};
+use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
+use crate::sim::Handle;
+use crate::sim::client::Client;
+use crate::sim::network::SimNetwork;
+
+/// What all clients write into.
+pub type Notebook = Arc<Mutex<History>>;
+
+/// The name of a key.
+#[must_use]
+pub fn name(key: KeyNumber) -> String {
+    format!("k{key}")
+}
+
+/// One client at work.
+pub(super) struct Worker {
+    client: Client,
+    number: u32,
+    network: SimNetwork,
+    handle: Handle,
+    rng: Rng,
+    nodes: u8,
+    keys: u32,
+    rest_ms: u64,
+    mix: Mix,
+    notebook: Notebook,
+}
+
+impl Worker {
+    pub(super) fn new(
+        scenario: &Scenario,
+        number: u32,
+        handle: &Handle,
+        network: &SimNetwork,
+        notebook: &Notebook,
+    ) -> Self {
+        Self {
+            client: Client::numbered(handle.clone(), u64::from(number)),
+            number,
+            network: network.clone(),
+            handle: handle.clone(),
+            rng: Rng::with_seed(scenario.seed ^ u64::from(number) << 40),
+            nodes: scenario.nodes,
+            keys: scenario.keys,
+            rest_ms: scenario.rest_ms,
+            mix: scenario.mix,
+            notebook: Arc::clone(notebook),
+        }
+    }
+
+    /// Reads and writes until `until`.
+    pub(super) async fn work(mut self, until: Duration) {
+        while self.handle.now() < until {
+            let rest = Duration::from_millis(self.rng.u64(0..self.rest_ms.max(1)));
+            self.handle.sleep(rest).await;
+            let key = self.rng.u32(0..self.keys);
+            if self.chance(self.mix.blind) {
+                self.write(key, None, BTreeSet::new()).await;
+                continue;
+            }
+            let Some((context, mut read)) = self.read(key).await else {
+                continue;
+            };
+            let mut context = context;
+            // Now and then a writer goes on from its own write, without reading again; now and then it only reads.
+            for _ in 0..self.rng.u8(0..4) {
+                let Some((id, next)) = self.write(key, Some(context), read.clone()).await else {
+                    break;
+                };
+                read.insert(id);
+                context = next;
+            }
+        }
+    }
+
+    fn chance(&mut self, permille: u64) -> bool {
+        self.rng.u64(0..1_000) < permille
+    }
+
+    fn level(&mut self) -> Level {
+        let draw = self.rng.u64(0..1_000);
+        if draw < self.mix.weak {
+            Level::Weak
+        } else if draw < self.mix.weak + self.mix.all {
+            Level::All
+        } else {
+            Level::Quorum
+        }
+    }
+
+    fn via(&mut self) -> NodeId {
+        NodeId(u128::from(self.rng.u8(1..=self.nodes)))
+    }
+
+    fn notes(&self) -> MutexGuard<'_, History> {
+        self.notebook.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what a client was told to the trace.
+    fn trace(&self, what: u64) {
+        self.handle.note(u64::from(self.number) << 32 ^ what);
+    }
+
+    async fn read(&mut self, key: KeyNumber) -> Option<(Context, BTreeSet<WriteId>)> {
+        let (level, via) = (self.level(), self.via());
+        let options = ReadOptions {
+            level,
+            ..ReadOptions::default()
+        };
+        let begun = self.handle.now();
+        let answer = self
+            .client
+            .get_with(&self.network, via, &name(key), options)
+            .await;
+        let Ok((values, reply)) = answer else {
+            self.trace(1);
+            return None;
+        };
+        self.trace(2 + reply.siblings.len() as u64);
+        let read = Read {
+            key,
+            client: self.number,
+            level,
+            begun,
+            ended: self.handle.now(),
+            seen: seen(&reply, values),
+        };
+        let ids = read.ids();
+        self.notes().reads.push(read);
+        Some((reply.context, ids))
+    }
+
+    async fn write(
+        &mut self,
+        key: KeyNumber,
+        context: Option<Context>,
+        read: BTreeSet<WriteId>,
+    ) -> Option<(WriteId, Context)> {
+        let is_delete = self.chance(self.mix.deletes);
+        let kind = if is_delete {
+            WriteKind::Delete
+        } else {
+            WriteKind::Put
+        };
+        let is_blind = context.is_none();
+        let mut request = self.client.put_request(&name(key), context, kind);
+        request.options.level = self.level();
+        let id = request.head.write_id;
+        let write = Write {
+            key,
+            client: self.number,
+            level: request.options.level,
+            is_delete,
+            is_blind,
+            read,
+            begun: self.handle.now(),
+            fate: Fate::Unknown,
+        };
+        self.notes().writes.insert(id, write);
+        let (fate, context) = self.send(request).await;
+        if let Some(write) = self.notes().writes.get_mut(&id) {
+            write.fate = fate;
+        }
+        Some((id, context?))
+    }
+
+    /// Sends a write up to three times, through random nodes. The worst over all attempts counts: a late
+    /// "not applied" says nothing of an earlier one.
+    async fn send(&mut self, request: PutV1) -> (Fate, Option<Context>) {
+        let value = match request.kind {
+            WriteKind::Put => History::value_of(request.head.write_id),
+            WriteKind::Delete => String::new(),
+        };
+        let mut fate = Fate::NotApplied;
+        for _ in 0..3 {
+            let via = self.via();
+            let request = request.clone();
+            match self
+                .client
+                .send_put(&self.network, via, request, &value)
+                .await
+            {
+                Ok(reply) => {
+                    self.trace(100);
+                    return (Fate::Acked(self.handle.now()), Some(reply.context));
+                }
+                Err((_, Outcome::Unknown)) => {
+                    self.trace(101);
+                    fate = Fate::Unknown;
+                }
+                Err((_, Outcome::NotApplied)) => self.trace(102),
+            }
+        }
+        (fate, None)
+    }
+}
+
+/// The siblings of a reply with their values.
+fn seen(reply: &GetReplyV1, values: Vec<String>) -> Vec<Seen> {
+    let mut values = values.into_iter();
+    let see = |head: &kv_net::message::SiblingHeadV1| Seen {
+        id: head.write_id,
+        value: if head.tombstone { None } else { values.next() },
+    };
+    reply.siblings.iter().map(see).collect()
+}
