@@ -66,7 +66,8 @@ impl Coordinator {
     /// rest, which may be back without anyone having noticed.
     fn candidates(&self, replicas: &ReplicaSet) -> Vec<NodeId> {
         let mut nodes: Vec<NodeId> = replicas.nodes().collect();
-        nodes.sort_by_key(|node| (*node != self.me, !self.liveness.is_up(*node)));
+        let now = self.env.now();
+        nodes.sort_by_key(|node| (*node != self.me, !self.liveness.is_up(*node, now)));
         nodes
     }
 

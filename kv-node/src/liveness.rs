@@ -11,6 +11,7 @@ use kv_types::NodeId;
 #[derive(Debug)]
 pub struct Liveness {
     me: NodeId,
+    started: Duration,
     /// The state, and the time since which it holds.
     states: RwLock<BTreeMap<NodeId, (MemberState, Duration)>>,
 }
@@ -19,11 +20,16 @@ impl Liveness {
     /// How long a suspected member is still tried by requests that need it.
     pub const SUSPICION_GRACE: Duration = Duration::from_secs(1);
 
-    /// Nobody was heard of yet.
+    /// How long after the start a member that was never heard of counts as up. Later it is tried only where a
+    /// quorum needs it: it was down before this node started, or it is unreachable.
+    pub const UNHEARD_GRACE: Duration = Duration::from_secs(3);
+
+    /// Nobody was heard of yet, at the start of this node.
     #[must_use]
-    pub fn new(me: NodeId) -> Self {
+    pub fn new(me: NodeId, started: Duration) -> Self {
         Self {
             me,
+            started,
             states: RwLock::default(),
         }
     }
@@ -60,11 +66,12 @@ impl Liveness {
         }
     }
 
-    /// Whether requests should be sent to a member. One that was never heard of is given a chance.
+    /// Whether requests made at `now` should be sent to a member.
     #[must_use]
-    pub fn is_up(&self, node: NodeId) -> bool {
+    pub fn is_up(&self, node: NodeId, now: Duration) -> bool {
         match self.state(node) {
-            MemberState::Up | MemberState::Unknown => true,
+            MemberState::Up => true,
+            MemberState::Unknown => now.saturating_sub(self.started) < Self::UNHEARD_GRACE,
             MemberState::Suspect | MemberState::Down | MemberState::Left => false,
         }
     }

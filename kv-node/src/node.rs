@@ -158,7 +158,7 @@ impl Node {
 
         env.spawn(store.clone().keep_time());
         let minter = Minter::start(actor, store.clone(), env.clone()).await?;
-        let liveness = Arc::new(Liveness::new(node));
+        let liveness = Arc::new(Liveness::new(node, env.now()));
         let replica = Arc::new(Replica::new(
             env.clone(),
             store.clone(),

@@ -39,6 +39,8 @@ pub struct Write {
     pub read: BTreeSet<WriteId>,
     /// When it was first sent.
     pub begun: Duration,
+    /// How often it was sent. Each attempt may have been applied under a dot of its own.
+    pub attempts: u32,
     /// What became of it.
     pub fate: Fate,
 }

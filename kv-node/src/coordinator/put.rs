@@ -88,9 +88,13 @@ impl Coordinator {
             );
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
+        let now = self.env.now();
         let mut replicas = plan.replicas.nodes();
-        let first_up = replicas.find(|node| self.liveness.is_up(*node));
-        let to = first_up.ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
+        let first_up = replicas.find(|node| self.liveness.is_up(*node, now));
+        let mut replicas = plan.replicas.nodes();
+        let to = first_up
+            .or_else(|| replicas.find(|node| self.liveness.may_answer(*node, now)))
+            .ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
         let value = payload.value().cloned().unwrap_or_default();
         let request = Request::Put(
             PutV1 {
@@ -171,9 +175,9 @@ impl Coordinator {
         let now = self.env.now();
         let enough_up = plan
             .replicas
-            .is_met(|node| self.liveness.is_up(node), needed);
+            .is_met(|node| self.liveness.is_up(node, now), needed);
         let worth_sending = |node: &NodeId| {
-            self.liveness.is_up(*node) || (!enough_up && self.liveness.may_answer(*node, now))
+            self.liveness.is_up(*node, now) || (!enough_up && self.liveness.may_answer(*node, now))
         };
         for node in plan
             .replicas

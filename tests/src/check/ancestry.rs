@@ -7,6 +7,11 @@ use kv_types::{Level, WriteId};
 
 use crate::history::{Fate, History, KeyNumber, Write};
 
+/// How long the id of a superseded write is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How many of them are remembered for each key.
+const REMEMBERED_WRITES: usize = 64;
+
 /// The ancestors of every write.
 #[derive(Debug, Default)]
 pub struct Ancestry {
@@ -100,6 +105,19 @@ impl Ancestry {
             return false;
         };
         key == other && self.keys[key].known[*later].contains(*earlier)
+    }
+
+    /// Whether replicas may have forgotten at time `now` that a write was superseded under all its dots: the promise of
+    /// docs/CONSISTENCY.md ends after a minute, and after 64 later writes of the key.
+    #[must_use]
+    pub fn is_forgotten(&self, history: &History, id: WriteId, now: Duration) -> bool {
+        let (Some(write), Some((key, place))) = (history.writes.get(&id), self.places.get(&id))
+        else {
+            return false;
+        };
+        let later = self.keys[key].ids.len() - place - 1;
+        let is_old = now.saturating_sub(write.begun) >= REMEMBERED || later >= REMEMBERED_WRITES;
+        write.attempts > 1 && is_old
     }
 
     /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write

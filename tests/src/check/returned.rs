@@ -42,10 +42,10 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
             let by = memory
                 .entry(seen.id)
                 .or_insert_with(|| superseders(seen.id));
-            let earlier = by.iter().find(|(by, write)| {
+            let earlier = by.iter().find(|(_, write)| {
                 write.acked_at().is_some_and(|at| at < read.begun)
                     && overlap(read.level, write.level, replicas)
-                    && ancestry.supersedes(*by, seen.id)
+                    && !ancestry.is_forgotten(history, seen.id, read.ended)
             });
             if let Some((by, _)) = earlier {
                 let what = format!(
@@ -61,8 +61,10 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::check::testing::Story;
+    use crate::check::testing::{Story, id};
     use kv_types::Level;
 
     fn rules(story: &Story) -> Vec<&'static str> {
@@ -78,6 +80,29 @@ mod tests {
         assert!(rules(&story).is_empty());
         story.hold(2, &[1]);
         assert_eq!(rules(&story), ["returned"]);
+    }
+
+    #[test]
+    fn one_that_was_sent_twice_may_come_back_when_it_is_forgotten() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10).attempts = 2;
+        story.put(2, 20, &[1]).acked(30);
+        story.read(40, 59_999, &[1]);
+        assert_eq!(rules(&story), ["returned"]);
+        story.last_read().ended = Duration::from_secs(60);
+        assert!(rules(&story).is_empty(), "after a minute");
+        story.last_read().ended = Duration::from_millis(100);
+        for number in 3..66 {
+            story.put(number, 50, &[]).acked(60);
+        }
+        assert!(rules(&story).is_empty(), "after 64 writes");
+        story
+            .history
+            .writes
+            .get_mut(&id(1))
+            .expect("it was made")
+            .attempts = 1;
+        assert_eq!(rules(&story), ["returned"], "sent once");
     }
 
     #[test]

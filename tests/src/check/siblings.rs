@@ -1,5 +1,7 @@
 //! Siblings are truly concurrent: none of them was made by someone who had been shown another.
 
+use std::time::Duration;
+
 use super::Violation;
 use super::ancestry::Ancestry;
 use crate::history::{History, Seen};
@@ -7,13 +9,25 @@ use crate::history::{History, Seen};
 /// Which answers hold siblings that are not.
 #[must_use]
 pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
-    let read = history.reads.iter().map(|read| (read.key, &read.seen));
-    let held = history.held.iter().map(|held| (held.key, &held.seen));
-    let judge = |(key, seen): (u32, &Vec<Seen>)| {
+    let reads = history.reads.iter();
+    let read = reads.map(|read| (read.key, &read.seen, false));
+    let held = history.held.iter();
+    let held = held.map(|held| (held.key, &held.seen, true));
+    let judge = |(key, seen, is_end): (u32, &Vec<Seen>, bool)| {
         let pairs = seen
             .iter()
             .flat_map(|one| seen.iter().map(move |other| (one.id, other.id)));
-        let mut wrong = pairs.filter(|(later, earlier)| ancestry.supersedes(*later, *earlier));
+        let mut wrong = pairs.filter(|(later, earlier)| {
+            // Who superseded a write that was sent twice knew one of its dots, perhaps; replicas that hold the
+            // other one learn it when they meet those that hold both.
+            let is_excused = if is_end {
+                ancestry.is_forgotten(history, *earlier, Duration::MAX)
+            } else {
+                let write = history.writes.get(earlier);
+                write.is_some_and(|write| write.attempts > 1)
+            };
+            ancestry.supersedes(*later, *earlier) && !is_excused
+        });
         wrong.next().map(|(later, earlier)| {
             let what = format!("key {key} shows {earlier:?} beside {later:?}, which superseded it");
             Violation::new("not-concurrent", what)
@@ -40,6 +54,17 @@ mod tests {
         story.read(40, 50, &[2, 3]);
         assert!(rules(&story).is_empty());
         story.read(40, 50, &[1, 2]);
+        assert_eq!(rules(&story), ["not-concurrent"]);
+    }
+
+    #[test]
+    fn one_that_was_sent_twice_may_stand_beside_its_successor_until_the_end() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10).attempts = 2;
+        story.put(2, 20, &[1]).acked(30);
+        story.read(40, 50, &[1, 2]);
+        assert!(rules(&story).is_empty());
+        story.hold(1, &[1, 2]);
         assert_eq!(rules(&story), ["not-concurrent"]);
     }
 

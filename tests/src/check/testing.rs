@@ -40,6 +40,7 @@ impl Story {
             is_blind: false,
             read: read.iter().map(|number| id(*number)).collect(),
             begun: ms(begun),
+            attempts: 1,
             fate: Fate::Unknown,
         };
         self.history.writes.entry(id(number)).or_insert(write)

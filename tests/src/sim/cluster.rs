@@ -187,10 +187,12 @@ impl SimCluster {
                 this.network.attach(node, group, &started);
                 this.machine(node, |machine| machine.running = Some(started));
             });
-            if outcome.is_err() {
-                this.machine(node, |machine| machine.process = None);
-            }
+            let failed = outcome.is_err();
             drop(done.send(outcome));
+            if failed {
+                // The process ends, with this task and whatever it has started.
+                this.kill(node);
+            }
         });
         outcome
     }

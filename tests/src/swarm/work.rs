@@ -165,6 +165,7 @@ impl Worker {
             is_blind,
             read,
             begun: self.handle.now(),
+            attempts: 0,
             fate: Fate::Unknown,
         };
         self.notes().writes.insert(id, write);
@@ -185,6 +186,9 @@ impl Worker {
         let mut fate = Fate::NotApplied;
         for _ in 0..3 {
             let via = self.via();
+            if let Some(write) = self.notes().writes.get_mut(&request.head.write_id) {
+                write.attempts += 1;
+            }
             let request = request.clone();
             match self
                 .client
