@@ -97,6 +97,9 @@ pub enum Verdict {
 
 /// Decides which entries compaction keeps: expiry, for example.
 ///
+/// It must not panic: the compaction or flush that asked would count as under way for ever, and closing would wait
+/// for it.
+///
 /// It is asked about puts only, and only about the newest version of a key that a compaction meets, if
 /// no snapshot can see that version or an older one. An entry may be met never, once, or often, and a newer
 /// version that the compaction does not see may hide it already: so the verdict must follow from the

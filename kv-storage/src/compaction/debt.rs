@@ -6,6 +6,7 @@
 
 use crate::options::Options;
 use crate::version::{Level, Placed, Version};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Memtables that may lie above the bottom besides as many bytes as the bottom has.
@@ -27,9 +28,18 @@ impl Debt {
     /// Where writers begin to pay.
     const PAID_FROM: u64 = 600;
 
-    /// Debt in tables. `relieved` are thousandths of runs of level 0 that a compaction under way has dealt with.
-    pub(crate) fn of_tables<R>(version: &Version<R>, relieved: u64, options: &Options) -> Self {
-        let runs = (version.levels[0].runs.len() as u64 * 1000).saturating_sub(relieved);
+    /// Debt in tables. `relieved` are thousandths of runs of level 0 that a compaction under way has dealt with; `fenced`
+    /// tables are never compacted, so nobody can pay for them.
+    pub(crate) fn of_tables<R>(
+        version: &Version<R>,
+        relieved: u64,
+        fenced: &BTreeSet<u64>,
+        options: &Options,
+    ) -> Self {
+        let is_fenced = |table: &Arc<Placed<R>>| fenced.contains(&table.summary.file);
+        let runs = version.levels[0].runs.iter();
+        let payable = runs.filter(|run| !run.tables.iter().any(is_fenced)).count();
+        let runs = (payable as u64 * 1000).saturating_sub(relieved);
         let by_runs = Self(runs / options.level0_stop.max(1) as u64);
         let (bottom, upper) = version.levels.split_last().expect("there are seven levels");
         let weight = |table: &Arc<Placed<R>>| {
@@ -40,7 +50,7 @@ impl Debt {
         // What was ingested came at once and is no sign that compaction falls behind. It must not stop writers
         // for as long as it takes to merge it.
         let written = upper.iter().flat_map(Level::tables);
-        let written = written.filter(|table| table.summary.number.is_none());
+        let written = written.filter(|table| table.summary.number.is_none() && !is_fenced(table));
         let upper = written.map(weight).sum();
         let memtables = |count: u64| count.saturating_mul(options.memtable_bytes as u64);
         let space = bottom.saturating_add(memtables(SPARE_MEMTABLES));
@@ -107,20 +117,27 @@ mod tests {
             ..Options::tiny()
         };
         let mut world = World::new(options.clone());
-        assert_eq!(Debt::of_tables(&world.version, 0, &options), Debt(0));
+        let none = BTreeSet::new();
+        assert_eq!(Debt::of_tables(&world.version, 0, &none, &options), Debt(0));
         for number in 0..500 {
             if world.write(number, false) {
                 world.flush();
             }
         }
         // 50 runs of 1000 bytes: a quarter of the runs, 50 of 64 spare memtables.
-        assert_eq!(Debt::of_tables(&world.version, 0, &options), Debt(781));
+        assert_eq!(
+            Debt::of_tables(&world.version, 0, &none, &options),
+            Debt(781)
+        );
         let few = Options {
             level0_stop: 60,
             ..options.clone()
         };
-        assert_eq!(Debt::of_tables(&world.version, 0, &few), Debt(833));
-        assert_eq!(Debt::of_tables(&world.version, 20_000, &few), Debt(781));
+        assert_eq!(Debt::of_tables(&world.version, 0, &none, &few), Debt(833));
+        assert_eq!(
+            Debt::of_tables(&world.version, 20_000, &none, &few),
+            Debt(781)
+        );
         // Of four memtables' memory, the last half of one is paid for.
         let memory = [0, 3000, 3500, 3750, 4000].map(|bytes| Debt::of_memory(bytes, &options));
         assert_eq!(memory, [0, 514, 600, 800, 1000].map(Debt));

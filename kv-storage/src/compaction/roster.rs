@@ -2,15 +2,19 @@
 
 use super::choice::Choice;
 use super::pick::{Situation, pick};
+use crate::files::Numbered;
 use crate::key::Seq;
 use crate::options::Options;
 use crate::version::Version;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long nothing must have been written before compactions are made only for readers' sake.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// A file that compactions failed to read so often is left alone until the next open.
+const MOST_FAILED_READS: u32 = 3;
 
 /// What decides about the next compaction besides the version. Part of the engine's state.
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ pub(crate) struct Roster {
     changed: bool,
     fenced: BTreeSet<u64>,
     fenced_blobs: BTreeSet<u64>,
+    /// How often compactions failed because they could not read a file.
+    unreadable: BTreeMap<Numbered, u32>,
     /// Bytes that may be rewritten for readers' sake: as many as were flushed and what that made garbage of, at
     /// most what the store holds.
     idle_bytes: u64,
@@ -160,9 +166,16 @@ impl Roster {
         self.fenced.insert(file)
     }
 
-    /// Collects nothing from a blob file any more, because a value in it cannot be read.
-    pub(crate) fn fence_blob(&mut self, file: u64) {
-        self.fenced_blobs.insert(file);
+    /// A file could not be read. True if that is so for good, as far as anyone can tell.
+    pub(crate) fn note_unreadable(&mut self, file: Numbered) -> bool {
+        let failures = self.unreadable.entry(file).or_default();
+        *failures += 1;
+        *failures >= MOST_FAILED_READS
+    }
+
+    /// Collects nothing from a blob file any more, because a value in it cannot be read. False if it was known already.
+    pub(crate) fn fence_blob(&mut self, file: u64) -> bool {
+        self.fenced_blobs.insert(file)
     }
 
     /// Blob files from which nothing is collected.
@@ -182,8 +195,8 @@ impl Roster {
     }
 
     /// Tables that are never picked.
-    pub(crate) fn fenced(&self) -> usize {
-        self.fenced.len()
+    pub(crate) fn fenced(&self) -> &BTreeSet<u64> {
+        &self.fenced
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -56,6 +56,8 @@ pub(super) fn job(inner: &Arc<Inner>) {
     // What goes unread need not be merged. A failure is noted by whatever meets the same one next.
     let _ = covered::drop_tables(inner);
     let Some(picked) = pick(inner) else {
+        // Readers may have let tables go since the last work ended.
+        inner.files.empty_trash();
         inner.note_progress();
         return;
     };
@@ -421,12 +423,12 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
         let mut state = inner.state();
         state.roster.pause();
         state.roster.leave(choice);
-        inner.front().gate.table_debt = state.table_debt(&inner.options);
         if let Err(error) = &outcome
             && state.halted().is_none()
         {
             fail(inner, &mut state, error);
         }
+        inner.front().gate.table_debt = state.table_debt(&inner.options);
     }
     if let Err(error) = &outcome {
         inner.report_damage(error);
@@ -436,14 +438,33 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
     inner.schedule();
 }
 
-/// A damaged table stays damaged: trying again would never end, so it is left alone from now on.
-/// Anything else may pass, and is tried again later.
+/// A damaged table stays damaged: trying again would never end, so it is left alone from now on; a file that could
+/// not be read a few times, until the next open. Anything else may pass, and is tried again later.
 fn fail(inner: &Inner, state: &mut State, error: &Error) {
-    if damaged_table(state, error).is_some_and(|file| state.roster.fence(file)) {
-        tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged table alone");
+    let damaged = damaged_table(state, error).map(Numbered::Table);
+    let unreadable = || unreadable_file(error).filter(|file| state.roster.note_unreadable(*file));
+    let is_new = match damaged.or_else(unreadable) {
+        Some(Numbered::Table(file)) => state.roster.fence(file),
+        Some(Numbered::Blob(file)) => state.roster.fence_blob(file),
+        _ => false,
+    };
+    if is_new {
+        tracing::error!(dir = %inner.dir.display(), %error, "compaction leaves a damaged file alone");
         state.counts.background_failures += 1;
     } else {
         inner.note_failure(state, "compaction", error);
+    }
+}
+
+/// The file that an error tells to be unreadable.
+fn unreadable_file(error: &Error) -> Option<Numbered> {
+    match error {
+        Error::Io {
+            action: "read",
+            path,
+            ..
+        } => Numbered::parse(path.file_name()?.to_str()?),
+        _ => None,
     }
 }
 

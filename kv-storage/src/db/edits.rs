@@ -48,7 +48,10 @@ impl Inner {
             ..whole
         };
         let fs = &*self.env.fs;
-        match Manifest::create(fs, &self.dir, self.store, id, &whole) {
+        let created = self
+            .dir_syncs
+            .run(|| Manifest::create(fs, &self.dir, self.store, id, &whole));
+        match created {
             Ok(fresh) => {
                 let old = std::mem::replace(manifest, fresh);
                 self.files

@@ -87,10 +87,7 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
     };
     let outcome = prepared.and_then(|run| {
         sync_floor(inner, &sealed)?;
-        install(inner, &sealed, run)?;
-        // It is in tables now, whether the log was synced or not.
-        inner.commits.note_flushed(sealed.last.0);
-        Ok(())
+        install(inner, &sealed, run)
     });
     {
         let mut state = inner.state();
@@ -102,6 +99,10 @@ pub(super) fn flush_oldest(inner: &Arc<Inner>) -> Result<(), Error> {
         }
     }
     inner.note_progress();
+    if outcome.is_ok() {
+        // It is in tables now, whether the log was synced or not. Only now, because those who are told may flush.
+        inner.commits.note_flushed(sealed.last.0);
+    }
     inner.files.empty_trash();
     outcome
 }
@@ -114,10 +115,7 @@ fn sync_floor(inner: &Inner, sealed: &Sealed) -> Result<(), Error> {
     }
     let floor = inner.front().wal.segment(sealed.floor);
     match floor {
-        Some(segment) => inner.sync_segment(&segment).inspect_err(|error| {
-            // A second sync may succeed and prove nothing.
-            inner.poison(error);
-        }),
+        Some(segment) => inner.sync_segments(&[segment]),
         None => Ok(()),
     }
 }

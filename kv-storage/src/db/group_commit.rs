@@ -351,10 +351,13 @@ impl<E: Clone> GroupCommit<E> {
             // Everyone was told. Nobody tries again: a second sync may succeed and prove nothing.
             return;
         };
-        // After a failure elsewhere nothing may be reported any more, but this is true all the same.
+        turn.calls += synced.calls;
+        if turn.halted.is_some() {
+            // Everyone was told, and readers were shown their last.
+            return;
+        }
         self.position.fetch_max(synced.position, Ordering::AcqRel);
         self.durable.fetch_max(synced.last, Ordering::AcqRel);
-        turn.calls += synced.calls;
         let covered = turn.take_covered(synced.last);
         drop(turn);
         // One who is not covered leads the next sync; it goes first, because the disk is idle now.

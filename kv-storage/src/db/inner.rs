@@ -4,6 +4,7 @@ use super::front::{Front, Short};
 use super::group_commit::GroupCommit;
 use super::publisher::Publisher;
 use super::state::{Due, State};
+use super::sync_gate::SyncGate;
 use super::view::View;
 use super::{compact, flush, segments, sync};
 use crate::blob::OpenBlobs;
@@ -41,6 +42,10 @@ pub(super) struct Inner {
     pub front: Mutex<Front>,
     pub publisher: Publisher,
     pub commits: GroupCommit<Error>,
+    /// Syncs of segments of the log.
+    pub log_syncs: SyncGate,
+    /// Syncs of the store's directory.
+    pub dir_syncs: SyncGate,
     pub view: ArcSwap<View>,
     /// After a failure readers see writes up to this number only: those that are durable.
     pub ceiling: AtomicU64,
@@ -111,18 +116,23 @@ impl Inner {
         Seq(visible.min(self.ceiling.load(Ordering::Acquire)))
     }
 
-    /// Makes everything stored in a log segment survive power loss.
-    pub(super) fn sync_segment(&self, segment: &LiveSegment) -> Result<(), Error> {
-        let path = Numbered::Log(segment.id).path(&self.dir);
-        segment.segment.sync().context("sync", &path)
+    /// Makes everything stored in log segments survive power loss. Call without a lock. A failure poisons the store.
+    pub(super) fn sync_segments(&self, segments: &[LiveSegment]) -> Result<(), Error> {
+        let sync = |segment: &LiveSegment| {
+            let path = Numbered::Log(segment.id).path(&self.dir);
+            segment.segment.sync().context("sync", &path)
+        };
+        self.log_syncs
+            .run(|| segments.iter().try_for_each(sync))
+            .inspect_err(|error| self.poison(error))
     }
 
     /// Makes the names of new and removed files survive power loss. A failure poisons the store: the next sync could
     /// succeed and still prove nothing about names that others have made meanwhile. Call without a lock.
     pub(super) fn sync_dir(&self) -> Result<(), Error> {
-        let synced = self.env.fs.sync_dir(&self.dir);
-        synced
-            .context("sync directory", &self.dir)
+        let sync = || self.env.fs.sync_dir(&self.dir);
+        self.dir_syncs
+            .run(|| sync().context("sync directory", &self.dir))
             .inspect_err(|error| self.poison(error))
     }
 
@@ -152,7 +162,10 @@ impl Inner {
         let mut front = self.front();
         if state.poison.is_none() {
             tracing::error!(dir = %self.dir.display(), %error, "the store takes no more writes");
-            let cause: Arc<str> = error.to_string().into();
+            let cause = match error {
+                Error::Poisoned { cause } => Arc::clone(cause),
+                other => other.to_string().into(),
+            };
             state.poison = Some(Arc::clone(&cause));
             front.gate.poison = Some(cause);
         }
@@ -280,7 +293,9 @@ impl Inner {
         (state.log_floor, state.flushed) = (log_floor, flushed);
         if state.poison.is_some() {
             // The poison came while the edit was being written. Readers get to see the tables without what they
-            // replace, and what a flush put there is durable.
+            // replace, and what a flush put there is durable. Snapshots taken meanwhile see less: they go on with
+            // what is replaced.
+            state.pin_snapshots(Seq::ZERO, &self.view());
             self.ceiling.fetch_max(flushed.0, Ordering::AcqRel);
         }
         let retired: Vec<u64> = state.version.blobs.missing_in(&version.blobs).collect();

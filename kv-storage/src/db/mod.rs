@@ -25,6 +25,7 @@ mod state;
 mod stats;
 pub(crate) mod store_format;
 mod sync;
+mod sync_gate;
 mod view;
 mod write;
 

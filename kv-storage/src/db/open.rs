@@ -10,6 +10,7 @@ use super::recovery::{Continued, Replay, Replayed};
 use super::state::{Counts, State, Task};
 use super::store_format::{self, Identity};
 use super::sync;
+use super::sync_gate::SyncGate;
 use super::view::View;
 use crate::compaction::{Debt, Roster};
 use crate::env::Env;
@@ -449,7 +450,7 @@ fn assemble(
         pool,
         sealed,
         gate: Gate {
-            table_debt: Debt::of_tables(&version, 0, &options),
+            table_debt: Debt::of_tables(&version, 0, &BTreeSet::new(), &options),
             ..Gate::default()
         },
         needed_segment: 0,
@@ -495,6 +496,8 @@ fn assemble(
         front: Mutex::new(front),
         publisher: Publisher::new(last.0),
         commits: GroupCommit::new(durable.0, promised),
+        log_syncs: SyncGate::default(),
+        dir_syncs: SyncGate::default(),
         view: ArcSwap::from_pointee(view),
         ceiling: AtomicU64::new(u64::MAX),
         closed: AtomicBool::new(false),

@@ -31,6 +31,10 @@ pub(super) fn job(inner: &Arc<Inner>) {
         if state.halted().is_none() {
             inner.note_failure(&mut state, "making a log segment ready", error);
         }
+        if error.is_no_space() {
+            // Whoever wanted it was told; a smaller one may fit.
+            inner.front().needed_segment = 0;
+        }
     }
     inner.front().segment_task = Task::Idle;
     inner.note_progress();
@@ -74,6 +78,8 @@ fn prepare(inner: &Arc<Inner>) -> Result<(), Error> {
         if !looks && !inner.front().wants_segment() {
             return Ok(());
         }
+        // Readers may have let tables go since the last work ended.
+        inner.files.empty_trash();
         let size = inner.options.log_segment_bytes.max(needed);
         if look_at_space(inner, size) {
             // Writers are refused from now on. Each of them asks for another look.
@@ -114,7 +120,11 @@ fn create(inner: &Arc<Inner>, size: u64) -> Result<Spare, Error> {
     let fs = &inner.env.fs;
     let segment = fs.create_segment(&path, size).context("create", &path)?;
     // Otherwise the first commit in it would wait for all the zeros.
-    segment.sync().context("sync", &path)?;
+    if let Err(error) = segment.sync().context("sync", &path) {
+        // It was never used, so another one may be tried.
+        inner.files.discard(path);
+        return Err(error);
+    }
     inner.sync_dir()?;
     Ok(Spare { id, segment })
 }
@@ -133,6 +143,7 @@ pub(super) fn look_at_space(inner: &Inner, more: u64) -> bool {
         Ok(free) => free,
         Err(error) => {
             tracing::warn!(%error, "could not look up free space");
+            inner.front().gate.short = None;
             return false;
         }
     };

@@ -141,7 +141,8 @@ impl State {
 
     /// How far compactions are behind.
     pub(super) fn table_debt(&self, options: &Options) -> Debt {
-        Debt::of_tables(&self.version, self.roster.relieved(), options)
+        let (relieved, fenced) = (self.roster.relieved(), self.roster.fenced());
+        Debt::of_tables(&self.version, relieved, fenced, options)
     }
 
     /// Keeps the files that an edit would have added that is perhaps in doubt.

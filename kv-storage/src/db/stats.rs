@@ -181,7 +181,7 @@ pub(super) fn collect(inner: &Inner) -> Stats {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len(),
-        fenced_tables: state.roster.fenced(),
+        fenced_tables: state.roster.fenced().len(),
         filter_drops: state.filter_drops.clone(),
         flushed: state.flushed,
         background_failures: counts.background_failures,

@@ -13,13 +13,7 @@ impl Log for Arc<Inner> {
         let front = self.front();
         let (last, position, segments) = (front.last, front.wal.position(), front.wal.to_sync());
         drop(front);
-        let failed = segments
-            .iter()
-            .find_map(|segment| self.sync_segment(segment).err());
-        if let Some(error) = failed {
-            self.poison(&error);
-            return None;
-        }
+        self.sync_segments(&segments).ok()?;
         self.front().wal.note_synced(&segments);
         Some(Synced {
             last: last.0,
@@ -87,6 +81,9 @@ pub(super) fn sync_rest(inner: &Arc<Inner>) -> Result<(), Error> {
 pub(super) fn halt(inner: &Inner, error: &Error) {
     let later = match error {
         Error::Closed => Error::Closed,
+        Error::Poisoned { cause } => Error::Poisoned {
+            cause: Arc::clone(cause),
+        },
         other => Error::Poisoned {
             cause: other.to_string().into(),
         },

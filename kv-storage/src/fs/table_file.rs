@@ -148,7 +148,7 @@ fn allocate(file: &File, from: u64) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
         // Less than this may still be enough.
-        Err(Errno::NOSPC) => Ok(false),
+        Err(Errno::NOSPC | Errno::DQUOT) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

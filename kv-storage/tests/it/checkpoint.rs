@@ -183,6 +183,7 @@ fn tables_that_compaction_replaces_meanwhile_are_in_the_copy() {
                 jobs.run_all();
                 links.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(())
         }
     };
     let fs = SimFs::new();

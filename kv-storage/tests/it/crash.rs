@@ -1,11 +1,8 @@
 //! Power is cut at every file-system call of a short workload, with several losses each.
 
-use crate::meddling::{Meddling, Moment};
-use crate::support::{Outcome, Workload, contents, dir, env, open, put};
+use crate::support::{Outcome, Workload, contents, open, put};
 use kv_storage::sim::{Fault, SimFs};
-use kv_storage::{Db, Durability, Env, Error, Options};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use kv_storage::{Durability, Error};
 
 /// Which losses to try after each cut.
 const LOSSES: u64 = 6;
@@ -221,44 +218,6 @@ fn a_poisoned_store_shows_what_was_flushed_although_nobody_asked_for_a_sync() {
     let found = contents(&db).unwrap();
     assert_eq!(found.len(), 50);
     assert!(found.values().all(|value| *value == [4; 100]));
-}
-
-#[test]
-fn a_store_poisoned_while_a_flush_ends_shows_what_is_in_tables() {
-    let fs = SimFs::new();
-    let armed: Arc<Mutex<Option<Db>>> = Arc::default();
-    let meddle = {
-        let (fs, armed) = (fs.clone(), armed.clone());
-        move |moment, path: &Path| {
-            let is_edit =
-                path.to_string_lossy().contains("MANIFEST") && moment == Moment::AfterSync;
-            let Some(db) = armed.lock().unwrap().take_if(|_| is_edit) else {
-                return;
-            };
-            fs.plan(fs.calls(), Fault::Io);
-            assert!(db.blocking().sync().is_err());
-        }
-    };
-    let env = Env {
-        fs: Arc::new(Meddling::new(&fs, meddle)),
-        ..env(&fs)
-    };
-    let db = Db::open(dir(), Options::tiny(), env).unwrap();
-    db.blocking().put(b"a", b"durable").unwrap();
-    let _ = db.write(put(b"a", b"in the table"), Durability::Process);
-    *armed.lock().unwrap() = Some(db.clone());
-    let _ = db.flush();
-    assert!(db.stats().poisoned && armed.lock().unwrap().is_none());
-    assert_eq!(
-        db.blocking().get(b"a").unwrap().unwrap().value,
-        "in the table",
-        "the flush kept only the newer version, and made it durable"
-    );
-    let db = open(&fs.power_loss(1)).unwrap();
-    assert_eq!(
-        db.blocking().get(b"a").unwrap().unwrap().value,
-        "in the table"
-    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::compaction::Debt;
 use crate::options::Options;
 use crate::table::TableSummary;
 use crate::version::{Edit, NewTable, Version};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 /// One simulated step.
@@ -35,7 +36,7 @@ impl Store {
             let work = runs.len() as f64 * memtable as f64 * AMPLIFICATION;
             (done / work * runs.len() as f64 * 1000.0) as u64
         });
-        Debt::of_tables(&self.version, relieved, &self.options)
+        Debt::of_tables(&self.version, relieved, &BTreeSet::new(), &self.options)
             .max(Debt::of_memory(memory, &self.options))
     }
 
