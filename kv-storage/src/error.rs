@@ -29,7 +29,7 @@ pub enum Error {
     ///
     /// Only the keys of the range cannot be answered; everything else goes on. Restore the file, or fetch the
     /// range again from a replica.
-    #[error("{} is damaged at byte {offset}: {what}; {range} cannot be answered: restore the file, or fetch them again from a replica", file.display())]
+    #[error("{} is damaged at byte {offset}: {what}; {range} cannot be answered: restore the file, fetch the keys again from a replica, or save the rest with `kv-storage repair`", file.display())]
     Corrupt {
         /// The damaged file.
         file: PathBuf,
@@ -115,7 +115,9 @@ pub enum WriteError {
         needed: u64,
     },
     /// The batch, or a key or note in it, is over its limit. Split it.
-    #[error("{what} of {size} bytes is over the limit of {limit}; split the write")]
+    #[error(
+        "{what} of {size} bytes is over the limit of {limit}; shorten it, or split the write if it has several operations"
+    )]
     TooLarge {
         /// "batch", "key", "note", or "row" of an ingest.
         what: &'static str,

@@ -1,7 +1,7 @@
 //! Clusters to use a client on.
 
 use kv_storage::Options;
-pub(crate) use kv_tests::sim::client::{BUCKET, BUDGET, Client, Refused, key};
+pub(crate) use kv_tests::sim::client::{BUCKET, BUDGET, Client, key};
 use kv_tests::sim::{Executor, Handle, SimCluster};
 
 /// Runs a scenario on a fresh cluster of three.

@@ -1,7 +1,6 @@
 //! Scenarios over whole nodes.
 
 mod arrows;
-mod chaos;
 mod client;
 mod epochs;
 mod limits;

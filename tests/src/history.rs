@@ -123,6 +123,71 @@ impl History {
         text.repeat(1 + usize::from(bytes[bytes.len() - 3]) % 8)
     }
 
+    /// All that happened to a key, a line each, in the order of time.
+    #[must_use]
+    pub fn tell(&self, key: KeyNumber) -> Vec<String> {
+        let mut numbers = BTreeMap::new();
+        let mut in_order: Vec<_> = self
+            .writes
+            .iter()
+            .filter(|(_, write)| write.key == key)
+            .collect();
+        in_order.sort_by_key(|(id, write)| (write.begun, **id));
+        for (number, (id, _)) in in_order.iter().enumerate() {
+            numbers.insert(**id, format!("w{number}"));
+        }
+        let short = |ids: &mut dyn Iterator<Item = WriteId>| -> String {
+            let names = ids.map(|id| {
+                numbers
+                    .get(&id)
+                    .cloned()
+                    .unwrap_or_else(|| format!("{id:?}"))
+            });
+            names.collect::<Vec<_>>().join(" ")
+        };
+        let mut lines: Vec<(Duration, String)> = Vec::new();
+        for (id, write) in in_order {
+            let blind = if write.is_blind { " blind" } else { "" };
+            let line = format!(
+                "client {} writes {} ({id:?}) at {:?}{blind} over [{}], sent {} times: {:?}",
+                write.client,
+                numbers[id],
+                write.level,
+                short(&mut write.read.iter().copied()),
+                write.attempts,
+                write.fate
+            );
+            lines.push((write.begun, line));
+        }
+        for read in self.reads.iter().filter(|read| read.key == key) {
+            let line = format!(
+                "client {} reads at {:?} since {:?}: [{}]",
+                read.client,
+                read.level,
+                read.begun,
+                short(&mut read.seen.iter().map(|seen| seen.id))
+            );
+            lines.push((read.ended, line));
+        }
+        lines.sort();
+        for held in self.held.iter().filter(|held| held.key == key) {
+            let line = format!(
+                "{} holds [{}]",
+                held.node,
+                short(&mut held.seen.iter().map(|seen| seen.id))
+            );
+            lines.push((Duration::MAX, line));
+        }
+        let text = |(at, line): (Duration, String)| {
+            if at == Duration::MAX {
+                line
+            } else {
+                format!("{at:?}: {line}")
+            }
+        };
+        lines.into_iter().map(text).collect()
+    }
+
     /// For each write those that had read it, and may have superseded it.
     #[must_use]
     pub fn readers(&self) -> BTreeMap<WriteId, Vec<WriteId>> {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 const USAGE: &str = "\
-kv-storage looks after a store that nobody has open. It never changes the store.
+kv-storage looks after a store that nobody has open. It never changes the store, but for the lock file.
 
   kv-storage verify DIR               read everything; one line for each damage
   kv-storage stats  DIR               what the store consists of
@@ -110,7 +110,7 @@ fn verify(dir: &Path, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     if result.findings.is_empty() {
         writeln!(out, "all is well: read {read}")?;
     } else {
-        writeln!(out, "{} damages in {read}", result.findings.len())?;
+        writeln!(out, "damages: {}, in {read}", result.findings.len())?;
     }
     Ok(code(!result.findings.is_empty()))
 }
@@ -141,7 +141,7 @@ fn repair(dir: &Path, target: &Path, out: &mut dyn Write) -> Result<ExitCode, Fa
     } else {
         writeln!(
             out,
-            "{} losses: of the keys named above the newest values may be missing, and older ones be in their \
+            "losses: {}; of the keys named above the newest values may be missing, and older ones be in their \
              place; open the new store, then fetch those keys from a replica or a backup",
             report.losses.len()
         )?;

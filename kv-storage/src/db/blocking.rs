@@ -106,6 +106,7 @@ impl<'a> Blocking<'a> {
     /// # Errors
     /// The log could not be synced: it is unknown which of the unsynced writes survive.
     pub fn sync(&self) -> Result<(), Error> {
+        read::check_open(&self.db.inner)?;
         sync::sync_all(&self.db.inner)
     }
 }

@@ -222,7 +222,7 @@ impl Db {
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.
     /// Blocks.
     ///
-    /// Calls on the closed store fail with `Closed`. Closing twice is allowed. Do not call it from
+    /// Calls on the closed store that read, write or flush fail with `Closed`. Closing twice is allowed. Do not call it from
     /// a job or callback.
     ///
     /// # Errors

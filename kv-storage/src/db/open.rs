@@ -55,7 +55,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         .filter_map(|name| Numbered::parse(name))
         .collect();
 
-    let catalog = read_catalog(&*fs, dir, store, &numbered)?;
+    let catalog = read_catalog(&*fs, dir, store, &names)?;
     let files = Arc::new(TableFiles::new(Arc::clone(&fs), options.cache_bytes, store));
     let version = open_tables(&files, dir, &catalog.version)?;
 
@@ -128,7 +128,7 @@ pub(super) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Inner>,
         log_floor,
         manifest: manifest.id(),
     };
-    remove_leftovers(&*fs, dir, &names, &used);
+    remove_leftovers(&*fs, dir, &names, &used, catalog.misses_files(&names));
 
     let parts = Parts {
         version,
@@ -301,13 +301,15 @@ fn create_identity(fs: &dyn Fs, dir: &Path, seed: u64) -> Result<Identity, Error
     })
 }
 
-fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, files: &[Numbered]) -> Result<Catalog, Error> {
+fn read_catalog(fs: &dyn Fs, dir: &Path, store: u64, names: &[String]) -> Result<Catalog, Error> {
     if let Some(id) = read_current(fs, dir)? {
-        return Manifest::read(fs, dir, store, id);
+        let catalog = Manifest::read(fs, dir, store, id)?;
+        catalog.check_tail(&Numbered::Manifest(id).path(dir), names)?;
+        return Ok(catalog);
     }
     // The first open was interrupted, or CURRENT was lost. In the first case no data can be here yet.
-    for file in files {
-        if holds_data(fs, dir, store, *file)? {
+    for file in names.iter().filter_map(|name| Numbered::parse(name)) {
+        if holds_data(fs, dir, store, file)? {
             return Err(Error::corrupt(
                 &dir.join(CURRENT),
                 0,
@@ -377,11 +379,11 @@ struct Used {
 }
 
 /// Removes what an interrupted run left behind. Failures only leave it for the next open.
-fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used) {
+fn remove_leftovers(fs: &dyn Fs, dir: &Path, names: &[String], used: &Used, keeps_data: bool) {
     for name in names {
         let is_leftover = match Numbered::parse(name) {
-            Some(Numbered::Table(id)) => !used.tables.contains(&id),
-            Some(Numbered::Blob(id)) => !used.blobs.contains(&id),
+            Some(Numbered::Table(id)) => !keeps_data && !used.tables.contains(&id),
+            Some(Numbered::Blob(id)) => !keeps_data && !used.blobs.contains(&id),
             // Also spares, and segments behind the place where the log was cut.
             Some(Numbered::Log(id)) => id < used.log_floor || !used.segments.contains(&id),
             Some(Numbered::Manifest(id)) => id != used.manifest,

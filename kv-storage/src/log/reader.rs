@@ -56,6 +56,14 @@ impl LogBytes {
         Ok(frames)
     }
 
+    /// Where the whole frames end, if more bytes follow them.
+    pub(crate) fn tail(&self, frames: &[Frame]) -> Option<usize> {
+        let end = frames
+            .last()
+            .map_or(HEADER_BYTES, |frame| frame.payload.end);
+        (end < self.bytes.len()).then_some(end)
+    }
+
     /// The whole frame at an offset.
     pub(crate) fn frame_at(&self, offset: usize) -> Option<Frame> {
         decode_frame(&self.bytes, offset, self.checksum, self.id)

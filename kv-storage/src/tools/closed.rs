@@ -99,7 +99,13 @@ impl ClosedStore {
             }
         };
         for id in numbers {
-            match Manifest::read(&*self.fs, &self.dir, self.store, id) {
+            let path = Numbered::Manifest(id).path(&self.dir);
+            let read = Manifest::read(&*self.fs, &self.dir, self.store, id);
+            let checked = read.and_then(|catalog| {
+                catalog.check_tail(&path, &self.names)?;
+                Ok(catalog)
+            });
+            match checked {
                 Ok(catalog) => {
                     (self.catalog, self.manifest) = (Some(catalog), Some(id));
                     return;

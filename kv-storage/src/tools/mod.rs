@@ -1,7 +1,7 @@
 //! Tools for a store that nobody has open: verify it, look into it, and save what is left of it.
 //!
-//! None of them changes a byte of the store. They take its lock, so that nobody changes it meanwhile
-//! either; the program `kv-storage` is a thin layer over them.
+//! None of them changes a byte of the store, but for the lock file, which names the process that holds it. They
+//! take the lock, so that nobody else changes it meanwhile either; the program `kv-storage` is a thin layer over them.
 
 mod closed;
 mod dump;

@@ -11,6 +11,7 @@ use crate::files::{CURRENT, Numbered};
 use crate::fs::{self, Fs};
 use crate::key::Seq;
 use crate::log::{HEADER_BYTES, Header, LogBytes, LogFile, LogKind, encode_frame};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::Path;
 
@@ -30,6 +31,8 @@ pub(crate) struct Catalog {
     pub log_end: Option<(u64, u64)>,
     /// Bytes of the caller that belong to the state `flushed`.
     pub attachment: Option<Vec<u8>>,
+    /// Where the edits end, if more bytes follow: an edit that a crash tore, or that was damaged later.
+    pub tail: Option<u64>,
 }
 
 impl Catalog {
@@ -42,7 +45,44 @@ impl Catalog {
             flushed: Seq::ZERO,
             log_end: None,
             attachment: None,
+            tail: None,
         }
+    }
+
+    /// Whether a file that the state needs is not among these.
+    pub(crate) fn misses_files(&self, names: &[String]) -> bool {
+        let needed = self.needed();
+        let there: BTreeSet<Numbered> = names
+            .iter()
+            .filter_map(|name| Numbered::parse(name))
+            .collect();
+        !needed.is_subset(&there)
+    }
+
+    /// Tells a torn last edit from a damaged one. Files that an edit replaces are removed only when it is durable; so
+    /// if one of them is gone, the edit was whole, and what it said is lost.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where that edit began.
+    pub(crate) fn check_tail(&self, manifest: &Path, names: &[String]) -> Result<(), Error> {
+        match self.tail {
+            Some(tail) if self.misses_files(names) => {
+                let what = "the last edit is damaged: files that it replaced are gone";
+                Err(Error::corrupt(manifest, tail, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn needed(&self) -> BTreeSet<Numbered> {
+        let tables = self.version.tables().map(|table| table.summary.file);
+        let blobs = self.version.blobs.iter().map(|blob| blob.summary.file);
+        let log = (self.log_floor > 0).then_some(Numbered::Log(self.log_floor));
+        tables
+            .map(Numbered::Table)
+            .chain(blobs.map(Numbered::Blob))
+            .chain(log)
+            .collect()
     }
 
     fn apply(&mut self, edit: &Edit) {
@@ -152,7 +192,13 @@ impl Manifest {
     /// Reads manifest `id` back.
     pub(crate) fn read(fs: &dyn Fs, dir: &Path, store: u64, id: u64) -> Result<Catalog, Error> {
         let path = Numbered::Manifest(id).path(dir);
-        let bytes = fs::read_all(fs, &path).context("read", &path)?;
+        let bytes = match fs::read_all(fs, &path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let what = "the file is missing although CURRENT names it";
+                return Err(Error::corrupt(&path, 0, what));
+            }
+            outcome => outcome.context("read", &path)?,
+        };
         let log = LogBytes::new(&path, store, id, bytes.into());
         log.header(LogKind::Manifest, store)?;
         let frames = log.frames()?;
@@ -173,6 +219,7 @@ impl Manifest {
                 return Err(damaged("a table points into an unknown blob file"));
             }
         }
+        catalog.tail = log.tail(&frames).map(|tail| tail as u64);
         // A manifest gets its name only after its first frame was synced.
         if frames.is_empty() {
             return Err(log.corrupt(0, "manifest without a first frame"));

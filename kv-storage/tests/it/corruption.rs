@@ -3,8 +3,9 @@
 
 use crate::support::{Outcome, Workload, contents, dir, env, open};
 use kv_storage::sim::SimFs;
-use kv_storage::{Db, Durability, Error, OpenError, Options};
+use kv_storage::{Db, Durability, Error, OpenError, Options, tools};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A small store that was closed: log, manifest and tables of two levels.
 fn closed_store() -> (SimFs, Workload) {
@@ -214,4 +215,70 @@ fn a_damaged_block_fails_its_range_with_file_and_offset_and_the_rest_goes_on() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_damaged_last_edit_of_the_manifest_is_not_taken_for_a_torn_one_when_its_files_are_needed() {
+    let workload = Workload::new(80, Durability::Sync);
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    let mut refused = 0;
+    for (written, batch) in workload.batches.iter().enumerate() {
+        db.blocking()
+            .write(batch.clone(), Durability::Sync)
+            .unwrap();
+        if written % 4 != 0 {
+            continue;
+        }
+        let dump = fs.dump();
+        let is_manifest = |path: &Path| path.to_string_lossy().contains("MANIFEST");
+        let (path, bytes) = dump
+            .into_iter()
+            .find(|(path, _)| is_manifest(path))
+            .unwrap();
+        let end = bytes.len();
+        let flipped = (1..40.min(end - 60)).step_by(7).map(|back| {
+            let mut bad = bytes.clone();
+            bad[end - back] ^= 4;
+            bad
+        });
+        let cut = [1, 5, 20].map(|back| bytes[..end - back].to_vec());
+        for bad in flipped.chain(cut) {
+            let fs = damage(&fs, &path, bad).kill();
+            let before = fs.dump();
+            let Some(found) = read(&fs, &path) else {
+                refused += 1;
+                let after = fs.dump();
+                let is_table = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "sst");
+                assert!(
+                    before
+                        .keys()
+                        .filter(is_table)
+                        .all(|table| after.contains_key(table))
+                );
+                let found = tools::verify(Arc::new(fs.clone()), dir()).unwrap().findings;
+                assert!(
+                    found.iter().any(|finding| is_manifest(&finding.file)),
+                    "{found:?}"
+                );
+                let saved = Path::new("/saved");
+                tools::repair(Arc::new(fs.clone()), dir(), saved, &Options::tiny()).unwrap();
+                let saved = Db::open(saved, Options::tiny(), env(&fs)).unwrap();
+                let saved = contents(&saved).unwrap();
+                let expected = &workload.states[written + 1];
+                assert!(
+                    expected
+                        .iter()
+                        .all(|(key, value)| saved.get(key) == Some(value))
+                );
+                continue;
+            };
+            assert_eq!(
+                found,
+                workload.states[written + 1],
+                "nothing is lost silently"
+            );
+        }
+    }
+    assert!(refused > 20, "only {refused} damaged edits were needed");
 }

@@ -250,6 +250,10 @@ fn segments_that_cannot_be_synced_leave_no_files() {
     assert!(logs.count() < 20);
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that hangs is left behind"
+)]
 #[test]
 fn one_who_is_told_that_a_write_is_durable_may_flush() {
     let fs = SimFs::new();

@@ -83,6 +83,10 @@ impl Stage {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what runs beside may outlive the scope that starts it"
+)]
 /// Runs something beside the thread that calls; tells when it has ended.
 fn beside(work: impl FnOnce() + Send + 'static) -> (JoinHandle<()>, mpsc::Receiver<()>) {
     let (ended, end) = mpsc::channel();

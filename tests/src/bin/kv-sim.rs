@@ -31,6 +31,9 @@ enum Task {
         /// Seconds of work.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Tells all that happened to this key.
+        #[arg(long)]
+        key: Option<u32>,
         /// Writes the day to a file, to be changed and run.
         #[arg(long)]
         save: Option<PathBuf>,
@@ -49,6 +52,9 @@ enum Task {
     /// A saved day.
     File {
         file: PathBuf,
+        /// Tells all that happened to this key.
+        #[arg(long)]
+        key: Option<u32>,
         /// Says what goes wrong as it does.
         #[arg(long)]
         log: bool,
@@ -74,6 +80,7 @@ fn main() -> Result<ExitCode> {
             seed,
             log,
             seconds,
+            key,
             save,
         } => {
             let scenario = Scenario::draw(seed, Duration::from_secs(seconds));
@@ -81,7 +88,7 @@ fn main() -> Result<ExitCode> {
                 std::fs::write(&file, serde_json::to_string_pretty(&scenario)?)
                     .with_context(|| format!("cannot write {}", file.display()))?;
             }
-            one(&scenario, log)
+            one(&scenario, log, key)
         }
         Task::Range {
             first,
@@ -89,12 +96,12 @@ fn main() -> Result<ExitCode> {
             seconds,
             failures,
         } => range(first, count, Duration::from_secs(seconds), failures)?,
-        Task::File { file, log } => {
+        Task::File { file, key, log } => {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
             let scenario = serde_json::from_str(&text)
                 .with_context(|| format!("{} holds no scenario", file.display()))?;
-            one(&scenario, log)
+            one(&scenario, log, key)
         }
         Task::Shrink {
             seed,
@@ -106,7 +113,7 @@ fn main() -> Result<ExitCode> {
             let small = shrink::shrink(&scenario, runs, |smaller| println!("fails: {smaller}"));
             std::fs::write(&save, serde_json::to_string_pretty(&small)?)
                 .with_context(|| format!("cannot write {}", save.display()))?;
-            one(&small, false)
+            one(&small, false, None)
         }
     };
     Ok(if failed {
@@ -117,13 +124,16 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Runs a day and prints everything about it; true if it failed.
-fn one(scenario: &Scenario, log: bool) -> bool {
+fn one(scenario: &Scenario, log: bool, key: Option<u32>) -> bool {
     println!("{scenario}");
     for event in &scenario.events {
         println!("  {event}");
     }
     let begin = Instant::now();
     let report = run(scenario, log);
+    for line in key.iter().flat_map(|key| report.history.tell(*key)) {
+        println!("{line}");
+    }
     print_report(&report, begin.elapsed());
     !report.violations.is_empty()
 }

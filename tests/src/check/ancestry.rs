@@ -107,17 +107,18 @@ impl Ancestry {
         key == other && self.keys[key].known[*later].contains(*earlier)
     }
 
-    /// Whether replicas may have forgotten at time `now` that a write was superseded under all its dots: the promise of
+    /// Whether replicas may have forgotten at the end that a write was superseded under all its dots: the promise of
     /// docs/CONSISTENCY.md ends after a minute, and after 64 later writes of the key.
     #[must_use]
-    pub fn is_forgotten(&self, history: &History, id: WriteId, now: Duration) -> bool {
+    pub fn is_forgotten(&self, history: &History, id: WriteId) -> bool {
         let (Some(write), Some((key, place))) = (history.writes.get(&id), self.places.get(&id))
         else {
             return false;
         };
+        let begun = history.writes.values().map(|write| write.begun).max();
+        let age = begun.unwrap_or_default().saturating_sub(write.begun);
         let later = self.keys[key].ids.len() - place - 1;
-        let is_old = now.saturating_sub(write.begun) >= REMEMBERED || later >= REMEMBERED_WRITES;
-        write.attempts > 1 && is_old
+        write.attempts > 1 && (age >= REMEMBERED || later >= REMEMBERED_WRITES)
     }
 
     /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write

@@ -1,7 +1,5 @@
 //! Siblings are truly concurrent: none of them was made by someone who had been shown another.
 
-use std::time::Duration;
-
 use super::Violation;
 use super::ancestry::Ancestry;
 use crate::history::{History, Seen};
@@ -21,7 +19,7 @@ pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
             // Who superseded a write that was sent twice knew one of its dots, perhaps; replicas that hold the
             // other one learn it when they meet those that hold both.
             let is_excused = if is_end {
-                ancestry.is_forgotten(history, *earlier, Duration::MAX)
+                ancestry.is_forgotten(history, *earlier)
             } else {
                 let write = history.writes.get(earlier);
                 write.is_some_and(|write| write.attempts > 1)

@@ -231,7 +231,7 @@ impl Healing<'_> {
                 match self.held(client, node, number).await {
                     Ok(held) => all.push(held),
                     Err(what) => {
-                        self.wrong("does-not-serve", format!("{node}, key {number}: {what}"))
+                        self.wrong("does-not-serve", format!("{node}, key {number}: {what}"));
                     }
                 }
             }

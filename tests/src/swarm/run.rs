@@ -29,6 +29,8 @@ pub struct Report {
     pub simulated: Duration,
     /// Faults and other things worth seeing, with how often they were seen.
     pub counts: Counts,
+    /// What clients did and saw.
+    pub history: History,
 }
 
 /// Lets a day happen. With `log`, says what goes wrong as it does.
@@ -99,7 +101,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     };
     healing.heal(&notebook).await;
     let mut violations = healing.found;
-    let history = notebook.lock().unwrap_or_else(PoisonError::into_inner);
+    let history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
     violations.extend(check::all(&history, REPLICAS));
     note_end(handle, &cluster);
     Report {
@@ -107,6 +109,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         trace: 0,
         simulated: Duration::ZERO,
         counts: counts(&nemesis, &cluster, &history),
+        history,
     }
 }
 

@@ -1,0 +1,87 @@
+//! Simulated days full of faults: fresh ones for every commit, and those that once failed.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kv_tests::swarm::{Scenario, Summary, run};
+
+/// How long clients work on each day.
+const WORK: Duration = Duration::from_secs(60);
+/// How many days are lived for each commit.
+const DAYS: u64 = 200;
+/// How many of them are lived twice.
+const TWICE: u64 = 10;
+
+/// The first of this commit's seeds.
+fn first_seed() -> u64 {
+    let head = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let commit = head.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    // Outside of a repository the days are the same each time.
+    let commit = commit.unwrap_or_default();
+    let number = commit
+        .get(..8)
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let first = number.unwrap_or(0) * 1_000;
+    println!("seeds {first} to {} of commit {commit}", first + DAYS - 1);
+    first
+}
+
+#[test]
+fn no_day_of_this_commit_breaks_a_promise() {
+    let first = first_seed();
+    let live = |part: u64| {
+        let mut summary = Summary::default();
+        for seed in (first + part..first + DAYS).step_by(2) {
+            summary.add(seed, &run(&Scenario::draw(seed, WORK), false));
+        }
+        summary
+    };
+    let summary = std::thread::scope(|scope| {
+        let other = scope.spawn(|| live(1));
+        let mut summary = live(0);
+        summary.merge(other.join().expect("a day does not panic"));
+        summary
+    });
+    println!("{summary}");
+    assert!(
+        summary.failures.is_empty(),
+        "look closer with `kv-sim seed N --log`, make it smaller with `kv-sim shrink N --save FILE`"
+    );
+    assert_eq!(
+        summary.unseen(),
+        [""; 0],
+        "what never happens proves nothing"
+    );
+    assert!(summary.density() >= 50.0, "too little was asked");
+}
+
+#[test]
+fn a_day_repeats_itself_bit_for_bit() {
+    let first = first_seed();
+    for seed in first..first + TWICE {
+        let day = Scenario::draw(seed, WORK);
+        let (one, two) = (run(&day, false), run(&day, false));
+        assert!(one.simulated >= WORK);
+        assert_eq!(one.trace, two.trace, "seed {seed}");
+        assert_eq!(one.counts, two.counts, "seed {seed}");
+    }
+}
+
+#[test]
+fn days_that_once_broke_a_promise_break_none_any_more() {
+    let days = Path::new(env!("CARGO_MANIFEST_DIR")).join("swarm/days");
+    let mut count = 0;
+    for file in std::fs::read_dir(days).expect("the directory is there") {
+        let file = file.expect("it can be listed").path();
+        let text = std::fs::read_to_string(&file).expect("text");
+        let day: Scenario = serde_json::from_str(&text).expect("a scenario");
+        let report = run(&day, false);
+        assert_eq!(report.violations, [], "{}", file.display());
+        count += 1;
+    }
+    assert!(count > 0);
+}
