@@ -19,7 +19,7 @@ use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, WriteBatch};
 use kv_types::{
     Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Key, Object, Write,
-    WriteRefused,
+    WriteRefused, planted,
 };
 
 use crate::env::Env;
@@ -156,7 +156,10 @@ impl Replica {
                 return Err(stale_write_id(new.write.write_id.created_ms(), now_ms));
             }
         }
-        let read = new.read.unwrap_or_else(|| object.clock().clone());
+        let mut read = new.read.unwrap_or_else(|| object.clock().clone());
+        if planted!("let a write supersede what its writer never saw") {
+            read = object.clock().clone();
+        }
         let dot = self.minter.mint().await?;
         let known = writer_knows(Some(read.clone()), [dot]);
         let is_deletion = new.write.payload.value().is_none();
@@ -220,6 +223,9 @@ impl Replica {
             _ => {
                 let commit = self.append(target, stored, object.encode()).await?;
                 drop(turn);
+                if planted!("let a replica acknowledge before its log is synced") {
+                    return Ok(());
+                }
                 committed(commit).await?;
             }
         }

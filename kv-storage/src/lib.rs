@@ -99,6 +99,7 @@ mod log;
 mod memtable;
 mod merge;
 mod options;
+mod planted;
 mod prefetch;
 mod range;
 mod ranges;

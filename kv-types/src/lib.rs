@@ -28,6 +28,8 @@ pub mod id;
 pub mod key;
 pub mod object;
 pub mod outcome;
+#[doc(hidden)]
+pub mod planted;
 pub mod quorum;
 mod wire;
 pub mod write_id;

@@ -281,6 +281,12 @@ impl Object {
             }
         }
         siblings.sort_by_key(Sibling::order);
+        if crate::planted!("drop a sibling when merging") && siblings.len() > 1 {
+            siblings.pop();
+        }
+        if crate::planted!("keep superseded siblings when merging") {
+            siblings.clone_from(&self.siblings);
+        }
         let mut clock = self.clock.clone();
         clock.merge(&other.clock);
         let mut retired = self.retired.union(&other.retired);
@@ -300,7 +306,9 @@ impl Object {
         let held = self.siblings.iter().any(|s| s.write_id == write_id);
         let forgotten = write_id.created_ms() <= self.retired.floor_ms()
             || write_id.created_ms().saturating_add(Retired::HORIZON_MS) < now_ms;
-        if held || self.retired.contains(write_id) {
+        if crate::planted!("apply a repeated write anew") {
+            Admission::New
+        } else if held || self.retired.contains(write_id) {
             Admission::Known
         } else if forgotten {
             Admission::TooOld

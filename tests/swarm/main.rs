@@ -1,5 +1,10 @@
 //! Simulated days full of faults: fresh ones for every commit, and those that once failed.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "tests tell what they did to whoever wants to see it"
+)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
 use kv_net::message::{DataHead, PutReplyV1, PutV1, ReplicaWriteV1, Request, Response, WriteKind};
-use kv_types::{BlindPut, Clock, NodeId, Object, Payload, Write};
+use kv_types::{BlindPut, Clock, NodeId, Object, Payload, Write, planted};
 
 use super::plan::{Plan, reachable};
 use super::put_core::{PutAnswer, PutCore, PutStep};
@@ -146,7 +146,7 @@ impl Coordinator {
     ) -> Result<(), Refusal> {
         let quorum = plan.properties.quorum;
         let meets_readers = u16::from(needed) + u16::from(quorum.r()) > u16::from(quorum.n());
-        if !meets_readers {
+        if !meets_readers || planted!("let a blind write miss what readers see") {
             return Ok(());
         }
         let read = self.collect(plan, head, quorum.r(), deadline).await?;
@@ -196,6 +196,9 @@ impl Coordinator {
         let this = Arc::clone(self);
         let epoch = plan.partition_epoch;
         answers.push(Box::pin(async move {
+            if planted!("acknowledge before the log is synced") {
+                return (this.me, PutAnswer::Acked(epoch));
+            }
             let durable = this.replica.durable(appended).await;
             (
                 this.me,
@@ -217,6 +220,9 @@ impl Coordinator {
         let counted = self.env.timeout(deadline.left(&self.env), counting).await;
         if !answers.is_empty() {
             self.env.spawn(answers.for_each(|_| std::future::ready(())));
+        }
+        if planted!("say \"not applied\" after sending") && !matches!(counted, Ok(Ok(()))) {
+            return Err(Refusal::not_enough(needed, core.count(), DOING));
         }
         match counted {
             Ok(Ok(())) => Ok(core.acked()),
@@ -288,6 +294,9 @@ impl Coordinator {
     ) {
         let deadline = deadline.at_most(&self.env, MOST_SENDING);
         for node in behind {
+            if planted!("repair nothing that a read finds") {
+                continue;
+            }
             let (this, plan, head, object) =
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());
             self.env.spawn(async move {

@@ -15,6 +15,7 @@ use crate::fs::FileLock;
 use crate::hooks::Damage;
 use crate::key::Seq;
 use crate::options::Options;
+use crate::planted::planted;
 use crate::table::TableFiles;
 use crate::version::{Edit, Version};
 use crate::wal::LiveSegment;
@@ -119,6 +120,9 @@ impl Inner {
     /// Makes everything stored in log segments survive power loss. Call without a lock. A failure poisons the store.
     pub(super) fn sync_segments(&self, segments: &[LiveSegment]) -> Result<(), Error> {
         let sync = |segment: &LiveSegment| {
+            if planted!("skip the sync of the log") {
+                return Ok(());
+            }
             let path = Numbered::Log(segment.id).path(&self.dir);
             segment.segment.sync().context("sync", &path)
         };
@@ -130,7 +134,12 @@ impl Inner {
     /// Makes the names of new and removed files survive power loss. A failure poisons the store: the next sync could
     /// succeed and still prove nothing about names that others have made meanwhile. Call without a lock.
     pub(super) fn sync_dir(&self) -> Result<(), Error> {
-        let sync = || self.env.fs.sync_dir(&self.dir);
+        let sync = || {
+            if planted!("skip the sync of the directory") {
+                return Ok(());
+            }
+            self.env.fs.sync_dir(&self.dir)
+        };
         self.dir_syncs
             .run(|| sync().context("sync directory", &self.dir))
             .inspect_err(|error| self.poison(error))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use kv_tests::swarm::planted::PLANTED;
 use kv_tests::swarm::{Report, Scenario, Summary, run, shrink};
 
 /// Whole clusters in one thread and virtual time, on days full of faults.
@@ -59,6 +60,8 @@ enum Task {
         #[arg(long)]
         log: bool,
     },
+    /// Names the bugs that are planted in builds with `--cfg kv_planted`.
+    Planted,
     /// Makes the failing day of a seed smaller and saves it.
     Shrink {
         seed: u64,
@@ -102,6 +105,12 @@ fn main() -> Result<ExitCode> {
             let scenario = serde_json::from_str(&text)
                 .with_context(|| format!("{} holds no scenario", file.display()))?;
             one(&scenario, log, key)
+        }
+        Task::Planted => {
+            for name in PLANTED {
+                println!("{name}");
+            }
+            false
         }
         Task::Shrink {
             seed,

@@ -5,6 +5,7 @@
 //! | [`scenario`] | everything about one day, as a seed draws it or a file holds it |
 //! | [`fault`] | what may go wrong, and when |
 //! | [`nemesis`] | makes it go wrong |
+//! | [`planted`] | bugs that are there on purpose, to show that days find them |
 //! | [`work`] | what clients do, and write down |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
 //! | [`run`] | one day from beginning to end, and what was found |
@@ -14,6 +15,7 @@
 pub mod fault;
 pub mod healing;
 pub mod nemesis;
+pub mod planted;
 pub mod run;
 pub mod scenario;
 pub mod shrink;

@@ -1,0 +1,24 @@
+//! The bugs that are planted in the code under test, to show that simulated days find them.
+//!
+//! A build with `--cfg kv_planted` holds them; `KV_PLANTED` names the one that is awake.
+
+/// All of them. Each is caught within the days of one ordinary test run.
+pub const PLANTED: &[&str] = &[
+    "skip the sync of the log",
+    "skip the sync of the directory",
+    "ignore a block's checksum",
+    "acknowledge before the log is synced",
+    "let a replica acknowledge before its log is synced",
+    "acknowledge before the quorum",
+    "count the coordinator twice",
+    "let a read ask one replica too few",
+    "repair nothing that a read finds",
+    "say \"not applied\" after sending",
+    "forget the clock's mark",
+    "extend intervals over a crash",
+    "drop a sibling when merging",
+    "keep superseded siblings when merging",
+    "apply a repeated write anew",
+    "let a write supersede what its writer never saw",
+    "let a blind write miss what readers see",
+];
