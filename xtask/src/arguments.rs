@@ -26,6 +26,43 @@ pub(crate) enum Task {
     Bench(BenchArguments),
     /// Run the storage engine's tests under a sanitizer
     Sanitize(SanitizeArguments),
+    /// Live simulated days full of faults, one or for hours, and write docs/reliability-report.md
+    Sim(SimArguments),
+    /// Show that simulated days find bugs that are planted in the code
+    Mutants(MutantsArguments),
+}
+
+/// `cargo xtask sim ..`
+#[derive(Debug, Args)]
+pub(crate) struct SimArguments {
+    /// The day of this seed
+    #[arg(long, conflicts_with_all = ["hours", "report"])]
+    pub(crate) seed: Option<u64>,
+    /// Tell what goes wrong as it does
+    #[arg(long, requires = "seed")]
+    pub(crate) log: bool,
+    /// Tell all that happened to this key
+    #[arg(long, requires = "seed")]
+    pub(crate) key: Option<u32>,
+    /// Days for so many real hours, on all processors; goes on where an earlier run of the same code ended
+    #[arg(long)]
+    pub(crate) hours: Option<f64>,
+    /// Live nothing: print what was lived with this code, and write the report
+    #[arg(long, conflicts_with = "hours")]
+    pub(crate) report: bool,
+}
+
+/// `cargo xtask mutants ..`
+#[derive(Debug, Args)]
+pub(crate) struct MutantsArguments {
+    /// Only bugs whose name contains this
+    pub(crate) name: Option<String>,
+    /// How many days a bug has to show
+    #[arg(long, default_value_t = 200)]
+    pub(crate) days: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) first: u64,
 }
 
 /// `cargo xtask cluster ..`
@@ -264,9 +301,7 @@ mod tests {
     fn cluster(line: &str) -> ClusterArguments {
         match parse(line).unwrap() {
             Task::Cluster(arguments) => arguments,
-            other @ (Task::Test(_) | Task::DemoData(_) | Task::Bench(_) | Task::Sanitize(_)) => {
-                panic!("{other:?}")
-            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Developer tasks of kv: a local cluster, the test suite, a proof on real data, and comparisons.
 //!
+//! `cargo xtask sim` lives simulated days full of faults, and `cargo xtask mutants` shows that they find bugs.
 //! `cargo xtask cluster` brings up a cluster of real processes, `cargo xtask test` runs every test,
 //! `cargo xtask demo-data` keeps 63,000 real records through the death of a node, and `cargo xtask
 //! bench engine` measures the storage engine beside others. The tasks know no crate of kv: they build
@@ -16,6 +17,7 @@ mod interrupt;
 mod port;
 mod process;
 mod sanitize;
+mod sim;
 mod suite;
 mod table;
 mod terminal;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Task::DemoData(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Sanitize(arguments) => sanitize::run(&arguments),
+        Task::Sim(arguments) => sim::run(&arguments),
+        Task::Mutants(arguments) => sim::mutants(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
