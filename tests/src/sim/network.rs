@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, select};
-use kv_net::Role;
 use kv_net::codec::{self, Encoded};
 use kv_net::message::{Request, Response};
+use kv_net::{Method, Role};
 use kv_node::Node;
 use kv_node::transport::{CallFailure, Peer, Transport};
 use kv_types::{NodeId, Outcome};
@@ -46,6 +46,18 @@ struct State {
     loss_permille: u64,
     duplicate_permille: u64,
     counts: Counts,
+    recorded: Option<Vec<Recorded>>,
+}
+
+/// The bytes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// A request.
+    Request(Method, Bytes),
+    /// A response to a request, with the number in its frame.
+    Response(Method, u16, Bytes),
+    /// Gossip.
+    Gossip(Bytes),
 }
 
 /// What happened to messages so far.
@@ -148,6 +160,23 @@ impl SimNetwork {
         state.duplicate_permille = 0;
     }
 
+    /// Keeps the bytes of all messages from now on.
+    pub fn record(&self) {
+        self.state().recorded = Some(Vec::new());
+    }
+
+    /// The messages since [`record`](Self::record).
+    #[must_use]
+    pub fn take_recorded(&self) -> Vec<Recorded> {
+        self.state().recorded.take().unwrap_or_default()
+    }
+
+    fn keep(&self, message: impl FnOnce() -> Recorded) {
+        if let Some(recorded) = &mut self.state().recorded {
+            recorded.push(message());
+        }
+    }
+
     /// What happened to messages so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -180,6 +209,7 @@ impl SimNetwork {
         let method = request.method();
         let bytes = payload(&codec::encode_request(request));
         self.note(end_of(&from), to, &bytes);
+        self.keep(|| Recorded::Request(method, bytes.clone()));
         Box::pin(async move {
             let lost = |reason: &str| CallFailure {
                 outcome: Outcome::Unknown,
@@ -221,6 +251,7 @@ impl SimNetwork {
         let sent = codec::encode_response(&response);
         let bytes = payload(&sent);
         self.note(to, end, &bytes);
+        self.keep(|| Recorded::Response(method, sent.method, bytes.clone()));
         Some(codec::decode_response(method, sent.method, &bytes).expect("what was encoded decodes"))
     }
 
@@ -289,6 +320,7 @@ impl SimNetwork {
 
     fn gossip(&self, from: NodeId, to: NodeId, bytes: &Bytes) {
         self.note(from, to, bytes);
+        self.keep(|| Recorded::Gossip(bytes.clone()));
         for _ in 0..=u8::from(self.is_duplicated()) {
             let (this, bytes) = (self.clone(), bytes.clone());
             self.handle.spawn(super::executor::OUTSIDE, async move {

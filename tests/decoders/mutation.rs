@@ -1,0 +1,50 @@
+//! Damages bytes.
+
+use fastrand::Rng;
+
+/// Numbers at which lengths and counts go wrong.
+const EXTREMES: [u64; 8] = [0, 1, 0x7f, 0x80, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
+
+/// A damaged copy of `bytes`, perhaps mixed with `other` of the same kind.
+pub(crate) fn mutate(rng: &mut Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut damaged = bytes.to_vec();
+    for _ in 0..rng.usize(1..4) {
+        once(rng, &mut damaged, other);
+    }
+    damaged
+}
+
+fn once(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    let at = rng.usize(0..=bytes.len());
+    match rng.u8(0..8) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << rng.u8(0..8),
+        1 if at < bytes.len() => bytes[at] = EXTREMES[rng.usize(0..4)] as u8,
+        2 => bytes.truncate(at),
+        3 => {
+            let more: Vec<u8> = (0..rng.usize(1..20)).map(|_| rng.u8(..)).collect();
+            bytes.splice(at..at, more);
+        }
+        4 => {
+            let end = (at + rng.usize(1..20)).min(bytes.len());
+            bytes.drain(at..end);
+        }
+        5 => {
+            let number = EXTREMES[rng.usize(0..EXTREMES.len())].to_le_bytes();
+            let end = (at + [2, 4, 8][rng.usize(0..3)]).min(bytes.len());
+            let length = end - at;
+            bytes[at..end].copy_from_slice(&number[..length]);
+        }
+        6 => {
+            // A long number as postcard writes it.
+            let number = vec![0xff; rng.usize(1..10)].into_iter().chain([0x01]);
+            let end = (at + 1).min(bytes.len());
+            bytes.splice(at..end, number);
+        }
+        _ => {
+            let from = rng.usize(0..=other.len());
+            let end = (from + rng.usize(0..100)).min(other.len());
+            bytes.truncate(at);
+            bytes.extend_from_slice(&other[from..end]);
+        }
+    }
+}
