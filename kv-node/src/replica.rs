@@ -22,7 +22,7 @@ use kv_types::{
     WriteRefused, planted,
 };
 
-use crate::env::Env;
+use crate::env::{Deadline, Env};
 use crate::minter::Minter;
 use crate::refusal::Refusal;
 use crate::storage_key;
@@ -131,11 +131,16 @@ impl Replica {
     }
 
     /// Applies a write under a new dot. A write that was applied before is not applied again: its
-    /// object is returned as it stands.
+    /// object is returned as it stands. After the deadline nothing is applied: the client has gone on.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed, but for a failed disk.
-    pub async fn coordinate(&self, target: &Target, new: NewWrite) -> Result<Appended, Refusal> {
+    pub async fn coordinate(
+        &self,
+        target: &Target,
+        new: NewWrite,
+        deadline: Deadline,
+    ) -> Result<Appended, Refusal> {
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
         let (mut object, seq) = self.load(&stored).await?;
@@ -156,7 +161,8 @@ impl Replica {
                 return Err(stale_write_id(new.write.write_id.created_ms(), now_ms));
             }
         }
-        let mut read = new.read.unwrap_or_else(|| object.clock().clone());
+        let created_ms = new.write.write_id.created_ms();
+        let mut read = new.read.unwrap_or_else(|| object.clock_at(created_ms));
         if planted!("let a write supersede what its writer never saw") {
             read = object.clock().clone();
         }
@@ -184,7 +190,10 @@ impl Replica {
             })?;
         }
         let encoded = object.encode();
-        let commit = self.append(target, stored, encoded.clone()).await?;
+        let deadline = Some(deadline);
+        let commit = self
+            .append(target, stored, encoded.clone(), deadline)
+            .await?;
         Ok(Appended {
             object,
             encoded,
@@ -221,7 +230,7 @@ impl Replica {
                 self.store.durable(seq).await?;
             }
             _ => {
-                let commit = self.append(target, stored, object.encode()).await?;
+                let commit = self.append(target, stored, object.encode(), None).await?;
                 drop(turn);
                 if planted!("let a replica acknowledge before its log is synced") {
                     return Ok(());
@@ -323,11 +332,16 @@ impl Replica {
         target: &Target,
         stored: Bytes,
         encoded: Bytes,
+        deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let mut batch = WriteBatch::new();
         batch.put(&stored, &encoded);
         let mut waited = Duration::ZERO;
         loop {
+            if deadline.is_some_and(|deadline| deadline.left(&self.env).is_zero()) {
+                let message = "the deadline passed before the write could begin; try again";
+                return Err(Refusal::new(ErrorCode::Timeout, message));
+            }
             let appended = self
                 .topologies
                 .unchanged_since(target.epoch, target.partition, || {

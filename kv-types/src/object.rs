@@ -243,6 +243,25 @@ impl Object {
         Ok(())
     }
 
+    /// What a write without a context supersedes, if it was created at `created_ms`: everything that is known here, but
+    /// for siblings whose writes were created later.
+    ///
+    /// A coordinator may come to a repeated write late, when others have taken it long ago and their writers have gone
+    /// on from it. If it superseded those, each would hide the other, and nothing would be left.
+    #[must_use]
+    pub fn clock_at(&self, created_ms: u64) -> Clock {
+        let is_later = |sibling: &&Sibling| sibling.write_id.created_ms() > created_ms;
+        if !self.siblings.iter().any(|sibling| is_later(&sibling)) {
+            return self.clock.clone();
+        }
+        let mut clock = Clock::new();
+        let earlier = self.siblings.iter().filter(|sibling| !is_later(sibling));
+        for dot in earlier.flat_map(|sibling| &sibling.dots) {
+            clock.insert(*dot);
+        }
+        clock
+    }
+
     /// Takes in everything that another replica knows of the key. Says whether anything changed.
     pub fn merge(&mut self, other: &Self) -> bool {
         let merged = self.merged(other);

@@ -58,7 +58,7 @@ impl Coordinator {
         };
         let appended = self
             .replica
-            .coordinate(&plan.target, NewWrite { write, read })
+            .coordinate(&plan.target, NewWrite { write, read }, deadline)
             .await?;
         let context = self
             .contexts

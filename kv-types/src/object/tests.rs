@@ -100,6 +100,25 @@ fn a_blind_write_buries_what_is_hidden() {
 }
 
 #[test]
+fn a_late_copy_of_a_blind_write_hides_nothing_that_was_made_after_it() {
+    let made_at = |ms, n| WriteId::new(ms, [n; 10]);
+    let blind = |object: &mut Object, write_id: WriteId, dot| {
+        let read = object.clock_at(write_id.created_ms());
+        let payload = Payload::Value(Bytes::from(vec![write_id.to_bytes()[15]; 3]));
+        write(object, Write { write_id, payload }, &read, dot);
+    };
+    let (mut a, mut b) = (Object::new(), Object::new());
+    let (first, second) = (made_at(NOW_MS, 1), made_at(NOW_MS + 5, 2));
+    blind(&mut a, first, dot(1, 10));
+    blind(&mut a, second, dot(1, 20));
+    // The other coordinator comes to the second first, and then to the first.
+    blind(&mut b, second, dot(2, 30));
+    blind(&mut b, first, dot(2, 40));
+    a.merge(&b);
+    assert_eq!(shown(&a), [2], "each has superseded a copy of the other");
+}
+
+#[test]
 fn ids_are_forgotten_after_the_horizon_and_then_refused() {
     let mut object = Object::new();
     write(&mut object, put(1), &Clock::new(), dot(1, 10));

@@ -9,8 +9,8 @@ use crate::history::{Fate, History, KeyNumber, Write};
 
 /// How long the id of a superseded write is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// How many of them are remembered for each key.
-const REMEMBERED_WRITES: usize = 64;
+/// How many copies of them are remembered for each key.
+const REMEMBERED_COPIES: usize = 64;
 
 /// The ancestors of every write.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ impl Ancestry {
     }
 
     /// Whether replicas may have forgotten at the end that a write was superseded under all its dots: the promise of
-    /// docs/CONSISTENCY.md ends after a minute, and after 64 later writes of the key.
+    /// docs/CONSISTENCY.md ends after a minute, and after 64 copies of writes of the key.
     #[must_use]
     pub fn is_forgotten(&self, history: &History, id: WriteId) -> bool {
         let (Some(write), Some((key, place))) = (history.writes.get(&id), self.places.get(&id))
@@ -117,8 +117,11 @@ impl Ancestry {
         };
         let begun = history.writes.values().map(|write| write.begun).max();
         let age = begun.unwrap_or_default().saturating_sub(write.begun);
-        let later = self.keys[key].ids.len() - place - 1;
-        write.attempts > 1 && (age >= REMEMBERED || later >= REMEMBERED_WRITES)
+        // Each copy of a write that was sent more than once is remembered.
+        let since = &self.keys[key].ids[*place..];
+        let copies = since.iter().map(|id| history.writes[id].attempts as usize);
+        let later = copies.sum::<usize>();
+        write.attempts > 1 && (age >= REMEMBERED || later >= REMEMBERED_COPIES)
     }
 
     /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write
