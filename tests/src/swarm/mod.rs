@@ -8,7 +8,7 @@
 //! | [`planted`] | bugs that are there on purpose, to show that days find them |
 //! | [`work`] | what clients do, and write down |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
-//! | [`run`] | one day from beginning to end, and what was found |
+//! | [`run`](mod@run) | one day from beginning to end, and what was found |
 //! | [`shrink`] | makes a failing day smaller |
 //! | [`summary`] | many days together |
 
