@@ -379,7 +379,7 @@ fn the_program_verifies_shows_and_repairs() {
     let saved = home.path().join("saved");
     let (code, said, _) = run(&["repair", store, "--to", saved.to_str().unwrap()]);
     assert!(
-        code == Some(1) && said.contains("saved") && said.contains("1 losses"),
+        code == Some(1) && said.contains("saved") && said.contains("losses: 1;"),
         "{said}"
     );
     let db = Db::open(&saved, Options::tiny(), kv_storage::Env::embedded(3)).unwrap();
