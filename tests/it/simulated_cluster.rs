@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kv_net::ErrorCode;
 use kv_net::message::{ListV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::{ErrorCode, Role};
 use kv_types::{BucketId, Level, NodeId, Object, Outcome};
 
 use crate::client::{BUCKET, BUDGET, with_cluster};
@@ -370,5 +370,27 @@ fn a_bucket_is_listed_whole_in_pages() {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 400);
+    });
+}
+
+#[test]
+fn a_write_whose_deadline_has_passed_is_not_applied() {
+    with_cluster(12, |cluster, mut client, _handle| async move {
+        let via = NodeId(1);
+        client
+            .put(&cluster, via, "k", "old")
+            .await
+            .expect("all is well");
+        let (_, read) = client.get(&cluster, via, "k").await.expect("all is well");
+        let late = client.put_request("k", Some(read.context), WriteKind::Put);
+        let late = Request::Put(late, Bytes::from_static(b"late"));
+        let node = cluster.node(via).expect("it runs");
+        let from = Role::Client("late".to_owned());
+        let Response::Error(refused) = node.handle(from, late, Duration::ZERO).await else {
+            panic!("nothing can be done in no time");
+        };
+        assert_eq!(refused.outcome, Outcome::NotApplied, "{refused:?}");
+        let (values, _) = client.get(&cluster, via, "k").await.expect("all is well");
+        assert_eq!(values, ["old"]);
     });
 }
