@@ -1,5 +1,7 @@
 //! Siblings are truly concurrent: none of them was made by someone who had been shown another.
 
+use kv_types::{Level, WriteId};
+
 use super::Violation;
 use super::ancestry::Ancestry;
 use crate::history::{History, Seen};
@@ -26,12 +28,34 @@ pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
             };
             ancestry.supersedes(*later, *earlier) && !is_excused
         });
-        wrong.next().map(|(later, earlier)| {
+        if let Some((later, earlier)) = wrong.next() {
             let what = format!("key {key} shows {earlier:?} beside {later:?}, which superseded it");
-            Violation::new("not-concurrent", what)
+            return Some(Violation::new("not-concurrent", what));
+        }
+        let pairs = seen
+            .iter()
+            .flat_map(|one| seen.iter().map(move |other| (one.id, other.id)));
+        let mut left = pairs.filter(|(blind, earlier)| must_replace(history, *blind, *earlier));
+        left.next().map(|(blind, earlier)| {
+            let what = format!("key {key} shows {earlier:?}, acknowledged before {blind:?} began");
+            Violation::new("not-replaced", what)
         })
     };
     read.chain(held).filter_map(judge).collect()
+}
+
+/// Whether a write without a context owes it to its level to have replaced another one: it began after that one had
+/// been acknowledged by replicas of which it asked one. All clients of a day have the same clock.
+fn must_replace(history: &History, blind: WriteId, earlier: WriteId) -> bool {
+    let (Some(blind), Some(earlier)) = (history.writes.get(&blind), history.writes.get(&earlier))
+    else {
+        return false;
+    };
+    blind.is_blind
+        && blind.level != Level::Weak
+        && earlier.level != Level::Weak
+        && earlier.attempts == 1
+        && earlier.acked_at().is_some_and(|at| at < blind.begun)
 }
 
 #[cfg(test)]
@@ -64,6 +88,18 @@ mod tests {
         assert!(rules(&story).is_empty());
         story.hold(1, &[1, 2]);
         assert_eq!(rules(&story), ["not-concurrent"]);
+    }
+
+    #[test]
+    fn a_blind_write_replaces_what_was_acknowledged_before_it_began() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10);
+        story.put(2, 5, &[]).blind().acked(30);
+        story.read(40, 50, &[1, 2]);
+        assert!(rules(&story).is_empty(), "it began before");
+        story.put(3, 40, &[]).blind().unknown();
+        story.read(60, 70, &[2, 3]);
+        assert_eq!(rules(&story), ["not-replaced"]);
     }
 
     #[test]
