@@ -100,6 +100,9 @@ struct Place {
     store: u64,
 }
 
+/// How often a segment is read where the answers differ.
+const MOST_READS: usize = 3;
+
 /// One write of the log.
 #[derive(Debug)]
 pub(crate) struct LogFrame<'a> {
@@ -160,7 +163,13 @@ pub(crate) fn read_log<S: LogSource>(
     let mut found: BTreeMap<u64, UsedSegment> = BTreeMap::new();
     for file in files {
         file.read(HEADER_BYTES, &mut bytes)?;
-        match UsedSegment::of_header(file, store, &bytes) {
+        let mut header = UsedSegment::of_header(file, store, &bytes);
+        if header.is_none() {
+            // Most often it is a spare.
+            file.read(HEADER_BYTES, &mut bytes)?;
+            header = UsedSegment::of_header(file, store, &bytes);
+        }
+        match header {
             Some(segment) => {
                 found.insert(file.id(), segment);
             }
@@ -189,8 +198,7 @@ pub(crate) fn read_log<S: LogSource>(
     while behind.is_none() && kept < chain.len() {
         let limit = chain.get(kept + 1).map(|next| next.header.previous_length);
         let segment = &mut chain[kept];
-        source(segment.place.id).read(usize::MAX, &mut bytes)?;
-        segment.read_frames(&bytes, limit);
+        segment.read(source(segment.place.id), limit, &mut bytes)?;
         if limit != Some(segment.length) {
             behind = Some(segment.promise_behind(&bytes));
         }
@@ -340,8 +348,37 @@ impl UsedSegment {
         }
     }
 
+    /// Reads all bytes and the frames in them. Where the log seems to end the disk is asked until two answers agree: a
+    /// bit that flips on its way must neither cut the log, nor be stored again with what is not known to be durable.
+    fn read(
+        &mut self,
+        source: &impl LogSource,
+        limit: Option<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut before = None;
+        for _ in 0..MOST_READS {
+            source.read(usize::MAX, bytes)?;
+            self.read_frames(bytes, limit);
+            let length = self.place.header(bytes).map(|_| self.length);
+            if length.is_some() && (length == limit || length == before) {
+                return Ok(());
+            }
+            before = length;
+        }
+        match before {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(
+                &self.path,
+                0,
+                "the header of a needed log segment",
+            )),
+        }
+    }
+
     /// Reads frames until the first one that is not whole, or the limit.
     fn read_frames(&mut self, bytes: &[u8], limit: Option<u64>) {
+        self.frames.clear();
         let limit = limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });

@@ -207,3 +207,49 @@ fn after_a_failed_sync_of_its_directory_a_store_takes_no_more_writes() {
     }
     assert!(seen > 0);
 }
+
+#[test]
+fn a_bit_that_flips_while_a_store_is_opened_is_not_written_back() {
+    for count in [3, 9, 23] {
+        // Some writes are synced, later ones only stored, so an open stores them again.
+        let (synced, stored) = (
+            Workload::new(count, Durability::Sync),
+            Workload::new(count, Durability::Process),
+        );
+        let fs = SimFs::new();
+        for (round, workload) in [&synced, &stored, &stored].into_iter().enumerate() {
+            let db = open(&fs).unwrap();
+            for batch in &workload.batches[..if round == 2 {
+                0
+            } else {
+                workload.batches.len()
+            }] {
+                db.blocking()
+                    .write(batch.clone(), workload.durability)
+                    .unwrap();
+            }
+        }
+        let fs = fs.kill();
+        let expected = contents(&open(&fs.fork()).unwrap()).unwrap();
+        let calls = {
+            let fs = fs.fork();
+            let before = fs.calls();
+            let _db = open(&fs).unwrap();
+            fs.calls() - before
+        };
+        for call in 0..calls {
+            let fs = fs.fork();
+            fs.plan(fs.calls() + call, Fault::FlippedRead);
+            if let Ok(db) = open(&fs) {
+                let _ = db.blocking().put(b"between", b"x");
+            }
+            let fs = fs.kill();
+            fs.forget_plans();
+            let what = format!("{count} batches, call {call} of {calls}");
+            let db = open(&fs).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let mut found = contents(&db).unwrap();
+            found.remove(&b"between"[..]);
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+}
