@@ -6,6 +6,10 @@
 //! CPU is that of the whole process, so of both ends together.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures the real clock on real threads"
+)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::{Connecting, ConnectionError, Incoming};
-use tokio::time::timeout;
 
 use crate::session::{Session, Shared};
 use crate::streams::CloseCode;
@@ -34,6 +33,7 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
             && !incoming.remote_address_validated()
             && incoming.may_retry()
         {
+            shared.counters.retried();
             // It was checked that a retry is possible.
             let _ = incoming.retry();
         } else {
@@ -47,7 +47,9 @@ fn begin(incoming: Incoming, handshakes: &Arc<AtomicUsize>, shared: &Arc<Shared>
     match incoming.accept() {
         Ok(connecting) => {
             let under_way = UnderWay::new(handshakes);
-            tokio::spawn(serve(connecting, under_way, Arc::clone(shared)));
+            shared
+                .runtime
+                .spawn(serve(connecting, under_way, Arc::clone(shared)));
         }
         Err(error) => {
             tracing::debug!(%remote, %error, "a connection attempt failed");
@@ -63,7 +65,11 @@ async fn serve(connecting: Connecting, under_way: UnderWay, shared: Arc<Shared>)
         tracing::warn!(%remote, reason, "refused a connection");
         shared.counters.refuse(reason);
     };
-    let connection = match timeout(shared.config.handshake_timeout, connecting).await {
+    let connection = match shared
+        .runtime
+        .timeout(shared.config.handshake_timeout, connecting)
+        .await
+    {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return refuse(&why(&error)),
         Err(_elapsed) => return refuse("the handshake took too long"),

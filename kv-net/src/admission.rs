@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::config::EndpointConfig;
 use crate::error::ErrorCode;
 use crate::frame::{Header, VERSION};
 use crate::identity::Role;
 use crate::method::Method;
+use crate::runtime::Runtime;
 use crate::stats::Counters;
 
 /// No caller is believed to wait longer than this.
@@ -25,7 +25,8 @@ pub(crate) struct Load {
     /// Told whenever `requests` or `sessions` becomes zero.
     is_less: Notify,
     is_draining: AtomicBool,
-    farewell: watch::Sender<bool>,
+    is_farewell_said: AtomicBool,
+    farewell: Notify,
     /// KiB that large requests of nodes may still take. Nodes have their own, so that clients
     /// cannot keep replicas from writing to each other.
     node_kib: Semaphore,
@@ -40,7 +41,8 @@ impl Load {
             sessions: AtomicUsize::new(0),
             is_less: Notify::new(),
             is_draining: AtomicBool::new(false),
-            farewell: watch::Sender::new(false),
+            is_farewell_said: AtomicBool::new(false),
+            farewell: Notify::new(),
             node_kib: Semaphore::new(kib),
             other_kib: Semaphore::new(kib),
         }
@@ -57,13 +59,17 @@ impl Load {
 
     /// Has every session send what is left to send and say that it is the last.
     pub(crate) fn say_farewell(&self) {
-        self.farewell.send_replace(true);
+        self.is_farewell_said.store(true, Ordering::SeqCst);
+        self.farewell.notify_waiters();
     }
 
     /// Returns once [`Self::say_farewell`] was called.
     pub(crate) async fn farewell(&self) {
-        // It fails only when the sender is gone, which is part of this value.
-        let _ = self.farewell.subscribe().wait_for(|said| *said).await;
+        // Made before the flag is looked at, so that it is not missed.
+        let said = self.farewell.notified();
+        if !self.is_farewell_said.load(Ordering::SeqCst) {
+            said.await;
+        }
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -110,6 +116,7 @@ impl Load {
 /// Lets the requests of one accepted connection in, and counts them while they are under way.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    runtime: Runtime,
     role: Role,
     limit: usize,
     under_way: Arc<AtomicUsize>,
@@ -137,6 +144,7 @@ pub(crate) enum Turned {
 impl Gate {
     pub(crate) fn new(
         role: Role,
+        runtime: Runtime,
         config: &EndpointConfig,
         load: Arc<Load>,
         counters: Arc<Counters>,
@@ -147,6 +155,7 @@ impl Gate {
         };
         load.sessions.fetch_add(1, Ordering::SeqCst);
         Self {
+            runtime,
             role,
             limit,
             under_way: Arc::default(),
@@ -181,7 +190,7 @@ impl Gate {
             return Err(Turned::Expired);
         }
         let budget = Duration::from_millis(header.deadline_ms.into()).min(MAX_BUDGET);
-        let deadline = Instant::now() + budget;
+        let deadline = self.runtime.now() + budget;
         let Some(slot) = self.take_slot() else {
             self.counters.overloaded();
             let limit = self.limit;

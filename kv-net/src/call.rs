@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kv_types::{NodeId, Outcome};
+use kv_types::{NodeId, Outcome, planted};
 
 use crate::codec::DecodeError;
 use crate::frame::MAX_PAYLOAD_BYTES;
@@ -103,6 +103,9 @@ impl CallError {
             | Self::Busy { .. }
             | Self::TooLarge { .. }
             | Self::Closed => Outcome::NotApplied,
+            Self::Lost { .. } if planted!("say \"not applied\" when a connection is lost") => {
+                Outcome::NotApplied
+            }
             Self::Deadline { .. } | Self::Lost { .. } | Self::BadResponse { .. } => {
                 Outcome::Unknown
             }

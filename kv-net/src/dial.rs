@@ -7,7 +7,6 @@ use std::time::Duration;
 use kv_types::NodeId;
 use quinn::{Connection, ConnectionError};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
 
 use crate::call::DialError;
 use crate::config::EndpointConfig;
@@ -15,6 +14,7 @@ use crate::frame::{FrameError, Kind};
 use crate::hello::HelloV1;
 use crate::link::Link;
 use crate::method::Class;
+use crate::runtime::Runtime;
 use crate::streams::{CloseCode, LaneReader};
 use crate::{trust, x509};
 
@@ -26,6 +26,7 @@ pub(crate) async fn dial(
     address: SocketAddr,
     expected: Option<NodeId>,
     config: &EndpointConfig,
+    runtime: &Runtime,
 ) -> Result<Arc<Link>, DialError> {
     let connecting = endpoint
         .connect_with(client, address, &trust::server_name(expected))
@@ -34,19 +35,23 @@ pub(crate) async fn dial(
         })?;
     let dialling = async {
         let connection = connecting.await.map_err(dial_error)?;
-        open(connection, config).await
+        open(connection, config, runtime).await
     };
     let waited = config.handshake_timeout;
-    match timeout(waited, dialling).await {
+    match runtime.timeout(waited, dialling).await {
         Err(_) | Ok(Err(DialError::NoAnswer { .. })) => Err(DialError::NoAnswer { waited }),
         Ok(result) => result,
     }
 }
 
 /// Opens the lanes of a fresh connection, the control lane first.
-async fn open(connection: Connection, config: &EndpointConfig) -> Result<Arc<Link>, DialError> {
+async fn open(
+    connection: Connection,
+    config: &EndpointConfig,
+    runtime: &Runtime,
+) -> Result<Arc<Link>, DialError> {
     let node = node_of(&connection)?;
-    let link = Link::new(connection.clone(), node, config);
+    let link = Link::new(connection.clone(), node, config, runtime);
     let mut lanes = Vec::with_capacity(Class::ALL.len());
     for class in Class::ALL {
         let mut lane = link.open_lane(class, config).await.map_err(dial_error)?;

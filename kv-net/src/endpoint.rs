@@ -5,11 +5,11 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kv_types::NodeId;
-use tokio::time::{Instant, timeout};
+use kv_types::{NodeId, planted};
+use quinn::AsyncUdpSocket;
 
 use crate::accept;
 use crate::admission::Load;
@@ -23,6 +23,7 @@ use crate::link::{Link, LinkError};
 use crate::message::{Request, Response};
 use crate::method::Class;
 use crate::pool::{NoLink, Pool};
+use crate::runtime::Runtime;
 use crate::session::Shared;
 use crate::stats::{Counters, EndpointStats};
 use crate::streams::CloseCode;
@@ -43,6 +44,7 @@ pub struct Endpoint {
 }
 
 struct Inner {
+    runtime: Runtime,
     endpoint: quinn::Endpoint,
     current: Arc<Current>,
     config: EndpointConfig,
@@ -78,7 +80,7 @@ impl Endpoint {
                 source,
             },
         })?;
-        Self::open(socket, credentials, config, true).map_err(BindError::Socket)
+        Self::on_tokio(socket, credentials, config, true).map_err(BindError::Socket)
     }
 
     /// Opens an endpoint that only dials, on a port that the system chooses.
@@ -90,23 +92,53 @@ impl Endpoint {
     /// Outside of a tokio runtime.
     pub fn client(credentials: Credentials, config: EndpointConfig) -> Result<Self, BindError> {
         let socket = transport::ephemeral_socket().map_err(BindError::Socket)?;
-        Self::open(socket, credentials, config, false).map_err(BindError::Socket)
+        Self::on_tokio(socket, credentials, config, false).map_err(BindError::Socket)
     }
 
-    fn open(
+    fn on_tokio(
         socket: UdpSocket,
         credentials: Credentials,
         config: EndpointConfig,
         listens: bool,
     ) -> io::Result<Self> {
+        let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+        let socket = runtime.wrap_udp_socket(socket)?;
+        Self::open(socket, runtime, credentials, config, listens)
+    }
+
+    /// Opens an endpoint on a socket, time and tasks of the caller's making: how a simulator runs it.
+    ///
+    /// With a node's credentials it listens, too.
+    ///
+    /// # Errors
+    /// What the socket says when it is asked for its address.
+    pub fn on(
+        socket: Arc<dyn AsyncUdpSocket>,
+        runtime: Arc<dyn quinn::Runtime>,
+        credentials: Credentials,
+        config: EndpointConfig,
+    ) -> io::Result<Self> {
+        let listens = credentials.identity().node_id().is_some();
+        Self::open(socket, runtime, credentials, config, listens)
+    }
+
+    fn open(
+        socket: Arc<dyn AsyncUdpSocket>,
+        runtime: Arc<dyn quinn::Runtime>,
+        credentials: Credentials,
+        config: EndpointConfig,
+        listens: bool,
+    ) -> io::Result<Self> {
+        let runtime = Runtime::new(runtime);
         let quic = transport::endpoint(&credentials);
         let current = Current::new(credentials);
         let server = listens.then(|| transport::server(&current, &config));
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quic, server, socket, runtime)?;
+        let endpoint =
+            quinn::Endpoint::new_with_abstract_socket(quic, server, socket, runtime.inner())?;
         let counters = Arc::new(Counters::default());
         let client = transport::client(&current, &config);
         let pool = Pool::new(
+            runtime.clone(),
             endpoint.clone(),
             client,
             config.clone(),
@@ -115,6 +147,7 @@ impl Endpoint {
         let load = Arc::new(Load::new(&config));
         let is_closed = AtomicBool::new(false);
         let inner = Inner {
+            runtime,
             endpoint,
             current,
             config,
@@ -133,15 +166,16 @@ impl Endpoint {
     /// Call it once, on an endpoint made by [`Self::bind`].
     pub fn serve(&self, handler: Arc<dyn Handler>) {
         let shared = Shared {
+            runtime: self.inner.runtime.clone(),
             handler,
             config: self.inner.config.clone(),
             counters: Arc::clone(&self.inner.counters),
             load: Arc::clone(&self.inner.load),
         };
-        tokio::spawn(accept::accept(
-            self.inner.endpoint.clone(),
-            Arc::new(shared),
-        ));
+        let endpoint = self.inner.endpoint.clone();
+        self.inner
+            .runtime
+            .spawn(accept::accept(endpoint, Arc::new(shared)));
     }
 
     /// Sends a request in its method's usual class and awaits the response.
@@ -187,7 +221,7 @@ impl Endpoint {
         request: &Request,
         budget: Duration,
     ) -> Result<Response, CallError> {
-        let deadline = Instant::now() + budget;
+        let deadline = self.inner.runtime.now() + budget;
         let method = request.method();
         let encoded = codec::encode_request(request);
         let size = encoded.payload_bytes();
@@ -202,6 +236,12 @@ impl Endpoint {
                 Ok(frame) => break frame,
                 // Nothing was sent, so a fresh connection may be tried; once, for a peer that
                 // closes every connection must not be dialled in a loop.
+                Err(LinkError::Lost { .. })
+                    if !is_retry && planted!("repeat a request that may have arrived") =>
+                {
+                    self.inner.pool.forget(to, &link);
+                    is_retry = true;
+                }
                 Err(LinkError::LostBefore) if !is_retry => {
                     self.inner.pool.forget(to, &link);
                     is_retry = true;
@@ -226,7 +266,8 @@ impl Endpoint {
             node: None,
             address,
         };
-        let link = self.link(&peer, Instant::now() + budget, budget).await?;
+        let deadline = self.inner.runtime.now() + budget;
+        let link = self.link(&peer, deadline, budget).await?;
         Ok(link.node())
     }
 
@@ -303,16 +344,20 @@ impl Endpoint {
     /// those under way have `grace` to end and their responses are delivered, then every connection
     /// is closed. Calls of our own go on during the grace.
     pub async fn close(&self, grace: Duration) {
-        let load = &self.inner.load;
+        let (load, runtime) = (&self.inner.load, &self.inner.runtime);
         load.drain();
-        let _ = timeout(grace, load.no_requests()).await;
+        let _ = runtime.timeout(grace, load.no_requests()).await;
         load.say_farewell();
-        let _ = timeout(FAREWELL.min(grace), load.no_sessions()).await;
+        let _ = runtime
+            .timeout(FAREWELL.min(grace), load.no_sessions())
+            .await;
         self.inner.is_closed.store(true, Ordering::SeqCst);
         self.inner
             .endpoint
             .close(CloseCode::Shutdown.into(), b"the endpoint is closed");
-        let _ = timeout(FAREWELL, self.inner.endpoint.wait_idle()).await;
+        let _ = runtime
+            .timeout(FAREWELL, self.inner.endpoint.wait_idle())
+            .await;
     }
 }
 

@@ -12,8 +12,9 @@
 //! request carries the time that is left for it, and every limit is checked before anything is
 //! reserved or decoded.
 //!
-//! This crate is the real adapter: it opens sockets, reads the clock and starts tokio tasks. It
-//! knows nothing of rings, storage or gossip, whose messages it carries as opaque bytes.
+//! Time, tasks and the socket come from quinn's abstraction of them: from tokio and the system as a
+//! rule, from a simulator in tests. The crate knows nothing of rings, storage or gossip, whose
+//! messages it carries as opaque bytes.
 //!
 //! | module | holds |
 //! |---|---|
@@ -29,7 +30,7 @@
 //!
 //! Below them, unseen: `tls` and `transport` (settings), `hello`, `accept`, `admission`, `session`
 //! and `reply` (accepted connections), `pool`, `dial`, `link` and `pending` (dialled ones), `outbox`
-//! and `streams` (lanes and other streams), `bounded` and `x509` (decoding).
+//! and `streams` (lanes and other streams), `bounded` and `x509` (decoding), `runtime` (time and tasks).
 
 mod accept;
 mod admission;
@@ -53,6 +54,7 @@ mod outbox;
 mod pending;
 mod pool;
 mod reply;
+mod runtime;
 mod session;
 pub mod stats;
 mod streams;

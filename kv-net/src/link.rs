@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::future::join_all;
 use kv_types::NodeId;
 use quinn::{Connection, ConnectionError, RecvStream};
-use tokio::time::{Instant, timeout_at};
 
 use crate::codec::Encoded;
 use crate::config::EndpointConfig;
@@ -21,6 +19,7 @@ use crate::hello::HelloV1;
 use crate::method::Class;
 use crate::outbox::Outbox;
 use crate::pending::{Pending, Refused};
+use crate::runtime::Runtime;
 use crate::streams::{self, CloseCode, LaneReader, ResetOnDrop, StreamError};
 
 /// Why a call over a link has no response.
@@ -41,6 +40,7 @@ pub(crate) enum LinkError {
 /// A live connection to a node, with its three lanes.
 #[derive(Debug)]
 pub(crate) struct Link {
+    runtime: Runtime,
     connection: Connection,
     node: NodeId,
     pending: Arc<Pending>,
@@ -52,14 +52,20 @@ pub(crate) struct Link {
 
 impl Link {
     /// A fresh connection; [`Self::open_lane`] and [`Self::start`] make it ready.
-    pub(crate) fn new(connection: Connection, node: NodeId, config: &EndpointConfig) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        node: NodeId,
+        config: &EndpointConfig,
+        runtime: &Runtime,
+    ) -> Self {
         let outbox = || Arc::new(Outbox::new(config.max_waiting_bytes));
         Self {
+            runtime: runtime.clone(),
             connection,
             node,
             pending: Arc::new(Pending::new(config.max_calls_per_peer)),
             lanes: [outbox(), outbox(), outbox()],
-            up_since: Instant::now(),
+            up_since: runtime.now(),
             is_leaving: Arc::default(),
         }
     }
@@ -74,31 +80,33 @@ impl Link {
         let outbox = Arc::clone(self.lane(class));
         HelloV1::OURS.send(class, &outbox);
         let send = ResetOnDrop::new(send, class.priority());
-        tokio::spawn(async move { outbox.send_all(send).await });
-        Ok(LaneReader::new(receive, config.partial_frame_timeout))
+        self.runtime
+            .spawn(async move { outbox.send_all(send).await });
+        let runtime = self.runtime.clone();
+        Ok(LaneReader::new(
+            receive,
+            config.partial_frame_timeout,
+            runtime,
+        ))
     }
 
     /// Begins to take responses.
     pub(crate) fn start(&self, lanes: Vec<LaneReader>) {
-        let lanes: Vec<_> = lanes
-            .into_iter()
-            .map(|reader| {
-                let (connection, pending) = (self.connection.clone(), Arc::clone(&self.pending));
-                let is_leaving = Arc::clone(&self.is_leaving);
-                tokio::spawn(read_lane(connection, pending, is_leaving, reader))
-            })
-            .collect();
-        let connection = self.connection.clone();
-        tokio::spawn(async move {
-            join_all(lanes).await;
-            StreamError::Finished.close(&connection);
-        });
-        tokio::spawn(accept_large_responses(
+        let last = Arc::new(CloseWithLast(self.connection.clone()));
+        for reader in lanes {
+            let (last, pending) = (Arc::clone(&last), Arc::clone(&self.pending));
+            let is_leaving = Arc::clone(&self.is_leaving);
+            self.runtime
+                .spawn(read_lane(last, pending, is_leaving, reader));
+        }
+        self.runtime.spawn(accept_large_responses(
+            self.runtime.clone(),
             self.connection.clone(),
             Arc::clone(&self.pending),
         ));
         let (pending, lanes) = (Arc::clone(&self.pending), self.lanes.clone());
-        tokio::spawn(watch(self.connection.clone(), pending, lanes));
+        self.runtime
+            .spawn(watch(self.connection.clone(), pending, lanes));
     }
 
     /// Who is at the other end.
@@ -117,9 +125,9 @@ impl Link {
         !self.lane(Class::Control).is_closed() && !self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Since when it has been up.
-    pub(crate) fn up_since(&self) -> Instant {
-        self.up_since
+    /// For how long it has been up.
+    pub(crate) fn age(&self) -> Duration {
+        self.runtime.now().saturating_duration_since(self.up_since)
     }
 
     /// Sends a request and awaits its response until `deadline`.
@@ -153,13 +161,19 @@ impl Link {
             id,
             is_sent: false,
         };
-        let header = request_header(request, id, deadline).ok_or(LinkError::NotSent)?;
-        match timeout_at(deadline, lane.push(header, &request.body, &request.tail)).await {
+        let header = self
+            .request_header(request, id, deadline)
+            .ok_or(LinkError::NotSent)?;
+        match self
+            .runtime
+            .timeout_at(deadline, lane.push(header, &request.body, &request.tail))
+            .await
+        {
             Err(_elapsed) => return Err(LinkError::NotSent),
             Ok(Err(_closed)) => return Err(LinkError::LostBefore),
             Ok(Ok(())) => waiting.is_sent = true,
         }
-        match timeout_at(deadline, response).await {
+        match self.runtime.timeout_at(deadline, response).await {
             Err(_elapsed) => Err(LinkError::Deadline),
             Ok(Ok(frame)) => Ok(frame),
             Ok(Err(_lost)) => Err(self.lost()),
@@ -171,20 +185,32 @@ impl Link {
         request: &Encoded,
         deadline: Instant,
     ) -> Result<Frame, LinkError> {
-        let (send, mut receive) = timeout_at(deadline, self.connection.open_bi())
+        let (send, mut receive) = self
+            .runtime
+            .timeout_at(deadline, self.connection.open_bi())
             .await
             .map_err(|_| LinkError::NotSent)?
             .map_err(|_| LinkError::LostBefore)?;
         let mut send = ResetOnDrop::for_large_frame(send);
-        let header = request_header(request, 0, deadline).ok_or(LinkError::NotSent)?;
+        let header = self
+            .request_header(request, 0, deadline)
+            .ok_or(LinkError::NotSent)?;
         // The other side acts on whole requests only: until all is written, nothing has happened.
-        match timeout_at(deadline, send.write_frame(header, request)).await {
+        match self
+            .runtime
+            .timeout_at(deadline, send.write_frame(header, request))
+            .await
+        {
             Err(_elapsed) => return Err(LinkError::NotSent),
             Ok(Err(quinn::WriteError::Stopped(_))) => {} // it has answered already
             Ok(Err(_)) => return Err(LinkError::LostBefore),
             Ok(Ok(())) => send.finish(),
         }
-        match timeout_at(deadline, streams::read_response(&mut receive)).await {
+        match self
+            .runtime
+            .timeout_at(deadline, streams::read_response(&mut receive))
+            .await
+        {
             Err(_elapsed) => Err(LinkError::Deadline),
             Ok(Ok(frame)) => Ok(frame),
             Ok(Err(error)) => Err(match self.connection.close_reason() {
@@ -194,6 +220,24 @@ impl Link {
                 },
             }),
         }
+    }
+
+    /// `None` when the deadline has passed, or the request cannot be that long.
+    fn request_header(&self, request: &Encoded, id: u32, deadline: Instant) -> Option<Header> {
+        let left = deadline.saturating_duration_since(self.runtime.now());
+        if left.is_zero() || request.payload_bytes() > MAX_PAYLOAD_BYTES {
+            return None;
+        }
+        // Rounded up: less than a millisecond is still some time.
+        let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
+        Some(Header {
+            len: u32::try_from(request.payload_bytes()).ok()?,
+            kind: Kind::Request,
+            version: VERSION,
+            method: request.method,
+            id,
+            deadline_ms: u32::try_from(left_ms).unwrap_or(u32::MAX),
+        })
     }
 
     /// Sends gossip without waiting; whether it is on its way.
@@ -270,27 +314,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// `None` when the deadline has passed, or the request cannot be that long.
-fn request_header(request: &Encoded, id: u32, deadline: Instant) -> Option<Header> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() || request.payload_bytes() > MAX_PAYLOAD_BYTES {
-        return None;
-    }
-    // Rounded up: less than a millisecond is still some time.
-    let left_ms = left.saturating_add(Duration::from_micros(999)).as_millis();
-    Some(Header {
-        len: u32::try_from(request.payload_bytes()).ok()?,
-        kind: Kind::Request,
-        version: VERSION,
-        method: request.method,
-        id,
-        deadline_ms: u32::try_from(left_ms).unwrap_or(u32::MAX),
-    })
-}
-
 /// Hands responses to their calls until the lane ends.
 async fn read_lane(
-    connection: Connection,
+    last: Arc<CloseWithLast>,
     pending: Arc<Pending>,
     is_leaving: Arc<AtomicBool>,
     mut reader: LaneReader,
@@ -311,14 +337,23 @@ async fn read_lane(
             Err(error) => break error,
         }
     };
-    error.close(&connection);
+    error.close(&last.0);
+}
+
+/// Closes a connection when all readers of its lanes have ended.
+struct CloseWithLast(Connection);
+
+impl Drop for CloseWithLast {
+    fn drop(&mut self) {
+        StreamError::Finished.close(&self.0);
+    }
 }
 
 /// Takes responses that are too long for a lane; each has a stream of its own.
-async fn accept_large_responses(connection: Connection, pending: Arc<Pending>) {
+async fn accept_large_responses(runtime: Runtime, connection: Connection, pending: Arc<Pending>) {
     while let Ok(mut stream) = connection.accept_uni().await {
         let pending = Arc::clone(&pending);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             if let Err(error) = read_large_response(&mut stream, &pending).await {
                 tracing::debug!(%error, "a large response was cut short");
             }

@@ -7,24 +7,52 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fastrand::Rng;
 use kv_types::NodeId;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
 
 use crate::call::{DialError, Peer};
 use crate::config::EndpointConfig;
 use crate::dial;
 use crate::link::Link;
+use crate::runtime::Runtime;
 use crate::stats::Counters;
 
 /// Gossip that waits for a dial; older messages give way to newer ones.
 const MAX_WAITING_GOSSIP: usize = 8;
 
-type Dialled = Option<Result<Arc<Link>, DialError>>;
+type Dialled = Result<Arc<Link>, DialError>;
+
+/// A dial that is under way, and then its result.
+#[derive(Debug, Default)]
+struct Dial {
+    result: OnceLock<Dialled>,
+    ended: Notify,
+}
+
+impl Dial {
+    fn end(&self, result: Dialled) {
+        // A dial ends once.
+        let _ = self.result.set(result);
+        self.ended.notify_waiters();
+    }
+
+    async fn result(&self) -> &Dialled {
+        loop {
+            // Made before the result is looked for, so that it is not missed.
+            let ended = self.ended.notified();
+            if let Some(result) = self.result.get() {
+                return result;
+            }
+            ended.await;
+        }
+    }
+}
 
 /// Why there is no connection to call over.
 #[derive(Debug)]
@@ -38,10 +66,12 @@ pub(crate) enum NoLink {
 /// All peers that were ever needed and are not forgotten.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    runtime: Runtime,
     endpoint: quinn::Endpoint,
     client: quinn::ClientConfig,
     config: EndpointConfig,
     counters: Arc<Counters>,
+    rng: Mutex<Rng>,
     slots: Mutex<BTreeMap<Name, Arc<Slot>>>,
 }
 
@@ -65,7 +95,7 @@ struct Slot(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     link: Option<Arc<Link>>,
-    dial: Option<watch::Receiver<Dialled>>,
+    dial: Option<Arc<Dial>>,
     /// Failed dials since the last good one.
     failures: u32,
     last_failure: Option<Failure>,
@@ -81,16 +111,19 @@ struct Failure {
 
 impl Pool {
     pub(crate) fn new(
+        runtime: Runtime,
         endpoint: quinn::Endpoint,
         client: quinn::ClientConfig,
         config: EndpointConfig,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            runtime,
             endpoint,
             client,
             config,
             counters,
+            rng: Mutex::new(Rng::with_seed(seed())),
             slots: Mutex::default(),
         })
     }
@@ -102,20 +135,15 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Arc<Link>, NoLink> {
         let slot = self.slot(Name::from(peer));
-        let mut dial = match self.link_or_dial(&slot, peer) {
+        let dial = match self.link_or_dial(&slot, peer) {
             Ready::Link(link) => return Ok(link),
             Ready::Failed(reason) => return Err(NoLink::Failed(reason)),
             Ready::Dial(dial) => dial,
         };
-        match timeout_at(deadline, dial.wait_for(Option::is_some)).await {
+        match self.runtime.timeout_at(deadline, dial.result()).await {
             Err(_elapsed) => Err(NoLink::Deadline),
-            Ok(Ok(dialled)) => match &*dialled {
-                Some(Ok(link)) => Ok(Arc::clone(link)),
-                Some(Err(reason)) => Err(NoLink::Failed(reason.clone())),
-                None => Err(NoLink::Deadline), // it was waited for until it is some
-            },
-            // The dialling task ends without a result only when the runtime is shut down.
-            Ok(Err(_gone)) => Err(NoLink::Deadline),
+            Ok(Ok(link)) => Ok(Arc::clone(link)),
+            Ok(Err(reason)) => Err(NoLink::Failed(reason.clone())),
         }
     }
 
@@ -162,12 +190,13 @@ impl Pool {
             if link.is_up() {
                 return Ready::Link(Arc::clone(link));
             }
-            let lived = link.up_since().elapsed();
+            let lived = link.age();
             state.link = None;
             if lived < self.config.backoff_max {
                 // A peer that lets us in and throws us out at once must not be dialled in a loop.
                 let reason = "it closed the last connection soon after it was made".to_owned();
-                state.fail(peer.address, DialError::Closed { reason }, &self.config);
+                let until = self.leave_alone(state.failures);
+                state.fail(peer.address, DialError::Closed { reason }, until);
             }
         }
         if let Some(link) = known {
@@ -175,21 +204,22 @@ impl Pool {
             return Ready::Link(link);
         }
         if let Some(dial) = &state.dial {
-            return Ready::Dial(dial.clone());
+            return Ready::Dial(Arc::clone(dial));
         }
         if let Some(failure) = &state.last_failure
             && failure.address == peer.address
-            && Instant::now() < failure.until
+            && self.runtime.now() < failure.until
         {
             return Ready::Failed(failure.reason.clone());
         }
-        let (sender, receiver) = watch::channel(None);
-        state.dial = Some(receiver.clone());
-        tokio::spawn(Arc::clone(self).dial(Arc::clone(slot), *peer, sender));
-        Ready::Dial(receiver)
+        let dial = Arc::new(Dial::default());
+        state.dial = Some(Arc::clone(&dial));
+        self.runtime
+            .spawn(Arc::clone(self).dial(Arc::clone(slot), *peer, Arc::clone(&dial)));
+        Ready::Dial(dial)
     }
 
-    async fn dial(self: Arc<Self>, slot: Arc<Slot>, peer: Peer, sender: watch::Sender<Dialled>) {
+    async fn dial(self: Arc<Self>, slot: Arc<Slot>, peer: Peer, dial: Arc<Dial>) {
         let client = self.client.clone();
         let result = dial::dial(
             &self.endpoint,
@@ -197,6 +227,7 @@ impl Pool {
             peer.address,
             peer.node,
             &self.config,
+            &self.runtime,
         )
         .await;
         match &result {
@@ -212,9 +243,35 @@ impl Pool {
                 self.counters.dials_failed();
             }
         }
-        slot.finish_dial(&result, peer.address, &self.config, &self.counters);
-        // Nobody may wait any more, which is fine.
-        let _ = sender.send(Some(result));
+        self.finish_dial(&slot, &result, peer.address);
+        dial.end(result);
+    }
+
+    fn finish_dial(&self, slot: &Slot, result: &Dialled, address: SocketAddr) {
+        let mut state = slot.lock();
+        state.dial = None;
+        let gossip = std::mem::take(&mut state.waiting_gossip);
+        match result {
+            Ok(link) => {
+                state.link = Some(Arc::clone(link));
+                state.failures = 0;
+                state.last_failure = None;
+                for bytes in &gossip {
+                    self.counters.gossip(link.gossip(bytes));
+                }
+            }
+            Err(reason) => {
+                let until = self.leave_alone(state.failures);
+                state.fail(address, reason.clone(), until);
+                gossip.iter().for_each(|_| self.counters.gossip_dropped());
+            }
+        }
+    }
+
+    /// Until when a peer is left alone that failed once more than so many times.
+    fn leave_alone(&self, failures: u32) -> Instant {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        self.runtime.now() + backoff(failures.saturating_add(1), &self.config, &mut rng)
     }
 
     fn slot(&self, name: Name) -> Arc<Slot> {
@@ -241,7 +298,7 @@ impl Pool {
 /// What a slot can offer at once.
 enum Ready {
     Link(Arc<Link>),
-    Dial(watch::Receiver<Dialled>),
+    Dial(Arc<Dial>),
     Failed(DialError),
 }
 
@@ -262,32 +319,6 @@ impl Slot {
         }
     }
 
-    fn finish_dial(
-        &self,
-        result: &Result<Arc<Link>, DialError>,
-        address: SocketAddr,
-        config: &EndpointConfig,
-        counters: &Counters,
-    ) {
-        let mut state = self.lock();
-        state.dial = None;
-        let gossip = std::mem::take(&mut state.waiting_gossip);
-        match result {
-            Ok(link) => {
-                state.link = Some(Arc::clone(link));
-                state.failures = 0;
-                state.last_failure = None;
-                for bytes in &gossip {
-                    counters.gossip(link.gossip(bytes));
-                }
-            }
-            Err(reason) => {
-                state.fail(address, reason.clone(), config);
-                gossip.iter().for_each(|_| counters.gossip_dropped());
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics between two changes, so a poisoned state is a whole one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -295,9 +326,8 @@ impl Slot {
 }
 
 impl State {
-    fn fail(&mut self, address: SocketAddr, reason: DialError, config: &EndpointConfig) {
+    fn fail(&mut self, address: SocketAddr, reason: DialError, until: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let until = Instant::now() + backoff(self.failures, config);
         self.last_failure = Some(Failure {
             address,
             until,
@@ -320,11 +350,20 @@ impl State {
 
 /// The time to leave a peer alone after so many failures in a row, varied by a quarter so that many
 /// peers of one restarted node do not come back in step.
-fn backoff(failures: u32, config: &EndpointConfig) -> Duration {
+fn backoff(failures: u32, config: &EndpointConfig, rng: &mut Rng) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = config
         .backoff_min
         .saturating_mul(1 << doublings)
         .min(config.backoff_max);
-    full.mul_f64(0.75 + 0.5 * fastrand::f64())
+    full.mul_f64(0.75 + 0.5 * rng.f64())
+}
+
+/// Random bits from where the keys come from.
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .expect("the operating system gives random bytes");
+    u64::from_le_bytes(seed)
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::AbortHandle;
 use kv_types::Outcome;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::admission::{Admitted, Gate, Load, Turned};
 use crate::codec;
@@ -23,11 +23,13 @@ use crate::message::Response;
 use crate::method::{Class, Method};
 use crate::outbox::Outbox;
 use crate::reply::{self, Reply};
+use crate::runtime::Runtime;
 use crate::stats::Counters;
 use crate::streams::{self, LaneReader, ResetOnDrop, StreamError};
 
 /// What all sessions of an endpoint share.
 pub(crate) struct Shared {
+    pub(crate) runtime: Runtime,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) config: EndpointConfig,
     pub(crate) counters: Arc<Counters>,
@@ -53,7 +55,8 @@ struct State {
 impl Session {
     pub(crate) fn new(connection: Connection, identity: Identity, shared: Arc<Shared>) -> Self {
         let (load, counters) = (Arc::clone(&shared.load), Arc::clone(&shared.counters));
-        let gate = Gate::new(identity.role.clone(), &shared.config, load, counters);
+        let (role, runtime) = (identity.role.clone(), shared.runtime.clone());
+        let gate = Gate::new(role, runtime, &shared.config, load, counters);
         Self {
             connection,
             identity,
@@ -66,7 +69,11 @@ impl Session {
     /// Serves the connection until it is closed.
     pub(crate) async fn run(self: Arc<Self>) {
         let patience = self.shared.config.handshake_timeout;
-        match timeout(patience, self.await_control_lane()).await {
+        match self
+            .runtime()
+            .timeout(patience, self.await_control_lane())
+            .await
+        {
             Ok(Ok(())) => self.serve_until_closed().await,
             Ok(Err(error)) => self.break_off(&error),
             Err(_elapsed) => self.break_off(&StreamError::TooSlow(patience)),
@@ -92,7 +99,8 @@ impl Session {
                 biased;
                 stream = self.connection.accept_bi() => {
                     let Ok((send, receive)) = stream else { return };
-                    tokio::spawn(Arc::clone(self).serve_stream(send, receive));
+                    self.runtime()
+                        .spawn(Arc::clone(self).serve_stream(send, receive));
                 }
                 datagram = self.connection.read_datagram() => {
                     let Ok(bytes) = datagram else { return };
@@ -109,7 +117,7 @@ impl Session {
     async fn serve_stream(self: Arc<Self>, send: SendStream, mut receive: RecvStream) {
         let patience = self.shared.config.partial_frame_timeout;
         let reading = streams::read_header(&mut receive, MAX_PAYLOAD_BYTES);
-        let header = match timeout(patience, reading).await {
+        let header = match self.runtime().timeout(patience, reading).await {
             Ok(Ok(header)) => header,
             Ok(Err(StreamError::Ended(_))) => return,
             Ok(Err(error)) => return self.break_off(&error),
@@ -151,9 +159,11 @@ impl Session {
         }
         let send = ResetOnDrop::new(send, class.priority());
         let sending = Arc::clone(&lane);
-        tokio::spawn(async move { sending.send_all(send).await });
-        let reader = LaneReader::new(receive, self.shared.config.partial_frame_timeout);
-        tokio::spawn(Arc::clone(self).read_lane(reader, lane));
+        let runtime = self.runtime();
+        runtime.spawn(async move { sending.send_all(send).await });
+        let patience = self.shared.config.partial_frame_timeout;
+        let reader = LaneReader::new(receive, patience, runtime.clone());
+        runtime.spawn(Arc::clone(self).read_lane(reader, lane));
         Ok(())
     }
 
@@ -194,7 +204,7 @@ impl Session {
         };
         let (session, lane) = (Arc::clone(self), Arc::clone(lane));
         let mut state = self.lock();
-        let task = tokio::spawn(async move {
+        let task = self.runtime().spawn_abortable(async move {
             let (_slot, _running) = (
                 slot,
                 Running {
@@ -209,7 +219,7 @@ impl Session {
             }
         });
         // The task removes itself under the lock that is held here, so it cannot be gone already.
-        if let Some(earlier) = state.running.insert(id, task.abort_handle()) {
+        if let Some(earlier) = state.running.insert(id, task) {
             earlier.abort(); // the peer used an id twice; only the newer request can be answered
         }
     }
@@ -256,7 +266,7 @@ impl Session {
                 _room,
             )) => {
                 let serving = self.answer_large(method, deadline, header, &mut send, receive);
-                if timeout_at(deadline, serving).await.is_err() {
+                if self.runtime().timeout_at(deadline, serving).await.is_err() {
                     self.shared.counters.expired();
                 }
             }
@@ -311,11 +321,15 @@ impl Session {
             }
         };
         self.shared.counters.requests();
-        let budget = deadline.saturating_duration_since(Instant::now());
+        let runtime = self.runtime();
+        let budget = deadline.saturating_duration_since(runtime.now());
         let (handler, peer) = (&self.shared.handler, &self.identity);
         let handling = async { handler.handle(peer, request, budget).await };
         // A defect in the handling of one request must neither silence it nor touch others.
-        match timeout_at(deadline, AssertUnwindSafe(handling).catch_unwind()).await {
+        match runtime
+            .timeout_at(deadline, AssertUnwindSafe(handling).catch_unwind())
+            .await
+        {
             Ok(Ok(response)) => Some(response),
             Ok(Err(_panic)) => {
                 tracing::error!(?method, peer = %peer.role, "the handler panicked");
@@ -343,7 +357,7 @@ impl Session {
                 }
             }
         };
-        if timeout_at(deadline, sending).await.is_err() {
+        if self.runtime().timeout_at(deadline, sending).await.is_err() {
             self.shared.counters.expired();
         }
     }
@@ -367,6 +381,10 @@ impl Session {
         for task in running.values() {
             task.abort();
         }
+    }
+
+    fn runtime(&self) -> &Runtime {
+        &self.shared.runtime
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -51,6 +51,8 @@ counters! {
     accepted,
     /// Diallers that were refused: bad certificate, too many, too slow.
     refused,
+    /// Diallers that were asked to prove their address first, for many handshakes were under way.
+    retried,
     /// Connections closed because the peer broke the protocol or was too slow.
     broken,
     /// Calls begun.

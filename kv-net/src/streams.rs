@@ -1,14 +1,14 @@
 //! Reading and writing frames on QUIC streams.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
-use tokio::time::{Instant, timeout_at};
 
 use crate::codec::Encoded;
 use crate::frame::{Frame, FrameBuffer, FrameError, HEADER_BYTES, Header, Kind, MAX_PAYLOAD_BYTES};
 use crate::reply::Reply;
+use crate::runtime::Runtime;
 
 /// Why a stream or a connection was ended; the number goes over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,16 +165,18 @@ pub(crate) struct LaneReader {
     stream: RecvStream,
     buffer: FrameBuffer,
     partial_timeout: Duration,
+    runtime: Runtime,
     /// When the frame that is now partial must be whole.
     whole_by: Option<Instant>,
 }
 
 impl LaneReader {
-    pub(crate) fn new(stream: RecvStream, partial_timeout: Duration) -> Self {
+    pub(crate) fn new(stream: RecvStream, partial_timeout: Duration, runtime: Runtime) -> Self {
         Self {
             stream,
             buffer: FrameBuffer::default(),
             partial_timeout,
+            runtime,
             whole_by: None,
         }
     }
@@ -196,9 +198,12 @@ impl LaneReader {
         let count = if self.buffer.is_partial() {
             let whole_by = *self
                 .whole_by
-                .get_or_insert_with(|| Instant::now() + self.partial_timeout);
+                .get_or_insert_with(|| self.runtime.now() + self.partial_timeout);
             let too_slow = StreamError::TooSlow(self.partial_timeout);
-            timeout_at(whole_by, read).await.map_err(|_| too_slow)??
+            self.runtime
+                .timeout_at(whole_by, read)
+                .await
+                .map_err(|_| too_slow)??
         } else {
             read.await?
         };

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::{HashedConnectionIdGenerator, TimeSource};
+use rustls::time_provider::TimeProvider;
 
 use crate::config::EndpointConfig;
 use crate::credentials::Credentials;
@@ -61,11 +62,22 @@ pub(crate) fn server(current: &Arc<Current>, config: &EndpointConfig) -> quinn::
         config.accepted_idle_timeout,
         None,
     )));
+    server.time_source(Arc::new(TokenTime(Arc::clone(&config.time))));
     server.migration(false);
     server.max_incoming(1024);
     server.incoming_buffer_size(64 << 10);
     server.incoming_buffer_size_total(16 << 20);
     server
+}
+
+/// The clock by which address tokens expire: the one by which certificates are judged.
+struct TokenTime(Arc<dyn TimeProvider>);
+
+impl TimeSource for TokenTime {
+    fn now(&self) -> SystemTime {
+        let now = self.0.current_time();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(now.map_or(0, |now| now.as_secs()))
+    }
 }
 
 /// The dialling side.

@@ -114,13 +114,39 @@ pub struct History {
     pub held: Vec<Held>,
 }
 
+/// Where an id counts the writes of its client, and where it says that its value is large.
+const WRITES_AT: usize = 6;
+const LARGE_AT: usize = 15;
+const LARGE: u8 = 0x80;
+/// Above what the streams take that small messages share.
+const LARGE_BYTES: usize = 80 << 10;
+
 impl History {
     /// The value of a write: it names it, and its length differs from others'.
     #[must_use]
     pub fn value_of(id: WriteId) -> String {
         let text = format!("{id:?} ");
         let bytes = id.to_bytes();
-        text.repeat(1 + usize::from(bytes[bytes.len() - 3]) % 8)
+        let count = 1 + usize::from(bytes[WRITES_AT]) % 8;
+        text.repeat(if Self::is_large(id) {
+            count + LARGE_BYTES / text.len()
+        } else {
+            count
+        })
+    }
+
+    /// Whether the value of a write is large.
+    #[must_use]
+    pub fn is_large(id: WriteId) -> bool {
+        id.to_bytes()[LARGE_AT] & LARGE != 0
+    }
+
+    /// The id of a write whose value is large, made from another.
+    #[must_use]
+    pub fn large(id: WriteId) -> WriteId {
+        let mut bytes = id.to_bytes();
+        bytes[LARGE_AT] |= LARGE;
+        WriteId::from_bytes(bytes)
     }
 
     /// All that happened to a key, a line each, in the order of time.

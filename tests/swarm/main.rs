@@ -15,8 +15,8 @@ use kv_tests::swarm::{Scenario, Summary, run};
 const WORK: Duration = Duration::from_secs(60);
 /// How many days are lived for each commit.
 const DAYS: u64 = 200;
-/// How many of them are lived twice.
-const TWICE: u64 = 10;
+/// How many of them are lived twice, with mere messages and over QUIC.
+const TWICE: usize = 20;
 
 /// The first of this commit's seeds.
 fn first_seed() -> u64 {
@@ -65,15 +65,49 @@ fn no_day_of_this_commit_breaks_a_promise() {
 }
 
 #[test]
-fn a_day_repeats_itself_bit_for_bit() {
+fn a_day_repeats_itself_bit_for_bit_in_another_process() {
     let first = first_seed();
-    for seed in first..first + TWICE {
-        let day = Scenario::draw(seed, WORK);
-        let (one, two) = (run(&day, false), run(&day, false));
-        assert!(one.simulated >= WORK);
-        assert_eq!(one.trace, two.trace, "seed {seed}");
-        assert_eq!(one.counts, two.counts, "seed {seed}");
-    }
+    let days = (first..).map(|seed| Scenario::draw(seed, WORK));
+    let (quic, messages): (Vec<_>, Vec<_>) = days.take(DAYS as usize).partition(|day| day.quic);
+    assert!(quic.len() >= TWICE && messages.len() >= TWICE);
+    let repeat = |days: &[Scenario]| {
+        for day in days {
+            let one = run(day, false);
+            assert!(one.simulated >= WORK);
+            assert_eq!(
+                trace_elsewhere(day.seed),
+                format!("{:016x}", one.trace),
+                "{day}"
+            );
+        }
+        println!(
+            "{} of {} traces are equal, {}",
+            days.len(),
+            days.len(),
+            if days[0].quic {
+                "over QUIC"
+            } else {
+                "with mere messages"
+            }
+        );
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| repeat(&quic[..TWICE]));
+        repeat(&messages[..TWICE]);
+    });
+}
+
+/// The trace of a day that another process lives.
+fn trace_elsewhere(seed: u64) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_kv-sim"))
+        .args(["seed", &seed.to_string()])
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let trace = text.split_once(", trace ").map(|(_, rest)| &rest[..16]);
+    trace
+        .unwrap_or_else(|| panic!("no trace of {seed}: {text}"))
+        .to_owned()
 }
 
 #[test]

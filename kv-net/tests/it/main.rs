@@ -1,5 +1,10 @@
 //! Endpoints over real loopback sockets.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests use the real clock and real sockets"
+)]
+
 mod calls;
 mod hostile;
 mod identities;

@@ -8,11 +8,13 @@ use kv_net::message::{
     DataHead, GetReplyV1, GetV1, PutReplyV1, PutV1, ReadOptions, Request, Response, WriteKind,
     WriteOptions,
 };
+use kv_node::adapters::QuicTransport;
+use kv_node::transport::{CallFailure, Peer, Transport};
 use kv_types::{BucketId, Context, Epoch, Key, Level, NodeId, Outcome, WriteId};
 
 use super::executor::Handle;
 use super::host::WALL_START_MS;
-use super::network::SimNetwork;
+use super::network::{SimNetwork, address_of};
 
 /// The bucket `default`.
 pub const BUCKET: BucketId = BucketId(1);
@@ -25,6 +27,8 @@ pub struct Client {
     handle: Handle,
     number: u64,
     writes: u64,
+    /// How it speaks, if not by mere messages.
+    quic: Option<QuicTransport>,
     /// The epoch it claims to know.
     pub epoch: Epoch,
 }
@@ -45,7 +49,33 @@ impl Client {
             handle,
             number,
             writes: 0,
+            quic: None,
             epoch: Epoch(1),
+        }
+    }
+
+    /// The same, speaking real QUIC.
+    #[must_use]
+    pub fn over(mut self, quic: QuicTransport) -> Self {
+        self.quic = Some(quic);
+        self
+    }
+
+    async fn ask(
+        &self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        request: Request,
+    ) -> Result<Response, CallFailure> {
+        match &self.quic {
+            None => network.as_ref().call_as_client(via, request, BUDGET).await,
+            Some(quic) => {
+                let peer = Peer {
+                    node: via,
+                    address: address_of(via).to_string(),
+                };
+                quic.call(peer, request, BUDGET).await
+            }
         }
     }
 
@@ -117,7 +147,7 @@ impl Client {
         value: &str,
     ) -> Result<PutReplyV1, Refused> {
         let request = Request::Put(request, Bytes::from(value.to_owned()));
-        match network.as_ref().call_as_client(via, request, BUDGET).await {
+        match self.ask(network, via, request).await {
             Ok(Response::Put(reply)) => Ok(reply),
             other => Err(refused(other)),
         }
@@ -157,18 +187,14 @@ impl Client {
             key: key(name),
             options,
         };
-        match network
-            .as_ref()
-            .call_as_client(via, Request::Get(request), BUDGET)
-            .await
-        {
+        match self.ask(network, via, Request::Get(request)).await {
             Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),
             other => Err(refused(other)),
         }
     }
 }
 
-fn refused(answer: Result<Response, kv_node::transport::CallFailure>) -> Refused {
+fn refused(answer: Result<Response, CallFailure>) -> Refused {
     match answer {
         Ok(Response::Error(error)) => (error.code, error.outcome),
         Ok(other) => panic!("an unexpected answer: {other:?}"),

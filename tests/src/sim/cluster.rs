@@ -1,20 +1,27 @@
 //! A cluster of simulated nodes with their disks.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kv_net::{Credentials, Endpoint, EndpointConfig};
+use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
 use kv_node::topologies::Topologies;
+use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
 use kv_storage::sim::SimFs;
 use kv_types::{ClusterId, Epoch, NodeId};
 use tokio::sync::oneshot;
 
-use super::executor::{Group, Handle};
+use super::client::Client;
+use super::executor::{Group, Handle, OUTSIDE};
 use super::host::{Conditions, SimHost, SimJobs};
-use super::network::{SimNetwork, SimTransport};
+use super::network::{SimNetwork, SimTransport, address_of, address_of_client};
+use super::papers::{Papers, WallTime};
+use super::udp::SimRuntime;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -26,6 +33,8 @@ pub struct SimCluster {
     pub network: SimNetwork,
     topology: Arc<Topology>,
     machines: Arc<Mutex<BTreeMap<NodeId, Machine>>>,
+    /// Where nodes and clients speak real QUIC.
+    quic: Option<Quic>,
     storage: kv_storage::Options,
 }
 
@@ -37,7 +46,22 @@ struct Machine {
     process: Option<Group>,
     /// The node, once it has started.
     running: Option<Arc<Node>>,
+    /// What it shows and believes, over QUIC.
+    credentials: Option<Credentials>,
+    /// The present process's end of QUIC.
+    endpoint: Option<Endpoint>,
 }
+
+/// What a cluster has more of that speaks real QUIC.
+#[derive(Debug, Clone)]
+struct Quic {
+    papers: Arc<Mutex<Papers>>,
+    /// Clients share a few endpoints, as the tasks of a program do.
+    clients: Arc<Vec<Endpoint>>,
+}
+
+/// How many endpoints all clients share.
+const CLIENT_ENDPOINTS: u16 = 2;
 
 impl SimCluster {
     /// Machines with genesis on their disks; nothing runs yet.
@@ -51,7 +75,7 @@ impl SimCluster {
             name: format!("n{n}"),
             zone: format!("z{n}"),
             weight: 1,
-            address: format!("10.0.0.{n}:7400"),
+            address: address_of(NodeId(n)).to_string(),
             fingerprint: [0; 32],
         };
         let topology = Topology::genesis(GenesisSpec {
@@ -79,6 +103,8 @@ impl SimCluster {
                 conditions: Arc::default(),
                 process: None,
                 running: None,
+                credentials: None,
+                endpoint: None,
             };
             machines.insert(NodeId(n), machine);
         }
@@ -88,8 +114,143 @@ impl SimCluster {
             network,
             topology,
             machines: Arc::new(Mutex::new(machines)),
+            quic: None,
             storage,
         }
+    }
+
+    /// The same, but all parties speak real QUIC with real certificates, over simulated datagrams.
+    ///
+    /// Their keys come from the operating system: seed the thread first.
+    ///
+    /// # Panics
+    /// When the counts are not possible.
+    #[must_use]
+    pub fn over_quic(
+        handle: Handle,
+        nodes: u128,
+        replicas: u8,
+        storage: kv_storage::Options,
+    ) -> Self {
+        let mut papers = Papers::new(handle.clone(), CLUSTER);
+        let mut cluster = Self::new(handle, nodes, replicas, storage);
+        for (node, machine) in cluster.machines().iter_mut() {
+            machine.credentials = Some(papers.node(*node));
+        }
+        let credentials = papers.client();
+        let endpoints = (0..CLIENT_ENDPOINTS).map(|number| {
+            let config = EndpointConfig::client();
+            let conditions = Arc::default();
+            let address = address_of_client(number);
+            cluster.endpoint(OUTSIDE, address, credentials.clone(), config, conditions)
+        });
+        let clients = Arc::new(endpoints.collect());
+        cluster.quic = Some(Quic {
+            papers: Arc::new(Mutex::new(papers)),
+            clients,
+        });
+        cluster
+    }
+
+    fn endpoint(
+        &self,
+        group: Group,
+        address: SocketAddr,
+        credentials: Credentials,
+        config: EndpointConfig,
+        conditions: Arc<Conditions>,
+    ) -> Endpoint {
+        let socket = self.network.open_socket(address);
+        let runtime = Arc::new(SimRuntime::new(self.handle.clone(), group));
+        let time = Arc::new(WallTime {
+            handle: self.handle.clone(),
+            conditions,
+        });
+        let config = EndpointConfig { time, ..config };
+        Endpoint::on(socket, runtime, credentials, config).expect("a socket with an address")
+    }
+
+    /// A client, which speaks as the nodes do; no two with the same number.
+    #[must_use]
+    pub fn client(&self, number: u64) -> Client {
+        let client = Client::numbered(self.handle.clone(), number);
+        match &self.quic {
+            None => client,
+            Some(quic) => {
+                let endpoint = &quic.clients[number as usize % quic.clients.len()];
+                client.over(QuicTransport::new(endpoint.clone()))
+            }
+        }
+    }
+
+    /// Somebody at an address of their own, with papers of their own.
+    #[must_use]
+    pub fn stranger(&self, address: SocketAddr, credentials: Credentials) -> Endpoint {
+        let config = EndpointConfig::client();
+        self.endpoint(OUTSIDE, address, credentials, config, Arc::default())
+    }
+
+    /// Gives a node other papers, which it shows from now on, and when it is started again.
+    ///
+    /// # Panics
+    /// When they are of another node.
+    pub fn set_credentials(&self, node: NodeId, credentials: &Credentials) {
+        let endpoint = self.machine(node, |machine| {
+            machine.credentials = Some(credentials.clone());
+            machine.endpoint.clone()
+        });
+        if let Some(endpoint) = endpoint {
+            endpoint
+                .replace_credentials(credentials.clone())
+                .expect("papers of the same node");
+        }
+    }
+
+    /// Does something with the papers of a cluster that speaks QUIC.
+    pub fn papers<T>(&self, with: impl FnOnce(&mut Papers) -> T) -> Option<T> {
+        let quic = self.quic.as_ref()?;
+        let mut papers = quic.papers.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(with(&mut papers))
+    }
+
+    /// Gives new papers to every node and client.
+    ///
+    /// # Panics
+    /// Never: the papers are of whom they are given to.
+    pub fn renew_all(&self) {
+        for node in self.nodes() {
+            if let Some(credentials) = self.papers(|papers| papers.node(node)) {
+                self.set_credentials(node, &credentials);
+            }
+        }
+        let Some(quic) = &self.quic else { return };
+        if let Some(credentials) = self.papers(Papers::client) {
+            for endpoint in quic.clients.iter() {
+                endpoint
+                    .replace_credentials(credentials.clone())
+                    .expect("papers of the same client");
+            }
+        }
+    }
+
+    /// The ends of QUIC that are open now.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let machines = self.machines();
+        let nodes = machines
+            .values()
+            .filter_map(|machine| machine.endpoint.clone());
+        let clients = self
+            .quic
+            .iter()
+            .flat_map(|quic| quic.clients.iter().cloned());
+        nodes.chain(clients).collect()
+    }
+
+    /// A node's end of QUIC, if it runs and has one.
+    #[must_use]
+    pub fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
+        self.machine(node, |machine| machine.endpoint.clone())
     }
 
     /// The topology of genesis.
@@ -158,20 +319,34 @@ impl SimCluster {
                 return None;
             }
             machine.process = Some(group);
-            Some((machine.fs.clone(), Arc::clone(&machine.conditions)))
+            let credentials = machine.credentials.clone();
+            Some((
+                machine.fs.clone(),
+                Arc::clone(&machine.conditions),
+                credentials,
+            ))
         });
-        let Some((fs, conditions)) = parts else {
+        let Some((fs, conditions, credentials)) = parts else {
             return outcome;
         };
+        let endpoint = credentials.map(|credentials| {
+            let (config, conditions) = (EndpointConfig::node(), Arc::clone(&conditions));
+            self.endpoint(group, address_of(node), credentials, config, conditions)
+        });
+        let transport: Arc<dyn Transport> = match &endpoint {
+            Some(endpoint) => Arc::new(QuicTransport::new(endpoint.clone())),
+            None => Arc::new(SimTransport {
+                me: node,
+                network: self.network.clone(),
+            }),
+        };
+        self.machine(node, |machine| machine.endpoint.clone_from(&endpoint));
         let host = SimHost::new(self.handle.clone(), group, Arc::clone(&conditions));
         let env = Env {
             host: Arc::new(host),
             fs: Arc::new(fs),
             jobs: Arc::new(SimJobs::new(self.handle.clone(), group, conditions)),
-            transport: Arc::new(SimTransport {
-                me: node,
-                network: self.network.clone(),
-            }),
+            transport,
         };
         let options = NodeOptions {
             node,
@@ -185,6 +360,9 @@ impl SimCluster {
             let started = Node::start(options, env).await;
             let outcome = started.map(|started| {
                 this.network.attach(node, group, &started);
+                if let Some(endpoint) = endpoint {
+                    endpoint.serve(Arc::new(NodeHandler(Arc::clone(&started))));
+                }
                 this.machine(node, |machine| machine.running = Some(started));
             });
             let failed = outcome.is_err();
@@ -263,12 +441,13 @@ impl SimCluster {
             return;
         };
         self.network.detach(node);
+        self.network.close_socket(address_of(node));
         self.handle.kill(group);
         let running = self.machine(node, |machine| {
             machine.fs = after(&machine.fs);
-            machine.running.take()
+            (machine.running.take(), machine.endpoint.take())
         });
-        // Its last reference may go here, and what it holds may ask for the machine.
+        // The last references may go here, and what they hold may ask for the machine.
         drop(running);
     }
 }

@@ -317,9 +317,15 @@ impl Handle {
     /// Ends after a delay.
     #[must_use]
     pub fn sleep(&self, delay: Duration) -> Sleep {
+        self.sleep_until(self.now() + delay)
+    }
+
+    /// Ends at a point of virtual time.
+    #[must_use]
+    pub fn sleep_until(&self, at: Duration) -> Sleep {
         Sleep {
             handle: self.clone(),
-            at: self.now() + delay,
+            at,
             timer: None,
         }
     }

@@ -49,6 +49,12 @@ impl Conditions {
         self.hung_until_micros.fetch_max(micros, Ordering::Relaxed);
     }
 
+    /// Milliseconds since the Unix epoch by this machine's clock.
+    pub(super) fn wall_ms(&self, handle: &Handle) -> u64 {
+        let true_ms = WALL_START_MS + u64::try_from(handle.now().as_millis()).unwrap_or(0);
+        true_ms.saturating_add_signed(self.skew_ms.load(Ordering::Relaxed))
+    }
+
     /// Ends everything but the clock's skew.
     pub fn mend_disk(&self) {
         self.set_slowness(1);
@@ -85,8 +91,7 @@ impl Host for SimHost {
     }
 
     fn wall_ms(&self) -> u64 {
-        let true_ms = WALL_START_MS + u64::try_from(self.handle.now().as_millis()).unwrap_or(0);
-        true_ms.saturating_add_signed(self.conditions.skew_ms.load(Ordering::Relaxed))
+        self.conditions.wall_ms(&self.handle)
     }
 
     fn random(&self) -> u64 {

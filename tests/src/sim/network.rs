@@ -4,9 +4,12 @@
 //! is dead or cut off vanishes, and the caller hears nothing until its budget is spent, just as with
 //! datagrams; so does one that is lost. Gossip and requests between nodes may arrive twice. Requests and responses go through the
 //! real encoding.
+//!
+//! Where nodes speak real QUIC ([`super::udp`]), the same network carries their datagrams, under the same faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,7 +23,8 @@ use kv_node::transport::{CallFailure, Peer, Transport};
 use kv_types::{NodeId, Outcome};
 use tokio::sync::oneshot;
 
-use super::executor::{Group, Handle};
+use super::executor::{Group, Handle, OUTSIDE};
+use super::udp::{Datagram, SimSocket};
 
 /// The network that all processes share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,6 +42,7 @@ pub type Link = (NodeId, NodeId);
 #[derive(Debug, Default)]
 struct State {
     nodes: BTreeMap<NodeId, (Group, Weak<Node>)>,
+    sockets: BTreeMap<SocketAddr, Arc<SimSocket>>,
     cut_off: BTreeSet<NodeId>,
     /// How many faults block a link now.
     blocked: BTreeMap<Link, u32>,
@@ -71,10 +76,15 @@ pub struct Counts {
     pub blocked: u64,
     /// Requests and gossip that arrived twice.
     pub duplicated: u64,
+    /// Datagrams that nobody took: too long for the path, nobody there, or no room.
+    pub untaken: u64,
 }
 
 /// The longest one-way delay, in microseconds.
 const MAX_DELAY_MICROS: u64 = 2_000;
+
+/// The longest datagram that gets through, in bytes: an Ethernet frame's.
+const MAX_DATAGRAM_BYTES: usize = 1_472;
 
 impl SimNetwork {
     /// A network without processes.
@@ -94,6 +104,25 @@ impl SimNetwork {
     /// Makes a node unreachable, because its process is dead.
     pub fn detach(&self, node: NodeId) {
         self.state().nodes.remove(&node);
+    }
+
+    /// Opens a socket; one that had the address before is dead.
+    #[must_use]
+    pub fn open_socket(&self, address: SocketAddr) -> Arc<SimSocket> {
+        let socket = Arc::new(SimSocket::new(address, self.clone()));
+        let earlier = self.state().sockets.insert(address, Arc::clone(&socket));
+        if let Some(earlier) = earlier {
+            earlier.die();
+        }
+        socket
+    }
+
+    /// Closes a socket, because its process is dead.
+    pub fn close_socket(&self, address: SocketAddr) {
+        let closed = self.state().sockets.remove(&address);
+        if let Some(closed) = closed {
+            closed.die();
+        }
     }
 
     /// Cuts a node off from everyone, or joins it again.
@@ -241,7 +270,7 @@ impl SimNetwork {
         // twice could be refused and applied, and no answer would be true.
         if request.method() != Method::Put && self.is_duplicated() {
             let (this, from, request) = (self.clone(), from.clone(), request.clone());
-            self.handle.spawn(super::executor::OUTSIDE, async move {
+            self.handle.spawn(OUTSIDE, async move {
                 if this.deliver(end, to).await.is_some() {
                     let _ = this.arrive(from, to, request, budget).await;
                 }
@@ -289,19 +318,35 @@ impl SimNetwork {
 
     /// One message's way; `None` when it is lost.
     async fn deliver(&self, from: NodeId, to: NodeId) -> Option<()> {
+        let way = self.set_off(from, to);
+        self.handle.sleep(way.takes).await;
+        self.arrives(&way).then_some(())
+    }
+
+    /// A message or datagram is sent.
+    fn set_off(&self, from: NodeId, to: NodeId) -> Way {
         let (slow, loss) = {
             let mut state = self.state();
             state.counts.sent += 1;
             let slow = state.slow.get(&(from, to)).copied().unwrap_or(0);
             (slow, state.loss_permille)
         };
-        let delay = 50 + self.handle.below(MAX_DELAY_MICROS) + slow;
-        let is_lost = loss > 0 && self.handle.below(1_000) < loss;
-        self.handle.sleep(Duration::from_micros(delay)).await;
+        let micros = 50 + self.handle.below(MAX_DELAY_MICROS) + slow;
+        Way {
+            from,
+            to,
+            takes: Duration::from_micros(micros),
+            is_lost: loss > 0 && self.handle.below(1_000) < loss,
+        }
+    }
+
+    /// Whether it arrives, now that its time has passed.
+    fn arrives(&self, way: &Way) -> bool {
+        let (from, to) = (way.from, way.to);
         let mut state = self.state();
-        if is_lost {
+        if way.is_lost {
             state.counts.lost += 1;
-            return None;
+            return false;
         }
         let cut = state.cut_off.contains(&from)
             || state.cut_off.contains(&to)
@@ -310,7 +355,28 @@ impl SimNetwork {
                 .get(&(from, to))
                 .is_some_and(|count| *count > 0);
         state.counts.blocked += u64::from(cut);
-        (!cut).then_some(())
+        !cut
+    }
+
+    /// Sends a datagram, which may be lost, overtaken or doubled.
+    pub(super) fn send_datagram(&self, datagram: Datagram) {
+        let (from, to) = (owner(datagram.from), owner(datagram.to));
+        self.note(from, to, &datagram.bytes);
+        for _ in 0..=u8::from(self.is_duplicated()) {
+            let (this, datagram, way) = (self.clone(), datagram.clone(), self.set_off(from, to));
+            self.handle.after(OUTSIDE, way.takes, move || {
+                if this.arrives(&way) {
+                    this.hand_over(datagram);
+                }
+            });
+        }
+    }
+
+    fn hand_over(&self, datagram: Datagram) {
+        let socket = self.state().sockets.get(&datagram.to).cloned();
+        let is_taken = datagram.bytes.len() <= MAX_DATAGRAM_BYTES
+            && socket.is_some_and(|socket| socket.take(datagram));
+        self.state().counts.untaken += u64::from(!is_taken);
     }
 
     /// Adds a message to the trace.
@@ -325,7 +391,7 @@ impl SimNetwork {
         self.keep(|| Recorded::Gossip(bytes.clone()));
         for _ in 0..=u8::from(self.is_duplicated()) {
             let (this, bytes) = (self.clone(), bytes.clone());
-            self.handle.spawn(super::executor::OUTSIDE, async move {
+            self.handle.spawn(OUTSIDE, async move {
                 if this.deliver(from, to).await.is_none() {
                     return;
                 }
@@ -349,6 +415,36 @@ impl SimNetwork {
 impl AsRef<Self> for SimNetwork {
     fn as_ref(&self) -> &Self {
         self
+    }
+}
+
+/// How a message gets from one end to the other.
+#[derive(Debug)]
+struct Way {
+    from: NodeId,
+    to: NodeId,
+    takes: Duration,
+    is_lost: bool,
+}
+
+/// Where a node's socket is.
+#[must_use]
+pub fn address_of(node: NodeId) -> SocketAddr {
+    let number = u8::try_from(node.0).unwrap_or(u8::MAX);
+    SocketAddr::from((Ipv4Addr::new(10, 0, 0, number), 7400))
+}
+
+/// Where a client's socket is.
+#[must_use]
+pub fn address_of_client(number: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 0, 1, 1), 10_000 + number))
+}
+
+/// Whose socket is at an address.
+fn owner(address: SocketAddr) -> NodeId {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.octets()[..3] == [10, 0, 0] => NodeId(ip.octets()[3].into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => CLIENTS,
     }
 }
 

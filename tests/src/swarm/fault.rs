@@ -94,6 +94,19 @@ pub enum Fault {
         /// Milliseconds ahead, or behind.
         by_ms: i64,
     },
+    /// Nobody hears anybody.
+    Blackout,
+    /// A node's certificate has expired, and the node is restarted at the beginning, so that it has to show it.
+    ExpiredPapers(NodeNumber),
+    /// A new authority takes over in three steps: all believe it, it issues for all, all believe only it.
+    NewAuthority,
+    /// So many clients with certificates of a foreign authority dial a node at once.
+    Strangers {
+        /// Whom they dial.
+        node: NodeNumber,
+        /// How many.
+        count: u16,
+    },
     /// A bit of a file flips for ever, then the process is killed and started again. Destroys durable bytes.
     Damage {
         /// Whose.
@@ -126,6 +139,10 @@ impl Fault {
             Self::SlowDisk { .. } => "slow disk",
             Self::HungDisk(_) => "hung disk",
             Self::Skew { .. } => "clock skew",
+            Self::Blackout => "blackout",
+            Self::ExpiredPapers(_) => "expired certificate",
+            Self::NewAuthority => "new authority",
+            Self::Strangers { .. } => "strangers",
             Self::Damage { .. } => "damaged file",
         }
     }
@@ -140,16 +157,21 @@ pub(super) struct Plan {
     pub until_ms: u64,
     /// The only node whose durable bytes may be destroyed, if any.
     pub victim: Option<NodeNumber>,
+    /// Nodes speak real QUIC.
+    pub quic: bool,
 }
 
 /// How many kinds [`Plan::draw_one`] knows.
 const KINDS: u8 = 18;
+/// How many more where nodes speak real QUIC.
+const QUIC_KINDS: u8 = 4;
 
 impl Plan {
     /// Draws which kinds occur on this day, how often, and each of them.
     pub(super) fn draw(&self, rng: &mut Rng) -> Vec<Event> {
-        let mut kinds: BTreeSet<u8> = (0..KINDS).filter(|_| rng.bool()).collect();
-        kinds.insert(rng.u8(0..KINDS));
+        let all = KINDS + if self.quic { QUIC_KINDS } else { 0 };
+        let mut kinds: BTreeSet<u8> = (0..all).filter(|_| rng.bool()).collect();
+        kinds.insert(rng.u8(0..all));
         let kinds: Vec<u8> = kinds.into_iter().collect();
         let most_gap_ms = [800, 2_000, 5_000][rng.usize(0..3)];
         let mut events = Vec::new();
@@ -232,10 +254,17 @@ impl Plan {
                 let by_ms = rng.i64(-most_ms..=most_ms);
                 (Fault::Skew { node, by_ms }, 60_000)
             }
-            _ => {
+            17 => {
                 let node = self.victim?;
                 let seed = rng.u64(..);
                 (Fault::Damage { node, seed }, 8_000)
+            }
+            18 => (Fault::Blackout, 12_000),
+            19 => (Fault::ExpiredPapers(node), 12_000),
+            20 => (Fault::NewAuthority, 10_000),
+            _ => {
+                let count = rng.u16(1..100);
+                (Fault::Strangers { node, count }, 1_000)
             }
         })
     }

@@ -20,8 +20,9 @@ use crate::sim::{Handle, SimCluster};
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// A request must succeed within this time once all is healed.
 const SERVE_LIMIT: Duration = Duration::from_secs(15);
-/// A small cluster that has done little must not use more of a disk, in bytes.
+/// A small cluster that has done little must not use more of a disk, in bytes; nor if it holds large values.
 const DISK_LIMIT: u64 = 8 << 20;
+const LARGE_DISK_LIMIT: u64 = 64 << 20;
 
 /// Mends a cluster and looks at what is left.
 pub(super) struct Healing<'a> {
@@ -31,6 +32,7 @@ pub(super) struct Healing<'a> {
     /// Nodes whose durable bytes were destroyed: they are taken away, as an operator would.
     pub damaged: BTreeSet<NodeId>,
     pub keys: u32,
+    pub has_large_values: bool,
     pub found: Vec<Violation>,
 }
 
@@ -39,7 +41,7 @@ impl Healing<'_> {
     pub(super) async fn heal(&mut self, notebook: &Notebook) {
         self.mend().await;
         self.handle.sleep(Duration::from_secs(5)).await;
-        let mut client = Client::numbered(self.handle.clone(), 50_000);
+        let mut client = self.cluster.client(30_000);
         self.serve(&mut client).await;
         self.converge(&mut client).await;
         self.handle.sleep(Duration::from_secs(2)).await;
@@ -64,6 +66,7 @@ impl Healing<'_> {
     /// Ends all faults, and starts every node anew, as an operator would who does not know which are well.
     async fn mend(&mut self) {
         self.cluster.network.calm();
+        self.cluster.renew_all();
         for node in self.cluster.nodes() {
             let fs = self.cluster.fs(node);
             fs.set_capacity(u64::MAX);
@@ -289,9 +292,14 @@ impl Healing<'_> {
 
     /// Nothing grows without limit.
     fn bounds(&mut self) {
+        let limit = if self.has_large_values {
+            LARGE_DISK_LIMIT
+        } else {
+            DISK_LIMIT
+        };
         for node in self.whole() {
             let bytes = used(&self.cluster.fs(node));
-            if bytes > DISK_LIMIT {
+            if bytes > limit {
                 self.wrong(
                     "too-large",
                     format!("{node} uses {bytes} bytes of its disk"),

@@ -5,14 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kv_net::Endpoint;
 use kv_node::StartError;
 use kv_storage::sim::{Fault as DiskFault, SimFs};
 use kv_types::NodeId;
 
 use super::fault::{Event, Fault, NodeNumber};
 use crate::sim::executor::OUTSIDE;
-use crate::sim::network::{CLIENTS, Link};
+use crate::sim::network::{CLIENTS, Link, address_of, address_of_client};
+use crate::sim::papers::Papers;
 use crate::sim::{Handle, SimCluster};
+
+/// What must never be counted.
+pub const STRANGER_LET_IN: &str = "stranger let in";
+/// Strangers have addresses from this on.
+const FIRST_STRANGER: u16 = 1_000;
 
 /// How often things were seen that are worth seeing.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -46,6 +53,12 @@ enum Step {
     HangUntil(NodeId, Duration),
     Skew(NodeId, i64),
     Flip(NodeId, u64),
+    Expire(NodeId),
+    Renew(NodeId),
+    FoundAuthority,
+    IssueByNewest,
+    BelieveOnlyNewest,
+    Strangers(NodeId, u16),
 }
 
 fn id(number: NodeNumber) -> NodeId {
@@ -76,7 +89,9 @@ impl Nemesis {
     /// Counts something.
     pub fn count(&self, what: &'static str, times: u64) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(what).or_default() += times;
+        if times > 0 {
+            *counts.entry(what).or_default() += times;
+        }
     }
 
     /// Lets all events happen that begin before `until`; ends then.
@@ -228,6 +243,22 @@ impl Nemesis {
                 (begin, Step::Skew(id(*node), *by_ms)),
                 (end, Step::Skew(id(*node), 0)),
             ],
+            Fault::Blackout => blocked(links(&|_, _| true)),
+            Fault::ExpiredPapers(node) => {
+                let node = id(*node);
+                vec![
+                    (begin, Step::Expire(node)),
+                    (begin, Step::Kill(node)),
+                    (begin, Step::Start(node)),
+                    (end, Step::Renew(node)),
+                ]
+            }
+            Fault::NewAuthority => vec![
+                (begin, Step::FoundAuthority),
+                (begin + lasts / 2, Step::IssueByNewest),
+                (end, Step::BelieveOnlyNewest),
+            ],
+            Fault::Strangers { node, count } => vec![(begin, Step::Strangers(id(*node), *count))],
             Fault::Damage { node, seed } => {
                 let mut steps = vec![(begin, Step::Flip(id(*node), *seed))];
                 steps.extend(restart(id(*node)));
@@ -268,6 +299,63 @@ impl Nemesis {
             Step::HangUntil(node, time) => cluster.conditions(node).hang_until(time),
             Step::Skew(node, by_ms) => cluster.conditions(node).set_skew(by_ms),
             Step::Flip(node, seed) => flip(&cluster.fs(node), seed),
+            Step::Expire(node) => {
+                if let Some(expired) = cluster.papers(|papers| papers.expired(node)) {
+                    cluster.set_credentials(node, &expired);
+                }
+            }
+            Step::Renew(node) => {
+                if let Some(renewed) = cluster.papers(|papers| papers.node(node)) {
+                    cluster.set_credentials(node, &renewed);
+                }
+            }
+            Step::FoundAuthority => self.change_authority(Papers::found_authority),
+            Step::IssueByNewest => self.change_authority(Papers::issue_by_newest),
+            Step::BelieveOnlyNewest => self.change_authority(Papers::believe_only_newest),
+            Step::Strangers(node, count) => self.send_strangers(node, count),
+        }
+    }
+
+    /// Takes a step towards another authority, and gives everybody papers that go with it.
+    fn change_authority(&self, step: impl FnOnce(&mut Papers)) {
+        self.cluster.papers(step);
+        self.cluster.renew_all();
+    }
+
+    /// Has clients with foreign papers dial a node, each from an address of its own.
+    fn send_strangers(&self, node: NodeId, count: u16) {
+        let Some(papers) = self.cluster.papers(|papers| papers.stranger()) else {
+            return;
+        };
+        for number in 0..count {
+            let address = address_of_client(FIRST_STRANGER + number);
+            let stranger = self.cluster.stranger(address, papers.clone());
+            let this = self.clone();
+            self.handle.spawn(OUTSIDE, async move {
+                let met = stranger
+                    .identify(address_of(node), Duration::from_secs(2))
+                    .await;
+                if met.is_ok() {
+                    this.count(STRANGER_LET_IN, 1);
+                }
+                drop(stranger);
+                this.cluster.network.close_socket(address);
+            });
+        }
+    }
+
+    /// Counts what an end of QUIC did, before it is gone.
+    pub fn count_endpoint(&self, endpoint: &Endpoint) {
+        let stats = endpoint.stats();
+        for (what, times) in [
+            ("handshake", stats.dialled),
+            ("failed handshake", stats.dials_failed),
+            ("refused dialler", stats.refused),
+            ("retried dialler", stats.retried),
+            ("gossip over QUIC", stats.gossip_received),
+            ("cancelled request", stats.cancelled),
+        ] {
+            self.count(what, times);
         }
     }
 
@@ -295,6 +383,9 @@ impl Nemesis {
         let Some(running) = self.cluster.node(node) else {
             return;
         };
+        if let Some(endpoint) = self.cluster.endpoint_of(node) {
+            self.count_endpoint(&endpoint);
+        }
         let metrics = running.metrics();
         for (what, name) in [
             ("flush", "kv_storage_flushes "),

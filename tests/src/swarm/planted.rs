@@ -21,4 +21,8 @@ pub const PLANTED: &[&str] = &[
     "apply a repeated write anew",
     "let a write supersede what its writer never saw",
     "let a blind write miss what readers see",
+    "believe any dialler",
+    "hand a late response to another call",
+    "say \"not applied\" when a connection is lost",
+    "repeat a request that may have arrived",
 ];

@@ -10,7 +10,7 @@ use kv_types::{Level, NodeId};
 
 use super::fault::Fault;
 use super::healing::Healing;
-use super::nemesis::{Counts, Nemesis};
+use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
 use super::scenario::{REPLICAS, Scenario};
 use super::work::{Notebook, Worker};
 use crate::check::{self, Violation};
@@ -34,8 +34,26 @@ pub struct Report {
 }
 
 /// Lets a day happen. With `log`, says what goes wrong as it does.
+///
+/// # Panics
+/// When the system gives no thread.
 #[must_use]
 pub fn run(scenario: &Scenario, log: bool) -> Report {
+    if !scenario.quic {
+        return run_here(scenario, log);
+    }
+    // A thread of its own: its random bits are its own from the first one on.
+    std::thread::scope(|scope| {
+        let day = scope.spawn(|| {
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            crate::sim::entropy::seed(scenario.seed);
+            run_here(scenario, log)
+        });
+        day.join().expect("panics are caught within")
+    })
+}
+
+fn run_here(scenario: &Scenario, log: bool) -> Report {
     let mut executor = Executor::new(scenario.seed);
     let handle = executor.handle();
     let day = {
@@ -65,7 +83,12 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let nodes = u128::from(scenario.nodes);
-    let cluster = SimCluster::new(handle.clone(), nodes, REPLICAS, Options::tiny());
+    let make = if scenario.quic {
+        SimCluster::over_quic
+    } else {
+        SimCluster::new
+    };
+    let cluster = make(handle.clone(), nodes, REPLICAS, Options::tiny());
     let mut found = Vec::new();
     if let Err(error) = cluster.start_all().await {
         found.push(Violation::new("does-not-start", error.to_string()));
@@ -77,7 +100,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let notebook: Notebook = Arc::new(Mutex::new(History::default()));
     let until = Duration::from_millis(scenario.work_ms);
     for number in &scenario.clients {
-        let worker = Worker::new(scenario, *number, handle, &cluster.network, &notebook);
+        let worker = Worker::new(scenario, *number, handle, &cluster, &notebook);
         handle.spawn(OUTSIDE, worker.work(until));
     }
     let nemesis = Nemesis::new(handle.clone(), cluster.clone(), log);
@@ -97,10 +120,15 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         nemesis: &nemesis,
         damaged,
         keys: scenario.keys,
+        has_large_values: scenario.mix.large > 0,
         found,
     };
     healing.heal(&notebook).await;
     let mut violations = healing.found;
+    if nemesis.counts().contains_key(STRANGER_LET_IN) {
+        let what = "somebody with a foreign certificate was let in".to_owned();
+        violations.push(Violation::new("stranger", what));
+    }
     let history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
     violations.extend(check::all(&history, REPLICAS));
     note_end(handle, &cluster);
@@ -126,12 +154,18 @@ fn note_end(handle: &Handle, cluster: &SimCluster) {
 }
 
 fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts {
+    let endpoints = cluster.endpoints();
+    nemesis.count("day over QUIC", u64::from(!endpoints.is_empty()));
+    for endpoint in endpoints {
+        nemesis.count_endpoint(&endpoint);
+    }
     let network = cluster.network.counts();
     for (what, times) in [
         ("message", network.sent),
         ("message lost", network.lost),
         ("message blocked", network.blocked),
         ("message twice", network.duplicated),
+        ("datagram nobody took", network.untaken),
         ("read", history.reads.len() as u64),
         ("write", history.writes.len() as u64),
     ] {
@@ -148,6 +182,11 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
     }
+    let large = history
+        .writes
+        .iter()
+        .filter(|(id, write)| write.acked_at().is_some() && History::is_large(**id));
+    nemesis.count("large write", large.count() as u64);
     let siblings = history.reads.iter().filter(|read| read.seen.len() > 1);
     nemesis.count("read with siblings", siblings.count() as u64);
     nemesis.counts()

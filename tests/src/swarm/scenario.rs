@@ -16,6 +16,9 @@ pub const REPLICAS: u8 = 3;
 pub struct Scenario {
     /// Draws everything that is not said here: delays, orders of tasks, what clients do.
     pub seed: u64,
+    /// Nodes and clients speak real QUIC over simulated datagrams, instead of mere messages.
+    #[serde(default)]
+    pub quic: bool,
     /// How many nodes there are.
     pub nodes: NodeNumber,
     /// How many keys clients use.
@@ -43,6 +46,9 @@ pub struct Mix {
     pub blind: u64,
     /// Writes that delete.
     pub deletes: u64,
+    /// Writes of values that are too long for the streams shared by small messages.
+    #[serde(default)]
+    pub large: u64,
 }
 
 impl Scenario {
@@ -51,6 +57,8 @@ impl Scenario {
     pub fn draw(seed: u64, work: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         let nodes = rng.u8(3..=5);
+        // Such a day takes twice the time.
+        let quic = rng.u8(0..5) == 0;
         // A damaged disk may take with it what only one replica acknowledged: never both on one day, so that nothing
         // is forfeited.
         let has_damage = rng.u8(0..4) == 0;
@@ -60,18 +68,25 @@ impl Scenario {
             all: share(&mut rng) / 3,
             blind: share(&mut rng),
             deletes: share(&mut rng),
+            large: if quic {
+                [0, 40, 300][rng.usize(0..3)]
+            } else {
+                [0, 0, 0, 40][rng.usize(0..4)]
+            },
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
             nodes,
             until_ms: work_ms,
             victim: has_damage.then(|| rng.u8(1..=nodes)),
+            quic,
         };
         let clients = rng.u32(4..=10);
         Self {
             seed,
+            quic,
             nodes,
-            keys: [2, 8, 40, 200][rng.usize(0..4)],
+            keys: [2, 8, 40, 200][rng.usize(0..if quic { 3 } else { 4 })],
             clients: (1..=clients).collect(),
             rest_ms: [10, 40, 120][rng.usize(0..3)],
             work_ms,
@@ -88,10 +103,12 @@ impl fmt::Display for Scenario {
             all,
             blind,
             deletes,
+            large,
         } = self.mix;
+        let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {blind} blind, {deletes} deletes; {} faults",
+            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {blind} blind, {deletes} deletes, {large} large; {} faults",
             self.seed,
             self.nodes,
             self.keys,

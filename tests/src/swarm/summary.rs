@@ -58,6 +58,20 @@ pub const SUBSTANCE: &[&str] = &[
     "weak write",
     "blind write",
     "delete",
+    "large write",
+    // On days over QUIC.
+    "day over QUIC",
+    "blackout",
+    "expired certificate",
+    "new authority",
+    "strangers",
+    "handshake",
+    "failed handshake",
+    "refused dialler",
+    "retried dialler",
+    "gossip over QUIC",
+    "cancelled request",
+    "datagram nobody took",
 ];
 
 impl Summary {

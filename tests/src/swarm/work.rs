@@ -10,9 +10,9 @@ use kv_types::{Context, Level, NodeId, Outcome, WriteId};
 
 use super::scenario::{Mix, Scenario};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
-use crate::sim::Handle;
 use crate::sim::client::Client;
 use crate::sim::network::SimNetwork;
+use crate::sim::{Handle, SimCluster};
 
 /// What all clients write into.
 pub type Notebook = Arc<Mutex<History>>;
@@ -42,13 +42,13 @@ impl Worker {
         scenario: &Scenario,
         number: u32,
         handle: &Handle,
-        network: &SimNetwork,
+        cluster: &SimCluster,
         notebook: &Notebook,
     ) -> Self {
         Self {
-            client: Client::numbered(handle.clone(), u64::from(number)),
+            client: cluster.client(u64::from(number)),
             number,
-            network: network.clone(),
+            network: cluster.network.clone(),
             handle: handle.clone(),
             rng: Rng::with_seed(scenario.seed ^ u64::from(number) << 40),
             nodes: scenario.nodes,
@@ -156,6 +156,9 @@ impl Worker {
         let is_blind = context.is_none();
         let mut request = self.client.put_request(&name(key), context, kind);
         request.options.level = self.level();
+        if self.mix.large > 0 && self.chance(self.mix.large) {
+            request.head.write_id = History::large(request.head.write_id);
+        }
         let id = request.head.write_id;
         let write = Write {
             key,
