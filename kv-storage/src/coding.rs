@@ -1,5 +1,8 @@
 //! Little-endian and variable-length integers, and a reader that never panics.
 
+/// Above all numbers of writes and files, places and counts.
+const NUMBER_LIMIT: u64 = 1 << 62;
+
 /// Appends `value` in 7-bit groups, lowest first (LEB128), 1 to 10 bytes.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -100,6 +103,17 @@ impl<'a> Decoder<'a> {
             }
         }
         None
+    }
+
+    /// A number of a write or a file, a place, or a count: below 2^62, which no store reaches, so that the sum of a
+    /// few of them is a number too.
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        self.u64().filter(|number| *number < NUMBER_LIMIT)
+    }
+
+    /// As [`number`](Self::number), as a varint.
+    pub(crate) fn varint_number(&mut self) -> Option<u64> {
+        self.varint().filter(|number| *number < NUMBER_LIMIT)
     }
 
     pub(crate) fn length(&mut self) -> Option<usize> {

@@ -5,6 +5,7 @@
 //! runs real `kv-node` processes.
 
 pub mod check;
+pub mod damage;
 pub mod history;
 pub mod processes;
 pub mod sim;

@@ -5,8 +5,14 @@ use super::dictionary::Dictionary;
 use std::cell::RefCell;
 use zstd::zstd_safe::{self, DCtx};
 
-/// Largest block that is decoded, which bounds what damaged lengths can allocate.
+/// Largest block that is decoded.
 const MAX_BLOCK_BYTES: usize = 1 << 30;
+
+/// What the bytes of an LZ4 block can become at most.
+const LZ4_RATIO: usize = 255;
+/// What a block of a zstd frame can become at most, and takes at least.
+const ZSTD_BLOCK_BYTES: usize = 128 << 10;
+const ZSTD_BLOCK_LEAST: usize = 4;
 
 thread_local! {
     /// The zstd context of this thread: making one costs more than a block.
@@ -25,7 +31,11 @@ pub(crate) fn decode<'a>(
     if raw_len > MAX_BLOCK_BYTES {
         return Err("block length over the limit");
     }
-    let raw = match Codec::from_byte(codec).ok_or("unknown codec")? {
+    let codec = Codec::from_byte(codec).ok_or("unknown codec")?;
+    if raw_len > longest(codec, encoded) {
+        return Err("block length over what its bytes can become");
+    }
+    let raw = match codec {
         Codec::None => encoded,
         Codec::Lz4 => unlz4(encoded, raw_len, memory)?,
         Codec::Zstd => unzstd(raw_len, memory, |context, raw| {
@@ -42,6 +52,22 @@ pub(crate) fn decode<'a>(
         Ok(raw)
     } else {
         Err("block does not have its recorded length")
+    }
+}
+
+/// What encoded bytes can become at most: so much may be allocated for them, whatever length a damaged handle says.
+fn longest(codec: Codec, encoded: &[u8]) -> usize {
+    match codec {
+        Codec::None => encoded.len(),
+        Codec::Lz4 => encoded.len().saturating_mul(LZ4_RATIO),
+        Codec::Zstd | Codec::ZstdDictionary => {
+            let blocks = encoded.len() / ZSTD_BLOCK_LEAST + 1;
+            let said = zstd_safe::get_frame_content_size(encoded).ok().flatten();
+            let said = said.map_or(usize::MAX, |said| {
+                usize::try_from(said).unwrap_or(usize::MAX)
+            });
+            said.min(blocks.saturating_mul(ZSTD_BLOCK_BYTES))
+        }
     }
 }
 

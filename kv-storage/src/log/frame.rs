@@ -57,8 +57,8 @@ pub(crate) fn decode_frame(
     if decoder.u64()? != file {
         return None;
     }
-    let sequence = Seq(decoder.u64()?);
-    let synced = decoder.u64()?;
+    let sequence = Seq(decoder.number()?);
+    let synced = decoder.number()?;
     let start = decoder.position();
     decoder.take(length)?;
     let end = decoder.position();

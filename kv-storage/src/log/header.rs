@@ -74,11 +74,13 @@ impl Header {
         let mut decoder = Decoder::new(bytes);
         let magic: [u8; 8] = decoder.array().ok_or("no magic")?;
         let version = decoder.u32().ok_or("no version")?;
-        let mut field = || decoder.u64().ok_or("file ends inside its header");
+        let ids = decoder.u64().zip(decoder.u64());
+        let (found_id, found_store) = ids.ok_or("file ends inside its header")?;
+        let mut field = || decoder.number().ok_or("number over the limit");
         let header = Self {
             kind,
-            id: field()?,
-            store: field()?,
+            id: found_id,
+            store: found_store,
             previous: field()?,
             previous_length: field()?,
             first: Seq(field()?),

@@ -68,8 +68,6 @@ impl BlobUses {
     pub(super) fn release(&mut self, references: &References) {
         for reference in references.iter() {
             if let Some(blob) = self.0.get_mut(&reference.file) {
-                debug_assert!(reference.values <= blob.live_values);
-                debug_assert!(reference.bytes <= blob.live_bytes);
                 blob.live_values = blob.live_values.saturating_sub(reference.values);
                 blob.live_bytes = blob.live_bytes.saturating_sub(reference.bytes);
             }

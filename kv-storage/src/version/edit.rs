@@ -117,18 +117,19 @@ impl Edit {
             let mut body = Decoder::new(decoder.bytes()?);
             match tag {
                 1 => edit.added.push(decode_table(&mut body)?),
-                2 => edit.removed.push(body.varint()?),
-                3 => edit.log_floor = Some(body.varint()?),
-                4 => edit.next_file = Some(body.varint()?),
-                5 => edit.flushed = Some(Seq(body.varint()?)),
-                6 => edit.log_end = Some((body.varint()?, body.varint()?)),
+                2 => edit.removed.push(body.varint_number()?),
+                3 => edit.log_floor = Some(body.varint_number()?),
+                4 => edit.next_file = Some(body.varint_number()?),
+                5 => edit.flushed = Some(Seq(body.varint_number()?)),
+                6 => edit.log_end = Some((body.varint_number()?, body.varint_number()?)),
                 7 => edit.attachment = Some(body.bytes()?.to_vec()),
                 8 => edit.added.last_mut()?.table.expires = Some(body.varint()?),
                 9 => {
                     let table = &mut edit.added.last_mut()?.table;
-                    (table.ranges, table.covered_bytes) = (body.varint()?, body.varint()?);
+                    (table.ranges, table.covered_bytes) =
+                        (body.varint_number()?, body.varint_number()?);
                 }
-                10 => edit.added.last_mut()?.table.number = Some(number(body.varint()?)?),
+                10 => edit.added.last_mut()?.table.number = Some(number(body.varint_number()?)?),
                 11 => edit.blobs.push(decode_blob(&mut body)?),
                 12 => {
                     let references = References::decode(body.rest())?;
@@ -174,22 +175,22 @@ fn encode_blob(blob: &BlobSummary, out: &mut Vec<u8>) {
 
 fn decode_blob(body: &mut Decoder<'_>) -> Option<BlobSummary> {
     Some(BlobSummary {
-        file: body.varint()?,
-        size_bytes: body.varint()?,
-        values: body.varint()?,
-        value_bytes: body.varint()?,
+        file: body.varint_number()?,
+        size_bytes: body.varint_number()?,
+        values: body.varint_number()?,
+        value_bytes: body.varint_number()?,
     })
 }
 
 fn decode_table(body: &mut Decoder<'_>) -> Option<NewTable> {
     let level = body.u8()?;
-    let run = body.varint()?;
+    let run = body.varint_number()?;
     let table = TableSummary {
-        file: body.varint()?,
-        size_bytes: body.varint()?,
-        entries: body.varint()?,
-        deletes: body.varint()?,
-        newest: Seq(body.varint()?),
+        file: body.varint_number()?,
+        size_bytes: body.varint_number()?,
+        entries: body.varint_number()?,
+        deletes: body.varint_number()?,
+        newest: Seq(body.varint_number()?),
         smallest: body.bytes()?.to_vec(),
         largest: body.bytes()?.to_vec(),
         ..TableSummary::default()

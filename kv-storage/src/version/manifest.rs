@@ -86,7 +86,9 @@ impl Catalog {
     }
 
     fn apply(&mut self, edit: &Edit) {
-        let Ok(version) = self.version.apply(edit, |_| Ok::<(), Infallible>(()));
+        let Ok(version) = self
+            .version
+            .apply_unchecked(edit, |_| Ok::<(), Infallible>(()));
         self.version = version;
         self.log_floor = edit.log_floor.unwrap_or(self.log_floor);
         self.next_file = edit.next_file.unwrap_or(self.next_file);

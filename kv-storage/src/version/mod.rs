@@ -325,6 +325,18 @@ impl<R> Version<R> {
     pub(crate) fn apply<E>(
         &self,
         edit: &Edit,
+        open: impl FnMut(&TableSummary) -> Result<R, E>,
+    ) -> Result<Self, E> {
+        let next = self.apply_unchecked(edit, open)?;
+        debug_assert!(next.is_ordered());
+        debug_assert!(next.counts_blobs_right());
+        Ok(next)
+    }
+
+    /// As [`apply`](Self::apply), for an edit from a file, which may say anything.
+    pub(crate) fn apply_unchecked<E>(
+        &self,
+        edit: &Edit,
         mut open: impl FnMut(&TableSummary) -> Result<R, E>,
     ) -> Result<Self, E> {
         let mut next = Self {
@@ -361,8 +373,6 @@ impl<R> Version<R> {
             run.has_ranges = run.tables.iter().any(|table| table.summary.ranges > 0);
         }
         next.blobs.drop_unused();
-        debug_assert!(next.is_ordered());
-        debug_assert!(next.counts_blobs_right());
         Ok(next)
     }
 

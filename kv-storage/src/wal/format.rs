@@ -67,11 +67,11 @@ impl SegmentHeader {
         let header = Self {
             id: decoder.u64()?,
             store: decoder.u64()?,
-            previous: decoder.u64()?,
-            previous_length: decoder.u64()?,
-            first: Seq(decoder.u64()?),
-            start: decoder.u64()?,
-            promise: decoder.u64()?,
+            previous: decoder.number()?,
+            previous_length: decoder.number()?,
+            first: Seq(decoder.number()?),
+            start: decoder.number()?,
+            promise: decoder.number()?,
         };
         let whole = decoder.u32()? == Checksum::new(store, id).of(covered);
         let ours = magic == MAGIC && version == VERSION;
@@ -149,7 +149,7 @@ pub(super) fn decode_frame(bytes: &[u8], offset: usize, store: u64, file: u64) -
     if decoder.u64()? != file {
         return None;
     }
-    let (first, promise) = (Seq(decoder.u64()?), decoder.u64()?);
+    let (first, promise) = (Seq(decoder.number()?), decoder.number()?);
     let start = decoder.position();
     let payload = decoder.take(length)?;
     let header = &bytes[offset + 4..start];

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::sim::client::{BUCKET, Client, key};
+use crate::sim::network::Recorded;
+use crate::sim::{Executor, SimCluster};
 use bytes::Bytes;
 use kv_net::Method;
 use kv_net::codec;
@@ -9,9 +12,6 @@ use kv_net::frame::{Frame, HEADER_BYTES, Header, Kind};
 use kv_net::message::{ReadOptions, Request, WriteKind};
 use kv_ring::ChainEntry;
 use kv_storage::Options;
-use kv_tests::sim::client::{BUCKET, Client, key};
-use kv_tests::sim::network::Recorded;
-use kv_tests::sim::{Executor, SimCluster};
 use kv_types::{Context, ContextKey, Hlc, Level, NodeId, Object};
 
 /// Who decodes.
@@ -29,14 +29,15 @@ enum Decoder {
 
 /// Real bytes, and who decodes them.
 #[derive(Debug, Clone)]
-pub(crate) struct Sample {
+pub struct Sample {
     decoder: Decoder,
-    pub(crate) bytes: Bytes,
+    /// The bytes, undamaged.
+    pub bytes: Bytes,
 }
 
 impl Sample {
     /// The decoder's name.
-    pub(crate) fn decoder(&self) -> &'static str {
+    pub fn decoder(&self) -> &'static str {
         match self.decoder {
             Decoder::Request(_) => "request",
             Decoder::Response(..) => "response",
@@ -50,7 +51,7 @@ impl Sample {
     }
 
     /// Makes damaged bytes pass what would refuse them at first sight: versions, and the length of a frame.
-    pub(crate) fn repair(&self, damaged: &mut [u8]) {
+    pub fn repair(&self, damaged: &mut [u8]) {
         match self.decoder {
             Decoder::Frame if damaged.len() >= HEADER_BYTES => {
                 let length = (damaged.len() - HEADER_BYTES) as u32;
@@ -67,7 +68,7 @@ impl Sample {
     }
 
     /// Whether bytes are read as what this sample is.
-    pub(crate) fn decode(&self, bytes: &Bytes) -> bool {
+    pub fn decode(&self, bytes: &Bytes) -> bool {
         match self.decoder {
             Decoder::Request(method) => codec::decode_request(method, bytes).is_ok(),
             Decoder::Response(method, number) => {
@@ -93,7 +94,7 @@ fn secret() -> ContextKey {
 }
 
 /// Some of everything.
-pub(crate) fn samples() -> Vec<Sample> {
+pub fn samples() -> Vec<Sample> {
     let (messages, genesis) = messages();
     let mut samples = Vec::new();
     let mut add = |decoder, bytes: Bytes| samples.push(Sample { decoder, bytes });

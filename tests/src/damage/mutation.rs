@@ -6,7 +6,8 @@ use fastrand::Rng;
 const EXTREMES: [u64; 8] = [0, 1, 0x7f, 0x80, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
 
 /// A damaged copy of `bytes`, perhaps mixed with `other` of the same kind.
-pub(crate) fn mutate(rng: &mut Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn mutate(rng: &mut Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut damaged = bytes.to_vec();
     for _ in 0..rng.usize(1..4) {
         once(rng, &mut damaged, other);
@@ -45,6 +46,31 @@ fn once(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
             let end = (from + rng.usize(0..100)).min(other.len());
             bytes.truncate(at);
             bytes.extend_from_slice(&other[from..end]);
+        }
+    }
+}
+
+/// Damages some of a part of `bytes`, in place.
+pub fn mutate_in_place(rng: &mut Rng, bytes: &mut [u8]) {
+    for _ in 0..rng.usize(1..4) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = rng.usize(0..bytes.len());
+        match rng.u8(0..5) {
+            0 => bytes[at] ^= 1 << rng.u8(0..8),
+            1 => bytes[at] = EXTREMES[rng.usize(0..4)] as u8,
+            2 => bytes[at] = rng.u8(..),
+            3 => {
+                let number = EXTREMES[rng.usize(0..EXTREMES.len())].to_le_bytes();
+                let end = (at + [2, 4, 8][rng.usize(0..3)]).min(bytes.len());
+                bytes[at..end].copy_from_slice(&number[..end - at]);
+            }
+            _ => {
+                let from = rng.usize(0..bytes.len());
+                let length = rng.usize(1..20).min(bytes.len() - at.max(from));
+                bytes.copy_within(from..from + length, at);
+            }
         }
     }
 }
