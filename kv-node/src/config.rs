@@ -142,7 +142,9 @@ impl Config {
                 .map_err(|error| anyhow!("{} is not TOML: {error}", path.display()))?;
             check_keys(&table, &Self::META, "")
                 .with_context(|| format!("in {}", path.display()))?;
-            builder = builder.file(path);
+            let layer: Flags = toml::from_str(&text)
+                .map_err(|error| anyhow!("{} cannot be used: {error}", path.display()))?;
+            builder = builder.preloaded(layer);
         }
         builder.load().map_err(|error| {
             // The library's first line says little; the causes below it name key and value.

@@ -11,11 +11,14 @@ use fastrand::Rng;
 use kv_tests::damage::messages::{self, Sample};
 use kv_tests::damage::mutation;
 use kv_tests::damage::store::{self, Outcome};
+use kv_tests::damage::text;
 
 /// Damaged messages in all.
 const MESSAGES: usize = 2_000_000;
 /// Damaged stores in all.
 const STORES: usize = 250_000;
+/// Damaged configurations.
+const CONFIGURATIONS: usize = 50_000;
 /// Inputs are short, so nothing that they make a decoder allocate at once may be longer.
 const LONGEST_ALLOCATION: usize = 1 << 20;
 
@@ -105,4 +108,24 @@ fn a_quarter_million_damaged_stores_are_refused_or_read_and_do_no_harm() {
     let percent = passed_in_all * 100 / STORES;
     println!("{percent} % of all passed checksums and versions");
     assert!(percent >= 30, "too few get behind the checksums");
+}
+
+#[test]
+fn fifty_thousand_damaged_configurations_are_refused_or_read_and_do_no_harm() {
+    let whole = text::config();
+    text::read_config(whole.as_bytes()).expect("a real one is read");
+    let mut rng = Rng::with_seed(0x6b76);
+    let mut read = 0;
+    for _ in 0..CONFIGURATIONS {
+        let input = mutation::mutate(&mut rng, whole.as_bytes(), whole.as_bytes());
+        let outcome = harmlessly("configuration", &input, || text::read_config(&input));
+        match outcome {
+            Ok(_) => read += 1,
+            Err(said) => assert!(!said.trim().is_empty()),
+        }
+    }
+    println!(
+        "configuration: {CONFIGURATIONS} inputs, {} % read",
+        read * 100 / CONFIGURATIONS
+    );
 }

@@ -26,6 +26,8 @@ pub(crate) enum Task {
     Bench(BenchArguments),
     /// Run the storage engine's tests under a sanitizer
     Sanitize(SanitizeArguments),
+    /// Let libFuzzer look for bytes that harm what decodes them
+    Fuzz(FuzzArguments),
     /// Live simulated days full of faults, one or for hours, and write docs/reliability-report.md
     Sim(SimArguments),
     /// Show that simulated days find bugs that are planted in the code
@@ -244,6 +246,16 @@ pub(crate) struct SanitizeArguments {
     /// Further arguments for the tests, such as part of a test's name
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(crate) tests: Vec<String>,
+}
+
+/// `cargo xtask fuzz ..`
+#[derive(Debug, Args)]
+pub(crate) struct FuzzArguments {
+    /// Which target; all when none is named
+    pub(crate) target: Option<String>,
+    /// For how many seconds each
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
 }
 
 /// What watches the tests.

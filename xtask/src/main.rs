@@ -1,6 +1,7 @@
 //! Developer tasks of kv: a local cluster, the test suite, a proof on real data, and comparisons.
 //!
-//! `cargo xtask sim` lives simulated days full of faults, and `cargo xtask mutants` shows that they find bugs.
+//! `cargo xtask sim` lives simulated days full of faults, and `cargo xtask mutants` shows that they find bugs;
+//! `cargo xtask fuzz` looks for bytes that harm what decodes them.
 //! `cargo xtask cluster` brings up a cluster of real processes, `cargo xtask test` runs every test,
 //! `cargo xtask demo-data` keeps 63,000 real records through the death of a node, and `cargo xtask
 //! bench engine` measures the storage engine beside others. The tasks know no crate of kv: they build
@@ -13,6 +14,7 @@ mod cluster;
 mod command;
 mod demo;
 mod failure;
+mod fuzz;
 mod interrupt;
 mod port;
 mod process;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Task::DemoData(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Sanitize(arguments) => sanitize::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Sim(arguments) => sim::run(&arguments),
         Task::Mutants(arguments) => sim::mutants(&arguments),
     };

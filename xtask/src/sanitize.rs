@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &SanitizeArguments) -> Result<()> {
 }
 
 /// What this machine is, in the compiler's words.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let version = command::output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc -vV names no host")

@@ -43,6 +43,9 @@ mod status;
 mod time;
 mod value;
 
+#[cfg(fuzzing)]
+pub use import::read_import;
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -74,3 +74,33 @@ pub fn mutate_in_place(rng: &mut Rng, bytes: &mut [u8]) {
         }
     }
 }
+
+/// Damages `bytes` as a script says, four bytes a step: what to do, where (two bytes), and a value. Every script is
+/// one, so that a fuzzer which knows nothing of the format changes real bytes in places of its choice.
+pub fn follow(script: &[u8], bytes: &mut [u8]) {
+    for step in script.chunks_exact(4) {
+        let [what, low, high, value] = *step else {
+            return;
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        let at = usize::from(u16::from_le_bytes([low, high])) % bytes.len();
+        let width = [1, 2, 4, 8][usize::from(what >> 6)];
+        let end = (at + width).min(bytes.len());
+        match what % 5 {
+            0 => bytes[at] = value,
+            1 => bytes[at] ^= value,
+            2 => bytes[at] = bytes[at].wrapping_add(value),
+            3 => {
+                let number = EXTREMES[usize::from(value) % EXTREMES.len()].to_le_bytes();
+                bytes[at..end].copy_from_slice(&number[..end - at]);
+            }
+            _ => {
+                let from = usize::from(value) % bytes.len();
+                let length = width.min(bytes.len() - at.max(from));
+                bytes.copy_within(from..from + length, at);
+            }
+        }
+    }
+}

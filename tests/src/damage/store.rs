@@ -59,6 +59,25 @@ impl Sample {
         damaged
     }
 
+    /// Bytes of the file that are damaged as a script says, within one checksum, which is right again.
+    #[must_use]
+    pub fn damage_by(&self, script: &[u8]) -> Vec<u8> {
+        let mut damaged = self.bytes.clone();
+        let Some((chosen, script)) = script.split_first() else {
+            return damaged;
+        };
+        let covered = self.file.covered();
+        match covered.get(usize::from(*chosen) % (covered.len() + 1)) {
+            Some(covered) => {
+                let part = covered.parts.last().cloned().unwrap_or_default();
+                mutation::follow(script, &mut damaged[part]);
+                self.repair(&mut damaged);
+            }
+            None => mutation::follow(script, &mut damaged),
+        }
+        damaged
+    }
+
     /// Makes the checksums of damaged bytes right, if they are as many as there were.
     pub fn repair(&self, damaged: &mut [u8]) {
         if damaged.len() == self.bytes.len() {

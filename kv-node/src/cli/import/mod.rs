@@ -27,6 +27,15 @@ use input::Input;
 use record::{Item, Record};
 use summary::Summary;
 
+/// Reads records in every format, for the fuzzer.
+#[cfg(fuzzing)]
+pub fn read_import(bytes: &[u8]) {
+    let fields = || deb822::KEY_FIELDS.map(str::to_owned).to_vec();
+    deb822::Stanzas::new(bytes, fields()).for_each(drop);
+    jsonl::JsonLines::new(bytes, fields()).for_each(drop);
+    jsonl::JsonLines::new(bytes, Vec::new()).for_each(drop);
+}
+
 const BAR: &str = "{bar:30} {percent}%  {bytes}/{total_bytes}  {msg}  {elapsed}";
 const SPINNER: &str = "{spinner} {bytes}  {msg}  {elapsed}";
 

@@ -148,3 +148,36 @@ fn objects_can_name_their_own_key() {
         ]
     );
 }
+
+#[test]
+fn damaged_input_gives_records_or_says_what_is_wrong_and_the_lines_after_it_are_read() {
+    let json = "{\"key\":\"a\",\"value\":\"1\"}\n{\"key_base64\":\"AAE=\",\"sort\":\"s\",\"value_base64\":\"/w==\"}\n{\"key\":\"c\",\"values\":[]}\n";
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..100_000 {
+        let text = if rng.bool() { json } else { SAMPLE };
+        let mut bytes = text.as_bytes().to_vec();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(0..bytes.len());
+            match rng.u8(0..4) {
+                0 => bytes[at] ^= 1 << rng.u8(0..8),
+                1 => bytes[at] = *b"\n\"\\{}:, \t\0=".get(rng.usize(0..11)).expect("eleven"),
+                2 => bytes.truncate(at + 1),
+                _ => {
+                    let end = (at + rng.usize(1..30)).min(bytes.len());
+                    let copy = bytes[at..end].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        // A good line behind the damage, which no damage in front of it may hide.
+        bytes.extend_from_slice(b"\n{\"key\":\"last\",\"value\":\"\"}\n");
+        let lines: Vec<Item> = JsonLines::new(Cursor::new(&bytes), Vec::new()).collect();
+        let Some(Item::Good(last)) = lines.last() else {
+            panic!("{}", bytes.escape_ascii());
+        };
+        assert_eq!(last.key.to_string(), "last", "{}", bytes.escape_ascii());
+        let key_fields = KEY_FIELDS.map(str::to_owned).to_vec();
+        let read: Vec<Item> = Stanzas::new(Cursor::new(&bytes), key_fields).collect();
+        assert!(read.len() <= bytes.len());
+    }
+}
