@@ -158,6 +158,9 @@ impl Replay<'_> {
                 self.store_again(segment, bytes, promised, &mut opened)
             },
         )?;
+        let is_used = |live: &LiveSegment| log.segments.iter().any(|used| used.id() == live.id);
+        opened.all.retain(is_used);
+        opened.unsynced.retain(is_used);
         // Numbers run without gaps, so what is in front of the first write that is not promised is durable.
         let behind = |segment: &UsedSegment| segment.first_behind(log.promised);
         let durable = match log.segments.iter().find_map(behind) {

@@ -183,7 +183,7 @@ pub(crate) fn read_log<S: LogSource>(
             None => {}
         }
     }
-    let mut chain = link(&mut found, floor);
+    let mut chain = link(&mut found, floor, log_end.map(|(newest, _)| newest));
     set_positions(&mut chain);
     let source = |id: u64| {
         let at = files.iter().position(|file| file.id() == id);
@@ -243,19 +243,37 @@ pub(crate) fn read_log<S: LogSource>(
         later = later.max(promise.max(old).unwrap_or(0));
     }
     let promised = end(&chain, later, log_end)?;
+    give_up_empty(&mut chain);
+    let end = chain.last().map_or(0, UsedSegment::end);
     Ok(WholeLog {
         segments: chain,
-        promised,
+        promised: promised.min(end),
     })
 }
 
+/// Gives up segments without frames at the end: whether their names are durable is not known. A start, or a writer,
+/// that had one of them made and failed to sync the directory has ended since, and no later sync makes up for that.
+/// Whoever goes on names the last segment with frames as the one before, whose name was synced before its frames
+/// were stored. The oldest one stays, for the manifest names it.
+fn give_up_empty(chain: &mut Vec<UsedSegment>) {
+    while chain.len() > 1 && chain.last().is_some_and(|last| last.frames.is_empty()) {
+        chain.pop();
+    }
+}
+
 /// Follows the log from its oldest segment. Of several segments after one, the newest counts: the others
-/// were given up when the log was cut in front of them.
-fn link(found: &mut BTreeMap<u64, UsedSegment>, floor: u64) -> Vec<UsedSegment> {
+/// were given up when the log was cut in front of them. A closed store has none above `newest`: what a start
+/// made that did not come far does not belong to the log.
+fn link(
+    found: &mut BTreeMap<u64, UsedSegment>,
+    floor: u64,
+    newest: Option<u64>,
+) -> Vec<UsedSegment> {
+    let newest = newest.unwrap_or(u64::MAX);
     let mut chain: Vec<UsedSegment> = found.remove(&floor).into_iter().collect();
     while let Some(last) = chain.last() {
         let after = found
-            .range(last.header.id..)
+            .range(last.header.id..=newest.max(last.header.id))
             .rev()
             .find(|(_, next)| next.header.previous == last.header.id)
             .map(|(id, _)| *id);
@@ -300,7 +318,6 @@ fn end(chain: &[UsedSegment], later: u64, log_end: Option<(u64, u64)>) -> Result
     };
     let end = last.end();
     let torn = |what| Error::corrupt(&last.path, last.length, what);
-    // A start that did not come far may have begun a segment behind the place where the store was closed.
     let closed = chain
         .iter()
         .find(|segment| Some((segment.header.id, segment.length)) == log_end)

@@ -18,6 +18,7 @@ mod full_disk;
 mod hooks;
 mod ingest;
 mod intervals;
+mod lives;
 mod meddling;
 mod model;
 mod observer;
