@@ -2,3 +2,5 @@
 
 mod bad_starts;
 mod failover;
+mod full_disk;
+mod networks;

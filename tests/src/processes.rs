@@ -13,6 +13,8 @@ use kv_net::Role;
 use kv_node::setup::{self, NewCluster, NewMember};
 use kv_ring::ClusterMode;
 
+use crate::namespaces::Namespaces;
+
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Set by `cargo xtask test`, which has built the programs already.
@@ -85,6 +87,8 @@ pub struct ProcessCluster {
     dir: tempfile::TempDir,
     addresses: Vec<String>,
     running: Vec<Option<Child>>,
+    /// Where each node has a network of its own.
+    namespaces: Option<Namespaces>,
 }
 
 impl ProcessCluster {
@@ -107,12 +111,30 @@ impl ProcessCluster {
     /// When something of that fails.
     #[must_use]
     pub fn set_up(nodes: usize) -> Self {
+        let addresses = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port()));
+        Self::set_up_at(addresses.collect(), None)
+    }
+
+    /// Starts one node in each namespace.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn start_in(namespaces: Namespaces) -> Self {
+        let nodes = namespaces.count();
+        let addresses = (0..nodes).map(|index| format!("{}:7400", namespaces.address(index)));
+        let mut cluster = Self::set_up_at(addresses.collect(), Some(namespaces));
+        for index in 0..nodes {
+            cluster.start_node(index);
+        }
+        cluster
+    }
+
+    fn set_up_at(addresses: Vec<String>, namespaces: Option<Namespaces>) -> Self {
+        let nodes = addresses.len();
         let dir = tempfile::tempdir().expect("a directory");
         let authority = dir.path().join("ca");
         setup::create_authority(&authority, "test").expect("an authority");
-        let addresses: Vec<String> = (0..nodes)
-            .map(|_| format!("127.0.0.1:{}", free_port()))
-            .collect();
         let mut members = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
             let data = dir.path().join(format!("n{}", index + 1));
@@ -143,6 +165,7 @@ impl ProcessCluster {
             dir,
             addresses,
             running: (0..nodes).map(|_| None).collect(),
+            namespaces,
         }
     }
 
@@ -173,7 +196,11 @@ impl ProcessCluster {
             .create(true)
             .append(true)
             .open(self.path(&format!("n{}.log", index + 1)));
-        let child = Command::new(kv_node())
+        let mut command = match &self.namespaces {
+            Some(namespaces) => namespaces.command(index, kv_node()),
+            None => Command::new(kv_node()),
+        };
+        let child = command
             .args([
                 "serve",
                 "--gossip",
@@ -199,6 +226,29 @@ impl ProcessCluster {
         let mut child = self.running[index].take().expect("it runs");
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
+    }
+
+    /// Stops a node's process where it stands, or lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn set_paused(&self, index: usize, is_paused: bool) {
+        let child = self.running[index].as_ref().expect("it runs");
+        let signal = if is_paused { "-STOP" } else { "-CONT" };
+        let told = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(told.success());
+    }
+
+    /// The networks of the nodes.
+    ///
+    /// # Panics
+    /// When they have none of their own.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        self.namespaces.as_ref().expect("networks of their own")
     }
 
     /// Tells a node to stop, and waits until it has.

@@ -353,6 +353,10 @@ fn a_real_full_file_system_is_survived_and_left_by_itself() {
     reason = "the reason of a skipped test must be seen"
 )]
 fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("KV_TEST_NO_SKIPS").is_none(),
+        "KV_TEST_NO_SKIPS is set, but {reason}"
+    );
     eprintln!(
         "skipped: this needs the right to mount a file system ({})",
         reason.trim()
