@@ -22,6 +22,7 @@ use kv_types::{BucketId, Context, ContextKey, Key, NodeId, Object, Outcome};
 
 use crate::env::{Deadline, Env};
 use crate::liveness::Liveness;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::replica::Replica;
 use crate::topologies::Topologies;
@@ -35,6 +36,7 @@ pub struct Coordinator {
     topologies: Arc<Topologies>,
     replica: Arc<Replica>,
     liveness: Arc<Liveness>,
+    metrics: Arc<Metrics>,
     contexts: ContextKey,
 }
 
@@ -50,6 +52,7 @@ impl Coordinator {
         topologies: Arc<Topologies>,
         replica: Arc<Replica>,
         liveness: Arc<Liveness>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let contexts = ContextKey::new(topologies.current().secret().context_key());
         Self {
@@ -58,6 +61,7 @@ impl Coordinator {
             topologies,
             replica,
             liveness,
+            metrics,
             contexts,
         }
     }

@@ -54,6 +54,7 @@ pub struct Metrics {
     figures: [Figures; 3],
     failures: Family<FailureLabels, Counter>,
     failed: Counter,
+    read_repairs: Counter,
     storage: StorageGauges,
     gossip_bytes: Gauge,
     epoch: Gauge,
@@ -65,6 +66,7 @@ struct StorageGauges {
     entries: Gauge,
     disk_bytes: Gauge,
     free_bytes: Gauge,
+    torn_tails: Gauge,
     flushes: Gauge,
     compactions: Gauge,
     damaged_places: Gauge,
@@ -108,6 +110,7 @@ impl Metrics {
             figures,
             failures: Family::default(),
             failed: Counter::default(),
+            read_repairs: Counter::default(),
             storage: StorageGauges::default(),
             gossip_bytes: Gauge::default(),
             epoch: Gauge::default(),
@@ -133,6 +136,16 @@ impl Metrics {
             "storage_free_bytes",
             "Bytes free on the engine's disk",
             metrics.storage.free_bytes.clone(),
+        );
+        registry.register(
+            "storage_torn_tails",
+            "1 if the log ended in torn writes, which nobody was promised, when the node was started",
+            metrics.storage.torn_tails.clone(),
+        );
+        registry.register(
+            "read_repairs",
+            "Replicas that were brought what a read coordinated here had found them to miss",
+            metrics.read_repairs.clone(),
         );
         registry.register(
             "storage_flushes",
@@ -173,6 +186,11 @@ impl Metrics {
             registry,
             ..metrics
         }
+    }
+
+    /// Takes in a replica that a read found to be behind.
+    pub fn read_repair(&self) {
+        self.read_repairs.inc();
     }
 
     /// Takes in a client request that was answered.
@@ -237,6 +255,7 @@ impl Metrics {
         self.storage.entries.set(gauge(usage.entries));
         self.storage.disk_bytes.set(gauge(usage.disk_bytes));
         self.storage.free_bytes.set(gauge(usage.free_bytes));
+        self.storage.torn_tails.set(gauge(usage.torn_tails));
         self.storage.flushes.set(gauge(usage.flushes));
         self.storage.compactions.set(gauge(usage.compactions));
         self.storage.damaged_places.set(gauge(usage.damaged_places));

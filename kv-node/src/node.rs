@@ -165,12 +165,14 @@ impl Node {
             minter,
             Arc::clone(&topologies),
         ));
+        let metrics = Arc::new(Metrics::new());
         let coordinator = Arc::new(Coordinator::new(
             env.clone(),
             node,
             Arc::clone(&topologies),
             Arc::clone(&replica),
             Arc::clone(&liveness),
+            Arc::clone(&metrics),
         ));
         let membership = Membership::start(
             env.clone(),
@@ -190,7 +192,7 @@ impl Node {
             replica,
             membership: Arc::clone(&membership),
             store: store.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
         });
         tracing::info!(%node, boot, epoch = %topology.epoch(), "node started");
         Ok(Arc::new(Self {

@@ -47,6 +47,8 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// Bytes free on the disk.
     pub free_bytes: u64,
+    /// 1 if the log ended in torn writes when the node was started.
+    pub torn_tails: u64,
     /// Flushes since the start.
     pub flushes: u64,
     /// Compactions that ended since the start.
@@ -169,6 +171,7 @@ impl Store {
             entries: stats.memtable_entries + in_tables,
             disk_bytes: in_log + in_files + stats.blob_bytes,
             free_bytes: self.env.fs.free_space(&self.dir).unwrap_or_default(),
+            torn_tails: stats.torn_tails,
             flushes: stats.flushes,
             compactions: stats.compactions,
             damaged_places: stats.damaged_places as u64,

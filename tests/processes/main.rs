@@ -4,3 +4,4 @@ mod bad_starts;
 mod failover;
 mod full_disk;
 mod networks;
+mod planted;

@@ -62,6 +62,12 @@ fn no_day_of_this_commit_breaks_a_promise() {
         "what never happens proves nothing"
     );
     assert!(summary.density() >= 50.0, "too little was asked");
+    assert!(summary.calm() <= 5.0, "too little went wrong");
+    // Of at most five nodes.
+    let node_minutes = summary.simulated_ms * 5 / 60_000;
+    for work in ["flush", "compaction"] {
+        assert!(summary.count(work) >= node_minutes, "too few of {work}");
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn live_range(sim: &Path, first: u64, count: u64, planted: Option<&str>) -> Resu
 fn report(days: &Days) -> Result<()> {
     let summary = days.summary()?;
     terminal::result(&format!("{summary}\n"));
+    terminal::status("Wrote", &terminal::shown(&days.write_summary(&summary)?));
     let path = workspace::root()?.join("docs/reliability-report.md");
     std::fs::write(&path, days.document(&summary)?)
         .with_context(|| format!("cannot write {}", path.display()))?;

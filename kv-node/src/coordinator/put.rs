@@ -297,6 +297,7 @@ impl Coordinator {
             if planted!("repair nothing that a read finds") {
                 continue;
             }
+            self.metrics.read_repair();
             let (this, plan, head, object) =
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());
             self.env.spawn(async move {

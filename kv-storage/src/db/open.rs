@@ -440,6 +440,7 @@ fn assemble(
         last,
         durable,
         promised,
+        is_torn,
         ..
     } = replayed;
     // Segments below the floor were removed.
@@ -481,7 +482,10 @@ fn assemble(
         poison: None,
         closed: false,
         ingests_at_work: 0,
-        counts: Counts::default(),
+        counts: Counts {
+            torn_tails: u64::from(is_torn),
+            ..Counts::default()
+        },
         scrub_at: None,
     };
     state.set_version(Arc::clone(&version));

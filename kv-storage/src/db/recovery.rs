@@ -40,6 +40,8 @@ pub(super) struct Replayed {
     pub durable: Seq,
     /// The log is synced up to this position.
     pub promised: u64,
+    /// Writes at the end of the log were torn, and are gone.
+    pub is_torn: bool,
     log: Vec<UsedSegment>,
     opened: Opened,
 }
@@ -173,6 +175,7 @@ impl Replay<'_> {
             last: filling.last,
             durable,
             promised: log.promised,
+            is_torn: log.is_torn,
             log: log.segments,
             opened,
         })

@@ -52,6 +52,7 @@ pub(super) enum Due {
 /// Plain counts for [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
+    pub torn_tails: u64,
     pub flushes: u64,
     pub compactions: u64,
     pub compaction_read_bytes: u64,

@@ -44,6 +44,9 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Syncs of log segments; many writes may share one.
     pub log_syncs: u64,
+    /// 1 if the log had a torn end when the store was opened: writes that were under way when the power went, and that
+    /// nothing had promised.
+    pub torn_tails: u64,
     /// Memtables written to tables.
     pub flushes: u64,
     /// Compactions under way.
@@ -171,6 +174,7 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         covered_bytes: counts.covered_bytes,
         flush_written_bytes: counts.flush_written_bytes,
         compaction_written_bytes: counts.compaction_written_bytes,
+        torn_tails: counts.torn_tails,
         compaction_moved_bytes: counts.compaction_moved_bytes,
         table_written_bytes: counts.table_written_bytes,
         ingests: front.ingests,

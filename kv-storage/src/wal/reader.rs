@@ -77,6 +77,8 @@ pub(crate) struct WholeLog {
     pub segments: Vec<UsedSegment>,
     /// The log is known to be durable up to this position; what follows was only stored.
     pub promised: u64,
+    /// Behind the end a frame begins that is not whole.
+    pub is_torn: bool,
 }
 
 /// A segment with the part of it that belongs to the log.
@@ -91,6 +93,8 @@ pub(crate) struct UsedSegment {
     pub length: u64,
     /// The largest promise in it, its header's included.
     pub promise: u64,
+    /// Behind its frames one begins that is not whole.
+    is_torn: bool,
 }
 
 /// Which file of which store it is: checksums depend on it.
@@ -246,6 +250,7 @@ pub(crate) fn read_log<S: LogSource>(
     give_up_empty(&mut chain);
     let end = chain.last().map_or(0, UsedSegment::end);
     Ok(WholeLog {
+        is_torn: chain.last().is_some_and(|last| last.is_torn),
         segments: chain,
         promised: promised.min(end),
     })
@@ -354,6 +359,7 @@ impl UsedSegment {
             frames: Vec::new(),
             length: 0,
             promise: 0,
+            is_torn: false,
         })
     }
 
@@ -410,6 +416,7 @@ impl UsedSegment {
             self.frames.push(frame);
         }
         self.length = at as u64;
+        self.is_torn = at < limit && self.place.begins_frame(bytes, self.version, at);
     }
 
     /// The largest promise of a whole frame behind the damage, if there is one.
@@ -505,6 +512,17 @@ impl Place {
         Some((header, 1))
     }
 
+    /// Whether a frame of this segment begins at an offset, whole or not.
+    fn begins_frame(self, bytes: &[u8], version: u32, at: usize) -> bool {
+        let file_at = at + Self::file_at(version);
+        bytes.get(file_at..file_at + 8) == Some(&self.id.to_le_bytes()[..])
+    }
+
+    /// Where a frame names its file.
+    fn file_at(version: u32) -> usize {
+        if version == 1 { 8 } else { FRAME_FILE_AT }
+    }
+
     /// The whole frame at an offset of a segment that begins at position `start`.
     fn frame_at(self, bytes: &[u8], version: u32, start: u64, at: usize) -> Option<Frame> {
         let Self { id, store } = self;
@@ -529,7 +547,7 @@ impl Place {
         start: u64,
         from: usize,
     ) -> impl Iterator<Item = u64> + '_ {
-        let file_at = if version == 1 { 8 } else { FRAME_FILE_AT };
+        let file_at = Self::file_at(version);
         let number = self.id.to_le_bytes();
         let rest = bytes.get(from + file_at..).unwrap_or_default();
         let places: Vec<usize> = memmem::find_iter(rest, &number).collect();

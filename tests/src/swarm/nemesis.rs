@@ -100,6 +100,7 @@ impl Nemesis {
         for event in events {
             let begin = Duration::from_millis(event.at_ms);
             if begin < until {
+                self.count("fault", 1);
                 self.count(event.fault.kind(), 1);
                 steps.extend(self.steps(
                     begin,
@@ -390,6 +391,8 @@ impl Nemesis {
         for (what, name) in [
             ("flush", "kv_storage_flushes "),
             ("compaction", "kv_storage_compactions "),
+            ("torn tail", "kv_storage_torn_tails "),
+            ("read repair", "kv_read_repairs_total "),
             ("poisoned store", "kv_storage_poisoned "),
             ("damage found", "kv_storage_damaged_places "),
         ] {

@@ -45,6 +45,8 @@ pub const SUBSTANCE: &[&str] = &[
     "damage found",
     "poisoned store",
     "failed start",
+    "torn tail",
+    "read repair",
     "flush",
     "compaction",
     "message lost",
@@ -112,6 +114,13 @@ impl Summary {
             .copied()
             .filter(|what| self.count(what) == 0)
             .collect()
+    }
+
+    /// Simulated seconds for each fault.
+    #[must_use]
+    pub fn calm(&self) -> f64 {
+        let seconds = Duration::from_millis(self.simulated_ms).as_secs_f64();
+        seconds / (self.count("fault").max(1) as f64)
     }
 
     /// Client operations for each simulated second.

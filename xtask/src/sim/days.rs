@@ -59,9 +59,10 @@ impl Summary {
     /// All of it in one line.
     pub(crate) fn line(&self) -> String {
         format!(
-            "{} days, {:.1} simulated hours, {} client operations a simulated second, {} failed",
+            "{} days, {:.1} simulated hours, {} faults, {} client operations a simulated second, {} failed",
             grouped(self.seeds),
             self.hours(),
+            grouped(self.counts.get("fault").copied().unwrap_or(0)),
             self.density(),
             self.failures.len()
         )
@@ -146,6 +147,17 @@ impl Days {
         fs::write(&unfinished, serde_json::to_vec(summary)?)
             .and_then(|()| fs::rename(&unfinished, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes all days together into one file, and says where it is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write_summary(&self, summary: &Summary) -> Result<PathBuf> {
+        let path = self.folder.join("summary.json");
+        fs::write(&path, serde_json::to_vec_pretty(summary)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     /// All days together.
