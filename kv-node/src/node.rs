@@ -370,6 +370,8 @@ async fn next_boot(store: &Store, node: NodeId) -> Result<u64, StoreError> {
     };
     let boot = last + 1;
     let mut batch = WriteBatch::new();
+    // A node on a full disk starts, and serves what it has.
+    batch.use_reserve();
     batch.put(&key, &boot.to_le_bytes());
     batch.put(&storage_key::system("node"), &node.0.to_le_bytes());
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;

@@ -25,6 +25,7 @@ pub struct WriteBatch {
     longest_key: usize,
     longest_note: usize,
     entry_bytes: usize,
+    uses_reserve: bool,
 }
 
 impl WriteBatch {
@@ -120,8 +121,19 @@ impl WriteBatch {
     /// Removes all operations and keeps the memory, so that a batch can be used again.
     pub fn clear(&mut self) {
         self.operations.clear();
+        self.uses_reserve = false;
         (self.count, self.ranges, self.entry_bytes) = (0, 0, 0);
         (self.longest_key, self.longest_note) = (0, 0);
+    }
+
+    /// Lets the batch be taken although the disk is nearly full, from what is kept free of it: for the few bytes without
+    /// which a program cannot go on. On a disk without any room it may still be refused.
+    pub fn use_reserve(&mut self) {
+        self.uses_reserve = true;
+    }
+
+    pub(crate) fn uses_reserve(&self) -> bool {
+        self.uses_reserve
     }
 
     fn begin(&mut self, kind: OperationKind, key: &[u8], value: usize, note: &[u8], size: usize) {

@@ -7,10 +7,11 @@
 use super::layer::Layer;
 use super::pace::Pacer;
 use super::state::Task;
+use crate::batch::WriteBatch;
 use crate::compaction::Debt;
 use crate::error::WriteError;
 use crate::key::Seq;
-use crate::memtable::{MemoryPool, Memtable, Need};
+use crate::memtable::{MemoryPool, Memtable};
 use crate::options::Options;
 use crate::wal::WalWriter;
 use std::collections::VecDeque;
@@ -98,11 +99,11 @@ impl Front {
     pub(super) fn admit(
         &mut self,
         options: &Options,
-        log_bytes: usize,
-        need: Need,
+        batch: &WriteBatch,
         now: impl FnOnce() -> Duration,
     ) -> Result<(), WriteError> {
-        self.admit_any()?;
+        let need = batch.need();
+        self.admit_any(batch.uses_reserve())?;
         if !self.active.has_room(need) && self.sealed_memtables() >= options.sealed_memtables_max {
             return Err(self.busy(SHORT_WAIT));
         }
@@ -111,7 +112,7 @@ impl Front {
         }
         if let Some(paid) = self.debt(options).paid() {
             let pacer = &mut self.gate.pacer;
-            if let Err(delay) = pacer.admit(now(), log_bytes, paid) {
+            if let Err(delay) = pacer.admit(now(), batch.size_bytes(), paid) {
                 return Err(self.busy(delay));
             }
         }
@@ -119,7 +120,7 @@ impl Front {
     }
 
     /// Says whether the store takes writes at all now.
-    fn admit_any(&mut self) -> Result<(), WriteError> {
+    fn admit_any(&mut self, uses_reserve: bool) -> Result<(), WriteError> {
         let gate = &mut self.gate;
         if let Some(cause) = &gate.poison {
             let cause = Arc::clone(cause);
@@ -128,7 +129,9 @@ impl Front {
         if gate.closed {
             return Err(WriteError::Closed);
         }
-        if let Some(Short { free, needed }) = gate.short {
+        if let Some(Short { free, needed }) = gate.short
+            && !uses_reserve
+        {
             // Each refused writer asks for another look, so writing resumes by itself.
             self.attention = true;
             self.look = true;
@@ -139,7 +142,7 @@ impl Front {
 
     /// Says whether an ingest may begin.
     pub(super) fn admit_ingest(&mut self) -> Result<(), WriteError> {
-        self.admit_any()?;
+        self.admit_any(false)?;
         if self.gate.table_debt >= Debt::LIMIT {
             return Err(self.busy(LONG_WAIT));
         }
@@ -149,7 +152,7 @@ impl Front {
     /// Says whether there is room for an ingest among what waits for a flush. It needs none in memory, and it is
     /// not paced: its rows are in tables already.
     pub(super) fn admit_tables(&mut self, options: &Options) -> Result<(), WriteError> {
-        self.admit_any()?;
+        self.admit_any(false)?;
         let memtables = self.sealed_memtables() + usize::from(!self.active.is_empty());
         let ingests = self.sealed.len() - self.sealed_memtables();
         if memtables > options.sealed_memtables_max || ingests >= Self::INGESTS_MOST {

@@ -133,7 +133,7 @@ fn accept(
 ) -> Result<Accepted, Refused> {
     let now = || inner.env.clock.now();
     front
-        .admit(&inner.options, batch.size_bytes(), batch.need(), now)
+        .admit(&inner.options, batch, now)
         .map_err(Refused::Now)?;
     if !front.active.has_room(batch.need()) {
         // In front of the log: this may panic, in the caller's attachment or for lack of memory.

@@ -234,6 +234,28 @@ fn a_store_with_a_ballast_opens_for_reading_on_a_full_disk_again_and_again() {
 }
 
 #[test]
+fn a_batch_that_may_use_the_reserve_is_taken_on_a_nearly_full_disk_and_others_are_not() {
+    let mut options = options(true);
+    options.min_free_bytes = 100 << 10;
+    options.memtable_bytes = 1 << 20;
+    let (fs, _) = full_store(&options);
+    let used: usize = fs.dump().values().map(Vec::len).sum();
+    fs.set_capacity(used as u64);
+    for round in 0..4u64 {
+        let db = Db::open(dir(), options.clone(), env(&fs)).unwrap();
+        let refused = db.write(put(b"x", b""), Durability::Sync).unwrap_err();
+        assert!(matches!(refused, WriteError::Full { .. }), "{refused}");
+        let mut batch = put(b"boot", round.to_le_bytes());
+        batch.use_reserve();
+        db.blocking().write(batch, Durability::Sync).unwrap();
+        drop(db);
+        let db = Db::open(dir(), options.clone(), env(&fs.fork().power_loss(round))).unwrap();
+        let found = db.blocking().get(b"boot").unwrap().unwrap();
+        assert_eq!(found.value[..], round.to_le_bytes());
+    }
+}
+
+#[test]
 fn another_size_of_the_ballast_is_taken_up_at_the_next_open() {
     let fs = SimFs::new();
     let size = |fs: &SimFs| fs.dump().get(&dir().join("BALLAST")).map(Vec::len);
