@@ -180,7 +180,8 @@ impl Healing<'_> {
         }
     }
 
-    /// Reads every key as widely as possible, which repairs it.
+    /// Reads every key as widely as possible, which repairs it. A replica whose engine is behind may refuse what it is
+    /// brought, and gets it with the next read.
     async fn converge(&mut self, client: &mut Client) {
         let nodes = self.whole();
         for number in 0..self.keys {
@@ -201,7 +202,10 @@ impl Healing<'_> {
                     .get_with(self.cluster, via, &name(number), options)
                     .await
                 {
-                    Ok(_) => break,
+                    // What differs then is judged when all is collected.
+                    Ok(_) if self.is_equal(client, number).await || self.handle.now() > limit => {
+                        break;
+                    }
                     Err(refused) if self.handle.now() > limit => {
                         self.wrong(
                             "does-not-serve",
@@ -209,10 +213,26 @@ impl Healing<'_> {
                         );
                         break;
                     }
-                    Err(_) => self.handle.sleep(Duration::from_millis(200)).await,
+                    Ok(_) | Err(_) => self.handle.sleep(Duration::from_millis(200)).await,
                 }
             }
         }
+    }
+
+    /// Whether all owners of a key hold the same.
+    async fn is_equal(&self, client: &mut Client, number: KeyNumber) -> bool {
+        // What a read has found is on its way.
+        self.handle.sleep(Duration::from_millis(20)).await;
+        let mut first: Option<Vec<u8>> = None;
+        for node in self.owners(number) {
+            let Ok(held) = self.held(client, node, number).await else {
+                return false;
+            };
+            if *first.get_or_insert_with(|| held.bytes.clone()) != held.bytes {
+                return false;
+            }
+        }
+        true
     }
 
     /// The owners of a key that must serve.
