@@ -17,12 +17,14 @@
 //! | [`preference`] | [`PreferenceList`]: a key's replicas, then who stands in for them |
 //! | [`transition`] | [`ReplicaSet`] and [`fence`]: the rules of safety while owners change |
 //! | [`chain`] | [`ChainEntry`]: topologies in their byte format, linked by hashes |
+//! | [`consensus`] | [`Acceptor`](consensus::Acceptor) and [`Proposer`](consensus::Proposer): how the next entry is agreed on |
 //! | [`assign`] | [`plan`](assign::plan): members to table, with the fewest moves |
 //!
 //! The topology's bytes are specified in `docs/formats/topology.md`.
 
 pub mod assign;
 pub mod chain;
+pub mod consensus;
 pub mod hash;
 pub mod partition;
 pub mod preference;
