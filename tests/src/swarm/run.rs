@@ -1,8 +1,9 @@
 //! One day from beginning to end.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use kv_storage::Options;
@@ -60,12 +61,20 @@ fn run_here(scenario: &Scenario, log: bool) -> Report {
         let (scenario, handle) = (scenario.clone(), handle.clone());
         async move { live(&scenario, &handle, log).await }
     };
+    watch_panics();
+    PANIC.take();
     // A panic is a finding like any other.
     let outcome = catch_unwind(AssertUnwindSafe(|| executor.run(day)));
     let mut report = outcome.unwrap_or_else(|panic| Report {
         violations: vec![Violation::new("panic", message(&*panic))],
         ..Report::default()
     });
+    // Where a request's handler panics, a node goes on; the day must not.
+    if let Some(panic) = PANIC.take()
+        && report.violations.iter().all(|found| found.rule != "panic")
+    {
+        report.violations.push(Violation::new("panic", panic));
+    }
     report.trace = handle.trace();
     report.simulated = handle.now();
     // What is left may refer to what was torn apart by a panic.
@@ -73,6 +82,23 @@ fn run_here(scenario: &Scenario, log: bool) -> Report {
         std::mem::forget(executor);
     }
     report
+}
+
+thread_local! {
+    /// The last panic of this thread.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes every panic, and shows it as before.
+fn watch_panics() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        let show = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANIC.set(Some(panic.to_string()));
+            show(panic);
+        }));
+    });
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
