@@ -3,6 +3,7 @@
 //! A request takes one topology and keeps it to its end; a change makes a new value of a later epoch.
 //! Share it by `Arc`: it is tens of kilobytes, and no lookup changes it.
 
+mod change;
 mod check;
 mod genesis;
 mod member;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use kv_types::{ActorId, BucketId, BucketName, ClusterId, Epoch, NodeId};
 
+pub use change::{Change, ChangeError};
 pub use check::TopologyError;
 pub use genesis::{GenesisError, GenesisSpec};
 pub(crate) use member::count_zones;

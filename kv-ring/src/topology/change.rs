@@ -1,0 +1,319 @@
+//! What one epoch changes in the one before it.
+
+use kv_types::{ActorId, BucketId, BucketName, BucketProperties, NodeId};
+
+use super::{Bucket, Topology, TopologyError};
+
+/// One change of a topology. The voters decide the topology that follows from it, as the value of the next epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new, empty bucket.
+    CreateBucket {
+        /// Its name, which no bucket has.
+        name: BucketName,
+        /// Its properties.
+        properties: BucketProperties,
+    },
+    /// Other properties for a bucket. Its number of replicas, and how it treats concurrent writes, stay.
+    SetBucket {
+        /// Which bucket.
+        id: BucketId,
+        /// Its properties from now on.
+        properties: BucketProperties,
+    },
+    /// A bucket goes, with all that is in it. Its name may be given again; its id never is.
+    DropBucket {
+        /// Which bucket.
+        id: BucketId,
+    },
+    /// A member mints under an actor that nobody had before: it does not know what it minted under its last one.
+    GrantActor {
+        /// Which member.
+        node: NodeId,
+    },
+    /// A member is found elsewhere.
+    MoveMember {
+        /// Which member.
+        node: NodeId,
+        /// Where it listens now.
+        address: String,
+    },
+}
+
+/// A change that is not possible. Nothing was changed; correct what the message names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such bucket.
+    #[error("no bucket has id {}; refresh the list of buckets", id.0)]
+    NoSuchBucket {
+        /// The id.
+        id: BucketId,
+    },
+    /// What must stay would change.
+    #[error("the {what} of bucket `{bucket}` cannot be changed; create another bucket and copy")]
+    Fixed {
+        /// Which property.
+        what: &'static str,
+        /// The bucket's name.
+        bucket: BucketName,
+    },
+    /// The bucket that requests use when they name none must be there.
+    #[error("the bucket `default` cannot be dropped")]
+    DefaultBucket,
+    /// All actors were granted, which takes four billion changes.
+    #[error("no actor is left")]
+    NoActorLeft,
+    /// What would follow is not a topology.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+}
+
+/// Ids of buckets that genesis made lie below this; a later bucket's is this and the epoch that made it, so that none is
+/// ever given twice.
+const FIRST_LATER_BUCKET: u32 = 1 << 16;
+
+impl Topology {
+    /// The topology of the next epoch, in which one thing is different. No partition changes its owners.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; it names what is not possible.
+    pub fn changed_by(&self, change: Change) -> Result<Self, ChangeError> {
+        let mut next = self.clone();
+        next.epoch = self.epoch.next();
+        match change {
+            Change::CreateBucket { name, properties } => {
+                let id = next.later_bucket_id();
+                next.buckets.push(Bucket {
+                    id,
+                    name,
+                    properties,
+                });
+            }
+            Change::SetBucket { id, properties } => {
+                let bucket = next.bucket_mut(id)?;
+                bucket.keeps_what_is_fixed(&properties)?;
+                bucket.properties = properties;
+            }
+            Change::DropBucket { id } => {
+                if next.bucket_mut(id)?.name == BucketName::default_bucket() {
+                    return Err(ChangeError::DefaultBucket);
+                }
+                next.buckets.retain(|bucket| bucket.id != id);
+            }
+            Change::GrantActor { node } => {
+                if self.member(node).is_none() {
+                    return Err(TopologyError::NotAMember { node }.into());
+                }
+                let last = self.actors.last_key_value().map_or(0, |(actor, _)| actor.0);
+                let actor = ActorId(last.checked_add(1).ok_or(ChangeError::NoActorLeft)?);
+                next.actors.insert(actor, node);
+            }
+            Change::MoveMember { node, address } => {
+                let member = next.members.iter_mut().find(|member| member.node == node);
+                let member = member.ok_or(TopologyError::NotAMember { node })?;
+                member.address = address;
+            }
+        }
+        next.check()?;
+        Ok(next)
+    }
+
+    fn later_bucket_id(&self) -> BucketId {
+        // Epochs are reached one by one; four billion take more than a century at one a second.
+        let epoch = u32::try_from(self.epoch.0).unwrap_or(u32::MAX);
+        BucketId(FIRST_LATER_BUCKET.saturating_add(epoch))
+    }
+
+    fn bucket_mut(&mut self, id: BucketId) -> Result<&mut Bucket, ChangeError> {
+        let bucket = self.buckets.iter_mut().find(|bucket| bucket.id == id);
+        bucket.ok_or(ChangeError::NoSuchBucket { id })
+    }
+}
+
+impl Bucket {
+    fn keeps_what_is_fixed(&self, properties: &BucketProperties) -> Result<(), ChangeError> {
+        let fixed = |what| ChangeError::Fixed {
+            what,
+            bucket: self.name.clone(),
+        };
+        if self.properties.mode != properties.mode {
+            return Err(fixed("mode"));
+        }
+        // Other nodes would have to hold what they do not: that is a change of owners.
+        if self.properties.quorum.n() != properties.quorum.n() {
+            return Err(fixed("n"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kv_types::{Epoch, Quorum};
+
+    use super::super::tests::{members, spec};
+    use super::*;
+    use crate::chain::ChainEntry;
+
+    fn genesis() -> Topology {
+        Topology::genesis(spec(members(4, 2))).expect("a good specification")
+    }
+
+    fn create(name: &str) -> Change {
+        Change::CreateBucket {
+            name: BucketName::new(name).expect("a good name"),
+            properties: BucketProperties::majority_of(3).expect("3 is in range"),
+        }
+    }
+
+    fn quorum(n: u8, r: u8, w: u8) -> BucketProperties {
+        let majority = BucketProperties::majority_of(n).expect("in range");
+        BucketProperties {
+            quorum: Quorum::new(n, r, w).expect("possible"),
+            ..majority
+        }
+    }
+
+    fn refusal(topology: &Topology, change: Change) -> String {
+        topology
+            .changed_by(change)
+            .expect_err("impossible")
+            .to_string()
+    }
+
+    #[test]
+    fn a_bucket_comes_changes_and_goes_and_its_id_is_never_given_again() {
+        let first = genesis().changed_by(create("beds")).expect("a new name");
+        assert_eq!(first.epoch(), Epoch(2));
+        let beds = first.buckets().last().expect("just made").clone();
+        assert_eq!(beds.name.as_str(), "beds");
+        let changed = Change::SetBucket {
+            id: beds.id,
+            properties: quorum(3, 1, 3),
+        };
+        let second = first.changed_by(changed).expect("the same n");
+        let now = second
+            .bucket(beds.id)
+            .expect("it is there")
+            .properties
+            .quorum;
+        assert_eq!((now.r(), now.w()), (1, 3));
+        let third = second
+            .changed_by(Change::DropBucket { id: beds.id })
+            .expect("it is there");
+        assert!(third.bucket(beds.id).is_none());
+        let fourth = third.changed_by(create("beds")).expect("the name is free");
+        let again = fourth.buckets().last().expect("just made");
+        assert_ne!(again.id, beds.id);
+    }
+
+    #[test]
+    fn an_actor_is_granted_anew_and_the_earlier_one_stays_taken() {
+        let before = genesis();
+        let node = before.members()[1].node;
+        let old = before.actor_of(node).expect("granted by genesis");
+        let after = before
+            .changed_by(Change::GrantActor { node })
+            .expect("a member");
+        let new = after.actor_of(node).expect("just granted");
+        assert!(before.actors().keys().all(|actor| *actor < new));
+        assert_eq!(after.actors().get(&old), Some(&node));
+    }
+
+    #[test]
+    fn a_member_is_found_elsewhere_and_owns_what_it_owned() {
+        let before = genesis();
+        let node = before.members()[2].node;
+        let address = "10.1.1.1:7400".to_owned();
+        let after = before
+            .changed_by(Change::MoveMember { node, address })
+            .expect("a member");
+        assert_eq!(
+            after.member(node).expect("it stays").address,
+            "10.1.1.1:7400"
+        );
+        for partition in before.partition_count().iter() {
+            assert_eq!(
+                before.partition_state(partition),
+                after.partition_state(partition)
+            );
+            assert_eq!(before.changed_at(partition), after.changed_at(partition));
+        }
+    }
+
+    #[test]
+    fn what_is_not_possible_is_refused_by_name() {
+        let topology = genesis();
+        let default = topology.buckets()[0].id;
+        let node = NodeId(9);
+        let taken = topology.members()[0].address.clone();
+        let other = topology.members()[1].node;
+        for (change, words) in [
+            (create("pairs"), "`pairs` is given twice"),
+            (
+                Change::DropBucket { id: default },
+                "`default` cannot be dropped",
+            ),
+            (Change::DropBucket { id: BucketId(7) }, "no bucket has id 7"),
+            (
+                Change::SetBucket {
+                    id: default,
+                    properties: quorum(2, 1, 1),
+                },
+                "the n of bucket `default`",
+            ),
+            (Change::GrantActor { node }, "is not a member"),
+            (
+                Change::MoveMember {
+                    node,
+                    address: "a:1".to_owned(),
+                },
+                "is not a member",
+            ),
+            (
+                Change::MoveMember {
+                    node: other,
+                    address: taken,
+                },
+                "is given twice",
+            ),
+            (
+                Change::MoveMember {
+                    node: other,
+                    address: " ".to_owned(),
+                },
+                "is blank",
+            ),
+        ] {
+            let said = refusal(&topology, change);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn every_change_makes_an_entry_that_continues_the_chain() {
+        let mut topology = Arc::new(genesis());
+        let mut entry = ChainEntry::genesis(Arc::clone(&topology)).expect("epoch 1");
+        let node = topology.members()[0].node;
+        for change in [
+            create("one"),
+            Change::GrantActor { node },
+            create("two"),
+            Change::MoveMember {
+                node,
+                address: "10.1.1.1:7400".to_owned(),
+            },
+        ] {
+            topology = Arc::new(topology.changed_by(change).expect("possible"));
+            let next = ChainEntry::snapshot(Arc::clone(&topology), entry.chain_hash());
+            let next = next.expect("the epoch follows");
+            let read = ChainEntry::decode(&next.encode()).expect("what was encoded");
+            assert_eq!(read.topology(), &topology);
+            assert_eq!(read.previous(), entry.chain_hash());
+            entry = next;
+        }
+        assert_eq!(entry.epoch(), Epoch(5));
+    }
+}
