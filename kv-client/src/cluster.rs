@@ -1,12 +1,14 @@
-//! Looking at single nodes: their state, their view of each other, their metrics.
+//! Looking at single nodes: their state, their view of each other, their metrics; and changing the topology.
 
 use std::time::Duration;
 
-use kv_net::message::{MetricsV1, StatusV1};
+use kv_net::message::{ChangeV1, MetricsV1, StatusV1};
 use kv_net::{Request, Response};
-use kv_types::{NodeId, Outcome};
+use kv_types::{Epoch, NodeId, Outcome};
 
-pub use kv_net::message::{MemberState, MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus};
+pub use kv_net::message::{
+    ChangeKind, MemberState, MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus,
+};
 
 use crate::client::Client;
 use crate::transport::{SendError, SendFault};
@@ -42,6 +44,33 @@ impl Client {
             .await?
         {
             Response::Metrics(_, text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Has the voters decide on a change of the topology, through one node; gives the epoch that it made. It needs an
+    /// admin's certificate. One attempt.
+    ///
+    /// # Errors
+    /// [`SendError`] when the change is not possible, or no majority of the voters answers within `timeout`; if its
+    /// outcome is unknown, the change may still come into force.
+    pub async fn change_topology(
+        &self,
+        via: NodeId,
+        change: ChangeKind,
+        timeout: Duration,
+    ) -> Result<Epoch, SendError> {
+        match self
+            .session
+            .ask_node(via, Request::Change(ChangeV1 { change }), timeout)
+            .await?
+        {
+            Response::Change(reply) => Ok(reply.epoch),
+            Response::Error(error) => Err(SendError {
+                fault: SendFault::Malformed,
+                outcome: error.outcome,
+                message: error.message,
+            }),
             other => Err(refusal(other)),
         }
     }

@@ -55,6 +55,8 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::ReplicaWrite(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::ReplicaRead(body) => Encoded::new(number, body, none()),
         Request::ReplicaList(body) => Encoded::new(number, body, none()),
+        Request::Change(body) => Encoded::new(number, body, none()),
+        Request::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
     }
 }
 
@@ -86,6 +88,11 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
         }
         Method::ReplicaRead => Request::ReplicaRead(whole(payload)?),
         Method::ReplicaList => Request::ReplicaList(whole(payload)?),
+        Method::Change => Request::Change(whole(payload)?),
+        Method::Vote => {
+            let (body, tail) = with_tail(payload)?;
+            Request::Vote(body, tail)
+        }
     })
 }
 
@@ -104,6 +111,8 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::ReplicaWrite(body) => Encoded::new(number, body, none()),
         Response::ReplicaRead(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::ReplicaList(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::Change(body) => Encoded::new(number, body, none()),
+        Response::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Error(body) => Encoded::new(number, body, none()),
     }
 }
@@ -146,6 +155,11 @@ pub fn decode_response(
         Method::Metrics => {
             let (body, tail) = with_tail(payload)?;
             Response::Metrics(body, tail)
+        }
+        Method::Change => Response::Change(whole(payload)?),
+        Method::Vote => {
+            let (body, tail) = with_tail(payload)?;
+            Response::Vote(body, tail)
         }
         Method::ReplicaWrite => Response::ReplicaWrite(whole(payload)?),
         Method::ReplicaRead => {

@@ -6,7 +6,10 @@
 //! only grow at their end. `docs/formats/wire.md` has the bytes, pinned by golden tests.
 
 use bytes::Bytes;
-use kv_types::{BucketId, Context, Dot, Epoch, Key, Level, NodeId, Outcome, WriteId};
+use kv_types::{
+    BucketId, BucketName, BucketProperties, Context, Dot, Epoch, Key, Level, NodeId, Outcome,
+    WriteId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
@@ -259,6 +262,108 @@ pub struct TopologyReplyV1 {
     pub epoch: Epoch,
 }
 
+/// A ballot of the consensus on topologies: a later round beats an earlier one, then the larger node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BallotV1 {
+    /// Counts attempts, from 1.
+    pub round: u64,
+    /// Whose attempt it is.
+    pub proposer: NodeId,
+}
+
+/// What a voter is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VoteStep {
+    /// To accept nothing below the ballot.
+    Prepare,
+    /// To accept the entry in the tail.
+    Accept,
+}
+
+/// Node → voter: a step towards the next entry of the chain of topologies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoteV1 {
+    /// The epoch of the entry.
+    pub epoch: Epoch,
+    /// The hash of the chain before it.
+    pub previous: [u8; 16],
+    /// The attempt.
+    pub ballot: BallotV1,
+    /// What is asked.
+    pub step: VoteStep,
+}
+
+/// What a voter answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VoteAnswer {
+    /// It accepts nothing below the ballot. If it has accepted an entry before, this is under which ballot, and the
+    /// tail is the entry.
+    Promised(Option<BallotV1>),
+    /// It has accepted the entry.
+    Accepted,
+    /// It has promised a higher ballot.
+    Beaten(BallotV1),
+    /// The entry of that epoch is decided, and known here: ask for it.
+    Decided,
+}
+
+/// Voter → node: its answer, durable before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoteReplyV1 {
+    /// The answer.
+    pub answer: VoteAnswer,
+}
+
+/// What one epoch changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// A new bucket.
+    CreateBucket {
+        /// Its name.
+        name: BucketName,
+        /// Its properties.
+        properties: BucketProperties,
+    },
+    /// Other properties for a bucket.
+    SetBucket {
+        /// Which bucket.
+        id: BucketId,
+        /// Its properties from now on.
+        properties: BucketProperties,
+    },
+    /// A bucket goes, with all that is in it.
+    DropBucket {
+        /// Which bucket.
+        id: BucketId,
+    },
+    /// A member mints under an actor that nobody had before.
+    GrantActor {
+        /// Which member.
+        node: NodeId,
+    },
+    /// A member is found elsewhere.
+    MoveMember {
+        /// Which member.
+        node: NodeId,
+        /// Where it listens now.
+        address: String,
+    },
+}
+
+/// Admin → node: have the voters decide on a change of the topology.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeV1 {
+    /// What changes.
+    pub change: ChangeKind,
+}
+
+/// Node → admin: the change is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReplyV1 {
+    /// The epoch that it made.
+    pub epoch: Epoch,
+}
+
 /// Client or admin → node: how are you?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusV1 {}
@@ -367,12 +472,16 @@ pub enum Request {
     Status(StatusV1),
     /// Metrics of a node.
     Metrics(MetricsV1),
+    /// Change the topology.
+    Change(ChangeV1),
     /// Merge an object; the bytes are the object.
     ReplicaWrite(ReplicaWriteV1, Bytes),
     /// Read what a replica holds.
     ReplicaRead(ReplicaReadV1),
     /// A page of what a replica holds.
     ReplicaList(ReplicaListV1),
+    /// A step towards the next topology; the bytes are the entry that is to be accepted.
+    Vote(VoteV1, Bytes),
 }
 
 /// A reply, with its tail where it has one.
@@ -390,12 +499,16 @@ pub enum Response {
     Status(StatusReplyV1),
     /// To [`Request::Metrics`]; the bytes are text.
     Metrics(MetricsReplyV1, Bytes),
+    /// To [`Request::Change`].
+    Change(ChangeReplyV1),
     /// To [`Request::ReplicaWrite`].
     ReplicaWrite(ReplicaWriteReplyV1),
     /// To [`Request::ReplicaRead`]; the bytes are the object.
     ReplicaRead(ReplicaReadReplyV1, Bytes),
     /// To [`Request::ReplicaList`]; the bytes are the objects.
     ReplicaList(ReplicaListReplyV1, Bytes),
+    /// To [`Request::Vote`]; the bytes are the entry that was accepted before.
+    Vote(VoteReplyV1, Bytes),
     /// To any request.
     Error(ErrorReplyV1),
 }

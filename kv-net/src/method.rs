@@ -59,26 +59,32 @@ pub enum Method {
     Status = 5,
     /// [`Request::Metrics`]
     Metrics = 6,
+    /// [`Request::Change`]
+    Change = 7,
     /// [`Request::ReplicaWrite`]
     ReplicaWrite = 16,
     /// [`Request::ReplicaRead`]
     ReplicaRead = 17,
     /// [`Request::ReplicaList`]
     ReplicaList = 18,
+    /// [`Request::Vote`]
+    Vote = 19,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Get,
         Self::Put,
         Self::List,
         Self::Topology,
         Self::Status,
         Self::Metrics,
+        Self::Change,
         Self::ReplicaWrite,
         Self::ReplicaRead,
         Self::ReplicaList,
+        Self::Vote,
     ];
 
     /// The method of a number on the wire.
@@ -99,7 +105,7 @@ impl Method {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::Topology | Self::Status => Class::Control,
+            Self::Topology | Self::Status | Self::Change | Self::Vote => Class::Control,
             Self::Get
             | Self::Put
             | Self::List
@@ -118,8 +124,10 @@ impl Role {
         let is_node = matches!(self, Self::Node(_));
         match method {
             Method::Get | Method::Put | Method::List | Method::Topology | Method::Status => true,
-            Method::Metrics => matches!(self, Self::Admin(_)),
-            Method::ReplicaWrite | Method::ReplicaRead | Method::ReplicaList => is_node,
+            Method::Metrics | Method::Change => matches!(self, Self::Admin(_)),
+            Method::ReplicaWrite | Method::ReplicaRead | Method::ReplicaList | Method::Vote => {
+                is_node
+            }
         }
     }
 
@@ -141,9 +149,11 @@ impl Request {
             Self::Topology(_) => Method::Topology,
             Self::Status(_) => Method::Status,
             Self::Metrics(_) => Method::Metrics,
+            Self::Change(_) => Method::Change,
             Self::ReplicaWrite(..) => Method::ReplicaWrite,
             Self::ReplicaRead(_) => Method::ReplicaRead,
             Self::ReplicaList(_) => Method::ReplicaList,
+            Self::Vote(..) => Method::Vote,
         }
     }
 }
@@ -159,9 +169,11 @@ impl Response {
             Self::Topology(..) => Method::Topology,
             Self::Status(_) => Method::Status,
             Self::Metrics(..) => Method::Metrics,
+            Self::Change(_) => Method::Change,
             Self::ReplicaWrite(_) => Method::ReplicaWrite,
             Self::ReplicaRead(..) => Method::ReplicaRead,
             Self::ReplicaList(..) => Method::ReplicaList,
+            Self::Vote(..) => Method::Vote,
             Self::Error(_) => return None,
         })
     }
@@ -186,9 +198,11 @@ mod tests {
             (Method::Topology,     [true,  true,  true]),
             (Method::Status,       [true,  true,  true]),
             (Method::Metrics,      [false, false, true]),
+            (Method::Change,       [false, false, true]),
             (Method::ReplicaWrite, [true,  false, false]),
             (Method::ReplicaRead,  [true,  false, false]),
             (Method::ReplicaList,  [true,  false, false]),
+            (Method::Vote,         [true,  false, false]),
         ];
         assert_eq!(
             table.map(|(method, _)| method),

@@ -13,6 +13,9 @@ use quinn::AsyncTimer;
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime(Arc<dyn quinn::Runtime>);
 
+/// Longer than anybody waits.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// A deadline passed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
@@ -55,7 +58,9 @@ impl Runtime {
         limit: Duration,
         work: impl Future<Output = T>,
     ) -> Result<T, Elapsed> {
-        self.timeout_at(self.now() + limit, work).await
+        let now = self.now();
+        let deadline = now.checked_add(limit).unwrap_or(now + FAR);
+        self.timeout_at(deadline, work).await
     }
 
     /// Waits for `work` until `deadline`. Work that is done at the deadline counts.

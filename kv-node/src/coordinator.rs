@@ -75,7 +75,7 @@ impl Coordinator {
         nodes
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         topology: &Topology,
         to: NodeId,

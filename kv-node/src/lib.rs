@@ -17,6 +17,7 @@
 //! | [`turns`] | writes of one key, one after another |
 //! | [`store`], [`storage_key`] | the engine as futures; the order of its keys |
 //! | [`topologies`] | the topology that this node lives by |
+//! | [`changes`], [`voting`] | changes of the topology, and this node's vote on them |
 //! | [`membership`], [`liveness`] | gossip, and what requests see of it |
 //! | [`metrics`] | what is counted |
 //! | [`env`](mod@env), [`transport`] | everything from outside; [`adapters`] are the real ones |
@@ -27,6 +28,7 @@
 //! touch the real world.
 
 pub mod adapters;
+pub mod changes;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -46,5 +48,6 @@ pub mod store;
 pub mod topologies;
 pub mod transport;
 pub mod turns;
+pub mod voting;
 
 pub use node::{Node, NodeOptions, StartError};

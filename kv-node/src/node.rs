@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
-use kv_ring::Topology;
+use kv_ring::{ChainHash, Topology};
 use kv_storage::WriteBatch;
 use kv_storage::fs::replace_file;
-use kv_types::{ActorId, ClusterId, NodeId};
+use kv_types::{ActorId, ClusterId, Epoch, NodeId};
 use tokio::sync::{Notify, watch};
 
+use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
 use crate::liveness::Liveness;
@@ -27,6 +28,7 @@ use crate::service::Service;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
 use crate::topologies::{Topologies, TopologyError};
+use crate::voting::Voting;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -86,7 +88,7 @@ pub enum StartError {
         /// The cluster's name.
         cluster: String,
         /// The newest epoch in the data directory.
-        epoch: kv_types::Epoch,
+        epoch: Epoch,
     },
     /// The topology cannot be read.
     #[error(transparent)]
@@ -183,6 +185,15 @@ impl Node {
             Arc::clone(&topologies),
             store.clone(),
         );
+        let voting = Arc::new(Voting::new(node, Arc::clone(&topologies), store.clone()));
+        let changes = Changes {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            coordinator: Arc::clone(&coordinator),
+            membership: Arc::clone(&membership),
+            voting: Arc::clone(&voting),
+        };
         let service = Arc::new(Service {
             started: env.now(),
             env: env.clone(),
@@ -193,6 +204,8 @@ impl Node {
             membership: Arc::clone(&membership),
             store: store.clone(),
             metrics,
+            voting,
+            changes,
         });
         tracing::info!(%node, boot, epoch = %topology.epoch(), "node started");
         Ok(Arc::new(Self {
@@ -244,6 +257,13 @@ impl Node {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         self.service.topologies.current()
+    }
+
+    /// The epoch of that topology, and the hash of its history.
+    #[must_use]
+    pub fn topology_tip(&self) -> (Epoch, ChainHash) {
+        let (topology, hash) = self.service.topologies.tip();
+        (topology.epoch(), hash)
     }
 
     /// Stops in good order: tells the others, ends what is in flight (for at most `grace`), makes

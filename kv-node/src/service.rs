@@ -7,13 +7,14 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
+    ChangeReplyV1, DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
     ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response,
-    StatusReplyV1, TopologyReplyV1,
+    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 
+use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
@@ -23,6 +24,7 @@ use crate::refusal::Refusal;
 use crate::replica::Replica;
 use crate::store::Store;
 use crate::topologies::Topologies;
+use crate::voting::Voting;
 
 /// How long one peer is asked for a newer topology before the next is.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(200);
@@ -39,6 +41,8 @@ pub struct Service {
     pub(crate) membership: Arc<Membership>,
     pub(crate) store: Store,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) voting: Arc<Voting>,
+    pub(crate) changes: Changes,
 }
 
 impl Service {
@@ -89,8 +93,21 @@ impl Service {
             Request::ReplicaWrite(write, object) => self.replica_write(write, object).await,
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
+            Request::Change(change) => {
+                let made = self.changes.make(change.change, deadline).await;
+                made.map(|epoch| Response::Change(ChangeReplyV1 { epoch }))
+            }
+            Request::Vote(vote, entry) => self.vote(from, vote, entry).await,
         };
         answered.unwrap_or_else(|refusal| refusal.reply(self.topologies.current().epoch()))
+    }
+
+    async fn vote(&self, from: Role, vote: VoteV1, entry: Bytes) -> Result<Response, Refusal> {
+        let Role::Node(from) = from else {
+            return Err(Refusal::new(ErrorCode::Denied, "only nodes propose"));
+        };
+        let (answer, entry) = self.voting.vote(from, vote, entry).await?;
+        Ok(Response::Vote(VoteReplyV1 { answer }, entry))
     }
 
     async fn measured<T>(
@@ -259,7 +276,11 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::ReplicaWrite(write, _) => &write.head,
         Request::ReplicaRead(read) => &read.head,
         Request::ReplicaList(list) => &list.head,
-        Request::Topology(_) | Request::Status(_) | Request::Metrics(_) => return None,
+        // The voters of an epoch decide on the next one.
+        Request::Vote(vote, _) => return Some(Epoch(vote.epoch.0.saturating_sub(1))),
+        Request::Topology(_) | Request::Status(_) | Request::Metrics(_) | Request::Change(_) => {
+            return None;
+        }
     };
     Some(head.epoch)
 }

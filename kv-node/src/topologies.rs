@@ -137,6 +137,19 @@ impl Topologies {
         (current.topology.epoch(), entry.cloned().unwrap_or_default())
     }
 
+    /// The present topology, and the hash of the chain up to it.
+    #[must_use]
+    pub fn tip(&self) -> (Arc<Topology>, ChainHash) {
+        let current = self.read();
+        (Arc::clone(&current.topology), current.chain_hash)
+    }
+
+    /// The entry of an epoch, if it is known here.
+    #[must_use]
+    pub fn entry_of(&self, epoch: Epoch) -> Option<Bytes> {
+        self.read().entries.get(&epoch).cloned()
+    }
+
     /// The hash of the chain up to the present entry.
     #[must_use]
     pub fn chain_hash(&self) -> ChainHash {

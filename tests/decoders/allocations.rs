@@ -3,9 +3,16 @@
 #![expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
-static LONGEST: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Of each thread: tests run side by side.
+    static LONGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn note(size: usize) {
+    LONGEST.set(LONGEST.get().max(size));
+}
 
 /// The system's allocator, which notes how long allocations are.
 struct Noting;
@@ -16,7 +23,7 @@ static ALLOCATOR: Noting = Noting;
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Noting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LONGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        note(layout.size());
         // SAFETY: the caller keeps the promises of this call, which are those of the system's.
         unsafe { System.alloc(layout) }
     }
@@ -27,15 +34,15 @@ unsafe impl GlobalAlloc for Noting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LONGEST.fetch_max(size, Ordering::Relaxed);
+        note(size);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
-/// What work gives, and the longest allocation of this process meanwhile.
+/// What work gives, and the longest allocation of this thread meanwhile.
 pub(crate) fn longest_during<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    LONGEST.store(0, Ordering::Relaxed);
+    LONGEST.set(0);
     let result = work();
-    (result, LONGEST.load(Ordering::Relaxed))
+    (result, LONGEST.get())
 }

@@ -67,7 +67,9 @@ fn two_million_damaged_messages_are_refused_or_read_and_do_no_harm() {
             samples.len()
         );
     }
-    println!("{} % of all were read", read_in_all * 100 / MESSAGES);
+    let percent = read_in_all * 100 / MESSAGES;
+    println!("{percent} % of all were read");
+    assert!(percent >= 20, "too few get behind versions and lengths");
 }
 
 #[test]
@@ -86,7 +88,12 @@ fn a_quarter_million_damaged_stores_are_refused_or_read_and_do_no_harm() {
         for _ in 0..each {
             let sample = samples[rng.usize(0..samples.len())];
             let other = samples[rng.usize(0..samples.len())];
-            let input = sample.damage(&mut rng, other);
+            let input = loop {
+                let input = sample.damage(&mut rng, other);
+                if input != sample.bytes {
+                    break input;
+                }
+            };
             match harmlessly(kind, &input, || sample.read(&input)) {
                 Outcome::Read => read += 1,
                 Outcome::RefusedWithin(why) => {

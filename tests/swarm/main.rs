@@ -1,10 +1,5 @@
 //! Simulated days full of faults: fresh ones for every commit, and those that once failed.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "tests tell what they did to whoever wants to see it"
-)]
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,8 +8,9 @@ use kv_tests::swarm::{Scenario, Summary, run};
 
 /// How long clients work on each day.
 const WORK: Duration = Duration::from_secs(60);
-/// How many days are lived for each commit.
-const DAYS: u64 = 200;
+/// How many days are lived for each commit: with mere messages, and over QUIC.
+const MESSAGE_DAYS: usize = 200;
+const QUIC_DAYS: usize = 40;
 /// How many of them are lived twice, with mere messages and over QUIC.
 const TWICE: usize = 20;
 
@@ -30,18 +26,38 @@ fn first_seed() -> u64 {
     let number = commit
         .get(..8)
         .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let first = number.unwrap_or(0) * 1_000;
-    println!("seeds {first} to {} of commit {commit}", first + DAYS - 1);
-    first
+    number.unwrap_or(0) * 1_000
+}
+
+/// The days of this commit: those with mere messages, and those over QUIC.
+fn days() -> (Vec<Scenario>, Vec<Scenario>) {
+    let (mut messages, mut quic) = (Vec::new(), Vec::new());
+    for seed in first_seed().. {
+        let day = Scenario::draw(seed, WORK);
+        let (kind, most) = if day.quic {
+            (&mut quic, QUIC_DAYS)
+        } else {
+            (&mut messages, MESSAGE_DAYS)
+        };
+        if kind.len() < most {
+            kind.push(day);
+        }
+        if messages.len() == MESSAGE_DAYS && quic.len() == QUIC_DAYS {
+            break;
+        }
+    }
+    (messages, quic)
 }
 
 #[test]
 fn no_day_of_this_commit_breaks_a_promise() {
-    let first = first_seed();
-    let live = |part: u64| {
+    let (messages, quic) = days();
+    println!("first seed {}", messages[0].seed.min(quic[0].seed));
+    let days: Vec<Scenario> = messages.into_iter().chain(quic).collect();
+    let live = |part: usize| {
         let mut summary = Summary::default();
-        for seed in (first + part..first + DAYS).step_by(2) {
-            summary.add(seed, &run(&Scenario::draw(seed, WORK), false));
+        for day in days.iter().skip(part).step_by(2) {
+            summary.add(day.seed, &run(day, false));
         }
         summary
     };
@@ -72,10 +88,7 @@ fn no_day_of_this_commit_breaks_a_promise() {
 
 #[test]
 fn a_day_repeats_itself_bit_for_bit_in_another_process() {
-    let first = first_seed();
-    let days = (first..).map(|seed| Scenario::draw(seed, WORK));
-    let (quic, messages): (Vec<_>, Vec<_>) = days.take(DAYS as usize).partition(|day| day.quic);
-    assert!(quic.len() >= TWICE && messages.len() >= TWICE);
+    let (messages, quic) = days();
     let repeat = |days: &[Scenario]| {
         for day in days {
             let one = run(day, false);

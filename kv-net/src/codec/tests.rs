@@ -3,10 +3,11 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    DataHead, GetV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1,
-    PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
-    ReplicaWriteReplyV1, ReplicaWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1,
-    WriteOptions,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, GetV1, ListEntryV1, ListV1,
+    MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PutReplyV1, ReadOptions,
+    ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
+    ReplicaWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1, VoteAnswer, VoteReplyV1,
+    VoteStep, VoteV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -35,6 +36,13 @@ fn sibling(value_bytes: u32) -> SiblingHeadV1 {
         tombstone: false,
         value_bytes,
         value_hash: 9,
+    }
+}
+
+fn ballot() -> BallotV1 {
+    BallotV1 {
+        round: 2,
+        proposer: NodeId(7),
     }
 }
 
@@ -78,6 +86,12 @@ fn requests() -> Vec<Request> {
         Request::Topology(TopologyV1 { known: Epoch(2) }),
         Request::Status(StatusV1 {}),
         Request::Metrics(MetricsV1 {}),
+        Request::Change(ChangeV1 {
+            change: ChangeKind::MoveMember {
+                node: NodeId(7),
+                address: "a:1".to_owned(),
+            },
+        }),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
                 head: head(),
@@ -100,6 +114,15 @@ fn requests() -> Vec<Request> {
             max_items: 100,
             max_bytes: 65_536,
         }),
+        Request::Vote(
+            VoteV1 {
+                epoch: Epoch(4),
+                previous: *b"fedcba9876543210",
+                ballot: ballot(),
+                step: VoteStep::Accept,
+            },
+            "entry".into(),
+        ),
     ]
 }
 
@@ -185,6 +208,10 @@ fn responses() -> Vec<(Method, Response)> {
             Response::Metrics(MetricsReplyV1 {}, "kv_gets 1".into()),
         ),
         (
+            Method::Change,
+            Response::Change(ChangeReplyV1 { epoch: Epoch(4) }),
+        ),
+        (
             Method::ReplicaWrite,
             Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch }),
         ),
@@ -207,6 +234,15 @@ fn responses() -> Vec<(Method, Response)> {
                     complete: true,
                 },
                 "object".into(),
+            ),
+        ),
+        (
+            Method::Vote,
+            Response::Vote(
+                VoteReplyV1 {
+                    answer: VoteAnswer::Promised(Some(ballot())),
+                },
+                "entry".into(),
             ),
         ),
         (Method::Get, Response::Error(error)),
@@ -290,7 +326,10 @@ fn bytes_are_left_over_only_where_there_is_a_tail() {
         let encoded = encode_request(&request);
         let mut longer = payload(&encoded).to_vec();
         longer.push(0);
-        let has_tail = matches!(request, Request::Put(..) | Request::ReplicaWrite(..));
+        let has_tail = matches!(
+            request,
+            Request::Put(..) | Request::ReplicaWrite(..) | Request::Vote(..)
+        );
         let decoded = decode_request(request.method(), &longer.into());
         assert_eq!(decoded.is_ok(), has_tail, "{request:?}");
     }

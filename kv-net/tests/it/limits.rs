@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    MetricsV1, ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StatusV1, TopologyV1,
+    BallotV1, ChangeKind, ChangeV1, MetricsV1, ReplicaListV1, ReplicaReadV1, ReplicaWriteV1,
+    StatusV1, TopologyV1, VoteStep, VoteV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
@@ -171,6 +172,9 @@ fn requests() -> Vec<Request> {
         Request::Topology(TopologyV1 { known: Epoch(0) }),
         Request::Status(StatusV1 {}),
         Request::Metrics(MetricsV1 {}),
+        Request::Change(ChangeV1 {
+            change: ChangeKind::GrantActor { node: NodeId(1) },
+        }),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
                 head: head.clone(),
@@ -193,6 +197,18 @@ fn requests() -> Vec<Request> {
             max_items: 1,
             max_bytes: 1,
         }),
+        Request::Vote(
+            VoteV1 {
+                epoch: Epoch(2),
+                previous: [0; 16],
+                ballot: BallotV1 {
+                    round: 1,
+                    proposer: NodeId(2),
+                },
+                step: VoteStep::Prepare,
+            },
+            bytes::Bytes::new(),
+        ),
     ];
     let methods: Vec<_> = requests.iter().map(Request::method).collect();
     assert_eq!(methods, Method::ALL, "a request of every method");

@@ -50,6 +50,9 @@ pub(super) enum Command {
     Metrics(MetricsArgs),
     /// Put and get through every node
     Probe(ProbeArgs),
+    /// List, create, change or drop buckets (needs an admin's certificate)
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// List, show or choose contexts
     #[command(subcommand)]
     Context(ContextCommand),
@@ -250,6 +253,37 @@ pub(super) struct StatusArgs {
     /// Say only whether the cluster is well; exit 9 when it is not
     #[arg(long)]
     pub(super) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BucketCommand {
+    /// List all buckets
+    Ls,
+    /// Create a bucket
+    Create {
+        /// Its name
+        name: String,
+        /// Replicas of each key; as many as the cluster has when left out
+        #[arg(short)]
+        n: Option<u8>,
+        /// Replicas that a read needs; a majority when left out
+        #[arg(short)]
+        r: Option<u8>,
+        /// Replicas that a write needs; a majority when left out
+        #[arg(short)]
+        w: Option<u8>,
+    },
+    /// Change how many replicas reads and writes need
+    Set {
+        /// Its name
+        name: String,
+        /// Replicas that a read needs
+        #[arg(short)]
+        r: Option<u8>,
+        /// Replicas that a write needs
+        #[arg(short)]
+        w: Option<u8>,
+    },
 }
 
 #[derive(Debug, Args)]

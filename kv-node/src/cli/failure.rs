@@ -33,7 +33,7 @@ struct FailureJson<'a> {
 }
 
 impl Failure {
-    fn new(exit: u8, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: u8, code: &'static str, message: impl Into<String>) -> Self {
         let (message, outcome) = (message.into(), Outcome::NotApplied);
         Self {
             exit,

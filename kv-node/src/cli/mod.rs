@@ -27,6 +27,7 @@
 
 mod args;
 mod base64;
+mod bucket;
 mod context;
 mod export;
 mod failure;
@@ -85,6 +86,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Export(args) => export::run(&session, output, args).await,
         Command::Status(args) => status::run(&session, output, args).await,
         Command::Metrics(args) => metrics::run(&session, output, args).await,
+        Command::Bucket(command) => bucket::run(&session, output, command).await,
         Command::Probe(args) => probe::run(&session, output, args).await,
         Command::Context(command) => context::run(output, command),
     }

@@ -43,6 +43,12 @@ pub enum Change {
 /// A change that is not possible. Nothing was changed; correct what the message names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
+    /// Names are unique.
+    #[error("there is a bucket `{name}` already; choose another name")]
+    BucketExists {
+        /// The name.
+        name: BucketName,
+    },
     /// There is no such bucket.
     #[error("no bucket has id {}; refresh the list of buckets", id.0)]
     NoSuchBucket {
@@ -82,6 +88,9 @@ impl Topology {
         next.epoch = self.epoch.next();
         match change {
             Change::CreateBucket { name, properties } => {
+                if self.bucket_by_name(&name).is_some() {
+                    return Err(ChangeError::BucketExists { name });
+                }
                 let id = next.later_bucket_id();
                 next.buckets.push(Bucket {
                     id,
@@ -251,7 +260,7 @@ mod tests {
         let taken = topology.members()[0].address.clone();
         let other = topology.members()[1].node;
         for (change, words) in [
-            (create("pairs"), "`pairs` is given twice"),
+            (create("pairs"), "there is a bucket `pairs` already"),
             (
                 Change::DropBucket { id: default },
                 "`default` cannot be dropped",

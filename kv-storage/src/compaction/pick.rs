@@ -325,7 +325,7 @@ impl<'a, R> Picker<'a, R> {
                     continue;
                 }
                 let slice = self.stack.slice(top, &layer.tables[at..=at], bottom)?;
-                let hidden = table.summary.covered_bytes * 100;
+                let hidden = table.summary.covered_bytes.saturating_mul(100);
                 // In the bottom they hide nothing any more, and need not be there.
                 let is_worth_it = top == bottom || hidden >= slice.size_bytes() * COVERED_PERCENT;
                 if is_worth_it && let Some(choice) = self.allowed(&slice, Reason::Tombstones, false)

@@ -95,6 +95,8 @@ pub(crate) struct UsedSegment {
     pub promise: u64,
     /// Behind its frames one begins that is not whole.
     is_torn: bool,
+    /// There is no whole frame in the file, at any place.
+    is_bare: bool,
 }
 
 /// Which file of which store it is: checksums depend on it.
@@ -203,6 +205,7 @@ pub(crate) fn read_log<S: LogSource>(
         let limit = chain.get(kept + 1).map(|next| next.header.previous_length);
         let segment = &mut chain[kept];
         segment.read(source(segment.place.id), limit, &mut bytes)?;
+        segment.is_bare = segment.frames.is_empty() && segment.holds_no_frame(&bytes);
         if limit != Some(segment.length) {
             behind = Some(segment.promise_behind(&bytes));
         }
@@ -247,21 +250,23 @@ pub(crate) fn read_log<S: LogSource>(
         later = later.max(promise.max(old).unwrap_or(0));
     }
     let promised = end(&chain, later, log_end)?;
-    give_up_empty(&mut chain);
+    let is_torn = chain.last().is_some_and(|last| last.is_torn);
+    give_up_bare(&mut chain);
     let end = chain.last().map_or(0, UsedSegment::end);
     Ok(WholeLog {
-        is_torn: chain.last().is_some_and(|last| last.is_torn),
+        is_torn,
         segments: chain,
         promised: promised.min(end),
     })
 }
 
-/// Gives up segments without frames at the end: whether their names are durable is not known. A start, or a writer,
-/// that had one of them made and failed to sync the directory has ended since, and no later sync makes up for that.
-/// Whoever goes on names the last segment with frames as the one before, whose name was synced before its frames
-/// were stored. The oldest one stays, for the manifest names it.
-fn give_up_empty(chain: &mut Vec<UsedSegment>) {
-    while chain.len() > 1 && chain.last().is_some_and(|last| last.frames.is_empty()) {
+/// Gives up segments at the end in which no frame was ever stored: whether their names are durable is not known. A
+/// start, or a writer, that had one of them made and failed to sync the directory has ended since, and no later sync
+/// makes up for that. Whoever goes on names the last other segment as the one before, whose name was synced before a
+/// frame was stored in it. The oldest one stays, for the manifest names it; so does one that was torn or cut, whose
+/// whole frames would count as damage if its file outlived its place in the log.
+fn give_up_bare(chain: &mut Vec<UsedSegment>) {
+    while chain.len() > 1 && chain.last().is_some_and(|last| last.is_bare) {
         chain.pop();
     }
 }
@@ -360,6 +365,7 @@ impl UsedSegment {
             length: 0,
             promise: 0,
             is_torn: false,
+            is_bare: false,
         })
     }
 
@@ -425,6 +431,11 @@ impl UsedSegment {
         let start = self.header.start;
         let promises = self.place.promises(bytes, self.version, start, from);
         promises.max()
+    }
+
+    fn holds_no_frame(&self, bytes: &[u8]) -> bool {
+        let mut promises = self.place.promises(bytes, self.version, 0, 0);
+        promises.next().is_none()
     }
 
     /// The largest promise of its frames, whole or not.

@@ -109,7 +109,9 @@ impl Life {
                     continue;
                 }
                 Step::Reopen => {
-                    let _ = db.close();
+                    if db.close().is_ok() {
+                        reached.synced = reached.acked;
+                    }
                     drop(db);
                     match open_again(fs) {
                         Ok(next) => db = next,
@@ -137,7 +139,9 @@ impl Life {
                 }
             }
         }
-        let _ = db.close();
+        if db.close().is_ok() {
+            reached.synced = reached.acked;
+        }
         reached
     }
 
@@ -154,7 +158,6 @@ impl Life {
         let open = |fs: &SimFs| open_again(fs).unwrap_or_else(|error| panic!("{what}: {error}"));
         let db = open(fs);
         let found = contents(&db).unwrap();
-        let _ = 0;
         let states = &self.states[floor..=reached.tried];
         assert!(states.contains(&found), "{what}: {reached:?}");
         db.flush().unwrap();

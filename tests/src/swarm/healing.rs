@@ -58,7 +58,7 @@ impl Healing<'_> {
     }
 
     /// The nodes that must serve.
-    fn whole(&self) -> Vec<NodeId> {
+    pub(super) fn whole(&self) -> Vec<NodeId> {
         let nodes = self.cluster.nodes();
         nodes.filter(|node| !self.damaged.contains(node)).collect()
     }

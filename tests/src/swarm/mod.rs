@@ -7,6 +7,7 @@
 //! | [`nemesis`] | makes it go wrong |
 //! | [`planted`] | bugs that are there on purpose, to show that days find them |
 //! | [`work`] | what clients do, and write down |
+//! | `operator` | changes of the topology meanwhile, and what became of them |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
 //! | [`run`](mod@run) | one day from beginning to end, and what was found |
 //! | [`shrink`] | makes a failing day smaller |
@@ -15,6 +16,7 @@
 pub mod fault;
 pub mod healing;
 pub mod nemesis;
+mod operator;
 pub mod planted;
 pub mod run;
 pub mod scenario;

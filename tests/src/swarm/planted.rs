@@ -25,4 +25,6 @@ pub const PLANTED: &[&str] = &[
     "hand a late response to another call",
     "say \"not applied\" when a connection is lost",
     "repeat a request that may have arrived",
+    "vote before the vote is synced",
+    "propose over what a voter has accepted",
 ];

@@ -12,6 +12,7 @@ use kv_types::{Level, NodeId};
 use super::fault::Fault;
 use super::healing::Healing;
 use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
+use super::operator::{Ledger, Operator};
 use super::scenario::{REPLICAS, Scenario};
 use super::work::{Notebook, Worker};
 use crate::check::{self, Violation};
@@ -129,6 +130,11 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         let worker = Worker::new(scenario, *number, handle, &cluster, &notebook);
         handle.spawn(OUTSIDE, worker.work(until));
     }
+    let ledger = Ledger::default();
+    for number in 0..scenario.operators {
+        let operator = Operator::new(scenario, number, handle, &cluster, &ledger);
+        handle.spawn(OUTSIDE, operator.work(until));
+    }
     let nemesis = Nemesis::new(handle.clone(), cluster.clone(), log);
     nemesis.torment(&scenario.events, until).await;
 
@@ -150,7 +156,13 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         found,
     };
     healing.heal(&notebook).await;
+    let whole = healing.whole();
     let mut violations = healing.found;
+    let created = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
+    violations.extend(created.judge(handle, &cluster, &whole).await);
+    for (what, times) in created.counts() {
+        nemesis.count(what, times);
+    }
     if nemesis.counts().contains_key(STRANGER_LET_IN) {
         let what = "somebody with a foreign certificate was let in".to_owned();
         violations.push(Violation::new("stranger", what));

@@ -27,6 +27,9 @@ pub struct Scenario {
     pub clients: Vec<u32>,
     /// The longest rest of a client between two operations, in milliseconds.
     pub rest_ms: u64,
+    /// How many operators change the topology meanwhile.
+    #[serde(default)]
+    pub operators: u64,
     /// How long clients work, in milliseconds.
     pub work_ms: u64,
     /// How clients work.
@@ -89,6 +92,7 @@ impl Scenario {
             keys: [2, 8, 40, 200][rng.usize(0..if quic { 3 } else { 4 })],
             clients: (1..=clients).collect(),
             rest_ms: [10, 40, 120][rng.usize(0..3)],
+            operators: rng.u64(0..3),
             work_ms,
             mix,
             events: plan.draw(&mut rng),

@@ -61,6 +61,8 @@ pub const SUBSTANCE: &[&str] = &[
     "blind write",
     "delete",
     "large write",
+    "change acknowledged",
+    "change of unknown fate",
     // On days over QUIC.
     "day over QUIC",
     "blackout",

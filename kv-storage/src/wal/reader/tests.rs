@@ -194,3 +194,27 @@ fn frames_of_an_earlier_use_of_a_segment_are_nothing() {
     });
     assert_eq!(read(&files, None).unwrap().0.len(), 20);
 }
+
+#[test]
+fn a_segment_at_the_end_is_given_up_only_if_no_frame_was_ever_stored_in_it() {
+    let sample = sample(40, 1);
+    let ids = |files: &[SegmentFile]| -> Vec<u64> {
+        let log = read_log(files, STORE, 1, None, |_, _, _| Ok(())).unwrap();
+        log.segments.iter().map(UsedSegment::id).collect()
+    };
+    let whole = ids(&sample.files);
+    let last = *whole.last().unwrap();
+    let with_last = |change: &dyn Fn(&mut [u8])| {
+        let mut files = sample.files.clone();
+        let file = files.iter_mut().find(|file| file.id == last).unwrap();
+        let mut bytes = file.bytes.to_vec();
+        change(&mut bytes);
+        file.bytes = bytes.into();
+        files
+    };
+    let bare = with_last(&|bytes| bytes[HEADER_BYTES..].fill(0));
+    assert_eq!(ids(&bare), whole[..whole.len() - 1]);
+    // Its first frame is torn, and whole ones follow: they were stored, so its name is durable.
+    let torn = with_last(&|bytes| bytes[HEADER_BYTES + 50] ^= 1);
+    assert_eq!(ids(&torn), whole);
+}

@@ -1,0 +1,213 @@
+//! Changes of the topology: plans the next one, has the voters decide, and takes over what they decide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kv_net::ErrorCode;
+use kv_net::message::{ChangeKind, Request, Response, VoteAnswer, VoteStep, VoteV1};
+use kv_ring::consensus::{Attempt, Proposer, Step};
+use kv_ring::{ChainEntry, ChainHash, Change, Topology};
+use kv_types::{Epoch, NodeId};
+
+use crate::coordinator::Coordinator;
+use crate::env::{Deadline, Env};
+use crate::membership::Membership;
+use crate::refusal::Refusal;
+use crate::topologies::Topologies;
+use crate::voting::{Voting, heard, sent};
+
+/// The longest rest of a proposer whom another one has beaten; drawn anew each time, so that one of them gets through.
+const MOST_REST: Duration = Duration::from_millis(200);
+/// How long a voter may take.
+const VOTER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes changes of the topology.
+#[derive(Debug)]
+pub struct Changes {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) voting: Arc<Voting>,
+}
+
+/// How an attempt ended.
+enum Ended {
+    /// The voters have decided on this entry, ours or another's.
+    Decided(Bytes),
+    /// That voter knows a newer topology.
+    Behind(NodeId),
+    /// Another proposer was ahead, or too few voters answered.
+    Beaten,
+}
+
+impl Changes {
+    /// Makes a change, by the votes of a majority of the voters; on return it is in force here. Another change that comes
+    /// first is taken over, and this one made after it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; when its outcome is unknown, the change may still come into force: look at the topology.
+    pub async fn make(&self, kind: ChangeKind, deadline: Deadline) -> Result<Epoch, Refusal> {
+        let change = change_of(kind);
+        // An entry of ours that a voter may have accepted, and that may be decided although we did not hear of it.
+        let mut asked: Option<(Epoch, Bytes)> = None;
+        loop {
+            let (topology, chain_hash) = self.topologies.tip();
+            if let Some((epoch, entry)) = &asked
+                && topology.epoch() >= *epoch
+            {
+                if self.topologies.entry_of(*epoch).as_ref() == Some(entry) {
+                    return Ok(*epoch);
+                }
+                asked = None;
+            }
+            let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
+            let next = topology
+                .changed_by(change.clone())
+                .map_err(|error| refused(error.to_string()))?;
+            let entry = ChainEntry::snapshot(Arc::new(next), chain_hash)
+                .map_err(|error| refused(error.to_string()))?
+                .encode();
+            let attempt = self.attempt(&topology, chain_hash, entry, &mut asked, deadline);
+            let left = deadline.left(&self.env);
+            let Ok(ended) = self.env.timeout(left, attempt).await else {
+                return Err(self.late(&topology, asked.is_some()));
+            };
+            match ended {
+                Ended::Decided(entry) => {
+                    let adopted = self.topologies.adopt(entry);
+                    adopted.map_err(|error| {
+                        Refusal::new(ErrorCode::Storage, error.to_string()).unknown()
+                    })?;
+                    self.membership.topology_changed();
+                }
+                Ended::Behind(voter) => {
+                    let learnt = self.coordinator.learn_topology(&topology, voter, deadline);
+                    if learnt.await.is_some() {
+                        self.membership.topology_changed();
+                    }
+                }
+                Ended::Beaten => {}
+            }
+        }
+    }
+
+    fn late(&self, topology: &Topology, is_asked: bool) -> Refusal {
+        let needed = u8::try_from(topology.voters().len() / 2 + 1).unwrap_or(u8::MAX);
+        let refusal = Refusal::timeout(needed, 0, "decide on the change");
+        if is_asked { refusal.unknown() } else { refusal }
+    }
+
+    /// Has the voters decide on the entry after `topology`, with as many ballots as it takes.
+    async fn attempt(
+        &self,
+        topology: &Topology,
+        previous: ChainHash,
+        wanted: Bytes,
+        asked: &mut Option<(Epoch, Bytes)>,
+        deadline: Deadline,
+    ) -> Ended {
+        let epoch = topology.epoch().next();
+        let (mut proposer, mut attempt) =
+            Proposer::begin(self.me, topology.voters(), wanted.clone());
+        loop {
+            if matches!(&attempt, Attempt::Accept(_, value) if *value == wanted) {
+                *asked = Some((epoch, wanted.clone()));
+            }
+            let ballot = proposer.ballot();
+            let mut answers: FuturesUnordered<_> = topology
+                .voters()
+                .iter()
+                .map(|voter| self.ask(topology, epoch, previous, *voter, &attempt, deadline))
+                .collect();
+            let mut next = None;
+            while let Some((voter, answer)) = answers.next().await {
+                let Ok((answer, entry)) = answer else {
+                    continue;
+                };
+                let Some(answer) = heard(answer, entry) else {
+                    return Ended::Behind(voter);
+                };
+                match proposer.on_answer(voter, ballot, answer) {
+                    Step::Wait => {}
+                    Step::Ask(asking) => {
+                        next = Some(asking);
+                        break;
+                    }
+                    Step::Decided(entry) => return Ended::Decided(entry),
+                    Step::Beaten => break,
+                }
+            }
+            drop(answers);
+            attempt = match next {
+                Some(asking) => asking,
+                None => {
+                    self.rest().await;
+                    if self.topologies.current().epoch() >= epoch {
+                        return Ended::Beaten;
+                    }
+                    match proposer.again() {
+                        Some(again) => again,
+                        None => return Ended::Beaten,
+                    }
+                }
+            };
+        }
+    }
+
+    async fn rest(&self) {
+        let most = u64::try_from(MOST_REST.as_micros()).unwrap_or(u64::MAX);
+        let micros = self.env.host.random() % most.max(1);
+        self.env.sleep(Duration::from_micros(micros)).await;
+    }
+
+    async fn ask(
+        &self,
+        topology: &Topology,
+        epoch: Epoch,
+        previous: ChainHash,
+        voter: NodeId,
+        attempt: &Attempt<Bytes>,
+        deadline: Deadline,
+    ) -> (NodeId, Result<(VoteAnswer, Bytes), Refusal>) {
+        let (ballot, step, entry) = match attempt {
+            Attempt::Prepare(ballot) => (*ballot, VoteStep::Prepare, Bytes::new()),
+            Attempt::Accept(ballot, entry) => (*ballot, VoteStep::Accept, entry.clone()),
+        };
+        let vote = VoteV1 {
+            epoch,
+            previous: previous.0,
+            ballot: sent(ballot),
+            step,
+        };
+        if voter == self.me {
+            return (voter, self.voting.vote(self.me, vote, entry).await);
+        }
+        let request = Request::Vote(vote, entry);
+        let patience = deadline.at_most(&self.env, VOTER_PATIENCE);
+        let called = self.coordinator.call(topology, voter, request, patience);
+        let answer = match called.await {
+            Ok(Response::Vote(reply, entry)) => Ok((reply.answer, entry)),
+            Ok(_) => Err(Refusal::new(ErrorCode::Internal, "not an answer to a vote")),
+            Err(refusal) => {
+                tracing::debug!(%voter, %refusal, "a voter did not vote");
+                Err(refusal)
+            }
+        };
+        (voter, answer)
+    }
+}
+
+fn change_of(kind: ChangeKind) -> Change {
+    match kind {
+        ChangeKind::CreateBucket { name, properties } => Change::CreateBucket { name, properties },
+        ChangeKind::SetBucket { id, properties } => Change::SetBucket { id, properties },
+        ChangeKind::DropBucket { id } => Change::DropBucket { id },
+        ChangeKind::GrantActor { node } => Change::GrantActor { node },
+        ChangeKind::MoveMember { node, address } => Change::MoveMember { node, address },
+    }
+}

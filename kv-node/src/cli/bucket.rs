@@ -1,0 +1,156 @@
+//! `kv bucket`: the buckets of the cluster, and changes of them.
+
+use std::time::Duration;
+
+use comfy_table::Cell;
+use kv_client::cluster::ChangeKind;
+use kv_client::ring::{Bucket, Topology};
+use kv_client::transport::{SendError, SendFault};
+use kv_client::{BucketName, BucketProperties, Client, Outcome, Quorum};
+use serde::Serialize;
+
+use super::args::BucketCommand;
+use super::failure::Failure;
+use super::output::Output;
+use super::session::Session;
+
+/// How long the voters may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Serialize)]
+struct BucketJson<'a> {
+    schema: u8,
+    bucket: &'a str,
+    id: u32,
+    n: u8,
+    r: u8,
+    w: u8,
+}
+
+#[derive(Serialize)]
+struct ChangedJson<'a> {
+    schema: u8,
+    bucket: &'a str,
+    epoch: u64,
+}
+
+/// Lists buckets, or has the cluster change them.
+pub(super) async fn run(
+    session: &Session,
+    output: &Output,
+    command: BucketCommand,
+) -> Result<(), Failure> {
+    let client = session.admin().await?;
+    match command {
+        BucketCommand::Ls => list(&client.topology(), output),
+        BucketCommand::Create { name, n, r, w } => {
+            let n = n.unwrap_or(client.topology().replication_factor());
+            let majority = BucketProperties::majority_of(n).map_err(impossible)?;
+            let change = ChangeKind::CreateBucket {
+                name: BucketName::new(name.as_str()).map_err(impossible)?,
+                properties: asked(majority, r, w)?,
+            };
+            make(&client, output, &name, change, "created").await
+        }
+        BucketCommand::Set { name, r, w } => {
+            let topology = client.topology();
+            let bucket = find(&topology, &name)?;
+            let change = ChangeKind::SetBucket {
+                id: bucket.id,
+                properties: asked(bucket.properties, r, w)?,
+            };
+            make(&client, output, &name, change, "changed").await
+        }
+    }
+}
+
+fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for bucket in topology.buckets() {
+        let quorum = bucket.properties.quorum;
+        output.json_only(&BucketJson {
+            schema: 1,
+            bucket: bucket.name.as_str(),
+            id: bucket.id.0,
+            n: quorum.n(),
+            r: quorum.r(),
+            w: quorum.w(),
+        })?;
+        let numbers = [quorum.n(), quorum.r(), quorum.w()];
+        let mut row = vec![Cell::new(bucket.name.as_str())];
+        row.extend(numbers.map(Cell::new));
+        rows.push(row);
+    }
+    output.line(output.table(&["bucket", "n", "r", "w"], rows))?;
+    Ok(())
+}
+
+async fn make(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    change: ChangeKind,
+    done: &str,
+) -> Result<(), Failure> {
+    let topology = client.topology();
+    let mut last = Failure::other("the cluster has no members");
+    // Any node can propose; one that cannot be reached has changed nothing.
+    for member in topology.members() {
+        let made = client
+            .change_topology(member.node, change.clone(), DEADLINE)
+            .await;
+        match made {
+            Ok(epoch) => {
+                output.json_only(&ChangedJson {
+                    schema: 1,
+                    bucket: name,
+                    epoch: epoch.0,
+                })?;
+                output.line(format!("{done} bucket {name} at epoch {}", epoch.0))?;
+                return Ok(());
+            }
+            Err(error) => {
+                let is_over = error.fault != SendFault::Unreachable;
+                last = failed(&error);
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+fn failed(error: &SendError) -> Failure {
+    match error.outcome {
+        Outcome::Unknown => Failure::new(7, "unknown", error.to_string())
+            .hint("it may still come into force; `kv bucket ls` shows whether it did"),
+        Outcome::NotApplied => Failure::other(error.to_string()),
+    }
+}
+
+fn find<'a>(topology: &'a Topology, name: &str) -> Result<&'a Bucket, Failure> {
+    let named = topology
+        .buckets()
+        .iter()
+        .find(|bucket| bucket.name.as_str() == name);
+    named.ok_or_else(|| {
+        Failure::usage(format!("there is no bucket {name}")).hint("`kv bucket ls` lists them")
+    })
+}
+
+fn asked(
+    properties: BucketProperties,
+    r: Option<u8>,
+    w: Option<u8>,
+) -> Result<BucketProperties, Failure> {
+    let quorum: Quorum = properties.quorum.with(r, w).map_err(impossible)?;
+    Ok(BucketProperties {
+        quorum,
+        ..properties
+    })
+}
+
+fn impossible(error: impl ToString) -> Failure {
+    Failure::usage(error.to_string())
+}
