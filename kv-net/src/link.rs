@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,6 +21,9 @@ use crate::outbox::Outbox;
 use crate::pending::{Pending, Refused};
 use crate::runtime::Runtime;
 use crate::streams::{self, CloseCode, LaneReader, ResetOnDrop, StreamError};
+
+/// How long a connection whose lanes have ended is kept for what is still being read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why a call over a link has no response.
 #[derive(Debug)]
@@ -92,12 +95,16 @@ impl Link {
 
     /// Begins to take responses.
     pub(crate) fn start(&self, lanes: Vec<LaneReader>) {
-        let last = Arc::new(CloseWithLast(self.connection.clone()));
+        let left = Arc::new(AtomicUsize::new(lanes.len()));
         for reader in lanes {
-            let (last, pending) = (Arc::clone(&last), Arc::clone(&self.pending));
-            let is_leaving = Arc::clone(&self.is_leaving);
-            self.runtime
-                .spawn(read_lane(last, pending, is_leaving, reader));
+            let lane = Lane {
+                runtime: self.runtime.clone(),
+                connection: self.connection.clone(),
+                pending: Arc::clone(&self.pending),
+                is_leaving: Arc::clone(&self.is_leaving),
+                left: Arc::clone(&left),
+            };
+            self.runtime.spawn(lane.read(reader));
         }
         self.runtime.spawn(accept_large_responses(
             self.runtime.clone(),
@@ -314,38 +321,44 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Hands responses to their calls until the lane ends.
-async fn read_lane(
-    last: Arc<CloseWithLast>,
+/// What the reader of a lane needs.
+struct Lane {
+    runtime: Runtime,
+    connection: Connection,
     pending: Arc<Pending>,
     is_leaving: Arc<AtomicBool>,
-    mut reader: LaneReader,
-) {
-    let error = loop {
-        match reader.next_frame().await {
-            Ok(frame) => match frame.header.kind {
-                Kind::Response => {
-                    pending.complete(frame.header.id, frame);
-                }
-                Kind::Hello => {}
-                kind @ (Kind::Request | Kind::Cancel | Kind::Gossip) => {
-                    break FrameError::OutOfPlace { kind }.into();
-                }
-            },
-            // No new calls; those that wait may still be answered on the other lanes.
-            Err(StreamError::Finished) => return is_leaving.store(true, Ordering::Relaxed),
-            Err(error) => break error,
-        }
-    };
-    error.close(&last.0);
+    /// Lanes that have not ended yet.
+    left: Arc<AtomicUsize>,
 }
 
-/// Closes a connection when all readers of its lanes have ended.
-struct CloseWithLast(Connection);
-
-impl Drop for CloseWithLast {
-    fn drop(&mut self) {
-        StreamError::Finished.close(&self.0);
+impl Lane {
+    /// Hands responses to their calls until the lane ends.
+    async fn read(self, mut reader: LaneReader) {
+        let error = loop {
+            match reader.next_frame().await {
+                Ok(frame) => match frame.header.kind {
+                    Kind::Response => {
+                        self.pending.complete(frame.header.id, frame);
+                    }
+                    Kind::Hello => {}
+                    kind @ (Kind::Request | Kind::Cancel | Kind::Gossip) => {
+                        break FrameError::OutOfPlace { kind }.into();
+                    }
+                },
+                // No new calls; those that wait may still be answered on the other lanes.
+                Err(StreamError::Finished) => {
+                    self.is_leaving.store(true, Ordering::Relaxed);
+                    if self.left.fetch_sub(1, Ordering::SeqCst) > 1 {
+                        return;
+                    }
+                    // Large responses have streams of their own, and may be here without having been read.
+                    let _ = self.runtime.timeout(LAST_WORDS, self.pending.empty()).await;
+                    break StreamError::Finished;
+                }
+                Err(error) => break error,
+            }
+        };
+        error.close(&self.connection);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kv_types::planted;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::frame::Frame;
 
@@ -30,6 +30,8 @@ pub(crate) enum Refused {
 pub(crate) struct Pending {
     limit: usize,
     state: Mutex<State>,
+    /// Told whenever the last one that waited is gone.
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,7 @@ impl Pending {
         Self {
             limit: limit.min(INDEX_MASK as usize),
             state: Mutex::default(),
+            emptied: Notify::new(),
         }
     }
 
@@ -105,6 +108,23 @@ impl Pending {
         state.lost = true;
         state.free.clear();
         state.slots.clear();
+        self.emptied.notify_waiters();
+    }
+
+    /// Returns once no call waits.
+    pub(crate) async fn empty(&self) {
+        loop {
+            // Made before it is looked, so that no change is missed.
+            let emptied = self.emptied.notified();
+            let is_empty = {
+                let state = self.lock();
+                state.lost || state.free.len() == state.slots.len()
+            };
+            if is_empty {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     fn remove(&self, id: u32) -> Option<oneshot::Sender<Frame>> {
@@ -118,6 +138,9 @@ impl Pending {
         let waiter = slot.waiter.take()?;
         slot.generation = (slot.generation + 1) & (u32::MAX >> INDEX_BITS);
         state.free.push(index);
+        if state.free.len() == state.slots.len() {
+            self.emptied.notify_waiters();
+        }
         Some(waiter)
     }
 
