@@ -266,9 +266,10 @@ impl SimNetwork {
     ) -> Option<Response> {
         let end = end_of(&from);
         self.deliver(end, to).await?;
-        // Streams bring each request once; for all but writes of clients it must not matter. A client's write that came
-        // twice could be refused and applied, and no answer would be true.
-        if request.method() != Method::Put && self.is_duplicated() {
+        // Streams bring each request once; for all but writes of clients and changes of admins it must not matter. One of
+        // them that came twice could be refused and applied, and no answer would be true.
+        let comes_once = matches!(request.method(), Method::Put | Method::Change);
+        if !comes_once && self.is_duplicated() {
             let (this, from, request) = (self.clone(), from.clone(), request.clone());
             self.handle.spawn(OUTSIDE, async move {
                 if this.deliver(end, to).await.is_some() {
