@@ -65,9 +65,9 @@ impl Papers {
         self.issuing = self.authorities.len() - 1;
     }
 
-    /// Believes only the newest authority from now on.
-    pub fn believe_only_newest(&mut self) {
-        self.believed_from = self.authorities.len() - 1;
+    /// Believes only the authority that issues, and later ones, from now on.
+    pub fn believe_only_issuing(&mut self) {
+        self.believed_from = self.issuing;
     }
 
     /// The credentials of a node.

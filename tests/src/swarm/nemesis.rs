@@ -57,7 +57,7 @@ enum Step {
     Renew(NodeId),
     FoundAuthority,
     IssueByNewest,
-    BelieveOnlyNewest,
+    BelieveOnlyIssuing,
     Strangers(NodeId, u16),
 }
 
@@ -257,7 +257,7 @@ impl Nemesis {
             Fault::NewAuthority => vec![
                 (begin, Step::FoundAuthority),
                 (begin + lasts / 2, Step::IssueByNewest),
-                (end, Step::BelieveOnlyNewest),
+                (end, Step::BelieveOnlyIssuing),
             ],
             Fault::Strangers { node, count } => vec![(begin, Step::Strangers(id(*node), *count))],
             Fault::Damage { node, seed } => {
@@ -312,7 +312,7 @@ impl Nemesis {
             }
             Step::FoundAuthority => self.change_authority(Papers::found_authority),
             Step::IssueByNewest => self.change_authority(Papers::issue_by_newest),
-            Step::BelieveOnlyNewest => self.change_authority(Papers::believe_only_newest),
+            Step::BelieveOnlyIssuing => self.change_authority(Papers::believe_only_issuing),
             Step::Strangers(node, count) => self.send_strangers(node, count),
         }
     }
