@@ -331,7 +331,7 @@ pub enum ChangeKind {
         /// Its properties from now on.
         properties: BucketProperties,
     },
-    /// A bucket goes, with all that is in it.
+    /// A bucket goes, and what is in it can no longer be reached.
     DropBucket {
         /// Which bucket.
         id: BucketId,

@@ -89,6 +89,8 @@ impl Changes {
                     let learnt = self.coordinator.learn_topology(&topology, voter, deadline);
                     if learnt.await.is_some() {
                         self.membership.topology_changed();
+                    } else {
+                        self.rest().await;
                     }
                 }
                 Ended::Beaten => {}

@@ -54,7 +54,10 @@ impl Service {
         budget: Duration,
     ) -> Response {
         let deadline = Deadline::after(&self.env, budget);
-        if self.membership.is_rolled_back() && epoch_of(&request).is_some() {
+        let is_about_data = epoch_of(&request).is_some();
+        // It would vote for its own change, too.
+        let is_change = matches!(request, Request::Change(_));
+        if self.membership.is_rolled_back() && (is_about_data || is_change) {
             let message = "peers remember a later start of this node: its disk was rolled back or copied; replace it by a new node";
             return Refusal::new(ErrorCode::Storage, message)
                 .reply(self.topologies.current().epoch());

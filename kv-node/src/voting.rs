@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{BallotV1, VoteAnswer, VoteStep, VoteV1};
+use kv_ring::ChainEntry;
 use kv_ring::consensus::{Accepted, Acceptor, Answer, Ballot};
 use kv_storage::WriteBatch;
 use kv_types::{Epoch, NodeId, planted};
@@ -81,6 +82,16 @@ impl Voting {
         if !topology.voters().contains(&self.me) {
             let message = format!("this node is no voter at epoch {}", topology.epoch());
             return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        if request.step == VoteStep::Accept {
+            // What is decided must be something that every node can take over.
+            let decoded = ChainEntry::decode(&entry);
+            let follows =
+                |entry: &ChainEntry| entry.epoch() == open && entry.previous() == chain_hash;
+            if !decoded.is_ok_and(|entry| follows(&entry)) {
+                let message = "what is to be accepted is no entry that continues the chain";
+                return Err(Refusal::new(ErrorCode::BadRequest, message));
+            }
         }
         let mut acceptor = self.recall(open).await?;
         let before = acceptor.clone();

@@ -50,7 +50,7 @@ pub(super) enum Command {
     Metrics(MetricsArgs),
     /// Put and get through every node
     Probe(ProbeArgs),
-    /// List, create, change or drop buckets (needs an admin's certificate)
+    /// List buckets; create and change them (needs an admin's certificate)
     #[command(subcommand)]
     Bucket(BucketCommand),
     /// List, show or choose contexts

@@ -14,6 +14,8 @@ use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
 
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the voters may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -40,10 +42,13 @@ pub(super) async fn run(
     output: &Output,
     command: BucketCommand,
 ) -> Result<(), Failure> {
-    let client = session.admin().await?;
     match command {
-        BucketCommand::Ls => list(&client.topology(), output),
+        BucketCommand::Ls => {
+            let client = session.client_within(CONNECT_TIMEOUT).await?;
+            list(&client.topology(), output)
+        }
         BucketCommand::Create { name, n, r, w } => {
+            let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
             let majority = BucketProperties::majority_of(n).map_err(impossible)?;
             let change = ChangeKind::CreateBucket {
@@ -53,6 +58,7 @@ pub(super) async fn run(
             make(&client, output, &name, change, "created").await
         }
         BucketCommand::Set { name, r, w } => {
+            let client = session.admin().await?;
             let topology = client.topology();
             let bucket = find(&topology, &name)?;
             let change = ChangeKind::SetBucket {

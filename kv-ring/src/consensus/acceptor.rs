@@ -36,7 +36,7 @@ pub enum Answer<V> {
     Promised(Option<Accepted<V>>),
     /// It has accepted the value.
     Accepted,
-    /// It has promised a higher ballot.
+    /// It has promised this ballot, a higher one or, where a promise was asked for, the same.
     Beaten(Ballot),
 }
 
@@ -59,10 +59,11 @@ impl<V: Clone> Acceptor<V> {
         self.accepted.as_ref()
     }
 
-    /// A proposer asks for a promise. The same ballot may ask again.
+    /// A proposer asks for a promise. Each ballot is promised once: a node that proposes anew, after a restart or for
+    /// somebody else, may come with a ballot that it has used for another value, and must not get a majority for it twice.
     pub fn prepare(&mut self, ballot: Ballot) -> Answer<V> {
         match self.promised {
-            Some(promised) if promised > ballot => Answer::Beaten(promised),
+            Some(promised) if promised >= ballot => Answer::Beaten(promised),
             _ => {
                 self.promised = Some(ballot);
                 Answer::Promised(self.accepted.clone())

@@ -8,7 +8,9 @@
 //! Invariants, each checked over every order of messages in `tests/it/consensus.rs`
 //! 1. At most one value is ever decided in an instance.
 //! 2. An acceptor that has promised a ballot accepts nothing below it, and forgets neither when it is restarted.
-//! 3. A proposer that learns of an accepted value proposes that one, whatever it wanted.
+//! 3. A ballot gets a majority of promises once, and so stands for one value, although its proposer may begin anew with
+//!    the same ballots.
+//! 4. A proposer that learns of an accepted value proposes that one, whatever it wanted.
 
 mod acceptor;
 mod proposer;
@@ -20,7 +22,7 @@ use kv_types::NodeId;
 pub use acceptor::{Accepted, Acceptor, Answer};
 pub use proposer::{Attempt, Proposer, Step};
 
-/// One attempt, by one node. A later round beats an earlier one; nobody has another's ballots.
+/// One attempt, by one node. A later round beats an earlier one; nobody has another node's ballots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
     /// Counts attempts, from 1.

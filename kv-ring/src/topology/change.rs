@@ -21,7 +21,8 @@ pub enum Change {
         /// Its properties from now on.
         properties: BucketProperties,
     },
-    /// A bucket goes, with all that is in it. Its name may be given again; its id never is.
+    /// A bucket goes, and what is in it can no longer be reached; the space is not given back yet. Its name may be given
+    /// again, its id never is.
     DropBucket {
         /// Which bucket.
         id: BucketId,

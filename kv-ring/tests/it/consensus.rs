@@ -26,8 +26,12 @@ struct Rules {
     breaks_promises: bool,
     /// Each proposer asks for the votes of only one voter.
     asks_one: bool,
+    /// A voter promises the same ballot again.
+    promises_twice: bool,
     /// How often each proposer may try again.
     again: u8,
+    /// Both proposers are the same node: it begins anew, with the same ballots and another value.
+    is_one_node: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -56,6 +60,7 @@ impl World {
             } else {
                 &VOTERS[..]
             };
+            let node = if rules.is_one_node { VOTERS[0] } else { node };
             let (proposer, attempt) = Proposer::begin(node, voters, value);
             world.proposers.push(proposer);
             world.ask(index, &attempt);
@@ -83,7 +88,12 @@ impl World {
         let (proposer, voter, attempt) = message.clone();
         let acceptor = &mut next.voters[voter];
         let (ballot, answer) = match attempt {
-            Attempt::Prepare(ballot) => (ballot, acceptor.prepare(ballot)),
+            Attempt::Prepare(ballot) => {
+                if rules.promises_twice && acceptor.promised() == Some(ballot) {
+                    *acceptor = Acceptor::restored(None, acceptor.accepted().cloned());
+                }
+                (ballot, acceptor.prepare(ballot))
+            }
             Attempt::Accept(ballot, value) => {
                 if rules.breaks_promises {
                     *acceptor = Acceptor::restored(None, acceptor.accepted().cloned());
@@ -167,6 +177,22 @@ fn at_most_one_value_is_decided_and_each_may_be() {
     assert!(states > 5_000, "{states} states: too few to be interesting");
 }
 
+#[test]
+fn a_node_that_begins_anew_with_the_same_ballots_decides_one_value() {
+    let one_node = Rules {
+        is_one_node: true,
+        ..Rules::default()
+    };
+    let (_, two, decided) = search(one_node);
+    assert!(!two);
+    assert_eq!(decided, BTreeSet::from([b'a', b'b']));
+    let again = Rules {
+        again: 3,
+        ..one_node
+    };
+    assert_eq!(walk(again, 3_000), 0);
+}
+
 /// Random walks in which proposers try again and again; how many ended with two values decided.
 fn walk(rules: Rules, walks: u64) -> u64 {
     let mut two = 0;
@@ -225,6 +251,14 @@ fn each_weaker_rule_decides_two_values() {
             "breaks promises",
             Rules {
                 breaks_promises: true,
+                ..Rules::default()
+            },
+        ),
+        (
+            "promises a ballot twice",
+            Rules {
+                promises_twice: true,
+                is_one_node: true,
                 ..Rules::default()
             },
         ),
