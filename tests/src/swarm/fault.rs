@@ -94,6 +94,18 @@ pub enum Fault {
         /// Milliseconds ahead, or behind.
         by_ms: i64,
     },
+    /// Two nodes that do not hear each other propose one after the other, and the node between them loses power after
+    /// so many milliseconds: what it has promised the one it must not have forgotten before the other.
+    Rivals {
+        /// Proposes first.
+        one: NodeNumber,
+        /// Proposes then.
+        other: NodeNumber,
+        /// Hears both.
+        between: NodeNumber,
+        /// When it loses power.
+        after_ms: u64,
+    },
     /// Nobody hears anybody.
     Blackout,
     /// A node's certificate has expired, and the node is restarted at the beginning, so that it has to show it.
@@ -139,6 +151,7 @@ impl Fault {
             Self::SlowDisk { .. } => "slow disk",
             Self::HungDisk(_) => "hung disk",
             Self::Skew { .. } => "clock skew",
+            Self::Rivals { .. } => "rivals",
             Self::Blackout => "blackout",
             Self::ExpiredPapers(_) => "expired certificate",
             Self::NewAuthority => "new authority",
@@ -162,7 +175,7 @@ pub(super) struct Plan {
 }
 
 /// How many kinds [`Plan::draw_one`] knows.
-const KINDS: u8 = 18;
+const KINDS: u8 = 19;
 /// How many more where nodes speak real QUIC.
 const QUIC_KINDS: u8 = 4;
 
@@ -259,9 +272,24 @@ impl Plan {
                 let seed = rng.u64(..);
                 (Fault::Damage { node, seed }, 8_000)
             }
-            18 => (Fault::Blackout, 12_000),
-            19 => (Fault::ExpiredPapers(node), 12_000),
-            20 => (Fault::NewAuthority, 10_000),
+            18 => {
+                // As many nodes on from the second one as that is from the first is a third one, but for a circle of two.
+                let step = (other + self.nodes - node) % self.nodes;
+                let between = 1 + (other - 1 + step) % self.nodes;
+                if between == node {
+                    return None;
+                }
+                let fault = Fault::Rivals {
+                    one: node,
+                    other,
+                    between,
+                    after_ms: rng.u64(0..40),
+                };
+                (fault, 4_000)
+            }
+            19 => (Fault::Blackout, 12_000),
+            20 => (Fault::ExpiredPapers(node), 12_000),
+            21 => (Fault::NewAuthority, 10_000),
             _ => {
                 let count = rng.u16(1..100);
                 (Fault::Strangers { node, count }, 1_000)

@@ -8,9 +8,10 @@ use fastrand::Rng;
 use kv_net::Endpoint;
 use kv_node::StartError;
 use kv_storage::sim::{Fault as DiskFault, SimFs};
-use kv_types::NodeId;
+use kv_types::{BucketName, NodeId};
 
 use super::fault::{Event, Fault, NodeNumber};
+use super::operator::{Ledger, create};
 use crate::sim::executor::OUTSIDE;
 use crate::sim::network::{CLIENTS, Link, address_of, address_of_client};
 use crate::sim::papers::Papers;
@@ -29,6 +30,8 @@ pub type Counts = BTreeMap<&'static str, u64>;
 pub struct Nemesis {
     handle: Handle,
     cluster: SimCluster,
+    /// What became of changes of the topology.
+    ledger: Ledger,
     log: bool,
     counts: Arc<Mutex<Counts>>,
 }
@@ -59,6 +62,7 @@ enum Step {
     IssueByNewest,
     BelieveOnlyIssuing,
     Strangers(NodeId, u16),
+    Propose(NodeId),
 }
 
 fn id(number: NodeNumber) -> NodeId {
@@ -68,10 +72,11 @@ fn id(number: NodeNumber) -> NodeId {
 impl Nemesis {
     /// One for a cluster; with `log` it says what it does.
     #[must_use]
-    pub fn new(handle: Handle, cluster: SimCluster, log: bool) -> Self {
+    pub(super) fn new(handle: Handle, cluster: SimCluster, ledger: Ledger, log: bool) -> Self {
         Self {
             handle,
             cluster,
+            ledger,
             log,
             counts: Arc::default(),
         }
@@ -244,6 +249,21 @@ impl Nemesis {
                 (begin, Step::Skew(id(*node), *by_ms)),
                 (end, Step::Skew(id(*node), 0)),
             ],
+            Fault::Rivals {
+                one,
+                other,
+                between,
+                after_ms,
+            } => {
+                let (one, other, between) = (id(*one), id(*other), id(*between));
+                let cut = begin + Duration::from_millis(*after_ms);
+                let mut steps = blocked(vec![(one, other), (other, one)]);
+                steps.push((begin, Step::Propose(one)));
+                steps.push((cut, Step::CutPower(between)));
+                steps.push((cut, Step::Start(between)));
+                steps.push((cut, Step::Propose(other)));
+                steps
+            }
             Fault::Blackout => blocked(links(&|_, _| true)),
             Fault::ExpiredPapers(node) => {
                 let node = id(*node);
@@ -314,6 +334,7 @@ impl Nemesis {
             Step::IssueByNewest => self.change_authority(Papers::issue_by_newest),
             Step::BelieveOnlyIssuing => self.change_authority(Papers::believe_only_issuing),
             Step::Strangers(node, count) => self.send_strangers(node, count),
+            Step::Propose(node) => self.propose(node),
         }
     }
 
@@ -321,6 +342,16 @@ impl Nemesis {
     fn change_authority(&self, step: impl FnOnce(&mut Papers)) {
         self.cluster.papers(step);
         self.cluster.renew_all();
+    }
+
+    /// Has a node propose a new bucket.
+    fn propose(&self, via: NodeId) {
+        let name = format!("rival-{}-{}", via.0, self.handle.now().as_nanos());
+        let name = BucketName::new(name).expect("a good name");
+        let (network, ledger) = (self.cluster.network.clone(), Arc::clone(&self.ledger));
+        self.handle.spawn(OUTSIDE, async move {
+            create(&network, &ledger, via, name).await;
+        });
     }
 
     /// Has clients with foreign papers dial a node, each from an address of its own.

@@ -69,27 +69,28 @@ impl Operator {
             let name = format!("bucket-{}-{count}", self.number);
             let name = BucketName::new(name).expect("a good name");
             let via = NodeId(u128::from(self.rng.u8(1..=self.nodes)));
-            self.create(via, name).await;
+            create(&self.network, &self.ledger, via, name).await;
         }
     }
+}
 
-    async fn create(&self, via: NodeId, name: BucketName) {
-        let change = ChangeKind::CreateBucket {
-            name: name.clone(),
-            properties: BucketProperties::majority_of(REPLICAS).expect("a possible number"),
-        };
-        let request = Request::Change(ChangeV1 { change });
-        let role = Role::Admin("operator".to_owned());
-        let answer = self.network.call(role, via, &request, BUDGET).await;
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer {
-            Ok(Response::Change(_)) => _ = ledger.acked.insert(name),
-            Ok(Response::Error(error)) if error.outcome == Outcome::NotApplied => {
-                assert_ne!(error.code, ErrorCode::BadRequest, "{}", error.message);
-                ledger.not_applied.insert(name);
-            }
-            Ok(_) | Err(_) => ledger.unknown += 1,
+/// Creates a bucket at a node, and writes down what came of it.
+pub(super) async fn create(network: &SimNetwork, ledger: &Ledger, via: NodeId, name: BucketName) {
+    let change = ChangeKind::CreateBucket {
+        name: name.clone(),
+        properties: BucketProperties::majority_of(REPLICAS).expect("a possible number"),
+    };
+    let request = Request::Change(ChangeV1 { change });
+    let role = Role::Admin("operator".to_owned());
+    let answer = network.call(role, via, &request, BUDGET).await;
+    let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    match answer {
+        Ok(Response::Change(_)) => _ = ledger.acked.insert(name),
+        Ok(Response::Error(error)) if error.outcome == Outcome::NotApplied => {
+            assert_ne!(error.code, ErrorCode::BadRequest, "{}", error.message);
+            ledger.not_applied.insert(name);
         }
+        Ok(_) | Err(_) => ledger.unknown += 1,
     }
 }
 

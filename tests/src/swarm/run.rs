@@ -135,7 +135,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         let operator = Operator::new(scenario, number, handle, &cluster, &ledger);
         handle.spawn(OUTSIDE, operator.work(until));
     }
-    let nemesis = Nemesis::new(handle.clone(), cluster.clone(), log);
+    let nemesis = Nemesis::new(handle.clone(), cluster.clone(), Arc::clone(&ledger), log);
     nemesis.torment(&scenario.events, until).await;
 
     let damaged: BTreeSet<NodeId> = scenario

@@ -61,6 +61,7 @@ pub const SUBSTANCE: &[&str] = &[
     "blind write",
     "delete",
     "large write",
+    "rivals",
     "change acknowledged",
     "change of unknown fate",
     // On days over QUIC.
