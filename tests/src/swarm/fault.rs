@@ -285,7 +285,7 @@ impl Plan {
                     between,
                     after_ms: rng.u64(0..40),
                 };
-                (fault, 4_000)
+                (fault, 8_000)
             }
             19 => (Fault::Blackout, 12_000),
             20 => (Fault::ExpiredPapers(node), 12_000),

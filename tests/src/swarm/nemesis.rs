@@ -258,10 +258,15 @@ impl Nemesis {
                 let (one, other, between) = (id(*one), id(*other), id(*between));
                 let cut = begin + Duration::from_millis(*after_ms);
                 let mut steps = blocked(vec![(one, other), (other, one)]);
+                // Nor is it told by the first one what was decided.
+                let untold = vec![(one, between), (between, one)];
+                steps.push((cut, Step::Block(untold.clone())));
+                steps.push((end.max(cut), Step::Unblock(untold)));
                 steps.push((begin, Step::Propose(one)));
                 steps.push((cut, Step::CutPower(between)));
                 steps.push((cut, Step::Start(between)));
-                steps.push((cut, Step::Propose(other)));
+                // By then it has started again, most often.
+                steps.push((cut + Duration::from_millis(300), Step::Propose(other)));
                 steps
             }
             Fault::Blackout => blocked(links(&|_, _| true)),
