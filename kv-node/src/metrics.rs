@@ -144,7 +144,7 @@ impl Metrics {
         );
         registry.register(
             "read_repairs",
-            "Replicas that were brought what a read coordinated here had found them to miss",
+            "Replicas that were sent what a read coordinated here had found them to miss",
             metrics.read_repairs.clone(),
         );
         registry.register(

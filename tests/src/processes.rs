@@ -15,6 +15,10 @@ use kv_ring::ClusterMode;
 
 use crate::namespaces::Namespaces;
 
+/// Folders of certificates.
+const CLIENT: &str = "client";
+const ADMIN: &str = "admin";
+
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Set by `cargo xtask test`, which has built the programs already.
@@ -158,9 +162,13 @@ impl ProcessCluster {
             members,
         };
         setup::create_cluster(&spec).expect("a possible cluster");
-        let client = Role::Client("test".to_owned());
-        setup::issue_person(&authority, client, &dir.path().join("client"), LIFETIME)
-            .expect("a certificate");
+        for (role, folder) in [
+            (Role::Client("test".to_owned()), CLIENT),
+            (Role::Admin("test".to_owned()), ADMIN),
+        ] {
+            setup::issue_person(&authority, role, &dir.path().join(folder), LIFETIME)
+                .expect("a certificate");
+        }
         Self {
             dir,
             addresses,
@@ -276,11 +284,15 @@ impl ProcessCluster {
     /// A client with the given nodes as seeds.
     #[must_use]
     pub fn target(&self, seeds: &[usize]) -> Target {
+        self.target_as(CLIENT, seeds)
+    }
+
+    fn target_as(&self, folder: &str, seeds: &[usize]) -> Target {
         let seeds: Vec<String> = seeds
             .iter()
             .map(|index| self.addresses[*index].clone())
             .collect();
-        let tls = self.path("client");
+        let tls = self.path(folder);
         Target::files(
             seeds,
             tls.join("ca.pem"),
@@ -294,9 +306,21 @@ impl ProcessCluster {
     /// # Panics
     /// When none does in 20 tries.
     pub async fn client(&self, seeds: &[usize]) -> Client {
+        self.connect(CLIENT, seeds).await
+    }
+
+    /// As [`client`](Self::client), with an admin's certificate.
+    ///
+    /// # Panics
+    /// When none does in 20 tries.
+    pub async fn admin(&self, seeds: &[usize]) -> Client {
+        self.connect(ADMIN, seeds).await
+    }
+
+    async fn connect(&self, folder: &str, seeds: &[usize]) -> Client {
         let mut last = None;
         for _ in 0..20 {
-            match Client::connect(self.target(seeds)).await {
+            match Client::connect(self.target_as(folder, seeds)).await {
                 Ok(client) => return client,
                 Err(error) => last = Some(error),
             }
