@@ -30,6 +30,9 @@ use crate::streams::CloseCode;
 use crate::tls::Current;
 use crate::transport;
 
+/// A peer from which nothing has come for so long after a request was sent is taken for gone.
+const MUTE_AFTER: Duration = Duration::from_millis(500);
+
 /// How long the last packets of a closed endpoint may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -232,8 +235,18 @@ impl Endpoint {
         let mut is_retry = false;
         let frame = loop {
             let link = self.link(to, deadline, budget).await?;
+            let (begun, heard) = (self.inner.runtime.now(), link.datagrams_heard());
             match link.call(class, &encoded, deadline).await {
                 Ok(frame) => break frame,
+                // Even a busy peer acknowledges datagrams. This one is gone, or knows nothing of the connection and
+                // cannot say so: the next request finds out by dialling.
+                Err(LinkError::Deadline)
+                    if link.datagrams_heard() == heard
+                        && self.inner.runtime.now() - begun >= MUTE_AFTER =>
+                {
+                    self.inner.pool.forget(to, &link);
+                    return Err(call_error(LinkError::Deadline, peer, budget));
+                }
                 // Nothing was sent, so a fresh connection may be tried; once, for a peer that
                 // closes every connection must not be dialled in a loop.
                 Err(LinkError::Lost { .. })

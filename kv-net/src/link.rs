@@ -132,6 +132,11 @@ impl Link {
         !self.lane(Class::Control).is_closed() && !self.is_leaving.load(Ordering::Relaxed)
     }
 
+    /// How many datagrams have come over it.
+    pub(crate) fn datagrams_heard(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
     /// For how long it has been up.
     pub(crate) fn age(&self) -> Duration {
         self.runtime.now().saturating_duration_since(self.up_since)

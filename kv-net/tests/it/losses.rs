@@ -111,6 +111,42 @@ async fn a_node_that_falls_silent_is_noticed_by_the_idle_timeout() {
 }
 
 #[tokio::test]
+async fn a_peer_that_cannot_disown_a_connection_is_dialled_anew_after_one_silent_call() {
+    let issuer = Issuer::new();
+    let (_before, peer) = listen(issuer.node(1), Echo::answering());
+    let proxy = Proxy::to(peer.address).await;
+    // Silence alone would not be noticed within this test.
+    let config = EndpointConfig {
+        idle_timeout: Duration::from_secs(600),
+        ..EndpointConfig::client()
+    };
+    let client = kv_net::Endpoint::client(issuer.client(), config).expect("a socket");
+    let through = Peer {
+        address: proxy.address(),
+        ..peer
+    };
+    client.call(&through, put("x"), LONG).await.expect("up");
+    proxy.lead_to(None);
+    let error = client.call(&through, put("x"), SHORT).await;
+    assert!(
+        matches!(error, Err(CallError::Deadline { .. })),
+        "{error:?}"
+    );
+    // With another key it cannot say that it knows nothing of the connection.
+    let (_after, restarted) = listen(issuer.node(1), Echo::answering());
+    proxy.lead_to(Some(restarted.address));
+    let silent = client.call(&through, put("x"), 4 * SHORT).await;
+    assert!(
+        matches!(silent, Err(CallError::Deadline { .. })),
+        "{silent:?}"
+    );
+    client
+        .call(&through, put("x"), LONG)
+        .await
+        .expect("dialled anew");
+}
+
+#[tokio::test]
 async fn a_restarted_node_disowns_its_old_connections_at_once() {
     let issuer = Issuer::new();
     let credentials = issuer.node(1);
