@@ -183,7 +183,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The level of requests that name none. Default [`Level::Quorum`].
+    /// The level of requests that name none. Default [`Level::Usual`]: what the cluster's mode says.
     #[must_use]
     pub fn level(mut self, level: Level) -> Self {
         self.options.level = level;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use kv_net::message::{ChangeV1, MetricsV1, StatusV1};
+use kv_net::message::{ChangeV1, HintsV1, MetricsV1, StatusV1};
 use kv_net::{Request, Response};
 use kv_types::{Epoch, NodeId, Outcome};
 
 pub use kv_net::message::{
-    ChangeKind, MemberState, MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus,
+    ChangeKind, HintsReplyV1 as NodeHints, MemberState, MemberViewV1 as MemberView,
+    StatusReplyV1 as NodeStatus,
 };
 
 use crate::client::Client;
@@ -44,6 +45,22 @@ impl Client {
             .await?
         {
             Response::Metrics(_, text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Asks one node what it keeps for others that are away.
+    ///
+    /// # Errors
+    /// [`SendError`] when the node does not answer within `timeout`, or refuses.
+    pub async fn node_hints(
+        &self,
+        node: NodeId,
+        timeout: Duration,
+    ) -> Result<NodeHints, SendError> {
+        let request = Request::Hints(HintsV1 {});
+        match self.session.ask_node(node, request, timeout).await? {
+            Response::Hints(kept) => Ok(kept),
             other => Err(refusal(other)),
         }
     }

@@ -18,7 +18,7 @@ pub struct Options {
     pub attempts: u32,
     /// The whole time of connecting, all seeds included. Default 3 s.
     pub connect_timeout: Duration,
-    /// The level of requests that name none. Default [`Level::Quorum`].
+    /// The level of requests that name none. Default [`Level::Usual`]: what the cluster's mode says.
     pub level: Level,
     /// The time of one page of a scan. Default 10 s.
     pub page_deadline: Duration,
@@ -33,7 +33,7 @@ impl Default for Options {
             patience: Duration::from_millis(300),
             attempts: 4,
             connect_timeout: Duration::from_secs(3),
-            level: Level::Quorum,
+            level: Level::Usual,
             page_deadline: Duration::from_secs(10),
             page_items: 512,
         }

@@ -56,7 +56,11 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::ReplicaRead(body) => Encoded::new(number, body, none()),
         Request::ReplicaList(body) => Encoded::new(number, body, none()),
         Request::Change(body) => Encoded::new(number, body, none()),
+        Request::Hints(body) => Encoded::new(number, body, none()),
         Request::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
+        Request::StandInWrite(body, tail) => Encoded::new(number, body, tail.clone()),
+        Request::StandInRead(body) => Encoded::new(number, body, none()),
+        Request::Repair(body, tail) => Encoded::new(number, body, tail.clone()),
     }
 }
 
@@ -89,9 +93,19 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
         Method::ReplicaRead => Request::ReplicaRead(whole(payload)?),
         Method::ReplicaList => Request::ReplicaList(whole(payload)?),
         Method::Change => Request::Change(whole(payload)?),
+        Method::Hints => Request::Hints(whole(payload)?),
         Method::Vote => {
             let (body, tail) = with_tail(payload)?;
             Request::Vote(body, tail)
+        }
+        Method::StandInWrite => {
+            let (body, tail) = with_tail(payload)?;
+            Request::StandInWrite(body, tail)
+        }
+        Method::StandInRead => Request::StandInRead(whole(payload)?),
+        Method::Repair => {
+            let (body, tail) = with_tail(payload)?;
+            Request::Repair(body, tail)
         }
     })
 }
@@ -112,7 +126,11 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::ReplicaRead(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::ReplicaList(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Change(body) => Encoded::new(number, body, none()),
+        Response::Hints(body) => Encoded::new(number, body, none()),
         Response::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::StandInWrite(body) => Encoded::new(number, body, none()),
+        Response::StandInRead(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::Repair(body) => Encoded::new(number, body, none()),
         Response::Error(body) => Encoded::new(number, body, none()),
     }
 }
@@ -157,10 +175,17 @@ pub fn decode_response(
             Response::Metrics(body, tail)
         }
         Method::Change => Response::Change(whole(payload)?),
+        Method::Hints => Response::Hints(whole(payload)?),
         Method::Vote => {
             let (body, tail) = with_tail(payload)?;
             Response::Vote(body, tail)
         }
+        Method::StandInWrite => Response::StandInWrite(whole(payload)?),
+        Method::StandInRead => {
+            let (body, tail) = with_tail(payload)?;
+            Response::StandInRead(body, tail)
+        }
+        Method::Repair => Response::Repair(whole(payload)?),
         Method::ReplicaWrite => Response::ReplicaWrite(whole(payload)?),
         Method::ReplicaRead => {
             let (body, tail) = with_tail(payload)?;

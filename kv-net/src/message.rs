@@ -187,6 +187,66 @@ pub struct ReplicaWriteReplyV1 {
     pub partition_epoch: Epoch,
 }
 
+/// Coordinator → fallback: keep this object for an owner that is away. The tail is the whole object; the answer is
+/// that of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandInWriteV1 {
+    /// Epoch, trace and write id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+    /// The owner of a replica, for which the fallback stands in.
+    pub owner: NodeId,
+    /// It may count towards w: it must reach the owner.
+    pub obligation: bool,
+}
+
+/// Coordinator → fallback: what do you keep for an owner that is away? The answer is that of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandInReadV1 {
+    /// Epoch, trace and request id.
+    pub head: DataHead,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Key,
+    /// The owner for which the fallback stands in.
+    pub owner: NodeId,
+    /// Answer with the digest only.
+    pub digest_only: bool,
+}
+
+/// Anyone → node: what do you keep for others?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsV1 {}
+
+/// What a node keeps for one owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingHintsV1 {
+    /// The owner.
+    pub owner: NodeId,
+    /// Objects kept for it.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Node → anyone: what it keeps for others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsReplyV1 {
+    /// By owner.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub pending: Vec<PendingHintsV1>,
+    /// The most bytes that it keeps.
+    pub max_bytes: u64,
+    /// Objects that reached their owners since its start.
+    pub delivered: u64,
+    /// Objects that it did not take since its start, because it kept as much as it may.
+    pub refused: u64,
+}
+
 /// Coordinator → replica: what do you hold?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaReadV1 {
@@ -474,6 +534,8 @@ pub enum Request {
     Metrics(MetricsV1),
     /// Change the topology.
     Change(ChangeV1),
+    /// What a node keeps for others.
+    Hints(HintsV1),
     /// Merge an object; the bytes are the object.
     ReplicaWrite(ReplicaWriteV1, Bytes),
     /// Read what a replica holds.
@@ -482,6 +544,12 @@ pub enum Request {
     ReplicaList(ReplicaListV1),
     /// A step towards the next topology; the bytes are the entry that is to be accepted.
     Vote(VoteV1, Bytes),
+    /// Keep an object for an owner that is away; the bytes are the object.
+    StandInWrite(StandInWriteV1, Bytes),
+    /// Read what is kept for an owner that is away.
+    StandInRead(StandInReadV1),
+    /// Merge an object that nobody waits for; the bytes are the object.
+    Repair(ReplicaWriteV1, Bytes),
 }
 
 /// A reply, with its tail where it has one.
@@ -501,6 +569,8 @@ pub enum Response {
     Metrics(MetricsReplyV1, Bytes),
     /// To [`Request::Change`].
     Change(ChangeReplyV1),
+    /// To [`Request::Hints`].
+    Hints(HintsReplyV1),
     /// To [`Request::ReplicaWrite`].
     ReplicaWrite(ReplicaWriteReplyV1),
     /// To [`Request::ReplicaRead`]; the bytes are the object.
@@ -509,6 +579,12 @@ pub enum Response {
     ReplicaList(ReplicaListReplyV1, Bytes),
     /// To [`Request::Vote`]; the bytes are the entry that was accepted before.
     Vote(VoteReplyV1, Bytes),
+    /// To [`Request::StandInWrite`].
+    StandInWrite(ReplicaWriteReplyV1),
+    /// To [`Request::StandInRead`]; the bytes are the object.
+    StandInRead(ReplicaReadReplyV1, Bytes),
+    /// To [`Request::Repair`].
+    Repair(ReplicaWriteReplyV1),
     /// To any request.
     Error(ErrorReplyV1),
 }

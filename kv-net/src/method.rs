@@ -61,6 +61,8 @@ pub enum Method {
     Metrics = 6,
     /// [`Request::Change`]
     Change = 7,
+    /// [`Request::Hints`]
+    Hints = 8,
     /// [`Request::ReplicaWrite`]
     ReplicaWrite = 16,
     /// [`Request::ReplicaRead`]
@@ -69,11 +71,17 @@ pub enum Method {
     ReplicaList = 18,
     /// [`Request::Vote`]
     Vote = 19,
+    /// [`Request::StandInWrite`]
+    StandInWrite = 20,
+    /// [`Request::StandInRead`]
+    StandInRead = 21,
+    /// [`Request::Repair`]
+    Repair = 22,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -81,10 +89,14 @@ impl Method {
         Self::Status,
         Self::Metrics,
         Self::Change,
+        Self::Hints,
         Self::ReplicaWrite,
         Self::ReplicaRead,
         Self::ReplicaList,
         Self::Vote,
+        Self::StandInWrite,
+        Self::StandInRead,
+        Self::Repair,
     ];
 
     /// The method of a number on the wire.
@@ -111,8 +123,10 @@ impl Method {
             | Self::List
             | Self::ReplicaWrite
             | Self::ReplicaRead
-            | Self::ReplicaList => Class::Foreground,
-            Self::Metrics => Class::Background,
+            | Self::ReplicaList
+            | Self::StandInWrite
+            | Self::StandInRead => Class::Foreground,
+            Self::Metrics | Self::Hints | Self::Repair => Class::Background,
         }
     }
 }
@@ -123,11 +137,20 @@ impl Role {
     pub fn may_call(&self, method: Method) -> bool {
         let is_node = matches!(self, Self::Node(_));
         match method {
-            Method::Get | Method::Put | Method::List | Method::Topology | Method::Status => true,
+            Method::Get
+            | Method::Put
+            | Method::List
+            | Method::Topology
+            | Method::Status
+            | Method::Hints => true,
             Method::Metrics | Method::Change => matches!(self, Self::Admin(_)),
-            Method::ReplicaWrite | Method::ReplicaRead | Method::ReplicaList | Method::Vote => {
-                is_node
-            }
+            Method::ReplicaWrite
+            | Method::ReplicaRead
+            | Method::ReplicaList
+            | Method::Vote
+            | Method::StandInWrite
+            | Method::StandInRead
+            | Method::Repair => is_node,
         }
     }
 
@@ -150,10 +173,14 @@ impl Request {
             Self::Status(_) => Method::Status,
             Self::Metrics(_) => Method::Metrics,
             Self::Change(_) => Method::Change,
+            Self::Hints(_) => Method::Hints,
             Self::ReplicaWrite(..) => Method::ReplicaWrite,
             Self::ReplicaRead(_) => Method::ReplicaRead,
             Self::ReplicaList(_) => Method::ReplicaList,
             Self::Vote(..) => Method::Vote,
+            Self::StandInWrite(..) => Method::StandInWrite,
+            Self::StandInRead(_) => Method::StandInRead,
+            Self::Repair(..) => Method::Repair,
         }
     }
 }
@@ -170,10 +197,14 @@ impl Response {
             Self::Status(_) => Method::Status,
             Self::Metrics(..) => Method::Metrics,
             Self::Change(_) => Method::Change,
+            Self::Hints(_) => Method::Hints,
             Self::ReplicaWrite(_) => Method::ReplicaWrite,
             Self::ReplicaRead(..) => Method::ReplicaRead,
             Self::ReplicaList(..) => Method::ReplicaList,
             Self::Vote(..) => Method::Vote,
+            Self::StandInWrite(_) => Method::StandInWrite,
+            Self::StandInRead(..) => Method::StandInRead,
+            Self::Repair(_) => Method::Repair,
             Self::Error(_) => return None,
         })
     }
@@ -199,10 +230,14 @@ mod tests {
             (Method::Status,       [true,  true,  true]),
             (Method::Metrics,      [false, false, true]),
             (Method::Change,       [false, false, true]),
+            (Method::Hints,        [true,  true,  true]),
             (Method::ReplicaWrite, [true,  false, false]),
             (Method::ReplicaRead,  [true,  false, false]),
             (Method::ReplicaList,  [true,  false, false]),
             (Method::Vote,         [true,  false, false]),
+            (Method::StandInWrite, [true,  false, false]),
+            (Method::StandInRead,  [true,  false, false]),
+            (Method::Repair,       [true,  false, false]),
         ];
         assert_eq!(
             table.map(|(method, _)| method),

@@ -123,7 +123,7 @@ pub(crate) struct CreateArgs {
     /// The cluster's name, for people.
     #[arg(long)]
     name: String,
-    /// `ap` or `cp`. Recorded in the genesis; no request depends on it in this version.
+    /// What requests get that name no level: `ap` goes on through other nodes while replicas are away, `cp` refuses.
     #[arg(long, default_value = "ap")]
     mode: Mode,
     /// Replicas of each key.

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use confique::Config as _;
 use confique::meta::{FieldKind, Meta};
+
+use crate::hints::HintOptions;
 
 /// Everything that an operator can set. Members, buckets and quorums are not here: they live in the
 /// topology, which the nodes agree on.
@@ -40,6 +43,10 @@ pub struct Config {
     /// Failure detection.
     #[config(nested, layer_attr(command(flatten)))]
     pub gossip: Gossip,
+
+    /// What is kept for nodes that are away.
+    #[config(nested, layer_attr(command(flatten)))]
+    pub hints: Hints,
 }
 
 /// What is logged.
@@ -114,6 +121,24 @@ pub struct Gossip {
     pub profile: GossipProfile,
 }
 
+/// What is kept for nodes that are away (hinted handoff).
+#[derive(Debug, Clone, confique::Config)]
+#[config(layer_attr(derive(clap::Args, Debug, Clone)))]
+pub struct Hints {
+    /// The most that is kept, in MiB (0 to 1048576). When it is full, writes at level `eventual` that would need
+    /// this node in place of another are refused here; others go on.
+    #[config(default = 1024, env = "KV_NODE_HINTS_MIB", validate(
+        *max_mib <= 1_048_576, "must be at most 1048576"
+    ), layer_attr(arg(long = "hints-mib", value_name = "MIB")))]
+    pub max_mib: u32,
+
+    /// After so many minutes what is kept for a node that does not come back goes to the other replicas (1 to 100000).
+    #[config(default = 180, env = "KV_NODE_HINTS_PATIENCE_MIN", validate(
+        (1..=100_000).contains(patience_min), "must be 1 to 100000"
+    ), layer_attr(arg(long = "hints-patience-min", value_name = "MINUTES")))]
+    pub patience_min: u32,
+}
+
 /// Timings of failure detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -173,6 +198,15 @@ impl Config {
         match self.gossip.profile {
             GossipProfile::Lan => kv_gossip::Config::lan(),
             GossipProfile::Local => kv_gossip::Config::local(),
+        }
+    }
+
+    /// How much is kept for nodes that are away.
+    #[must_use]
+    pub fn hint_options(&self) -> HintOptions {
+        HintOptions {
+            max_bytes: u64::from(self.hints.max_mib) << 20,
+            owner_patience: Duration::from_secs(60 * u64::from(self.hints.patience_min)),
         }
     }
 

@@ -7,9 +7,11 @@ mod get;
 pub mod get_core;
 mod list;
 pub mod list_core;
+pub mod places;
 pub mod plan;
 mod put;
 pub mod put_core;
+mod sends;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +20,10 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{Request, Response, SiblingHeadV1};
 use kv_ring::{ReplicaSet, Topology};
-use kv_types::{BucketId, Context, ContextKey, Key, NodeId, Object, Outcome};
+use kv_types::{BucketId, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
 
+use self::places::Places;
+use self::plan::Plan;
 use crate::env::{Deadline, Env};
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
@@ -66,12 +70,48 @@ impl Coordinator {
         }
     }
 
-    /// The replicas worth asking: this node first, then those that are up, in slot order, then the
-    /// rest, which may be back without anyone having noticed.
-    fn candidates(&self, replicas: &ReplicaSet) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> = replicas.nodes().collect();
+    /// The owners worth asking: this node first, then those that are up, in slot order, then those that others stand in
+    /// for, then the rest, which may be back without anyone having noticed.
+    fn candidates(&self, replicas: &ReplicaSet, places: &Places) -> Vec<NodeId> {
+        let mut owners: Vec<NodeId> = replicas.nodes().collect();
         let now = self.env.now();
-        nodes.sort_by_key(|node| (*node != self.me, !self.liveness.is_up(*node, now)));
+        owners.sort_by_key(|owner| {
+            let node = places.node_for(*owner);
+            let is_up = self.liveness.is_up(node, now);
+            (*owner != self.me, !is_up, node != *owner)
+        });
+        owners
+    }
+
+    /// Who answers for the owners of a key: at level eventual others stand in for those that are away.
+    fn places(&self, plan: &Plan, level: Level) -> Places {
+        if level != Level::Eventual {
+            return Places::strict();
+        }
+        let mut places = Places::sloppy();
+        let now = self.env.now();
+        let is_away = |node| !self.liveness.is_up(node, now);
+        places.replace_all(plan.replicas.nodes(), is_away, || self.fallbacks(plan));
+        places
+    }
+
+    /// The same for a write that this node coordinates without being an owner: it stands in for one.
+    fn places_around_me(&self, plan: &Plan) -> Places {
+        let mut places = self.places(plan, Level::Eventual);
+        // Whoever sent it here could not reach the owners, or those who would stand in before this node.
+        if places.owner_behind(self.me).is_none()
+            && let Some(first) = plan.replicas.nodes().next()
+        {
+            places.put_in(self.me, first);
+        }
+        places
+    }
+
+    /// The nodes that may stand in for owners of a key, and are there, best first.
+    fn fallbacks(&self, plan: &Plan) -> Vec<NodeId> {
+        let mut nodes = plan.fallbacks();
+        let now = self.env.now();
+        nodes.retain(|node| self.liveness.is_up(*node, now));
         nodes
     }
 

@@ -34,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod env;
+pub mod hints;
 pub mod liveness;
 pub mod membership;
 pub mod metrics;

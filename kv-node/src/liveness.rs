@@ -66,6 +66,16 @@ impl Liveness {
         }
     }
 
+    /// For how long a member has not been up, as far as this node knows; zero for one that is up or suspected.
+    #[must_use]
+    pub fn away_for(&self, node: NodeId, now: Duration) -> Duration {
+        match self.state_and_since(node) {
+            (MemberState::Up | MemberState::Suspect, _) => Duration::ZERO,
+            (MemberState::Unknown, _) => now.saturating_sub(self.started),
+            (MemberState::Down | MemberState::Left, since) => now.saturating_sub(since),
+        }
+    }
+
     /// Whether requests made at `now` should be sent to a member.
     #[must_use]
     pub fn is_up(&self, node: NodeId, now: Duration) -> bool {

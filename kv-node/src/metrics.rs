@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
 use crate::store::Store;
@@ -59,6 +60,15 @@ pub struct Metrics {
     gossip_bytes: Gauge,
     epoch: Gauge,
     members_up: Gauge,
+    hints: HintGauges,
+}
+
+#[derive(Default)]
+struct HintGauges {
+    objects: Gauge,
+    bytes: Gauge,
+    delivered: Gauge,
+    refused: Gauge,
 }
 
 #[derive(Default)]
@@ -115,6 +125,7 @@ impl Metrics {
             gossip_bytes: Gauge::default(),
             epoch: Gauge::default(),
             members_up: Gauge::default(),
+            hints: HintGauges::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -181,6 +192,26 @@ impl Metrics {
             "members_up",
             "Members that answer, as seen from here",
             metrics.members_up.clone(),
+        );
+        registry.register(
+            "hint_objects",
+            "Objects kept for nodes that are away",
+            metrics.hints.objects.clone(),
+        );
+        registry.register(
+            "hint_bytes",
+            "Bytes of the objects kept for nodes that are away",
+            metrics.hints.bytes.clone(),
+        );
+        registry.register(
+            "hints_delivered",
+            "Objects kept for other nodes that reached them since the start",
+            metrics.hints.delivered.clone(),
+        );
+        registry.register(
+            "hints_refused",
+            "Objects for other nodes that were not taken since the start, for want of room",
+            metrics.hints.refused.clone(),
         );
         Self {
             registry,
@@ -249,8 +280,19 @@ impl Metrics {
 
     /// Everything as Prometheus text.
     #[must_use]
-    pub fn text(&self, store: &Store, membership: &Membership, topologies: &Topologies) -> String {
+    pub fn text(
+        &self,
+        store: &Store,
+        membership: &Membership,
+        topologies: &Topologies,
+        kept: &Kept,
+    ) -> String {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let pending = kept.total();
+        self.hints.objects.set(gauge(pending.objects));
+        self.hints.bytes.set(gauge(pending.bytes));
+        self.hints.delivered.set(gauge(kept.delivered()));
+        self.hints.refused.set(gauge(kept.refused()));
         let usage = store.usage();
         self.storage.entries.set(gauge(usage.entries));
         self.storage.disk_bytes.set(gauge(usage.disk_bytes));

@@ -18,6 +18,8 @@ use tokio::sync::{Notify, watch};
 use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
+use crate::hints::delivery::Delivery;
+use crate::hints::{HintOptions, Kept};
 use crate::liveness::Liveness;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
@@ -43,6 +45,8 @@ pub struct NodeOptions {
     pub storage: kv_storage::Options,
     /// The timings of gossip.
     pub gossip: kv_gossip::Config,
+    /// How much is kept for owners that are away.
+    pub hints: HintOptions,
 }
 
 /// In the data directory of a node that has run: its store must not be empty again.
@@ -123,6 +127,7 @@ impl Node {
             data,
             storage,
             gossip,
+            hints,
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
@@ -161,12 +166,16 @@ impl Node {
         env.spawn(store.clone().keep_time());
         let minter = Minter::start(actor, store.clone(), env.clone()).await?;
         let liveness = Arc::new(Liveness::new(node, env.now()));
+        let kept = Arc::new(Kept::new(hints));
         let replica = Arc::new(Replica::new(
             env.clone(),
             store.clone(),
             minter,
             Arc::clone(&topologies),
+            Arc::clone(&kept),
         ));
+        let counted = replica.count_stand_ins().await;
+        counted.map_err(|refusal| StoreError::Failed(refusal.message))?;
         let metrics = Arc::new(Metrics::new());
         let coordinator = Arc::new(Coordinator::new(
             env.clone(),
@@ -181,10 +190,19 @@ impl Node {
             gossip,
             node,
             boot,
-            liveness,
+            Arc::clone(&liveness),
             Arc::clone(&topologies),
             store.clone(),
         );
+        let delivery = Delivery {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            replica: Arc::clone(&replica),
+            liveness,
+            kept: Arc::clone(&kept),
+        };
+        env.spawn(delivery.run());
         let voting = Arc::new(Voting::new(node, Arc::clone(&topologies), store.clone()));
         let changes = Changes {
             env: env.clone(),
@@ -204,6 +222,7 @@ impl Node {
             membership: Arc::clone(&membership),
             store: store.clone(),
             metrics,
+            kept,
             voting,
             changes,
         });
@@ -248,9 +267,18 @@ impl Node {
     /// The metrics as Prometheus text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.service
-            .metrics
-            .text(&self.store, &self.membership, &self.service.topologies)
+        self.service.metrics.text(
+            &self.store,
+            &self.membership,
+            &self.service.topologies,
+            &self.service.kept,
+        )
+    }
+
+    /// For whom this node keeps something.
+    #[must_use]
+    pub fn kept_for_others(&self) -> Vec<NodeId> {
+        self.service.kept.owners()
     }
 
     /// The topology that this node lives by.

@@ -8,6 +8,7 @@
 //! 3. Nothing is appended for a partition that changed owners since the request's topology: the
 //!    check and the append are one critical section with the adoption of a topology.
 //! 4. Nothing is told to anyone, digest included, before it is durable.
+//! 5. What is kept for an owner that is away goes only when it is as it was when the owner acknowledged it.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use kv_net::ErrorCode;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, WriteBatch};
 use kv_types::{
-    Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Key, Object, Write,
-    WriteRefused, planted,
+    Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId, Object,
+    Write, WriteRefused, planted,
 };
 
 use crate::env::{Deadline, Env};
+use crate::hints::Kept;
 use crate::minter::Minter;
 use crate::refusal::Refusal;
 use crate::storage_key;
@@ -43,11 +45,26 @@ pub struct Target {
     pub partition: PartitionId,
     /// The epoch of the request: the append is refused if the partition has changed since.
     pub epoch: Epoch,
+    /// `None` is this node's own copy of the key; else what it keeps for that owner, who is away.
+    pub stands_in_for: Option<NodeId>,
 }
 
 impl Target {
     fn stored(&self) -> Bytes {
-        storage_key::encode(self.bucket, self.hash, &self.key)
+        let own = storage_key::encode(self.bucket, self.hash, &self.key);
+        match self.stands_in_for {
+            None => own,
+            Some(owner) => storage_key::stand_in(owner, &own),
+        }
+    }
+
+    /// The same key, kept for an owner that is away; or this node's own copy.
+    #[must_use]
+    pub fn standing_in_for(&self, owner: Option<NodeId>) -> Self {
+        Self {
+            stands_in_for: owner,
+            ..self.clone()
+        }
     }
 }
 
@@ -98,6 +115,37 @@ pub struct HeldPage {
     pub complete: bool,
 }
 
+/// What is stored under a key.
+#[derive(Debug, Default)]
+struct Loaded {
+    object: Object,
+    /// The write that stored it, if anything is stored, and the length of its bytes.
+    found: Option<(Seq, usize)>,
+}
+
+/// One object that is kept for an owner that is away.
+#[derive(Debug, Clone)]
+pub struct StandIn {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: Key,
+    /// Its place on the ring.
+    pub hash: KeyHash,
+    /// The object's bytes.
+    pub encoded: Bytes,
+    stored: Bytes,
+}
+
+/// A page of what is kept for one owner.
+#[derive(Debug, Default)]
+pub struct StandInPage {
+    /// The objects, in storage order.
+    pub entries: Vec<StandIn>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Bytes>,
+}
+
 /// This node's copies.
 #[derive(Debug)]
 pub struct Replica {
@@ -107,12 +155,19 @@ pub struct Replica {
     topologies: Arc<Topologies>,
     turns: Turns,
     secret: HashSecret,
+    kept: Arc<Kept>,
 }
 
 impl Replica {
     /// The copies in `store`.
     #[must_use]
-    pub fn new(env: Env, store: Store, minter: Minter, topologies: Arc<Topologies>) -> Self {
+    pub fn new(
+        env: Env,
+        store: Store,
+        minter: Minter,
+        topologies: Arc<Topologies>,
+        kept: Arc<Kept>,
+    ) -> Self {
         let secret = *topologies.current().secret();
         Self {
             env,
@@ -121,6 +176,7 @@ impl Replica {
             topologies,
             turns: Turns::default(),
             secret,
+            kept,
         }
     }
 
@@ -143,10 +199,10 @@ impl Replica {
     ) -> Result<Appended, Refusal> {
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
-        let (mut object, seq) = self.load(&stored).await?;
+        let Loaded { mut object, found } = self.load(&stored).await?;
         let now_ms = self.env.host.wall_ms();
-        match (object.admit(new.write.write_id, now_ms), seq) {
-            (Admission::Known, Some(seq)) => {
+        match (object.admit(new.write.write_id, now_ms), found) {
+            (Admission::Known, Some((seq, _))) => {
                 let encoded = object.encode();
                 let known = writer_knows(new.read, object.dots_of(new.write.write_id));
                 return Ok(Appended {
@@ -169,8 +225,14 @@ impl Replica {
         let dot = self.minter.mint().await?;
         let known = writer_knows(Some(read.clone()), [dot]);
         let is_deletion = new.write.payload.value().is_none();
+        // What this node minted as a stand-in may have gone to the owner and been forgotten here.
+        let held_since = match target.stands_in_for {
+            None => self.minter.held_since(),
+            Some(_) if planted!("extend intervals as a stand-in") => Hlc::ZERO,
+            Some(_) => Hlc(u64::MAX),
+        };
         object
-            .write(new.write, &read, dot, self.minter.held_since(), now_ms)
+            .write(new.write, &read, dot, held_since, now_ms)
             .map_err(|refused| match refused {
                 WriteRefused::TooManySiblings { .. } => {
                     Refusal::new(ErrorCode::TooManySiblings, refused.to_string())
@@ -190,10 +252,14 @@ impl Replica {
             })?;
         }
         let encoded = object.encode();
-        let deadline = Some(deadline);
-        let commit = self
-            .append(target, stored, encoded.clone(), deadline)
-            .await?;
+        let was = found.map(|(_, bytes)| bytes);
+        let new = Change {
+            stored,
+            encoded: encoded.clone(),
+            was,
+            is_owed: true,
+        };
+        let commit = self.append(target, new, Some(deadline)).await?;
         Ok(Appended {
             object,
             encoded,
@@ -219,18 +285,46 @@ impl Replica {
     /// # Errors
     /// [`Refusal`]; nothing was changed, but for a failed disk.
     pub async fn merge(&self, target: &Target, incoming: &Object) -> Result<(), Refusal> {
+        self.take_in(target, incoming, true).await
+    }
+
+    /// As [`Self::merge`], but where this node stands in for the owner, the copy is one too many: it is refused before
+    /// there is no room left for those that count.
+    ///
+    /// # Errors
+    /// As [`Self::merge`].
+    pub async fn merge_for_good_measure(
+        &self,
+        target: &Target,
+        incoming: &Object,
+    ) -> Result<(), Refusal> {
+        self.take_in(target, incoming, false).await
+    }
+
+    async fn take_in(
+        &self,
+        target: &Target,
+        incoming: &Object,
+        is_owed: bool,
+    ) -> Result<(), Refusal> {
         self.minter.observe(incoming.clock().latest());
         let stored = target.stored();
         let turn = self.turns.take(&stored).await?;
-        let (mut object, seq) = self.load(&stored).await?;
+        let Loaded { mut object, found } = self.load(&stored).await?;
         let changed = object.merge(incoming);
-        match seq {
-            Some(seq) if !changed => {
+        match found {
+            Some((seq, _)) if !changed => {
                 drop(turn);
                 self.store.durable(seq).await?;
             }
             _ => {
-                let commit = self.append(target, stored, object.encode(), None).await?;
+                let new = Change {
+                    stored,
+                    encoded: object.encode(),
+                    was: found.map(|(_, bytes)| bytes),
+                    is_owed,
+                };
+                let commit = self.append(target, new, None).await?;
                 drop(turn);
                 if planted!("let a replica acknowledge before its log is synced") {
                     return Ok(());
@@ -239,6 +333,77 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// A page of what is kept for an owner that is away; it begins at `from`, or at the beginning. Durable.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be read.
+    pub async fn stand_ins(
+        &self,
+        owner: NodeId,
+        from: Option<Bytes>,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Result<StandInPage, Refusal> {
+        let (first, end) = storage_key::stand_in_range(Some(owner));
+        let start = from.unwrap_or(first);
+        let end = Bound::Excluded(end);
+        let page = self.store.scan(start, end, max_items, max_bytes).await?;
+        let mut entries = Vec::with_capacity(page.entries.len());
+        let mut newest = None;
+        for item in page.entries {
+            newest = newest.max(Some(item.seq));
+            entries.push(stand_in(item.key, item.value)?);
+        }
+        if let Some(seq) = newest {
+            self.store.durable(seq).await?;
+        }
+        Ok(StandInPage {
+            entries,
+            next: page.next.map(|next| next.start),
+        })
+    }
+
+    /// Forgets what was kept for an owner, if it is still what the owner has acknowledged by now. Says whether it went.
+    ///
+    /// # Errors
+    /// [`Refusal`]; it is kept.
+    pub async fn discharge(&self, owner: NodeId, delivered: &StandIn) -> Result<bool, Refusal> {
+        let _turn = self.turns.take(&delivered.stored).await?;
+        match self.store.get(&delivered.stored).await? {
+            Some(found) if found.value == delivered.encoded => {}
+            Some(_) if planted!("forget a stand-in that has grown") => {}
+            _ => return Ok(false),
+        }
+        let mut batch = WriteBatch::new();
+        // It frees space.
+        batch.use_reserve();
+        batch.delete(&delivered.stored);
+        // If power is lost before this is durable, it is delivered once more.
+        let _ = self.store.write(batch, Store::REQUEST_PATIENCE).await?;
+        self.kept.discharged(owner, delivered.encoded.len());
+        Ok(true)
+    }
+
+    /// Counts what is kept for others, after a start.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be read.
+    pub async fn count_stand_ins(&self) -> Result<(), Refusal> {
+        let (mut from, end) = storage_key::stand_in_range(None);
+        loop {
+            let end = Bound::Excluded(end.clone());
+            let page = self.store.scan(from, end, 1_024, 4 << 20).await?;
+            for item in &page.entries {
+                let (owner, _) = storage_key::split_stand_in(&item.key).ok_or_else(damaged_key)?;
+                self.kept.found(owner, item.value.len());
+            }
+            match page.next {
+                None => return Ok(()),
+                Some(next) => from = next.start,
+            }
+        }
     }
 
     /// What is held of a key; `None` when nothing is.
@@ -293,8 +458,7 @@ impl Replica {
         let mut newest = None;
         for item in page.entries {
             newest = newest.max(Some(item.seq));
-            let key = storage_key::decode(&item.key)
-                .ok_or_else(|| Refusal::new(ErrorCode::Storage, "a stored key is damaged"))?;
+            let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
             entries.push((key, item.value));
         }
         if let Some(seq) = newest {
@@ -314,9 +478,9 @@ impl Replica {
         Ok(self.secret.digest(Object::header_of(encoded)?))
     }
 
-    async fn load(&self, stored: &[u8]) -> Result<(Object, Option<Seq>), Refusal> {
+    async fn load(&self, stored: &[u8]) -> Result<Loaded, Refusal> {
         let Some(found) = self.store.get(stored).await? else {
-            return Ok((Object::new(), None));
+            return Ok(Loaded::default());
         };
         let object = Object::decode(&found.value).map_err(|damage| {
             Refusal::new(
@@ -324,18 +488,37 @@ impl Replica {
                 format!("a stored object is damaged: {damage}"),
             )
         })?;
-        Ok((object, Some(found.seq)))
+        Ok(Loaded {
+            object,
+            found: Some((found.seq, found.value.len())),
+        })
     }
 
     async fn append(
         &self,
         target: &Target,
-        stored: Bytes,
-        encoded: Bytes,
+        new: Change,
+        deadline: Option<Deadline>,
+    ) -> Result<Commit, Refusal> {
+        let bytes = new.encoded.len();
+        if let Some(owner) = target.stands_in_for {
+            self.kept.admit(owner, new.was, bytes, new.is_owed)?;
+        }
+        let appended = self.append_admitted(target, &new, deadline).await;
+        if let (Err(_), Some(owner)) = (&appended, target.stands_in_for) {
+            self.kept.take_back(owner, new.was, bytes);
+        }
+        appended
+    }
+
+    async fn append_admitted(
+        &self,
+        target: &Target,
+        new: &Change,
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let mut batch = WriteBatch::new();
-        batch.put(&stored, &encoded);
+        batch.put(&new.stored, &new.encoded);
         let mut waited = Duration::ZERO;
         loop {
             if deadline.is_some_and(|deadline| deadline.left(&self.env).is_zero()) {
@@ -358,6 +541,34 @@ impl Replica {
             }
         }
     }
+}
+
+/// Other bytes for a stored key.
+#[derive(Debug)]
+struct Change {
+    stored: Bytes,
+    encoded: Bytes,
+    /// The length of the bytes that they replace.
+    was: Option<usize>,
+    /// Whether it may count towards a write's quorum.
+    is_owed: bool,
+}
+
+fn stand_in(stored: Bytes, encoded: Bytes) -> Result<StandIn, Refusal> {
+    let (_, own) = storage_key::split_stand_in(&stored).ok_or_else(damaged_key)?;
+    let key = storage_key::decode(&own).ok_or_else(damaged_key)?;
+    let (bucket, hash) = storage_key::place(&own).ok_or_else(damaged_key)?;
+    Ok(StandIn {
+        bucket,
+        key,
+        hash,
+        encoded,
+        stored,
+    })
+}
+
+fn damaged_key() -> Refusal {
+    Refusal::new(ErrorCode::Storage, "a stored key is damaged")
 }
 
 /// What a writer knows after its write, for the context of its next one.

@@ -9,7 +9,7 @@ use kv_net::Role;
 use kv_net::message::{
     ChangeReplyV1, DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
     ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response,
-    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
+    StandInReadV1, StandInWriteV1, StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -18,10 +18,11 @@ use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
+use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Operation};
 use crate::refusal::Refusal;
-use crate::replica::Replica;
+use crate::replica::{Replica, Target};
 use crate::store::Store;
 use crate::topologies::Topologies;
 use crate::voting::Voting;
@@ -41,6 +42,7 @@ pub struct Service {
     pub(crate) membership: Arc<Membership>,
     pub(crate) store: Store,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
 }
@@ -88,12 +90,22 @@ impl Service {
             }
             Request::Status(_) => Ok(Response::Status(self.status())),
             Request::Metrics(_) => {
-                let text = self
-                    .metrics
-                    .text(&self.store, &self.membership, &self.topologies);
+                let text =
+                    self.metrics
+                        .text(&self.store, &self.membership, &self.topologies, &self.kept);
                 Ok(Response::Metrics(MetricsReplyV1 {}, text.into()))
             }
-            Request::ReplicaWrite(write, object) => self.replica_write(write, object).await,
+            Request::Hints(_) => Ok(Response::Hints(self.kept.report())),
+            Request::ReplicaWrite(write, object) => {
+                let taken = self.replica_write(write, object).await;
+                taken.map(Response::ReplicaWrite)
+            }
+            Request::Repair(write, object) => {
+                let taken = self.replica_write(write, object).await;
+                taken.map(Response::Repair)
+            }
+            Request::StandInWrite(write, object) => self.stand_in_write(write, object).await,
+            Request::StandInRead(read) => self.stand_in_read(read).await,
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
             Request::Change(change) => {
@@ -172,32 +184,62 @@ impl Service {
         &self,
         write: ReplicaWriteV1,
         encoded: Bytes,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<ReplicaWriteReplyV1, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
-        let object = Object::decode(&encoded).map_err(|damage| {
-            Refusal::new(
-                ErrorCode::BadRequest,
-                format!("the object is damaged: {damage}"),
-            )
-        })?;
-        self.replica.merge(&plan.target, &object).await?;
-        Ok(Response::ReplicaWrite(ReplicaWriteReplyV1 {
+        self.replica
+            .merge(&plan.target, &sent_object(&encoded)?)
+            .await?;
+        Ok(ReplicaWriteReplyV1 {
+            partition_epoch: plan.partition_epoch,
+        })
+    }
+
+    async fn stand_in_write(
+        &self,
+        write: StandInWriteV1,
+        encoded: Bytes,
+    ) -> Result<Response, Refusal> {
+        let plan = self.owned_by(write.owner, &write.head, write.bucket, write.key)?;
+        let target = plan.target.standing_in_for(Some(write.owner));
+        let object = sent_object(&encoded)?;
+        if write.obligation {
+            self.replica.merge(&target, &object).await?;
+        } else {
+            self.replica
+                .merge_for_good_measure(&target, &object)
+                .await?;
+        }
+        Ok(Response::StandInWrite(ReplicaWriteReplyV1 {
             partition_epoch: plan.partition_epoch,
         }))
     }
 
+    async fn stand_in_read(&self, read: StandInReadV1) -> Result<Response, Refusal> {
+        let plan = self.owned_by(read.owner, &read.head, read.bucket, read.key)?;
+        let target = plan.target.standing_in_for(Some(read.owner));
+        let (reply, object) = self.held(&plan, &target, read.digest_only).await?;
+        Ok(Response::StandInRead(reply, object))
+    }
+
     async fn replica_read(&self, read: ReplicaReadV1) -> Result<Response, Refusal> {
         let plan = self.owned(&read.head, read.bucket, read.key)?;
-        let held = self.replica.read(&plan.target).await?;
+        let (reply, object) = self.held(&plan, &plan.target, read.digest_only).await?;
+        Ok(Response::ReplicaRead(reply, object))
+    }
+
+    async fn held(
+        &self,
+        plan: &Plan,
+        target: &Target,
+        digest_only: bool,
+    ) -> Result<(ReplicaReadReplyV1, Bytes), Refusal> {
+        let held = self.replica.read(target).await?;
         let reply = ReplicaReadReplyV1 {
             partition_epoch: plan.partition_epoch,
             digest: held.as_ref().map(|held| held.digest),
         };
-        let object = held
-            .filter(|_| !read.digest_only)
-            .map(|held| held.encoded)
-            .unwrap_or_default();
-        Ok(Response::ReplicaRead(reply, object))
+        let object = held.filter(|_| !digest_only).map(|held| held.encoded);
+        Ok((reply, object.unwrap_or_default()))
     }
 
     async fn replica_list(&self, list: ReplicaListV1) -> Result<Response, Refusal> {
@@ -247,6 +289,25 @@ impl Service {
         Err(Refusal::new(ErrorCode::NotReplica, message))
     }
 
+    /// The plan of a request that this node serves in an owner's place.
+    fn owned_by(
+        &self,
+        owner: NodeId,
+        head: &DataHead,
+        bucket: BucketId,
+        key: Key,
+    ) -> Result<Plan, Refusal> {
+        let plan = Plan::for_key(self.topologies.current(), head, bucket, key)?;
+        if plan.has_replica(owner) && owner != self.me {
+            return Ok(plan);
+        }
+        let message = format!(
+            "{owner} holds no replica of the key at epoch {}",
+            plan.target.epoch
+        );
+        Err(Refusal::new(ErrorCode::NotReplica, message))
+    }
+
     fn status(&self) -> StatusReplyV1 {
         let topology: Arc<Topology> = self.topologies.current();
         let usage = self.store.usage();
@@ -276,14 +337,29 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::Get(get) => &get.head,
         Request::Put(put, _) => &put.head,
         Request::List(list) => &list.head,
-        Request::ReplicaWrite(write, _) => &write.head,
+        Request::ReplicaWrite(write, _) | Request::Repair(write, _) => &write.head,
         Request::ReplicaRead(read) => &read.head,
+        Request::StandInWrite(write, _) => &write.head,
+        Request::StandInRead(read) => &read.head,
         Request::ReplicaList(list) => &list.head,
         // The voters of an epoch decide on the next one.
         Request::Vote(vote, _) => return Some(Epoch(vote.epoch.0.saturating_sub(1))),
-        Request::Topology(_) | Request::Status(_) | Request::Metrics(_) | Request::Change(_) => {
+        Request::Topology(_)
+        | Request::Status(_)
+        | Request::Metrics(_)
+        | Request::Hints(_)
+        | Request::Change(_) => {
             return None;
         }
     };
     Some(head.epoch)
+}
+
+fn sent_object(encoded: &Bytes) -> Result<Object, Refusal> {
+    Object::decode(encoded).map_err(|damage| {
+        Refusal::new(
+            ErrorCode::BadRequest,
+            format!("the object is damaged: {damage}"),
+        )
+    })
 }

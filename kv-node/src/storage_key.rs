@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use kv_ring::KeyHash;
-use kv_types::{BucketId, Key};
+use kv_types::{BucketId, Key, NodeId};
 
 /// The bucket of the node's own records; no user bucket has this id.
 pub const SYSTEM_BUCKET: BucketId = BucketId(0);
@@ -81,6 +81,60 @@ pub fn system(name: &str) -> Bytes {
         .into()
 }
 
+const STAND_IN: &[u8] = b"stand-in";
+const STAND_IN_PREFIX_BYTES: usize = 4 + STAND_IN.len() + 16;
+
+/// The engine's key of what this node keeps under `stored` for an owner that is away.
+#[must_use]
+pub fn stand_in(owner: NodeId, stored: &[u8]) -> Bytes {
+    let (prefix, owner) = (SYSTEM_BUCKET.0.to_be_bytes(), owner.0.to_be_bytes());
+    [&prefix[..], STAND_IN, &owner, stored].concat().into()
+}
+
+/// The owner and the rest of a key that [`stand_in`] made; `None` when the bytes are not of that form.
+#[must_use]
+pub fn split_stand_in(key: &Bytes) -> Option<(NodeId, Bytes)> {
+    let prefix = key.get(..STAND_IN_PREFIX_BYTES)?;
+    let (name, owner) = prefix[4..].split_at(STAND_IN.len());
+    if prefix[..4] != SYSTEM_BUCKET.0.to_be_bytes() || name != STAND_IN {
+        return None;
+    }
+    let owner = u128::from_be_bytes(owner.try_into().ok()?);
+    Some((NodeId(owner), key.slice(STAND_IN_PREFIX_BYTES..)))
+}
+
+/// The bucket and the hash of a user's stored key; `None` when it is too short.
+#[must_use]
+pub fn place(stored: &[u8]) -> Option<(BucketId, KeyHash)> {
+    let (bucket, rest) = stored.split_first_chunk()?;
+    let (hash, _) = rest.split_first_chunk()?;
+    Some((
+        BucketId(u32::from_be_bytes(*bucket)),
+        KeyHash(u64::from_be_bytes(*hash)),
+    ))
+}
+
+/// All keys of what this node keeps: for one owner, or for everyone. The end is behind the last one.
+#[must_use]
+pub fn stand_in_range(owner: Option<NodeId>) -> (Bytes, Bytes) {
+    let prefix = [&SYSTEM_BUCKET.0.to_be_bytes()[..], STAND_IN].concat();
+    let first = |owner: NodeId| stand_in(owner, &[]);
+    let behind_all = || {
+        let mut end = prefix.clone();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        Bytes::from(end)
+    };
+    match owner {
+        None => (prefix.clone().into(), behind_all()),
+        Some(owner) => {
+            let next = owner.0.checked_add(1).map(NodeId);
+            (first(owner), next.map_or_else(behind_all, first))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +186,25 @@ mod tests {
         ];
         assert_eq!(stored[..], expected);
         assert_eq!(system("boot")[..], [0, 0, 0, 0, b'b', b'o', b'o', b't']);
+    }
+
+    #[test]
+    fn what_is_kept_for_one_owner_is_one_range() {
+        let stored = encode(BUCKET, KeyHash(9), &Key::new("k").expect("short"));
+        let (all, behind_all) = stand_in_range(None);
+        for owner in [NodeId(0), NodeId(7), NodeId(u128::MAX)] {
+            let kept = stand_in(owner, &stored);
+            assert_eq!(split_stand_in(&kept), Some((owner, stored.clone())));
+            let (first, behind) = stand_in_range(Some(owner));
+            assert!(first <= kept && kept < behind);
+            assert!(all <= kept && kept < behind_all);
+            let (others, _) = stand_in_range(Some(NodeId(8)));
+            assert!(owner > NodeId(8) || kept < others);
+        }
+        assert_eq!(place(&stored), Some((BUCKET, KeyHash(9))));
+        assert_eq!(split_stand_in(&stored), None);
+        assert_eq!(split_stand_in(&system("vote")), None);
+        assert!(system("vote") >= behind_all && system("node") < all);
     }
 
     #[test]

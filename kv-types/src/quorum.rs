@@ -117,11 +117,15 @@ impl From<Quorum> for RawQuorum {
 pub enum Level {
     /// One replica answers.
     Weak = 0,
-    /// The bucket's quorum.
-    #[default]
+    /// The bucket's quorum, of the key's own replicas only.
     Quorum = 1,
     /// Every replica answers.
     All = 2,
+    /// The bucket's quorum; for replicas that are away, other nodes stand in (a sloppy quorum).
+    Eventual = 3,
+    /// What the cluster's mode says: [`Self::Eventual`] in mode ap, [`Self::Quorum`] in mode cp.
+    #[default]
+    Usual = 4,
 }
 
 impl Level {
@@ -131,7 +135,7 @@ impl Level {
         let n = bucket.n;
         match self {
             Self::Weak => Quorum { n, r: 1, w: 1 },
-            Self::Quorum => bucket,
+            Self::Quorum | Self::Eventual | Self::Usual => bucket,
             Self::All => Quorum { n, r: n, w: n },
         }
     }

@@ -4,6 +4,30 @@ use kv_storage::Options;
 pub(crate) use kv_tests::sim::client::{BUCKET, BUDGET, Client, key};
 use kv_tests::sim::{Executor, Handle, SimCluster};
 
+/// Small memtables, so that tables and compactions take part; the largest values fit.
+pub(crate) fn options() -> Options {
+    let mut options = Options::tiny();
+    options.max_batch_bytes = Options::default().max_batch_bytes;
+    options
+}
+
+/// Runs a scenario on a cluster that is yet to be started.
+pub(crate) fn with<F>(
+    seed: u64,
+    make: impl FnOnce(Handle) -> SimCluster,
+    scenario: impl FnOnce(SimCluster, Client, Handle) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut executor = Executor::new(seed);
+    let handle = executor.handle();
+    let cluster = make(handle.clone());
+    executor.run(async move {
+        cluster.start_all().await.expect("the nodes start");
+        scenario(cluster, Client::new(handle.clone()), handle).await;
+    });
+}
+
 /// Runs a scenario on a fresh cluster of three.
 pub(crate) fn with_cluster<T: Send + 'static, F>(
     seed: u64,
@@ -16,10 +40,7 @@ where
     let handle = executor.handle();
     let inner = handle.clone();
     executor.run(async move {
-        // Small memtables, so that tables and compactions take part; the largest values fit.
-        let mut options = Options::tiny();
-        options.max_batch_bytes = Options::default().max_batch_bytes;
-        let cluster = SimCluster::new(inner.clone(), 3, 3, options);
+        let cluster = SimCluster::new(inner.clone(), 3, 3, options());
         cluster.start_all().await.expect("the nodes start");
         let client = Client::new(inner.clone());
         scenario(cluster, client, inner).await

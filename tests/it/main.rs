@@ -4,4 +4,6 @@ mod arrows;
 mod client;
 mod epochs;
 mod limits;
+mod presets;
 mod simulated_cluster;
+mod sloppy;

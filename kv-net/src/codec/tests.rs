@@ -3,11 +3,11 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, GetV1, ListEntryV1, ListV1,
-    MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PutReplyV1, ReadOptions,
-    ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
-    ReplicaWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1, VoteAnswer, VoteReplyV1,
-    VoteStep, VoteV1, WriteOptions,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, GetV1, HintsReplyV1, HintsV1,
+    ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1,
+    PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
+    ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1,
+    TopologyReplyV1, TopologyV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -92,6 +92,7 @@ fn requests() -> Vec<Request> {
                 address: "a:1".to_owned(),
             },
         }),
+        Request::Hints(HintsV1 {}),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
                 head: head(),
@@ -122,6 +123,31 @@ fn requests() -> Vec<Request> {
                 step: VoteStep::Accept,
             },
             "entry".into(),
+        ),
+        Request::StandInWrite(
+            StandInWriteV1 {
+                head: head(),
+                bucket,
+                key: key(),
+                owner: NodeId(7),
+                obligation: true,
+            },
+            "object".into(),
+        ),
+        Request::StandInRead(StandInReadV1 {
+            head: head(),
+            bucket,
+            key: key(),
+            owner: NodeId(7),
+            digest_only: false,
+        }),
+        Request::Repair(
+            ReplicaWriteV1 {
+                head: head(),
+                bucket,
+                key: key(),
+            },
+            "object".into(),
         ),
     ]
 }
@@ -212,6 +238,19 @@ fn responses() -> Vec<(Method, Response)> {
             Response::Change(ChangeReplyV1 { epoch: Epoch(4) }),
         ),
         (
+            Method::Hints,
+            Response::Hints(HintsReplyV1 {
+                pending: vec![PendingHintsV1 {
+                    owner: NodeId(7),
+                    objects: 2,
+                    bytes: 300,
+                }],
+                max_bytes: 1 << 20,
+                delivered: 4,
+                refused: 0,
+            }),
+        ),
+        (
             Method::ReplicaWrite,
             Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch }),
         ),
@@ -244,6 +283,24 @@ fn responses() -> Vec<(Method, Response)> {
                 },
                 "entry".into(),
             ),
+        ),
+        (
+            Method::StandInWrite,
+            Response::StandInWrite(ReplicaWriteReplyV1 { partition_epoch }),
+        ),
+        (
+            Method::StandInRead,
+            Response::StandInRead(
+                ReplicaReadReplyV1 {
+                    partition_epoch,
+                    digest: None,
+                },
+                Bytes::new(),
+            ),
+        ),
+        (
+            Method::Repair,
+            Response::Repair(ReplicaWriteReplyV1 { partition_epoch }),
         ),
         (Method::Get, Response::Error(error)),
     ]
@@ -328,7 +385,11 @@ fn bytes_are_left_over_only_where_there_is_a_tail() {
         longer.push(0);
         let has_tail = matches!(
             request,
-            Request::Put(..) | Request::ReplicaWrite(..) | Request::Vote(..)
+            Request::Put(..)
+                | Request::ReplicaWrite(..)
+                | Request::Vote(..)
+                | Request::StandInWrite(..)
+                | Request::Repair(..)
         );
         let decoded = decode_request(request.method(), &longer.into());
         assert_eq!(decoded.is_ok(), has_tail, "{request:?}");

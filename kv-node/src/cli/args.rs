@@ -48,6 +48,8 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Print the metrics of nodes (needs an admin's certificate)
     Metrics(MetricsArgs),
+    /// Show what nodes keep for others that are away
+    Hints,
     /// Put and get through every node
     Probe(ProbeArgs),
     /// List buckets; create and change them (needs an admin's certificate)
@@ -112,10 +114,12 @@ pub(super) struct WriteArgs {
 pub(super) enum LevelArg {
     /// One replica
     Weak,
-    /// The bucket's quorum
+    /// The bucket's quorum of the key's own replicas
     Quorum,
     /// Every replica
     All,
+    /// The bucket's quorum; other nodes stand in for replicas that are away
+    Eventual,
 }
 
 impl From<LevelArg> for Level {
@@ -124,6 +128,7 @@ impl From<LevelArg> for Level {
             LevelArg::Weak => Self::Weak,
             LevelArg::Quorum => Self::Quorum,
             LevelArg::All => Self::All,
+            LevelArg::Eventual => Self::Eventual,
         }
     }
 }

@@ -32,6 +32,7 @@ mod context;
 mod export;
 mod failure;
 mod get;
+mod hints;
 mod import;
 mod metrics;
 mod output;
@@ -87,6 +88,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Status(args) => status::run(&session, output, args).await,
         Command::Metrics(args) => metrics::run(&session, output, args).await,
         Command::Bucket(command) => bucket::run(&session, output, command).await,
+        Command::Hints => hints::run(&session, output).await,
         Command::Probe(args) => probe::run(&session, output, args).await,
         Command::Context(command) => context::run(output, command),
     }

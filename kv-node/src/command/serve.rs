@@ -63,6 +63,7 @@ async fn serve(config: Config) -> Result<()> {
         data: config.data.clone(),
         storage: config.storage_options(),
         gossip: config.gossip_config(),
+        hints: config.hint_options(),
     };
     let node = Node::start(options, env.clone()).await?;
     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));

@@ -8,21 +8,40 @@ use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, GetReplyV1, GetV1, ReplicaReadReplyV1, ReplicaReadV1, Request, Response, TopologyV1,
+    DataHead, GetReplyV1, GetV1, ReplicaReadReplyV1, ReplicaReadV1, Request, Response,
+    StandInReadV1, TopologyV1,
 };
 use kv_ring::Topology;
-use kv_types::{Epoch, NodeId, Object};
+use kv_types::{Epoch, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
+use super::places::Places;
 use super::plan::{Plan, reachable};
+use super::put_core::{PutAnswer, PutCore, PutStep};
+use super::sends::{Copies, SentAs};
 use super::{Coordinator, LATE_AFTER, describe, join};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
 
 const DOING: &str = "answer the read";
 
+const LASTING: &str = "hold what the read found, so that no later read misses it";
+
+/// An owner, and who answers for it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    owner: NodeId,
+    node: NodeId,
+}
+
 /// Answers under way.
-type Answers = FuturesUnordered<BoxFuture<'static, (NodeId, GetAnswer)>>;
+type Answers = FuturesUnordered<BoxFuture<'static, (Place, Want, GetAnswer)>>;
+
+/// How many owners must hold what a read shows, so that every later read meets one of them, and it is as new as every
+/// write that was acknowledged: r, and more than n - r.
+fn holders_that_last(quorum: Quorum) -> u8 {
+    quorum.r().max(quorum.n() - quorum.r() + 1)
+}
 
 impl Coordinator {
     /// Reads a key: the reply holds what each of r replicas knows.
@@ -36,45 +55,135 @@ impl Coordinator {
     ) -> Result<(GetReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
-        let needed = plan.read_quorum(&request.options)?.r();
+        let level = plan.level(request.options.level)?;
+        let quorum = plan.read_quorum(&request.options)?;
+        let must_last = matches!(level, Level::Quorum | Level::All) && request.options.r.is_none();
+        let needed = if must_last {
+            holders_that_last(quorum)
+        } else {
+            quorum.r()
+        };
+        let places = self.places(&plan, level);
         reachable(
             &plan.replicas,
+            &places,
             needed,
             &self.liveness,
             self.env.now(),
             DOING,
         )?;
 
-        let GetReply {
-            object,
-            answered,
-            repair,
-        } = self.collect(&plan, &request.head, needed, deadline).await?;
+        let collected = self
+            .collect(&plan, places, &request.head, needed, deadline)
+            .await?;
+        let (GetReply { object, repair, .. }, answered) = &collected;
         if !repair.is_empty() {
-            self.repair(&plan, &request.head, &object, repair, deadline);
+            let (head, behind) = (&request.head, repair.clone());
+            if must_last && !planted!("swallow a failed write-back") {
+                self.make_it_last(&plan, head, object, &collected.0, needed, deadline)
+                    .await?;
+            } else {
+                self.repair(&plan, head, object, behind, deadline);
+            }
         }
-        let context = self.seal(request.bucket, &request.key, &object);
+        let context = self.seal(request.bucket, &request.key, object);
         let mut values = Vec::new();
-        let siblings = describe(&object, request.options.headers_only, &mut values);
+        let siblings = describe(object, request.options.headers_only, &mut values);
         Ok((
             GetReplyV1 {
                 siblings,
                 context,
-                answered,
+                answered: answered.clone(),
                 needed,
             },
             join(values),
         ))
     }
 
-    pub(super) async fn collect(
+    /// Brings what a read found to those that hold less, until so many hold it that no later read misses it.
+    async fn make_it_last(
         self: &Arc<Self>,
         plan: &Plan,
         head: &DataHead,
+        object: &Object,
+        found: &GetReply,
         needed: u8,
         deadline: Deadline,
-    ) -> Result<GetReply, Refusal> {
-        let candidates = self.candidates(&plan.replicas);
+    ) -> Result<(), Refusal> {
+        let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
+        let holds =
+            |owner: &NodeId| found.answered.contains(owner) && !found.repair.contains(owner);
+        let mut is_enough = false;
+        let mut others = Vec::new();
+        for owner in plan.replicas.nodes() {
+            if holds(&owner) {
+                let answer = PutAnswer::Acked(plan.partition_epoch);
+                is_enough |= core.on_answer(owner, answer) == PutStep::Reply;
+            } else {
+                others.push(owner);
+            }
+        }
+        if is_enough {
+            self.repair(plan, head, object, found.repair.clone(), deadline);
+            return Ok(());
+        }
+        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> =
+            FuturesUnordered::new();
+        for owner in others {
+            if planted!("repair nothing that a read finds") {
+                continue;
+            }
+            self.metrics.read_repair();
+            let copies = Copies {
+                plan: plan.clone(),
+                head: head.clone(),
+                object: object.encode(),
+                deadline,
+            };
+            let (this, object) = (Arc::clone(self), object.clone());
+            answers.push(Box::pin(async move {
+                if owner != this.me {
+                    return (owner, copies.send(this, owner, SentAs::Write).await);
+                }
+                let epoch = copies.plan.partition_epoch;
+                let merged = this.replica.merge(&copies.plan.target, &object).await;
+                (
+                    owner,
+                    merged.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch)),
+                )
+            }));
+        }
+        let counting = async {
+            while let Some((owner, answer)) = answers.next().await {
+                match core.on_answer(owner, answer) {
+                    PutStep::Wait => {}
+                    PutStep::Reply => return Ok(()),
+                    PutStep::Fail => break,
+                    PutStep::Restart(epoch) => return Err(Refusal::stale(epoch)),
+                }
+            }
+            Err(Refusal::not_enough(needed, core.count(), LASTING))
+        };
+        let counted = self.env.timeout(deadline.left(&self.env), counting).await;
+        if !answers.is_empty() {
+            self.env.spawn(answers.for_each(|_| std::future::ready(())));
+        }
+        match counted {
+            Ok(done) => done,
+            Err(_) => Err(Refusal::timeout(needed, core.count(), LASTING)),
+        }
+    }
+
+    /// Asks until enough owners, or those that stand in for them, have answered. Says who did.
+    pub(super) async fn collect(
+        self: &Arc<Self>,
+        plan: &Plan,
+        mut places: Places,
+        head: &DataHead,
+        needed: u8,
+        deadline: Deadline,
+    ) -> Result<(GetReply, Vec<NodeId>), Refusal> {
+        let candidates = self.candidates(&plan.replicas, &places);
         let mut core = GetCore::new(
             plan.replicas.clone(),
             needed,
@@ -82,13 +191,18 @@ impl Coordinator {
             candidates,
         );
         let mut answers = Answers::new();
-        let ask = |answers: &Answers, asks: Vec<(NodeId, Want)>| {
-            for (node, want) in asks {
-                let answer = Arc::clone(self).ask(plan.clone(), head.clone(), node, want, deadline);
-                answers.push(Box::pin(async move { (node, answer.await) }));
+        let ask = |answers: &Answers, places: &Places, asks: Vec<(NodeId, Want)>| {
+            for (owner, want) in asks {
+                let place = Place {
+                    owner,
+                    node: places.node_for(owner),
+                };
+                let answer =
+                    Arc::clone(self).ask(plan.clone(), head.clone(), place, want, deadline);
+                answers.push(Box::pin(async move { (place, want, answer.await) }));
             }
         };
-        ask(&answers, core.start());
+        ask(&answers, &places, core.start());
 
         let collecting = async {
             let mut late = Some(self.env.sleep(LATE_AFTER));
@@ -101,17 +215,34 @@ impl Coordinator {
                             next
                         }
                         Either::Right(_) => {
-                            ask(&answers, core.on_late());
+                            ask(&answers, &places, core.on_late());
                             continue;
                         }
                     },
                 };
-                let Some((from, answer)) = next else {
+                let Some((place, want, answer)) = next else {
                     return Err(Refusal::not_enough(needed, core.count(), DOING));
                 };
-                match core.on_answer(from, answer) {
-                    GetStep::Ask(asks) => ask(&answers, asks),
-                    GetStep::Reply(reply) => return Ok(reply),
+                // Where another node may stand in for one that failed, that one is asked.
+                if answer == GetAnswer::Failed
+                    && places
+                        .replace(place.owner, || self.fallbacks(plan))
+                        .is_some()
+                {
+                    ask(&answers, &places, vec![(place.owner, want)]);
+                    continue;
+                }
+                match core.on_answer(place.owner, answer) {
+                    GetStep::Ask(asks) => ask(&answers, &places, asks),
+                    GetStep::Reply(mut reply) => {
+                        let answered = reply.answered.iter();
+                        let answered = answered.map(|owner| places.node_for(*owner)).collect();
+                        // Those who stand in keep what they were given for the owner, and need no more.
+                        reply
+                            .repair
+                            .retain(|owner| places.node_for(*owner) == *owner);
+                        return Ok((reply, answered));
+                    }
                     GetStep::Fail => return Err(Refusal::not_enough(needed, core.count(), DOING)),
                     GetStep::Restart(epoch) => return Err(Refusal::stale(epoch)),
                 }
@@ -127,34 +258,40 @@ impl Coordinator {
         self: Arc<Self>,
         plan: Plan,
         head: DataHead,
-        node: NodeId,
+        place: Place,
         want: Want,
         deadline: Deadline,
     ) -> GetAnswer {
+        let Place { owner, node } = place;
+        let stands_in_for = (node != owner).then_some(owner);
         if node == self.me {
-            return self.ask_self(&plan).await;
+            return self.ask_self(&plan, stands_in_for).await;
         }
         let head = DataHead {
             epoch: plan.target.epoch,
             ..head
         };
         let digest_only = want == Want::Digest;
-        let message = ReplicaReadV1 {
-            head,
-            bucket: plan.target.bucket,
-            key: plan.target.key,
-            digest_only,
+        let (bucket, key) = (plan.target.bucket, plan.target.key);
+        let request = match stands_in_for {
+            None => Request::ReplicaRead(ReplicaReadV1 {
+                head,
+                bucket,
+                key,
+                digest_only,
+            }),
+            Some(owner) => Request::StandInRead(StandInReadV1 {
+                head,
+                bucket,
+                key,
+                owner,
+                digest_only,
+            }),
         };
-        match self
-            .call(
-                &plan.topology,
-                node,
-                Request::ReplicaRead(message),
-                deadline,
-            )
-            .await
-        {
-            Ok(Response::ReplicaRead(reply, encoded)) => self.understand(&reply, encoded, want),
+        match self.call(&plan.topology, node, request, deadline).await {
+            Ok(Response::ReplicaRead(reply, encoded) | Response::StandInRead(reply, encoded)) => {
+                self.understand(&reply, encoded, want)
+            }
             Ok(_) => GetAnswer::Failed,
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
                 let learnt = self.learn_topology(&plan.topology, node, deadline).await;
@@ -167,8 +304,9 @@ impl Coordinator {
         }
     }
 
-    async fn ask_self(&self, plan: &Plan) -> GetAnswer {
-        let holding = match self.replica.read(&plan.target).await {
+    async fn ask_self(&self, plan: &Plan, stands_in_for: Option<NodeId>) -> GetAnswer {
+        let target = plan.target.standing_in_for(stands_in_for);
+        let holding = match self.replica.read(&target).await {
             Ok(None) => Holding::Nothing,
             Ok(Some(held)) => match Object::decode(&held.encoded) {
                 Ok(object) => Holding::Object {

@@ -14,6 +14,7 @@ use kv_ring::{PartitionId, ReplicaSet, Topology};
 use kv_types::{Epoch, Key, NodeId, Object};
 
 use super::list_core::{ReplicaPage, merge};
+use super::places::Places;
 use super::plan::{check, reachable};
 use super::{Coordinator, LATE_AFTER, describe, join};
 use crate::env::Deadline;
@@ -55,7 +56,15 @@ impl Coordinator {
         let quorum = quorum
             .map_err(|impossible| Refusal::new(ErrorCode::BadRequest, impossible.to_string()))?;
         let replicas = topology.replicas(partition, properties.quorum.n());
-        reachable(&replicas, quorum.r(), &self.liveness, self.env.now(), DOING)?;
+        let places = Places::strict();
+        reachable(
+            &replicas,
+            &places,
+            quorum.r(),
+            &self.liveness,
+            self.env.now(),
+            DOING,
+        )?;
 
         let ask = PageRequest {
             topology,
@@ -96,7 +105,7 @@ impl Coordinator {
         needed: u8,
         deadline: Deadline,
     ) -> Result<Vec<ReplicaPage>, Refusal> {
-        let mut unasked = self.candidates(replicas).into_iter();
+        let mut unasked = self.candidates(replicas, &Places::strict()).into_iter();
         let mut pages: Vec<(NodeId, ReplicaPage)> = Vec::new();
         let mut answers: FuturesUnordered<
             BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::{DataHead, ReadOptions, WriteOptions};
-use kv_ring::{Fence, PartitionId, ReplicaSet, Topology, fence};
-use kv_types::{BucketId, BucketProperties, Epoch, Key, NodeId, Quorum};
+use kv_ring::{ClusterMode, Fence, PartitionId, ReplicaSet, Topology, fence};
+use kv_types::{BucketId, BucketProperties, Epoch, Key, Level, NodeId, Quorum};
 
+use super::places::Places;
 use crate::liveness::Liveness;
 use crate::refusal::Refusal;
 use crate::replica::Target;
@@ -47,6 +48,7 @@ impl Plan {
             hash,
             partition,
             epoch: topology.epoch(),
+            stands_in_for: None,
         };
         Ok(Self {
             topology,
@@ -81,6 +83,35 @@ impl Plan {
                 .quorum(self.properties.quorum)
                 .with(None, options.w),
         )
+    }
+
+    /// The level of a request: where it names none, that of the cluster's mode.
+    ///
+    /// # Errors
+    /// [`Refusal`] for a sloppy quorum in a cluster that has none.
+    pub fn level(&self, asked: Level) -> Result<Level, Refusal> {
+        match (asked, self.topology.mode()) {
+            (Level::Usual, ClusterMode::Ap) => Ok(Level::Eventual),
+            (Level::Usual, ClusterMode::Cp) => Ok(Level::Quorum),
+            (Level::Eventual, ClusterMode::Cp) => Err(Refusal::new(
+                ErrorCode::BadRequest,
+                "this cluster is in mode cp, which has no level `eventual`; use `quorum`, or name no level",
+            )),
+            (level, _) => Ok(level),
+        }
+    }
+
+    /// All nodes that may stand in for owners, best first.
+    #[must_use]
+    pub fn fallbacks(&self) -> Vec<NodeId> {
+        // A cluster without further nodes is common, and the walk is not free.
+        if self.topology.members().len() <= self.replicas.nodes().count() {
+            return Vec::new();
+        }
+        let list = self
+            .topology
+            .preference(self.target.partition, self.properties.quorum.n());
+        list.fallbacks().collect()
     }
 
     /// Whether a node is among the replicas.
@@ -118,23 +149,25 @@ pub fn check(
     Ok((bucket.properties, partition_epoch))
 }
 
-/// Refuses at once, with numbers, what the replicas cannot meet without those that are down.
+/// Refuses at once, with numbers, what cannot be met without those that are down.
 ///
 /// # Errors
 /// [`Refusal`] with `needed` and `got`; nothing was sent.
 pub fn reachable(
     replicas: &ReplicaSet,
+    places: &Places,
     needed: u8,
     liveness: &Liveness,
     now: Duration,
     doing: &str,
 ) -> Result<(), Refusal> {
-    if replicas.is_met(|node| liveness.may_answer(node, now), needed) {
+    let may_answer = |owner| liveness.may_answer(places.node_for(owner), now);
+    if replicas.is_met(may_answer, needed) {
         return Ok(());
     }
     Err(Refusal::not_enough(
         needed,
-        replicas.count(|node| liveness.may_answer(node, now)),
+        replicas.count(may_answer),
         doing,
     ))
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::future::{Either, select};
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, PutReplyV1, PutV1, ReplicaWriteV1, Request, Response, WriteKind};
-use kv_types::{BlindPut, Clock, NodeId, Object, Payload, Write, planted};
+use kv_net::message::{DataHead, PutReplyV1, PutV1, Request, Response, WriteKind};
+use kv_types::{BlindPut, Clock, Level, NodeId, Object, Payload, Write, planted};
 
+use super::places::Places;
 use super::plan::{Plan, reachable};
-use super::put_core::{PutAnswer, PutCore, PutStep};
+use super::put_core::{PutCore, PutStep};
+use super::sends::{Copies, Sends, SentAs};
 use super::{Coordinator, unexpected};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
@@ -21,6 +21,8 @@ use crate::replica::{Appended, NewWrite};
 const DOING: &str = "hold the write";
 /// The longest that one replica is waited for, also after the client has its reply.
 const MOST_SENDING: Duration = Duration::from_secs(5);
+/// How long owners may take before others stand in for them.
+const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// Writes a key: on return it is durable on as many replicas as the request asks for.
@@ -36,19 +38,25 @@ impl Coordinator {
         let payload = payload(request.kind, value)?;
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
+        let level = plan.level(request.options.level)?;
         let needed = plan.write_quorum(&request.options)?.w();
-        if !plan.has_replica(self.me) {
-            return self.forward(&plan, request, payload, deadline).await;
-        }
+        let places = if plan.has_replica(self.me) {
+            self.places(&plan, level)
+        } else if level == Level::Eventual && self.must_stand_in(&plan, request.forwarded) {
+            self.places_around_me(&plan)
+        } else {
+            return self.forward(&plan, level, request, payload, deadline).await;
+        };
         let read = self.what_was_read(&plan, &request)?;
         reachable(
             &plan.replicas,
+            &places,
             needed,
             &self.liveness,
             self.env.now(),
             DOING,
         )?;
-        if read.is_none() {
+        if read.is_none() && level != Level::Eventual {
             self.catch_up_with_readers(&plan, &request.head, needed, deadline)
                 .await?;
         }
@@ -56,15 +64,16 @@ impl Coordinator {
             write_id: request.head.write_id,
             payload,
         };
+        let mine = plan.target.standing_in_for(places.owner_behind(self.me));
         let appended = self
             .replica
-            .coordinate(&plan.target, NewWrite { write, read }, deadline)
+            .coordinate(&mine, NewWrite { write, read }, deadline)
             .await?;
         let context = self
             .contexts
             .seal(request.bucket, &request.key, &appended.known);
         let acked = self
-            .replicate(plan, request.head, appended, needed, deadline)
+            .replicate(plan, places, request.head, appended, needed, deadline)
             .await?;
         Ok(PutReplyV1 {
             context,
@@ -73,10 +82,23 @@ impl Coordinator {
         })
     }
 
+    /// Whether this node, no owner of the key, has to coordinate a sloppy write: it may stand in, and no owner can be
+    /// reached, as far as it or whoever sent the write here knows.
+    fn must_stand_in(&self, plan: &Plan, was_forwarded: bool) -> bool {
+        let now = self.env.now();
+        let owner_is_up = || {
+            plan.replicas
+                .nodes()
+                .any(|node| self.liveness.is_up(node, now))
+        };
+        (was_forwarded || !owner_is_up()) && plan.fallbacks().contains(&self.me)
+    }
+
     /// Passes a write on to a replica of its key, once.
     async fn forward(
         &self,
         plan: &Plan,
+        level: Level,
         request: PutV1,
         payload: Payload,
         deadline: Deadline,
@@ -91,8 +113,15 @@ impl Coordinator {
         let now = self.env.now();
         let mut replicas = plan.replicas.nodes();
         let first_up = replicas.find(|node| self.liveness.is_up(*node, now));
+        let stand_in = || {
+            let is_sloppy = level == Level::Eventual;
+            is_sloppy
+                .then(|| self.fallbacks(plan).first().copied())
+                .flatten()
+        };
         let mut replicas = plan.replicas.nodes();
         let to = first_up
+            .or_else(stand_in)
             .or_else(|| replicas.find(|node| self.liveness.may_answer(*node, now)))
             .ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
         let value = payload.value().cloned().unwrap_or_default();
@@ -149,66 +178,57 @@ impl Coordinator {
         if !meets_readers || planted!("let a blind write miss what readers see") {
             return Ok(());
         }
-        let read = self.collect(plan, head, quorum.r(), deadline).await?;
+        let (read, _) = self
+            .collect(plan, Places::strict(), head, quorum.r(), deadline)
+            .await?;
         if read.repair.contains(&self.me) || !read.answered.contains(&self.me) {
             self.replica.merge(&plan.target, &read.object).await?;
         }
         Ok(())
     }
 
-    /// Brings an appended write to `needed` replicas, this one among them. The others are still
-    /// told when that many have it.
+    /// Brings an appended write to `needed` replicas, or to those that stand in for them, this node among them. The
+    /// others are still told when that many have it.
     async fn replicate(
         self: &Arc<Self>,
         plan: Plan,
+        places: Places,
         head: DataHead,
         appended: Appended,
         needed: u8,
         deadline: Deadline,
     ) -> Result<Vec<NodeId>, Refusal> {
-        // What goes on after the reply must end some time, however long the client would wait.
-        let sending = deadline.at_most(&self.env, MOST_SENDING);
         let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
-        let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> =
-            FuturesUnordered::new();
-        // Suspected replicas are left out, unless the quorum needs them.
-        let now = self.env.now();
-        let enough_up = plan
-            .replicas
-            .is_met(|node| self.liveness.is_up(node, now), needed);
-        let worth_sending = |node: &NodeId| {
-            self.liveness.is_up(*node, now) || (!enough_up && self.liveness.may_answer(*node, now))
+        // What goes on after the reply must end some time, however long the client would wait.
+        let copies = Copies {
+            plan,
+            head,
+            object: appended.encoded.clone(),
+            deadline: deadline.at_most(&self.env, MOST_SENDING),
         };
-        for node in plan
-            .replicas
-            .nodes()
-            .filter(|node| *node != self.me && worth_sending(node))
-        {
-            let send = Arc::clone(self).send(
-                plan.clone(),
-                head.clone(),
-                node,
-                appended.encoded.clone(),
-                sending,
-            );
-            answers.push(Box::pin(async move { (node, send.await) }));
-        }
-        let this = Arc::clone(self);
-        let epoch = plan.partition_epoch;
-        answers.push(Box::pin(async move {
-            if planted!("acknowledge before the log is synced") {
-                return (this.me, PutAnswer::Acked(epoch));
-            }
-            let durable = this.replica.durable(appended).await;
-            (
-                this.me,
-                durable.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch)),
-            )
-        }));
-
+        let mut sends = Sends::new(Arc::clone(self), copies, places);
+        sends.begin(appended, needed);
         let counting = async {
-            while let Some((from, answer)) = answers.next().await {
-                match core.on_answer(from, answer) {
+            let mut late = Some(self.env.sleep(STAND_IN_AFTER));
+            loop {
+                let next = match late.take() {
+                    None => sends.next().await,
+                    Some(timer) => {
+                        let first = select(Box::pin(sends.next()), timer).await;
+                        if let Either::Left((next, timer)) = first {
+                            late = Some(timer);
+                            next
+                        } else {
+                            drop(first);
+                            sends.replace_late(|owner| core.has_answered(owner));
+                            continue;
+                        }
+                    }
+                };
+                let Some((owner, answer)) = next else {
+                    break;
+                };
+                match core.on_answer(owner, answer) {
                     PutStep::Wait => {}
                     PutStep::Reply => return Ok(()),
                     PutStep::Fail => break,
@@ -218,67 +238,15 @@ impl Coordinator {
             Err(Refusal::not_enough(needed, core.count(), DOING).unknown())
         };
         let counted = self.env.timeout(deadline.left(&self.env), counting).await;
-        if !answers.is_empty() {
-            self.env.spawn(answers.for_each(|_| std::future::ready(())));
-        }
+        let holders = sends.holders(&core.acked());
+        sends.go_on();
         if planted!("say \"not applied\" after sending") && !matches!(counted, Ok(Ok(()))) {
             return Err(Refusal::not_enough(needed, core.count(), DOING));
         }
         match counted {
-            Ok(Ok(())) => Ok(core.acked()),
+            Ok(Ok(())) => Ok(holders),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Refusal::timeout(needed, core.count(), DOING).unknown()),
-        }
-    }
-
-    async fn send(
-        self: Arc<Self>,
-        plan: Plan,
-        head: DataHead,
-        to: NodeId,
-        object: Bytes,
-        deadline: Deadline,
-    ) -> PutAnswer {
-        let head = DataHead {
-            epoch: plan.target.epoch,
-            ..head
-        };
-        let message = ReplicaWriteV1 {
-            head,
-            bucket: plan.target.bucket,
-            key: plan.target.key,
-        };
-        match self
-            .call(
-                &plan.topology,
-                to,
-                Request::ReplicaWrite(message, object),
-                deadline,
-            )
-            .await
-        {
-            Ok(Response::ReplicaWrite(reply)) => PutAnswer::Acked(reply.partition_epoch),
-            Ok(_) => PutAnswer::Failed,
-            Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
-                self.stale(&plan.topology, to, deadline).await
-            }
-            Err(refusal) => {
-                tracing::debug!(peer = %to, %refusal, "a replica did not take a write");
-                PutAnswer::Failed
-            }
-        }
-    }
-
-    /// A replica knows a newer topology: learn it before the client is told to try again.
-    async fn stale(
-        &self,
-        topology: &kv_ring::Topology,
-        from: NodeId,
-        deadline: Deadline,
-    ) -> PutAnswer {
-        match self.learn_topology(topology, from, deadline).await {
-            Some(epoch) => PutAnswer::Stale(epoch),
-            None => PutAnswer::Failed,
         }
     }
 
@@ -304,7 +272,13 @@ impl Coordinator {
                 if node == this.me {
                     drop(this.replica.merge(&plan.target, &object).await);
                 } else {
-                    this.send(plan, head, node, object.encode(), deadline).await;
+                    let copies = Copies {
+                        plan,
+                        head,
+                        object: object.encode(),
+                        deadline,
+                    };
+                    copies.send(this, node, SentAs::Repair).await;
                 }
             });
         }

@@ -29,7 +29,8 @@ pub enum PutStep {
     Restart(Epoch),
 }
 
-/// Counts acknowledgements of one write, once per node, all under one epoch of the partition.
+/// Counts acknowledgements of one write, once for each owner, all under one epoch of the partition. Who stands in for an
+/// owner counts in its place.
 #[derive(Debug)]
 pub struct PutCore {
     replicas: ReplicaSet,
@@ -87,7 +88,13 @@ impl PutCore {
         }
     }
 
-    /// Who acknowledged so far.
+    /// Whether an owner's acknowledgement is counted already.
+    #[must_use]
+    pub fn has_answered(&self, owner: NodeId) -> bool {
+        self.acked.contains(&owner)
+    }
+
+    /// For which owners it was acknowledged so far.
     #[must_use]
     pub fn acked(&self) -> Vec<NodeId> {
         self.acked.iter().copied().collect()

@@ -191,7 +191,15 @@ pub fn answers(level: Level, replicas: u8) -> u8 {
         Level::Weak => 1,
         Level::Quorum => replicas / 2 + 1,
         Level::All => replicas,
+        // Others may have answered in the replicas' place.
+        Level::Eventual | Level::Usual => 0,
     }
+}
+
+/// Whether only the key's own replicas count, and as many as every other such request meets.
+#[must_use]
+pub fn is_strict(level: Level) -> bool {
+    matches!(level, Level::Quorum | Level::All)
 }
 
 /// Whether reads at one level see what was acknowledged at the other.

@@ -1,16 +1,34 @@
 //! Reads are as new as promised: one that overlaps with a write shows it, or something that covers it, if the write
 //! was acknowledged before the read began. That holds for everyone's writes, so also for the reader's own, and for
 //! what the reader was shown before once it is acknowledged.
+//!
+//! What one strict read showed, acknowledged or not, every later one shows, or something that covers it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kv_types::WriteId;
 
 use super::Violation;
-use super::ancestry::{Ancestry, overlap};
+use super::ancestry::{Ancestry, is_strict, overlap};
 use crate::history::{History, Read};
 
 /// Which reads were old.
 #[must_use]
 pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
+    let shown = shown_since(history);
     let judge = |read: &Read| {
         let covered = ancestry.covered(read.key, &read.ids());
+        let older = covered.first_missing(|id| {
+            is_strict(read.level) && shown.get(&id).is_some_and(|since| *since < read.begun)
+        });
+        if let Some(id) = older {
+            let what = format!(
+                "a read of key {} at {:?} misses {id:?}, which another had shown at {:?}",
+                read.key, read.begun, shown[&id]
+            );
+            return Some(Violation::new("older", what));
+        }
         let missed = covered.first_missing(|id| {
             let write = &history.writes[&id];
             write.acked_at().is_some_and(|at| at < read.begun)
@@ -35,6 +53,18 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
     history.reads.iter().filter_map(judge).collect()
 }
 
+/// When each write was first shown by a strict read.
+fn shown_since(history: &History) -> BTreeMap<WriteId, Duration> {
+    let mut since = BTreeMap::new();
+    for read in history.reads.iter().filter(|read| is_strict(read.level)) {
+        for id in read.ids() {
+            let first = since.entry(id).or_insert(read.ended);
+            *first = read.ended.min(*first);
+        }
+    }
+    since
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +73,20 @@ mod tests {
 
     fn rules(story: &Story) -> Vec<&'static str> {
         story.rules(|history| check(history, &Ancestry::of(history), 3))
+    }
+
+    #[test]
+    fn no_strict_read_is_older_than_an_earlier_one() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10);
+        story.put(2, 20, &[1]).unknown();
+        story.read(30, 40, &[2]);
+        story.read(35, 50, &[1]);
+        assert!(rules(&story).is_empty(), "it began before the other's end");
+        story.read(60, 70, &[1]).level = Level::Eventual;
+        assert!(rules(&story).is_empty(), "others may answer");
+        story.read(60, 70, &[1]);
+        assert_eq!(rules(&story), ["older"]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Siblings are truly concurrent: none of them was made by someone who had been shown another.
 
-use kv_types::{Level, WriteId};
+use kv_types::WriteId;
 
 use super::Violation;
-use super::ancestry::Ancestry;
+use super::ancestry::{Ancestry, is_strict};
 use crate::history::{History, Seen};
 
 /// Which answers hold siblings that are not.
@@ -52,8 +52,8 @@ fn must_replace(history: &History, blind: WriteId, earlier: WriteId) -> bool {
         return false;
     };
     blind.is_blind
-        && blind.level != Level::Weak
-        && earlier.level != Level::Weak
+        && is_strict(blind.level)
+        && is_strict(earlier.level)
         && earlier.attempts == 1
         && earlier.acked_at().is_some_and(|at| at < blind.begun)
 }

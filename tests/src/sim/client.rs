@@ -115,7 +115,10 @@ impl Client {
             key: key(name),
             kind,
             context,
-            options: WriteOptions::default(),
+            options: WriteOptions {
+                level: Level::Quorum,
+                w: None,
+            },
             forwarded: false,
         }
     }

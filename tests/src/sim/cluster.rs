@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kv_net::{Credentials, Endpoint, EndpointConfig};
 use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
+use kv_node::hints::HintOptions;
 use kv_node::topologies::Topologies;
 use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
@@ -24,6 +26,11 @@ use super::papers::{Papers, WallTime};
 use super::udp::SimRuntime;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
+/// Little, and not for long: so that days see the limits.
+const HINTS: HintOptions = HintOptions {
+    max_bytes: 128 << 10,
+    owner_patience: Duration::from_secs(40),
+};
 
 /// Nodes 1 to n, each in a zone of its own. Cheap to clone; all clones are the same cluster.
 #[derive(Debug, Clone)]
@@ -36,6 +43,7 @@ pub struct SimCluster {
     /// Where nodes and clients speak real QUIC.
     quic: Option<Quic>,
     storage: kv_storage::Options,
+    hints: HintOptions,
 }
 
 #[derive(Debug)]
@@ -70,6 +78,21 @@ impl SimCluster {
     /// When the counts are not possible.
     #[must_use]
     pub fn new(handle: Handle, nodes: u128, replicas: u8, storage: kv_storage::Options) -> Self {
+        Self::in_mode(ClusterMode::Ap, handle, nodes, replicas, storage)
+    }
+
+    /// The same in a mode of the caller's choice.
+    ///
+    /// # Panics
+    /// When the counts are not possible.
+    #[must_use]
+    pub fn in_mode(
+        mode: ClusterMode,
+        handle: Handle,
+        nodes: u128,
+        replicas: u8,
+        storage: kv_storage::Options,
+    ) -> Self {
         let member = |n: u128| Member {
             node: NodeId(n),
             name: format!("n{n}"),
@@ -84,7 +107,7 @@ impl SimCluster {
             secret: HashSecret([3; 16]),
             partitions: PartitionCount::MIN,
             replication_factor: replicas,
-            mode: ClusterMode::Ap,
+            mode,
             members: (1..=nodes).map(member).collect(),
             default_bucket: None,
             buckets: Vec::new(),
@@ -116,7 +139,15 @@ impl SimCluster {
             machines: Arc::new(Mutex::new(machines)),
             quic: None,
             storage,
+            hints: HINTS,
         }
+    }
+
+    /// The same, with other limits to what nodes keep for others.
+    #[must_use]
+    pub fn with_hints(mut self, hints: HintOptions) -> Self {
+        self.hints = hints;
+        self
     }
 
     /// The same, but all parties speak real QUIC with real certificates, over simulated datagrams.
@@ -354,6 +385,7 @@ impl SimCluster {
             data: data(),
             storage: self.storage.clone(),
             gossip: kv_gossip::Config::local(),
+            hints: self.hints,
         };
         let this = self.clone();
         self.handle.spawn(group, async move {

@@ -20,6 +20,8 @@ use crate::sim::{Handle, SimCluster};
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// A request must succeed within this time once all is healed.
 const SERVE_LIMIT: Duration = Duration::from_secs(15);
+/// Nothing is kept for others any more within this time: an owner that does not come back is waited for, too.
+const HINT_LIMIT: Duration = Duration::from_secs(90);
 /// A small cluster that has done little must not use more of a disk, in bytes; nor if it holds large values.
 const DISK_LIMIT: u64 = 8 << 20;
 const LARGE_DISK_LIMIT: u64 = 64 << 20;
@@ -43,6 +45,7 @@ impl Healing<'_> {
         self.handle.sleep(Duration::from_secs(5)).await;
         let mut client = self.cluster.client(30_000);
         self.serve(&mut client).await;
+        self.hand_over().await;
         self.converge(&mut client).await;
         self.handle.sleep(Duration::from_secs(2)).await;
         let held = self.collect(&mut client).await;
@@ -142,6 +145,26 @@ impl Healing<'_> {
             }
         }
         self.ownership();
+    }
+
+    /// What was kept for others must reach them; for one that is lost for good, its fellow owners.
+    async fn hand_over(&mut self) {
+        let limit = self.handle.now() + HINT_LIMIT;
+        for node in self.whole() {
+            let kept = || {
+                let node = self.cluster.node(node)?;
+                Some(node.kept_for_others()).filter(|owners| !owners.is_empty())
+            };
+            while kept().is_some() && self.handle.now() < limit {
+                self.handle.sleep(Duration::from_millis(500)).await;
+            }
+            if let Some(owners) = kept() {
+                let what = format!(
+                    "{node} still keeps something for {owners:?}, {HINT_LIMIT:?} after healing"
+                );
+                self.wrong("hints", what);
+            }
+        }
     }
 
     /// All nodes must agree on who owns what, and owners must be distinct.

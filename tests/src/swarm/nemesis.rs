@@ -429,6 +429,8 @@ impl Nemesis {
             ("compaction", "kv_storage_compactions "),
             ("torn tail", "kv_storage_torn_tails "),
             ("read repair", "kv_read_repairs_total "),
+            ("hint delivered", "kv_hints_delivered "),
+            ("hint refused", "kv_hints_refused "),
             ("poisoned store", "kv_storage_poisoned "),
             ("damage found", "kv_storage_damaged_places "),
         ] {

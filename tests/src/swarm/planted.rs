@@ -27,4 +27,9 @@ pub const PLANTED: &[&str] = &[
     "repeat a request that may have arrived",
     "vote before the vote is synced",
     "propose over what a voter has accepted",
+    "forget what is kept for others",
+    "forget a stand-in that has grown",
+    "extend intervals as a stand-in",
+    "let a node stand in twice",
+    "swallow a failed write-back",
 ];

@@ -219,6 +219,7 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         nemesis.count("delete", u64::from(write.is_delete));
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
+        nemesis.count("eventual write", u64::from(write.level == Level::Eventual));
     }
     let large = history
         .writes

@@ -45,6 +45,9 @@ pub struct Mix {
     pub weak: u64,
     /// Reads and writes at level all.
     pub all: u64,
+    /// Reads and writes at level eventual.
+    #[serde(default)]
+    pub eventual: u64,
     /// Writes without a context.
     pub blind: u64,
     /// Writes that delete.
@@ -69,6 +72,7 @@ impl Scenario {
         let mix = Mix {
             weak: if has_damage { 0 } else { share(&mut rng) },
             all: share(&mut rng) / 3,
+            eventual: [0, 300, 800][rng.usize(0..3)],
             blind: share(&mut rng),
             deletes: share(&mut rng),
             large: if quic {
@@ -105,6 +109,7 @@ impl fmt::Display for Scenario {
         let Mix {
             weak,
             all,
+            eventual,
             blind,
             deletes,
             large,
@@ -112,7 +117,7 @@ impl fmt::Display for Scenario {
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {blind} blind, {deletes} deletes, {large} large; {} faults",
+            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {large} large; {} faults",
             self.seed,
             self.nodes,
             self.keys,

@@ -58,6 +58,8 @@ pub const SUBSTANCE: &[&str] = &[
     "write not applied",
     "write of unknown fate",
     "weak write",
+    "eventual write",
+    "hint delivered",
     "blind write",
     "delete",
     "large write",

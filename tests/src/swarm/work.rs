@@ -94,6 +94,8 @@ impl Worker {
             Level::Weak
         } else if draw < self.mix.weak + self.mix.all {
             Level::All
+        } else if draw < self.mix.weak + self.mix.all + self.mix.eventual {
+            Level::Eventual
         } else {
             Level::Quorum
         }

@@ -1,0 +1,244 @@
+//! The copies of one write, on their way to owners and to those that stand in for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use kv_net::ErrorCode;
+use kv_net::message::{DataHead, ReplicaWriteV1, Request, Response, StandInWriteV1};
+use kv_types::{NodeId, planted};
+
+use super::Coordinator;
+use super::places::Places;
+use super::plan::Plan;
+use super::put_core::PutAnswer;
+use crate::env::Deadline;
+use crate::replica::Appended;
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Copies {
+    pub(super) plan: Plan,
+    pub(super) head: DataHead,
+    pub(super) object: Bytes,
+    pub(super) deadline: Deadline,
+}
+
+/// What a copy is sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SentAs {
+    /// To an owner, for a write that waits for it.
+    Write,
+    /// To an owner, when nobody waits.
+    Repair,
+    /// To a node that stands in for this owner; it may count towards w.
+    StandIn(NodeId),
+    /// The same, for good measure: the write has its quorum without it.
+    Spare(NodeId),
+}
+
+impl Copies {
+    /// Sends one, and waits for the answer.
+    pub(super) async fn send(
+        self,
+        coordinator: Arc<Coordinator>,
+        to: NodeId,
+        sent_as: SentAs,
+    ) -> PutAnswer {
+        let Self {
+            plan,
+            head,
+            object,
+            deadline,
+        } = self;
+        let head = DataHead {
+            epoch: plan.target.epoch,
+            ..head
+        };
+        let (bucket, key) = (plan.target.bucket, plan.target.key);
+        let request = match sent_as {
+            SentAs::Write => Request::ReplicaWrite(ReplicaWriteV1 { head, bucket, key }, object),
+            SentAs::Repair => Request::Repair(ReplicaWriteV1 { head, bucket, key }, object),
+            SentAs::StandIn(owner) | SentAs::Spare(owner) => {
+                let message = StandInWriteV1 {
+                    head,
+                    bucket,
+                    key,
+                    owner,
+                    obligation: matches!(sent_as, SentAs::StandIn(_)),
+                };
+                Request::StandInWrite(message, object)
+            }
+        };
+        match coordinator
+            .call(&plan.topology, to, request, deadline)
+            .await
+        {
+            Ok(
+                Response::ReplicaWrite(reply)
+                | Response::Repair(reply)
+                | Response::StandInWrite(reply),
+            ) => PutAnswer::Acked(reply.partition_epoch),
+            Ok(_) => PutAnswer::Failed,
+            Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
+                // It knows a newer topology: learn it before the client is told to try again.
+                let learnt = coordinator.learn_topology(&plan.topology, to, deadline);
+                learnt.await.map_or(PutAnswer::Failed, PutAnswer::Stale)
+            }
+            Err(refusal) => {
+                tracing::debug!(peer = %to, %refusal, "a replica did not take a write");
+                PutAnswer::Failed
+            }
+        }
+    }
+}
+
+/// The owner for which an answer counts, who gave it, and the answer.
+type Answer = (NodeId, NodeId, PutAnswer);
+
+/// The copies of one write that are on their way.
+pub(super) struct Sends {
+    coordinator: Arc<Coordinator>,
+    copies: Copies,
+    places: Places,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// How many are on their way for each owner.
+    under_way: BTreeMap<NodeId, u8>,
+    /// Who has acknowledged for each owner.
+    acked_by: BTreeMap<NodeId, NodeId>,
+}
+
+impl Sends {
+    pub(super) fn new(coordinator: Arc<Coordinator>, copies: Copies, places: Places) -> Self {
+        Self {
+            coordinator,
+            copies,
+            places,
+            answers: FuturesUnordered::new(),
+            under_way: BTreeMap::new(),
+            acked_by: BTreeMap::new(),
+        }
+    }
+
+    /// Sends to all owners, or to those that stand in for them, and waits for this node's own log.
+    pub(super) fn begin(&mut self, appended: Appended, needed: u8) {
+        let this = Arc::clone(&self.coordinator);
+        let me = this.me;
+        let mine = self.places.owner_behind(me).unwrap_or(me);
+        let (now, places) = (this.env.now(), self.places.clone());
+        let is_up = |owner| this.liveness.is_up(places.node_for(owner), now);
+        // Those who are suspected are left out, unless the quorum needs them.
+        let enough_up = self.copies.plan.replicas.is_met(is_up, needed);
+        let is_worth = |owner: &NodeId| {
+            let node = places.node_for(*owner);
+            is_up(*owner) || (!enough_up && this.liveness.may_answer(node, now))
+        };
+        let owners = self.copies.plan.replicas.nodes();
+        let owners = owners.filter(|owner| *owner != mine);
+        let (asked, left_out): (Vec<NodeId>, Vec<NodeId>) = owners.partition(is_worth);
+        for owner in asked {
+            self.send_to(owner, places.node_for(owner));
+        }
+        if !places.are_sloppy() {
+            self.keep_for(&left_out);
+        }
+        *self.under_way.entry(mine).or_default() += 1;
+        let epoch = self.copies.plan.partition_epoch;
+        self.answers.push(Box::pin(async move {
+            if planted!("acknowledge before the log is synced") {
+                return (mine, me, PutAnswer::Acked(epoch));
+            }
+            let durable = this.replica.durable(appended).await;
+            let answer = durable.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch));
+            (mine, me, answer)
+        }));
+    }
+
+    /// The next answer, and the owner for which it counts; `None` when no more can come.
+    pub(super) async fn next(&mut self) -> Option<(NodeId, PutAnswer)> {
+        loop {
+            let (owner, from, answer) = self.answers.next().await?;
+            let under_way = self.under_way.entry(owner).or_default();
+            *under_way -= 1;
+            let is_last = *under_way == 0;
+            match answer {
+                PutAnswer::Acked(_) => {
+                    self.acked_by.entry(owner).or_insert(from);
+                    return Some((owner, answer));
+                }
+                PutAnswer::Stale(_) => return Some((owner, answer)),
+                PutAnswer::Failed if self.replace(owner) || !is_last => {}
+                PutAnswer::Failed => return Some((owner, answer)),
+            }
+        }
+    }
+
+    /// Has others stand in for all owners that have not answered.
+    pub(super) fn replace_late(&mut self, has_answered: impl Fn(NodeId) -> bool) {
+        let owners: Vec<NodeId> = self.copies.plan.replicas.nodes().collect();
+        for owner in owners.into_iter().filter(|owner| !has_answered(*owner)) {
+            self.replace(owner);
+        }
+    }
+
+    /// Who holds the write, of those that count for these owners.
+    pub(super) fn holders(&self, owners: &[NodeId]) -> Vec<NodeId> {
+        let holder = |owner| self.acked_by.get(owner).copied();
+        owners.iter().filter_map(holder).collect()
+    }
+
+    /// Lets the rest arrive without anyone waiting for it.
+    pub(super) fn go_on(self) {
+        if !self.answers.is_empty() {
+            let rest = self.answers.for_each(|_| std::future::ready(()));
+            self.coordinator.env.spawn(rest);
+        }
+    }
+
+    /// Whether another node could be found to stand in for an owner.
+    fn replace(&mut self, owner: NodeId) -> bool {
+        let (coordinator, plan) = (&self.coordinator, &self.copies.plan);
+        let next = self.places.replace(owner, || coordinator.fallbacks(plan));
+        if let Some(node) = next {
+            self.send_to(owner, node);
+        }
+        next.is_some()
+    }
+
+    fn send_to(&mut self, owner: NodeId, node: NodeId) {
+        let sent_as = if owner == node {
+            SentAs::Write
+        } else {
+            SentAs::StandIn(owner)
+        };
+        let send = self
+            .copies
+            .clone()
+            .send(Arc::clone(&self.coordinator), node, sent_as);
+        *self.under_way.entry(owner).or_default() += 1;
+        self.answers
+            .push(Box::pin(async move { (owner, node, send.await) }));
+    }
+
+    /// Has other nodes keep copies for owners that a strict write leaves out, so that they have it soon after their
+    /// return. They do not count, and nobody waits for them.
+    fn keep_for(&self, owners: &[NodeId]) {
+        if owners.is_empty() {
+            return;
+        }
+        let fallbacks = self.coordinator.fallbacks(&self.copies.plan);
+        for (owner, node) in owners.iter().zip(fallbacks) {
+            let coordinator = Arc::clone(&self.coordinator);
+            let send = self
+                .copies
+                .clone()
+                .send(coordinator, node, SentAs::Spare(*owner));
+            self.coordinator.env.spawn(async move {
+                send.await;
+            });
+        }
+    }
+}

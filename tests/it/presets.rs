@@ -1,0 +1,156 @@
+//! The presets of the field, each with what it promises and what it does not.
+
+use std::time::Duration;
+
+use kv_net::ErrorCode;
+use kv_net::message::{ReadOptions, WriteKind};
+use kv_tests::sim::SimCluster;
+use kv_types::{Level, NodeId, Outcome};
+
+use crate::client::{Client, with_cluster};
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+/// Between the first node and the others, both ways.
+const AROUND_THE_FIRST: [(NodeId, NodeId); 4] = [
+    (NODES[0], NODES[1]),
+    (NODES[1], NODES[0]),
+    (NODES[0], NODES[2]),
+    (NODES[2], NODES[0]),
+];
+const NOTICE: Duration = Duration::from_secs(5);
+
+async fn put(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    w: u8,
+    value: &str,
+) -> Result<(), (ErrorCode, Outcome)> {
+    let mut request = client.put_request("k", None, WriteKind::Put);
+    request.options.w = Some(w);
+    client
+        .send_put(cluster, via, request, value)
+        .await
+        .map(drop)
+}
+
+async fn get(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    r: u8,
+) -> Result<Vec<String>, (ErrorCode, Outcome)> {
+    let options = ReadOptions {
+        level: Level::Quorum,
+        r: Some(r),
+        headers_only: false,
+    };
+    let read = client.get_with(cluster, via, "k", options).await;
+    read.map(|(values, _)| values)
+}
+
+const TOO_FEW: (ErrorCode, Outcome) = (ErrorCode::NotEnoughReplicas, Outcome::NotApplied);
+
+#[test]
+fn r1_wn_reads_are_fast_and_fresh_and_writes_need_all() {
+    with_cluster(1, |cluster, mut client, handle| async move {
+        put(&cluster, &mut client, NODES[0], 3, "v")
+            .await
+            .expect("all are up");
+        for via in NODES {
+            let read = get(&cluster, &mut client, via, 1).await;
+            assert_eq!(read, Ok(vec!["v".to_owned()]), "any one replica is enough");
+        }
+        cluster.kill(NODES[2]);
+        handle.sleep(NOTICE).await;
+        assert_eq!(
+            put(&cluster, &mut client, NODES[0], 3, "w").await,
+            Err(TOO_FEW)
+        );
+        cluster.kill(NODES[1]);
+        handle.sleep(NOTICE).await;
+        let read = get(&cluster, &mut client, NODES[0], 1).await;
+        assert_eq!(read, Ok(vec!["v".to_owned()]), "and survives the others");
+    });
+}
+
+#[test]
+fn w1_rn_writes_are_fast_and_reads_need_all() {
+    with_cluster(2, |cluster, mut client, handle| async move {
+        // Nobody hears of it but its coordinator.
+        cluster.network.block(&AROUND_THE_FIRST);
+        put(&cluster, &mut client, NODES[0], 1, "v")
+            .await
+            .expect("one is enough");
+        cluster.network.unblock(&AROUND_THE_FIRST);
+        handle.sleep(NOTICE).await;
+        let two = get(&cluster, &mut client, NODES[1], 2).await;
+        assert_eq!(two, Ok(vec![]), "two of three may miss it");
+        let read = get(&cluster, &mut client, NODES[1], 3).await;
+        assert_eq!(read, Ok(vec!["v".to_owned()]), "three do not");
+        cluster.kill(NODES[2]);
+        handle.sleep(NOTICE).await;
+        assert_eq!(get(&cluster, &mut client, NODES[1], 3).await, Err(TOO_FEW));
+    });
+}
+
+#[test]
+fn r2_w2_of_3_is_fresh_and_goes_on_without_any_one() {
+    for lost in NODES {
+        with_cluster(3, move |cluster, mut client, handle| async move {
+            let up: Vec<NodeId> = NODES.into_iter().filter(|node| *node != lost).collect();
+            put(&cluster, &mut client, NODES[0], 2, "v")
+                .await
+                .expect("all are up");
+            cluster.kill(lost);
+            handle.sleep(NOTICE).await;
+            for via in &up {
+                let read = get(&cluster, &mut client, *via, 2).await;
+                assert_eq!(read, Ok(vec!["v".to_owned()]));
+            }
+            put(&cluster, &mut client, up[0], 2, "w")
+                .await
+                .expect("two are up");
+            cluster.start(lost).await.expect("it starts again");
+            cluster.kill(up[0]);
+            handle.sleep(NOTICE).await;
+            for via in [lost, up[1]] {
+                let read = get(&cluster, &mut client, via, 2).await;
+                assert_eq!(
+                    read,
+                    Ok(vec!["w".to_owned()]),
+                    "also with one that was away"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_read_at_quorum_that_only_one_replica_can_confirm_fails_and_none_is_older_than_another() {
+    with_cluster(4, |cluster, mut client, handle| async move {
+        // One replica has a write that nobody else has.
+        cluster.network.block(&AROUND_THE_FIRST);
+        put(&cluster, &mut client, NODES[0], 1, "v")
+            .await
+            .expect("one is enough");
+        cluster.network.unblock(&AROUND_THE_FIRST);
+        handle.sleep(NOTICE).await;
+        let options = ReadOptions {
+            level: Level::Quorum,
+            ..ReadOptions::default()
+        };
+        let (shown, _) = client
+            .get_with(&cluster, NODES[0], "k", options)
+            .await
+            .expect("two can hold it");
+        assert_eq!(shown, ["v"]);
+        // Whoever reads later sees it, even without the one that had it.
+        cluster.kill(NODES[0]);
+        handle.sleep(NOTICE).await;
+        for via in &NODES[1..] {
+            let read = client.get_with(&cluster, *via, "k", options).await;
+            assert_eq!(read.expect("two are up").0, ["v"]);
+        }
+    });
+}
