@@ -61,6 +61,9 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::StandInWrite(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::StandInRead(body) => Encoded::new(number, body, none()),
         Request::Repair(body, tail) => Encoded::new(number, body, tail.clone()),
+        Request::TreeRoots(body) => Encoded::new(number, body, none()),
+        Request::TreeNodes(body) | Request::TreeKeys(body) => Encoded::new(number, body, none()),
+        Request::TreeObjects(body) => Encoded::new(number, body, none()),
     }
 }
 
@@ -107,6 +110,10 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
             let (body, tail) = with_tail(payload)?;
             Request::Repair(body, tail)
         }
+        Method::TreeRoots => Request::TreeRoots(whole(payload)?),
+        Method::TreeNodes => Request::TreeNodes(whole(payload)?),
+        Method::TreeKeys => Request::TreeKeys(whole(payload)?),
+        Method::TreeObjects => Request::TreeObjects(whole(payload)?),
     })
 }
 
@@ -131,6 +138,10 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::StandInWrite(body) => Encoded::new(number, body, none()),
         Response::StandInRead(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Repair(body) => Encoded::new(number, body, none()),
+        Response::TreeRoots(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::TreeNodes(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::TreeKeys(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::TreeObjects(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Error(body) => Encoded::new(number, body, none()),
     }
 }
@@ -186,6 +197,23 @@ pub fn decode_response(
             Response::StandInRead(body, tail)
         }
         Method::Repair => Response::Repair(whole(payload)?),
+        Method::TreeRoots => {
+            let (body, tail) = with_tail(payload)?;
+            Response::TreeRoots(body, tail)
+        }
+        Method::TreeNodes => {
+            let (body, tail) = with_tail(payload)?;
+            Response::TreeNodes(body, tail)
+        }
+        Method::TreeKeys => {
+            let (body, tail) = with_tail(payload)?;
+            Response::TreeKeys(body, tail)
+        }
+        Method::TreeObjects => {
+            let (body, tail) = with_tail::<ReplicaListReplyV1>(payload)?;
+            check_sum(body.entries.iter().map(|entry| entry.object_bytes), &tail)?;
+            Response::TreeObjects(body, tail)
+        }
         Method::ReplicaWrite => Response::ReplicaWrite(whole(payload)?),
         Method::ReplicaRead => {
             let (body, tail) = with_tail(payload)?;

@@ -308,6 +308,61 @@ pub struct ReplicaListReplyV1 {
     pub complete: bool,
 }
 
+/// Node → node: the sum of the roots of all Merkle trees that both keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeRootsV1 {
+    /// The epoch by which both know what they share.
+    pub epoch: Epoch,
+    /// The sum of the asking node's roots.
+    pub sum: u64,
+}
+
+/// Node → node: the roots, u64 little-endian in the tail, in order of bucket and partition; none when the sums are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeRootsReplyV1 {
+    /// Whether the answering node has all its trees.
+    pub ready: bool,
+}
+
+/// Which nodes of a Merkle tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeNodesV1 {
+    /// The newest topology epoch that the sender knows.
+    pub epoch: Epoch,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The partition.
+    pub partition: u16,
+    /// How far below the root.
+    pub depth: u8,
+    /// The nodes at that depth, counted from 0.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_TREE_NODES }>")]
+    pub nodes: Vec<u32>,
+}
+
+/// Node → node: the sums of their children, sixteen of each, u64 little-endian in the tail; none if the tree is not that
+/// deep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeNodesReplyV1 {}
+
+/// Node → node: what lies under the nodes; in the tail a pair for each key, of its name and its object's digest, u64
+/// little-endian.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeKeysReplyV1 {
+    /// Whether these are all.
+    pub complete: bool,
+}
+
+/// Node → node: the objects of these keys, as many as fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeObjectsV1 {
+    /// Under which nodes they lie.
+    pub under: TreeNodesV1,
+    /// The keys' names.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
+    pub ids: Vec<u64>,
+}
+
 /// Anyone → node: the newest topology, if newer than mine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyV1 {
@@ -550,6 +605,14 @@ pub enum Request {
     StandInRead(StandInReadV1),
     /// Merge an object that nobody waits for; the bytes are the object.
     Repair(ReplicaWriteV1, Bytes),
+    /// The roots of Merkle trees.
+    TreeRoots(TreeRootsV1),
+    /// Sums of a Merkle tree.
+    TreeNodes(TreeNodesV1),
+    /// The keys under nodes of a Merkle tree.
+    TreeKeys(TreeNodesV1),
+    /// The objects under nodes of a Merkle tree.
+    TreeObjects(TreeObjectsV1),
 }
 
 /// A reply, with its tail where it has one.
@@ -585,6 +648,14 @@ pub enum Response {
     StandInRead(ReplicaReadReplyV1, Bytes),
     /// To [`Request::Repair`].
     Repair(ReplicaWriteReplyV1),
+    /// To [`Request::TreeRoots`]; the bytes are the roots.
+    TreeRoots(TreeRootsReplyV1, Bytes),
+    /// To [`Request::TreeNodes`]; the bytes are the sums.
+    TreeNodes(TreeNodesReplyV1, Bytes),
+    /// To [`Request::TreeKeys`]; the bytes are names and digests.
+    TreeKeys(TreeKeysReplyV1, Bytes),
+    /// To [`Request::TreeObjects`]; the bytes are the objects.
+    TreeObjects(ReplicaListReplyV1, Bytes),
     /// To any request.
     Error(ErrorReplyV1),
 }

@@ -77,11 +77,19 @@ pub enum Method {
     StandInRead = 21,
     /// [`Request::Repair`]
     Repair = 22,
+    /// [`Request::TreeRoots`]
+    TreeRoots = 23,
+    /// [`Request::TreeNodes`]
+    TreeNodes = 24,
+    /// [`Request::TreeKeys`]
+    TreeKeys = 25,
+    /// [`Request::TreeObjects`]
+    TreeObjects = 26,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -97,6 +105,10 @@ impl Method {
         Self::StandInWrite,
         Self::StandInRead,
         Self::Repair,
+        Self::TreeRoots,
+        Self::TreeNodes,
+        Self::TreeKeys,
+        Self::TreeObjects,
     ];
 
     /// The method of a number on the wire.
@@ -126,7 +138,13 @@ impl Method {
             | Self::ReplicaList
             | Self::StandInWrite
             | Self::StandInRead => Class::Foreground,
-            Self::Metrics | Self::Hints | Self::Repair => Class::Background,
+            Self::Metrics
+            | Self::Hints
+            | Self::Repair
+            | Self::TreeRoots
+            | Self::TreeNodes
+            | Self::TreeKeys
+            | Self::TreeObjects => Class::Background,
         }
     }
 }
@@ -150,7 +168,11 @@ impl Role {
             | Method::Vote
             | Method::StandInWrite
             | Method::StandInRead
-            | Method::Repair => is_node,
+            | Method::Repair
+            | Method::TreeRoots
+            | Method::TreeNodes
+            | Method::TreeKeys
+            | Method::TreeObjects => is_node,
         }
     }
 
@@ -181,6 +203,10 @@ impl Request {
             Self::StandInWrite(..) => Method::StandInWrite,
             Self::StandInRead(_) => Method::StandInRead,
             Self::Repair(..) => Method::Repair,
+            Self::TreeRoots(_) => Method::TreeRoots,
+            Self::TreeNodes(_) => Method::TreeNodes,
+            Self::TreeKeys(_) => Method::TreeKeys,
+            Self::TreeObjects(_) => Method::TreeObjects,
         }
     }
 }
@@ -205,6 +231,10 @@ impl Response {
             Self::StandInWrite(_) => Method::StandInWrite,
             Self::StandInRead(..) => Method::StandInRead,
             Self::Repair(_) => Method::Repair,
+            Self::TreeRoots(..) => Method::TreeRoots,
+            Self::TreeNodes(..) => Method::TreeNodes,
+            Self::TreeKeys(..) => Method::TreeKeys,
+            Self::TreeObjects(..) => Method::TreeObjects,
             Self::Error(_) => return None,
         })
     }
@@ -238,6 +268,10 @@ mod tests {
             (Method::StandInWrite, [true,  false, false]),
             (Method::StandInRead,  [true,  false, false]),
             (Method::Repair,       [true,  false, false]),
+            (Method::TreeRoots,    [true,  false, false]),
+            (Method::TreeNodes,    [true,  false, false]),
+            (Method::TreeKeys,     [true,  false, false]),
+            (Method::TreeObjects,  [true,  false, false]),
         ];
         assert_eq!(
             table.map(|(method, _)| method),

@@ -28,6 +28,7 @@
 //! touch the real world.
 
 pub mod adapters;
+pub mod anti_entropy;
 pub mod changes;
 #[cfg(feature = "cli")]
 pub mod cli;

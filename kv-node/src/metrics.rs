@@ -1,6 +1,7 @@
 //! What a node counts, and how it shows it: percentiles for people, Prometheus text for scrapers.
 
 use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::anti_entropy::exchange::Counts;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
@@ -61,6 +63,29 @@ pub struct Metrics {
     epoch: Gauge,
     members_up: Gauge,
     hints: HintGauges,
+    repair: RepairGauges,
+}
+
+#[derive(Default)]
+struct RepairGauges {
+    rounds: Gauge,
+    fetched: Gauge,
+    sent: Gauge,
+}
+
+/// Where figures come from that are read when they are asked for.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// The engine.
+    pub store: &'a Store,
+    /// The members.
+    pub membership: &'a Membership,
+    /// The topology.
+    pub topologies: &'a Topologies,
+    /// What is kept for others.
+    pub kept: &'a Kept,
+    /// What comparing with peers came to.
+    pub repairs: &'a Counts,
 }
 
 #[derive(Default)]
@@ -126,6 +151,7 @@ impl Metrics {
             epoch: Gauge::default(),
             members_up: Gauge::default(),
             hints: HintGauges::default(),
+            repair: RepairGauges::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -192,6 +218,21 @@ impl Metrics {
             "members_up",
             "Members that answer, as seen from here",
             metrics.members_up.clone(),
+        );
+        registry.register(
+            "anti_entropy_rounds",
+            "Comparisons with peers that ended since the start",
+            metrics.repair.rounds.clone(),
+        );
+        registry.register(
+            "anti_entropy_fetched",
+            "Objects that comparisons fetched from peers since the start",
+            metrics.repair.fetched.clone(),
+        );
+        registry.register(
+            "anti_entropy_sent",
+            "Objects that comparisons brought to peers since the start",
+            metrics.repair.sent.clone(),
         );
         registry.register(
             "hint_objects",
@@ -280,15 +321,20 @@ impl Metrics {
 
     /// Everything as Prometheus text.
     #[must_use]
-    pub fn text(
-        &self,
-        store: &Store,
-        membership: &Membership,
-        topologies: &Topologies,
-        kept: &Kept,
-    ) -> String {
+    pub fn text(&self, sources: &Sources<'_>) -> String {
+        let Sources {
+            store,
+            membership,
+            topologies,
+            kept,
+            repairs,
+        } = sources;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let pending = kept.total();
+        let count = |counter: &AtomicU64| gauge(counter.load(Ordering::Relaxed));
+        self.repair.rounds.set(count(&repairs.rounds));
+        self.repair.fetched.set(count(&repairs.fetched));
+        self.repair.sent.set(count(&repairs.sent));
         self.hints.objects.set(gauge(pending.objects));
         self.hints.bytes.set(gauge(pending.bytes));
         self.hints.delivered.set(gauge(kept.delivered()));

@@ -10,11 +10,14 @@ use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainHash, Topology};
-use kv_storage::WriteBatch;
 use kv_storage::fs::replace_file;
+use kv_storage::{WriteBatch, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, NodeId};
 use tokio::sync::{Notify, watch};
 
+use crate::anti_entropy::answers::Answers;
+use crate::anti_entropy::exchange::{Counts, Exchange};
+use crate::anti_entropy::trees::Trees;
 use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
@@ -136,7 +139,12 @@ impl Node {
         let topology = topologies.current();
         let actor = belongs(&topology, node, cluster, &data)?;
 
-        let store = Store::open(&data.join("store"), storage, &env)?;
+        let trees = Arc::new(Trees::new(topology.partition_count()));
+        let observer = Arc::clone(&trees) as Arc<dyn WriteObserver>;
+        let store = Store::open(&data.join("store"), storage, &env, observer)?;
+        // Nobody writes user data yet, so the snapshot shows all that the trees were not told of.
+        trees.begin();
+        let snapshot = store.db().snapshot();
         if let Some(found) = owner(&store).await?.filter(|found| *found != node) {
             return Err(StartError::OtherNode {
                 data,
@@ -199,10 +207,29 @@ impl Node {
             me: node,
             topologies: Arc::clone(&topologies),
             replica: Arc::clone(&replica),
-            liveness,
+            liveness: Arc::clone(&liveness),
             kept: Arc::clone(&kept),
         };
         env.spawn(delivery.run());
+        let repairs = Arc::new(Counts::default());
+        let exchange = Exchange {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            trees: Arc::clone(&trees),
+            store: store.clone(),
+            replica: Arc::clone(&replica),
+            liveness: Arc::clone(&liveness),
+            membership: Arc::clone(&membership),
+            counts: Arc::clone(&repairs),
+        };
+        env.spawn(exchange.run(snapshot));
+        let answers = Answers {
+            me: node,
+            topologies: Arc::clone(&topologies),
+            trees,
+            replica: Arc::clone(&replica),
+        };
         let voting = Arc::new(Voting::new(node, Arc::clone(&topologies), store.clone()));
         let changes = Changes {
             env: env.clone(),
@@ -223,6 +250,8 @@ impl Node {
             store: store.clone(),
             metrics,
             kept,
+            answers,
+            repairs,
             voting,
             changes,
         });
@@ -267,12 +296,7 @@ impl Node {
     /// The metrics as Prometheus text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.service.metrics.text(
-            &self.store,
-            &self.membership,
-            &self.service.topologies,
-            &self.service.kept,
-        )
+        self.service.metrics_text()
     }
 
     /// For whom this node keeps something.

@@ -23,6 +23,8 @@ use kv_types::{
     Write, WriteRefused, planted,
 };
 
+use crate::anti_entropy::tree;
+use crate::anti_entropy::trees::{Place, note};
 use crate::env::{Deadline, Env};
 use crate::hints::Kept;
 use crate::minter::Minter;
@@ -119,8 +121,33 @@ pub struct HeldPage {
 #[derive(Debug, Default)]
 struct Loaded {
     object: Object,
-    /// The write that stored it, if anything is stored, and the length of its bytes.
-    found: Option<(Seq, usize)>,
+    /// The write that stored it, if anything is stored.
+    seq: Option<Seq>,
+    was: Was,
+}
+
+/// The bytes that a write replaces.
+#[derive(Debug, Clone, Copy, Default)]
+struct Was {
+    /// Their length, if there are any.
+    bytes: Option<usize>,
+    /// What stands for them in the Merkle tree; 0 for none.
+    item: u64,
+}
+
+/// One of this node's own copies, as replicas compare them.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The key's name in comparisons.
+    pub id: u64,
+    /// The object's digest.
+    pub digest: u64,
+    /// The key.
+    pub key: Key,
+    /// Its place on the ring.
+    pub hash: KeyHash,
+    /// The object's bytes.
+    pub encoded: Bytes,
 }
 
 /// One object that is kept for an owner that is away.
@@ -199,10 +226,14 @@ impl Replica {
     ) -> Result<Appended, Refusal> {
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
-        let Loaded { mut object, found } = self.load(&stored).await?;
+        let Loaded {
+            mut object,
+            seq,
+            was,
+        } = self.load(&stored).await?;
         let now_ms = self.env.host.wall_ms();
-        match (object.admit(new.write.write_id, now_ms), found) {
-            (Admission::Known, Some((seq, _))) => {
+        match (object.admit(new.write.write_id, now_ms), seq) {
+            (Admission::Known, Some(seq)) => {
                 let encoded = object.encode();
                 let known = writer_knows(new.read, object.dots_of(new.write.write_id));
                 return Ok(Appended {
@@ -228,7 +259,6 @@ impl Replica {
         // What this node minted as a stand-in may have gone to the owner and been forgotten here.
         let held_since = match target.stands_in_for {
             None => self.minter.held_since(),
-            Some(_) if planted!("extend intervals as a stand-in") => Hlc::ZERO,
             Some(_) => Hlc(u64::MAX),
         };
         object
@@ -252,7 +282,6 @@ impl Replica {
             })?;
         }
         let encoded = object.encode();
-        let was = found.map(|(_, bytes)| bytes);
         let new = Change {
             stored,
             encoded: encoded.clone(),
@@ -310,10 +339,14 @@ impl Replica {
         self.minter.observe(incoming.clock().latest());
         let stored = target.stored();
         let turn = self.turns.take(&stored).await?;
-        let Loaded { mut object, found } = self.load(&stored).await?;
+        let Loaded {
+            mut object,
+            seq,
+            was,
+        } = self.load(&stored).await?;
         let changed = object.merge(incoming);
-        match found {
-            Some((seq, _)) if !changed => {
+        match seq {
+            Some(seq) if !changed => {
                 drop(turn);
                 self.store.durable(seq).await?;
             }
@@ -321,7 +354,7 @@ impl Replica {
                 let new = Change {
                     stored,
                     encoded: object.encode(),
-                    was: found.map(|(_, bytes)| bytes),
+                    was,
                     is_owed,
                 };
                 let commit = self.append(target, new, None).await?;
@@ -373,7 +406,6 @@ impl Replica {
         let _turn = self.turns.take(&delivered.stored).await?;
         match self.store.get(&delivered.stored).await? {
             Some(found) if found.value == delivered.encoded => {}
-            Some(_) if planted!("forget a stand-in that has grown") => {}
             _ => return Ok(false),
         }
         let mut batch = WriteBatch::new();
@@ -478,6 +510,61 @@ impl Replica {
         Ok(self.secret.digest(Object::header_of(encoded)?))
     }
 
+    /// The copies of a partition under a node of its Merkle tree, at most `max` of them; and whether these are all.
+    ///
+    /// # Errors
+    /// [`Refusal`] when they cannot be read.
+    pub async fn copies_under(
+        &self,
+        (bucket, partition): Place,
+        (depth, node): (u8, u32),
+        max: usize,
+    ) -> Result<(Vec<Copy>, bool), Refusal> {
+        let partitions = self.topologies.current().partition_count();
+        let whole = partitions.hash_range(partition);
+        let (first, last) = tree::positions(depth, node);
+        let at = |position: u64| whole.start() | position >> partitions.bits();
+        let (mut from, end) = storage_key::partition_range(bucket, &(at(first)..=at(last)));
+        let mut copies = Vec::new();
+        loop {
+            let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
+            let left = (max - copies.len()).min(1_024);
+            let page = self.store.scan(from, end, left, 1 << 20).await?;
+            for item in page.entries {
+                let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
+                let (_, hash) = storage_key::place(&item.key).ok_or_else(damaged_key)?;
+                let digest = self.digest(&item.value);
+                copies.push(Copy {
+                    id: self.secret.key_id(&item.key),
+                    digest: digest.map_err(|damage| damaged(&key, damage))?,
+                    key,
+                    hash,
+                    encoded: item.value,
+                });
+            }
+            match page.next {
+                None => return Ok((copies, true)),
+                Some(_) if copies.len() >= max => return Ok((copies, false)),
+                Some(next) => from = next.start,
+            }
+        }
+    }
+
+    /// A key's name where replicas compare.
+    #[must_use]
+    pub fn key_id(&self, target: &Target) -> u64 {
+        self.secret.key_id(&target.stored())
+    }
+
+    /// What stands for a stored object in the Merkle tree.
+    fn item(&self, stored: &[u8], encoded: &[u8]) -> Result<u64, Refusal> {
+        let digest = self.digest(encoded).map_err(|damage| {
+            let message = format!("a stored object is damaged: {damage}");
+            Refusal::new(ErrorCode::Storage, message)
+        })?;
+        Ok(self.secret.item(stored, digest))
+    }
+
     async fn load(&self, stored: &[u8]) -> Result<Loaded, Refusal> {
         let Some(found) = self.store.get(stored).await? else {
             return Ok(Loaded::default());
@@ -488,9 +575,14 @@ impl Replica {
                 format!("a stored object is damaged: {damage}"),
             )
         })?;
+        let was = Was {
+            bytes: Some(found.value.len()),
+            item: self.item(stored, &found.value)?,
+        };
         Ok(Loaded {
             object,
-            found: Some((found.seq, found.value.len())),
+            seq: Some(found.seq),
+            was,
         })
     }
 
@@ -502,11 +594,11 @@ impl Replica {
     ) -> Result<Commit, Refusal> {
         let bytes = new.encoded.len();
         if let Some(owner) = target.stands_in_for {
-            self.kept.admit(owner, new.was, bytes, new.is_owed)?;
+            self.kept.admit(owner, new.was.bytes, bytes, new.is_owed)?;
         }
         let appended = self.append_admitted(target, &new, deadline).await;
         if let (Err(_), Some(owner)) = (&appended, target.stands_in_for) {
-            self.kept.take_back(owner, new.was, bytes);
+            self.kept.take_back(owner, new.was.bytes, bytes);
         }
         appended
     }
@@ -518,7 +610,12 @@ impl Replica {
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let mut batch = WriteBatch::new();
-        batch.put(&new.stored, &new.encoded);
+        if target.stands_in_for.is_some() {
+            batch.put(&new.stored, &new.encoded);
+        } else {
+            let is = self.item(&new.stored, &new.encoded)?;
+            batch.put_noted(&new.stored, &new.encoded, &note(new.was.item, is));
+        }
         let mut waited = Duration::ZERO;
         loop {
             if deadline.is_some_and(|deadline| deadline.left(&self.env).is_zero()) {
@@ -548,8 +645,8 @@ impl Replica {
 struct Change {
     stored: Bytes,
     encoded: Bytes,
-    /// The length of the bytes that they replace.
-    was: Option<usize>,
+    /// What they replace.
+    was: Was,
     /// Whether it may count towards a write's quorum.
     is_owed: bool,
 }

@@ -14,13 +14,15 @@ use kv_net::message::{
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 
+use crate::anti_entropy::answers::Answers;
+use crate::anti_entropy::exchange::Counts;
 use crate::changes::Changes;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
 use crate::hints::Kept;
 use crate::membership::Membership;
-use crate::metrics::{Metrics, Operation};
+use crate::metrics::{Metrics, Operation, Sources};
 use crate::refusal::Refusal;
 use crate::replica::{Replica, Target};
 use crate::store::Store;
@@ -43,6 +45,8 @@ pub struct Service {
     pub(crate) store: Store,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) kept: Arc<Kept>,
+    pub(crate) answers: Answers,
+    pub(crate) repairs: Arc<Counts>,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
 }
@@ -90,9 +94,7 @@ impl Service {
             }
             Request::Status(_) => Ok(Response::Status(self.status())),
             Request::Metrics(_) => {
-                let text =
-                    self.metrics
-                        .text(&self.store, &self.membership, &self.topologies, &self.kept);
+                let text = self.metrics_text();
                 Ok(Response::Metrics(MetricsReplyV1 {}, text.into()))
             }
             Request::Hints(_) => Ok(Response::Hints(self.kept.report())),
@@ -106,6 +108,15 @@ impl Service {
             }
             Request::StandInWrite(write, object) => self.stand_in_write(write, object).await,
             Request::StandInRead(read) => self.stand_in_read(read).await,
+            Request::TreeRoots(asked) => match from {
+                Role::Node(from) => self.answers.roots(from, &asked),
+                Role::Client(_) | Role::Admin(_) => {
+                    Err(Refusal::new(ErrorCode::Denied, "only nodes compare"))
+                }
+            },
+            Request::TreeNodes(asked) => self.answers.nodes(&asked),
+            Request::TreeKeys(asked) => self.answers.keys(&asked).await,
+            Request::TreeObjects(asked) => self.answers.objects(&asked).await,
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
             Request::Change(change) => {
@@ -308,6 +319,17 @@ impl Service {
         Err(Refusal::new(ErrorCode::NotReplica, message))
     }
 
+    /// The metrics as Prometheus text.
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.text(&Sources {
+            store: &self.store,
+            membership: &self.membership,
+            topologies: &self.topologies,
+            kept: &self.kept,
+            repairs: &self.repairs,
+        })
+    }
+
     fn status(&self) -> StatusReplyV1 {
         let topology: Arc<Topology> = self.topologies.current();
         let usage = self.store.usage();
@@ -341,6 +363,9 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::ReplicaRead(read) => &read.head,
         Request::StandInWrite(write, _) => &write.head,
         Request::StandInRead(read) => &read.head,
+        Request::TreeRoots(asked) => return Some(asked.epoch),
+        Request::TreeNodes(asked) | Request::TreeKeys(asked) => return Some(asked.epoch),
+        Request::TreeObjects(asked) => return Some(asked.under.epoch),
         Request::ReplicaList(list) => &list.head,
         // The voters of an epoch decide on the next one.
         Request::Vote(vote, _) => return Some(Epoch(vote.epoch.0.saturating_sub(1))),

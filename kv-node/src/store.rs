@@ -2,11 +2,13 @@
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kv_storage::{
-    Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, WriteBatch, WriteError,
+    Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, Snapshot, WriteBatch,
+    WriteError, WriteObserver,
 };
 use tokio::sync::oneshot;
 
@@ -67,12 +69,19 @@ impl Store {
     /// How long the start of a node waits for an engine that is behind after a crash.
     pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Opens the engine in `dir`. Blocks; called once, at the start of the node.
+    /// Opens the engine in `dir`, whose writes an observer is told of. Blocks; called once, at the start of the node.
     ///
     /// # Errors
     /// Whatever [`Db::open`] says.
-    pub fn open(dir: &Path, options: Options, env: &Env) -> Result<Self, kv_storage::OpenError> {
-        let db = Db::open(dir, options, env.storage())?;
+    pub fn open(
+        dir: &Path,
+        options: Options,
+        env: &Env,
+        observer: Arc<dyn WriteObserver>,
+    ) -> Result<Self, kv_storage::OpenError> {
+        let mut surroundings = env.storage();
+        surroundings.hooks.observer = Some(observer);
+        let db = Db::open(dir, options, surroundings)?;
         // A node acts on what it finds in its store, so none of it may be lost any more.
         db.blocking().sync()?;
         Ok(Self {
@@ -145,7 +154,6 @@ impl Store {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<ScanPage, StoreError> {
-        let (done, result) = oneshot::channel();
         let request = ScanRequest {
             start,
             end,
@@ -153,9 +161,21 @@ impl Store {
             max_items,
             max_bytes,
         };
-        let snapshot = self.db.snapshot();
+        self.scan_at(&self.db.snapshot(), request).await
+    }
+
+    /// As [`Self::scan`], of a snapshot.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub async fn scan_at(
+        &self,
+        snapshot: &Snapshot,
+        request: ScanRequest,
+    ) -> Result<ScanPage, StoreError> {
+        let (done, result) = oneshot::channel();
         self.db
-            .scan_with(&snapshot, request, move |page| drop(done.send(page)));
+            .scan_with(snapshot, request, move |page| drop(done.send(page)));
         answered(result.await)?.map_err(failed)
     }
 

@@ -58,6 +58,20 @@ impl HashSecret {
         self.hasher(HashDomain::Merkle, 0).hash(bytes)
     }
 
+    /// What stands for a stored key and the digest of its object in a Merkle tree. Never 0, which stands for nothing.
+    #[must_use]
+    pub fn item(&self, stored_key: &[u8], digest: u64) -> u64 {
+        let mut hasher = self.hasher(HashDomain::Merkle, 1);
+        hasher.write(&digest.to_le_bytes());
+        hasher.hash(stored_key).max(1)
+    }
+
+    /// What names a stored key where replicas compare the leaves of Merkle trees.
+    #[must_use]
+    pub fn key_id(&self, stored_key: &[u8]) -> u64 {
+        self.hasher(HashDomain::Merkle, 2).hash(stored_key)
+    }
+
     /// The key under which contexts are bound to their keys, the same on every node of the cluster.
     #[must_use]
     pub fn context_key(&self) -> [u8; 16] {
@@ -98,6 +112,8 @@ mod tests {
         assert_eq!(key_hash(2, "user:1024"), 0x73c5_bc49_a1cd_ceb5);
         assert_eq!(SECRET.digest(b""), 0x7f38_fb9f_024f_c6ec);
         assert_eq!(SECRET.digest(b"user:1024"), 0xd2ee_d0fe_daf3_b233);
+        assert_eq!(SECRET.item(b"user:1024", 7), 0x3536_4562_df7a_5aa5);
+        assert_eq!(SECRET.key_id(b"user:1024"), 0x8c83_a95c_6eb1_60b5);
         assert_eq!(
             hex::encode(SECRET.context_key()),
             "beccf47a945533af50bd469bd98ef00f"
@@ -109,6 +125,8 @@ mod tests {
         let routed = SECRET.key_hash(BucketId(0), b"x").0;
         assert_ne!(routed, SECRET.digest(b"x"));
         assert_ne!(routed, SECRET.key_hash(BucketId(1), b"x").0);
+        assert_ne!(SECRET.digest(b"x"), SECRET.key_id(b"x"));
+        assert_ne!(SECRET.item(b"x", 0), SECRET.key_id(b"x"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Scenarios over whole nodes.
 
+mod anti_entropy;
 mod arrows;
 mod client;
 mod epochs;

@@ -7,7 +7,8 @@ use crate::message::{
     ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1,
     PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
     ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1,
-    TopologyReplyV1, TopologyV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WriteOptions,
+    TopologyReplyV1, TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1,
+    TreeRootsReplyV1, TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -36,6 +37,16 @@ fn sibling(value_bytes: u32) -> SiblingHeadV1 {
         tombstone: false,
         value_bytes,
         value_hash: 9,
+    }
+}
+
+fn tree_nodes() -> TreeNodesV1 {
+    TreeNodesV1 {
+        epoch: Epoch(3),
+        bucket: BucketId(1),
+        partition: 300,
+        depth: 2,
+        nodes: vec![1, 255],
     }
 }
 
@@ -149,6 +160,16 @@ fn requests() -> Vec<Request> {
             },
             "object".into(),
         ),
+        Request::TreeRoots(TreeRootsV1 {
+            epoch: Epoch(3),
+            sum: 0x0123_4567_89ab_cdef,
+        }),
+        Request::TreeNodes(tree_nodes()),
+        Request::TreeKeys(tree_nodes()),
+        Request::TreeObjects(TreeObjectsV1 {
+            under: tree_nodes(),
+            ids: vec![300],
+        }),
     ]
 }
 
@@ -301,6 +322,32 @@ fn responses() -> Vec<(Method, Response)> {
         (
             Method::Repair,
             Response::Repair(ReplicaWriteReplyV1 { partition_epoch }),
+        ),
+        (
+            Method::TreeRoots,
+            Response::TreeRoots(TreeRootsReplyV1 { ready: true }, "12345678".into()),
+        ),
+        (
+            Method::TreeNodes,
+            Response::TreeNodes(TreeNodesReplyV1 {}, "12345678".into()),
+        ),
+        (
+            Method::TreeKeys,
+            Response::TreeKeys(TreeKeysReplyV1 { complete: false }, "12345678".into()),
+        ),
+        (
+            Method::TreeObjects,
+            Response::TreeObjects(
+                ReplicaListReplyV1 {
+                    partition_epoch,
+                    entries: vec![ReplicaListEntryV1 {
+                        key: key(),
+                        object_bytes: 6,
+                    }],
+                    complete: true,
+                },
+                "object".into(),
+            ),
         ),
         (Method::Get, Response::Error(error)),
     ]

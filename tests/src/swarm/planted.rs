@@ -28,8 +28,8 @@ pub const PLANTED: &[&str] = &[
     "vote before the vote is synced",
     "propose over what a voter has accepted",
     "forget what is kept for others",
-    "forget a stand-in that has grown",
-    "extend intervals as a stand-in",
     "let a node stand in twice",
     "swallow a failed write-back",
+    "leave a write out of the tree",
+    "repair one side only",
 ];

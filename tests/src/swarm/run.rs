@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use kv_storage::Options;
 use kv_types::{Level, NodeId};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::fault::Fault;
 use super::healing::Healing;
@@ -58,6 +62,7 @@ pub fn run(scenario: &Scenario, log: bool) -> Report {
 fn run_here(scenario: &Scenario, log: bool) -> Report {
     let mut executor = Executor::new(scenario.seed);
     let handle = executor.handle();
+    let _telling = log.then(|| tell(&handle));
     let day = {
         let (scenario, handle) = (scenario.clone(), handle.clone());
         async move { live(&scenario, &handle, log).await }
@@ -83,6 +88,22 @@ fn run_here(scenario: &Scenario, log: bool) -> Report {
         std::mem::forget(executor);
     }
     report
+}
+
+/// Prints what nodes log in this thread, with the time of their world; `RUST_LOG` says how much.
+fn tell(handle: &Handle) -> tracing::subscriber::DefaultGuard {
+    struct Virtual(Handle);
+    impl FormatTime for Virtual {
+        fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+            write!(writer, "{:>12.3?}", self.0.now())
+        }
+    }
+    let wanted = EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("kv_node=info")))
+        .with_ansi(false)
+        .with_timer(Virtual(handle.clone()))
+        .set_default()
 }
 
 thread_local! {
@@ -153,6 +174,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         damaged,
         keys: scenario.keys,
         has_large_values: scenario.mix.large > 0,
+        by_itself: scenario.seed.is_multiple_of(2),
         found,
     };
     healing.heal(&notebook).await;

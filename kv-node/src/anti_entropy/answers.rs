@@ -1,0 +1,180 @@
+//! The side that is compared with.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kv_net::ErrorCode;
+use kv_net::message::{
+    ReplicaListEntryV1, ReplicaListReplyV1, Response, TreeKeysReplyV1, TreeNodesReplyV1,
+    TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
+};
+use kv_ring::{PartitionId, Topology};
+use kv_types::{Epoch, NodeId};
+
+use super::shared;
+use super::trees::{Place, Trees};
+use crate::refusal::Refusal;
+use crate::replica::{Copy, Replica};
+use crate::topologies::Topologies;
+
+/// The most keys that are compared by name under the nodes of one question.
+pub(super) const MAX_KEYS: usize = 16_384;
+/// The most bytes of objects in an answer, but for the first.
+const MAX_BYTES: usize = 512 << 10;
+
+/// Answers peers who compare.
+#[derive(Debug)]
+pub struct Answers {
+    pub(crate) me: NodeId,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) replica: Arc<Replica>,
+}
+
+impl Answers {
+    /// The roots of what this node shares with a peer, if their sum is another than the peer's.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the two are at different epochs.
+    pub fn roots(&self, from: NodeId, asked: &TreeRootsV1) -> Result<Response, Refusal> {
+        let topology = self.topologies.current();
+        if asked.epoch != topology.epoch() {
+            return Err(Refusal::stale(topology.epoch()));
+        }
+        let ready = self.trees.are_made();
+        let roots = self.trees.roots(&shared(&topology, self.me, from));
+        let tail = if !ready || sum(&roots) == asked.sum {
+            Bytes::new()
+        } else {
+            words(&roots)
+        };
+        Ok(Response::TreeRoots(TreeRootsReplyV1 { ready }, tail))
+    }
+
+    /// The sums below some nodes of a tree.
+    ///
+    /// # Errors
+    /// [`Refusal`] for a partition that this node does not hold.
+    pub fn nodes(&self, asked: &TreeNodesV1) -> Result<Response, Refusal> {
+        let (_, place) = self.held(asked)?;
+        let sums = self.trees.children(place, asked.depth, &asked.nodes);
+        let tail = sums.map_or_else(Bytes::new, |sums| words(&sums));
+        Ok(Response::TreeNodes(TreeNodesReplyV1 {}, tail))
+    }
+
+    /// Names and digests of the keys below some nodes of a tree.
+    ///
+    /// # Errors
+    /// [`Refusal`] for a partition that this node does not hold, or cannot read.
+    pub async fn keys(&self, asked: &TreeNodesV1) -> Result<Response, Refusal> {
+        let (_, place) = self.held(asked)?;
+        let (copies, complete) = copies(&self.replica, place, asked.depth, &asked.nodes).await?;
+        let pairs: Vec<u64> = copies
+            .iter()
+            .flat_map(|copy| [copy.id, copy.digest])
+            .collect();
+        Ok(Response::TreeKeys(
+            TreeKeysReplyV1 { complete },
+            words(&pairs),
+        ))
+    }
+
+    /// Objects of keys below some nodes of a tree: the first ones asked for, as many as fit.
+    ///
+    /// # Errors
+    /// [`Refusal`] for a partition that this node does not hold, or cannot read.
+    pub async fn objects(&self, asked: &TreeObjectsV1) -> Result<Response, Refusal> {
+        let (epoch, place) = self.held(&asked.under)?;
+        let (copies, _) =
+            copies(&self.replica, place, asked.under.depth, &asked.under.nodes).await?;
+        let mut wanted = copies.iter().filter(|copy| asked.ids.contains(&copy.id));
+        let (mut entries, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let complete = loop {
+            let Some(copy) = wanted.next() else {
+                break true;
+            };
+            bytes += copy.encoded.len();
+            if bytes > MAX_BYTES && !objects.is_empty() {
+                break false;
+            }
+            let object_bytes = u32::try_from(copy.encoded.len());
+            entries.push(ReplicaListEntryV1 {
+                key: copy.key.clone(),
+                object_bytes: object_bytes.expect("objects are at most a little over 16 MiB"),
+            });
+            objects.push(copy.encoded.clone());
+        };
+        let reply = ReplicaListReplyV1 {
+            partition_epoch: epoch,
+            entries,
+            complete,
+        };
+        Ok(Response::TreeObjects(reply, objects.concat().into()))
+    }
+
+    /// The place that a question is about, and the epoch of its last change.
+    fn held(&self, asked: &TreeNodesV1) -> Result<(Epoch, Place), Refusal> {
+        let topology = self.topologies.current();
+        let partition = PartitionId(asked.partition);
+        if u32::from(asked.partition) >= topology.partition_count().get() {
+            let message = format!("there is no partition {}", asked.partition);
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        let changed = topology.changed_at(partition);
+        if asked.epoch < changed {
+            return Err(Refusal::stale(topology.epoch()));
+        }
+        if !self.holds(&topology, asked) {
+            let message = format!("this node holds no replica of {partition}");
+            return Err(Refusal::new(ErrorCode::NotReplica, message));
+        }
+        Ok((changed, (asked.bucket, partition)))
+    }
+
+    fn holds(&self, topology: &Topology, asked: &TreeNodesV1) -> bool {
+        topology.bucket(asked.bucket).is_some_and(|bucket| {
+            let n = bucket.properties.quorum.n();
+            let owners = topology.replicas(PartitionId(asked.partition), n);
+            owners.contains(self.me)
+        })
+    }
+}
+
+/// The copies below some nodes, and whether these are all.
+pub(super) async fn copies(
+    replica: &Replica,
+    place: Place,
+    depth: u8,
+    nodes: &[u32],
+) -> Result<(Vec<Copy>, bool), Refusal> {
+    let mut all = Vec::new();
+    for node in nodes {
+        let (copies, complete) = replica
+            .copies_under(place, (depth, *node), MAX_KEYS - all.len())
+            .await?;
+        all.extend(copies);
+        if !complete || all.len() >= MAX_KEYS {
+            return Ok((all, false));
+        }
+    }
+    Ok((all, true))
+}
+
+/// Numbers as a tail.
+pub(super) fn words(numbers: &[u64]) -> Bytes {
+    let bytes: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    bytes.into()
+}
+
+/// The numbers of a tail.
+pub(super) fn numbers(tail: &Bytes) -> Vec<u64> {
+    let (words, _) = tail.as_chunks::<8>();
+    words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+}
+
+pub(super) fn sum(roots: &[u64]) -> u64 {
+    roots.iter().fold(0, |sum, root| sum.wrapping_add(*root))
+}

@@ -1,0 +1,401 @@
+//! The side that compares: in turn with each peer, for as long as the node runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use futures::{FutureExt, StreamExt};
+use kv_net::message::{
+    DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request, Response, TreeNodesV1, TreeObjectsV1,
+    TreeRootsV1,
+};
+use kv_ring::{PartitionId, Topology};
+use kv_types::{BucketId, HybridClock, Key, NodeId, Object, WriteId, planted};
+
+use super::answers::{self, numbers, sum};
+use super::tree::FAN_OUT;
+use super::trees::{Place, Trees};
+use super::{making, shared};
+use crate::env::Env;
+use crate::liveness::Liveness;
+use crate::membership::Membership;
+use crate::replica::{Copy, Replica, Target};
+use crate::store::Store;
+use crate::topologies::Topologies;
+use crate::transport::Peer;
+
+/// The time between two comparisons.
+const PERIOD: Duration = Duration::from_secs(2);
+/// What is younger is on its way to its replicas by itself.
+const YOUNG_MS: u64 = 10_000;
+/// The time until trees are made once more, when the store could not be read.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long a peer may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Partitions that are compared at once, and objects that are under way at once in each: what users wait for goes first.
+const PARTITIONS_AT_ONCE: usize = 4;
+const OBJECTS_AT_ONCE: usize = 8;
+/// Nodes in one question, and nodes whose keys are compared at once.
+const NODES_AT_ONCE: usize = 64;
+const LEAVES_AT_ONCE: usize = 16;
+
+/// The task that compares.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) store: Store,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What comparing came to since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Comparisons that ended.
+    pub rounds: AtomicU64,
+    /// Objects that were fetched.
+    pub fetched: AtomicU64,
+    /// Objects that were brought to peers.
+    pub sent: AtomicU64,
+}
+
+/// A comparison that could not go on: the peer does not answer, or the topology has changed. The next one begins anew.
+struct Interrupted;
+
+impl Exchange {
+    /// Makes all trees, then compares as long as the node runs.
+    pub async fn run(self, snapshot: kv_storage::Snapshot) {
+        let mut snapshot = Some(snapshot);
+        while let Some(at) = snapshot.take() {
+            let topology = self.topologies.current();
+            let made = making::make_all(&self.trees, &self.store, &topology, at).await;
+            if let Err(error) = made {
+                tracing::error!(%error, "the Merkle trees cannot be made, so this node is not compared with others; it goes on trying");
+                self.env.sleep(RETRY).await;
+                let reached = self.trees.begin_again();
+                snapshot = Some(making::snapshot_after(&self.store, &self.env, reached).await);
+            }
+        }
+        let mut turn = self.env.host.random();
+        loop {
+            self.env.sleep(PERIOD).await;
+            if self.membership.is_rolled_back() {
+                continue;
+            }
+            let topology = self.topologies.current();
+            self.grow(&topology).await;
+            let now = self.env.now();
+            let members = topology.members().iter().map(|member| member.node);
+            let peers: Vec<NodeId> = members
+                .filter(|node| *node != self.me && self.liveness.is_up(*node, now))
+                .collect();
+            if peers.is_empty() {
+                continue;
+            }
+            turn = turn.wrapping_add(1);
+            let peer = peers[(turn % peers.len() as u64) as usize];
+            if self.compare(&topology, peer).await.is_ok() {
+                self.counts.rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Makes trees finer that have become too coarse.
+    async fn grow(&self, topology: &Topology) {
+        for place in self.trees.overfull() {
+            let made = making::make_one(&self.trees, &self.store, &self.env, topology, place).await;
+            if let Err(error) = made {
+                tracing::error!(%error, "a Merkle tree could not be made finer");
+            }
+        }
+    }
+
+    /// Compares everything that this node shares with a peer.
+    async fn compare(&self, topology: &Topology, peer: NodeId) -> Result<(), Interrupted> {
+        let places = shared(topology, self.me, peer);
+        let roots = self.trees.roots(&places);
+        let request = Request::TreeRoots(TreeRootsV1 {
+            epoch: topology.epoch(),
+            sum: sum(&roots),
+        });
+        let Response::TreeRoots(reply, tail) = self.ask(topology, peer, request).await? else {
+            return Err(Interrupted);
+        };
+        if !reply.ready {
+            return Err(Interrupted);
+        }
+        let theirs = numbers(&tail);
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        if theirs.len() != places.len() {
+            return Err(Interrupted);
+        }
+        let mut differing = Vec::new();
+        for (place, (mine, theirs)) in places.into_iter().zip(roots.iter().zip(&theirs)) {
+            if mine != theirs {
+                differing.push(self.reconcile(topology, peer, place).boxed());
+            }
+        }
+        let mut reconciled = stream::iter(differing).buffer_unordered(PARTITIONS_AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some(done) = reconciled.next().await {
+            if done.is_err() {
+                outcome = done;
+            }
+        }
+        outcome
+    }
+
+    /// Goes down a tree to where it differs from the peer's, and compares the keys there.
+    async fn reconcile(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+    ) -> Result<(), Interrupted> {
+        let mut level: Vec<(u8, u32)> = vec![(0, 0)];
+        while let Some((depth, _)) = level.first().copied() {
+            let mut below = Vec::new();
+            let mut ends = Vec::new();
+            let nodes: Vec<u32> = level.iter().map(|(_, node)| *node).collect();
+            for nodes in nodes.chunks(NODES_AT_ONCE) {
+                match self
+                    .differing_below(topology, peer, place, depth, nodes)
+                    .await?
+                {
+                    Some(children) => {
+                        below.extend(children.into_iter().map(|node| (depth + 1, node)));
+                    }
+                    None => ends.extend_from_slice(nodes),
+                }
+            }
+            for leaves in ends.chunks(LEAVES_AT_ONCE) {
+                self.compare_keys(topology, peer, place, depth, leaves)
+                    .await?;
+            }
+            level = below;
+        }
+        Ok(())
+    }
+
+    /// The children of nodes in which the two trees differ; `None` where one of them has no children.
+    async fn differing_below(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+        depth: u8,
+        nodes: &[u32],
+    ) -> Result<Option<Vec<u32>>, Interrupted> {
+        if depth >= self.trees.depth(place) {
+            return Ok(None);
+        }
+        let request = Request::TreeNodes(question(topology, place, depth, nodes));
+        let Response::TreeNodes(_, tail) = self.ask(topology, peer, request).await? else {
+            return Err(Interrupted);
+        };
+        let theirs = numbers(&tail);
+        // Taken after the answer, so that what came in between is not taken for a difference more often than need be.
+        let Some(mine) = self.trees.children(place, depth, nodes) else {
+            return Ok(None);
+        };
+        if theirs.len() != mine.len() {
+            return Ok(None);
+        }
+        let children = nodes
+            .iter()
+            .flat_map(|node| (0..FAN_OUT as u32).map(move |child| node * FAN_OUT as u32 + child));
+        let pairs = children.zip(mine.iter().zip(&theirs));
+        let differing = pairs.filter(|(_, (mine, theirs))| mine != theirs);
+        Ok(Some(differing.map(|(child, _)| child).collect()))
+    }
+
+    /// Compares the keys below nodes by name and digest, and moves the objects that differ.
+    async fn compare_keys(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+        depth: u8,
+        nodes: &[u32],
+    ) -> Result<(), Interrupted> {
+        let under = question(topology, place, depth, nodes);
+        let request = Request::TreeKeys(under.clone());
+        let Response::TreeKeys(reply, tail) = self.ask(topology, peer, request).await? else {
+            return Err(Interrupted);
+        };
+        let theirs: BTreeMap<u64, u64> = numbers(&tail)
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect();
+        let copies = answers::copies(&self.replica, place, depth, nodes).await;
+        let (mine, complete) = copies.map_err(|refusal| {
+            tracing::error!(%refusal, "what this node holds cannot be compared");
+            Interrupted
+        })?;
+        if !(reply.complete && complete) && nodes.len() > 1 {
+            for node in nodes {
+                Box::pin(self.compare_keys(topology, peer, place, depth, &[*node])).await?;
+            }
+            return Ok(());
+        }
+        let now_ms = self.env.host.wall_ms();
+        let is_young = |copy: &Copy| {
+            let Ok(object) = Object::decode(&copy.encoded) else {
+                return false;
+            };
+            // A dot from the future is one of a clock that was wrong, and says nothing of its age.
+            let newest = object.clock().latest().millis();
+            (now_ms.saturating_sub(YOUNG_MS)..=now_ms + HybridClock::MAX_SKEW.as_millis() as u64)
+                .contains(&newest)
+        };
+        let known: BTreeMap<u64, &Copy> = mine.iter().map(|copy| (copy.id, copy)).collect();
+        let mut wanted: Vec<u64> = theirs
+            .iter()
+            .filter(|(id, digest)| {
+                known
+                    .get(id)
+                    .is_none_or(|copy| copy.digest != **digest && !is_young(copy))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        // Where the peer did not name all, what it did not name is not missing there.
+        let is_missing = |copy: &Copy| reply.complete && !theirs.contains_key(&copy.id);
+        let mut missing = Vec::new();
+        for copy in mine
+            .iter()
+            .filter(|copy| is_missing(copy) && !is_young(copy))
+        {
+            let (key, object) = (copy.key.clone(), copy.encoded.clone());
+            missing.push(self.send(topology, peer, place.0, key, object).boxed());
+        }
+        while !wanted.is_empty() {
+            let request = Request::TreeObjects(TreeObjectsV1 {
+                under: under.clone(),
+                ids: wanted.clone(),
+            });
+            let Response::TreeObjects(page, tail) = self.ask(topology, peer, request).await? else {
+                return Err(Interrupted);
+            };
+            let is_last = page.complete || page.entries.is_empty();
+            for (key, object) in objects(page, tail) {
+                let id = self.take_in(topology, peer, place, key, &object).await?;
+                wanted.retain(|other| *other != id);
+            }
+            if is_last {
+                break;
+            }
+        }
+        if planted!("repair one side only") {
+            return Ok(());
+        }
+        let mut sends = stream::iter(missing).buffer_unordered(OBJECTS_AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some(sent) = sends.next().await {
+            outcome = outcome.and(sent);
+        }
+        outcome
+    }
+
+    /// Merges an object of the peer's; if that is not all that is known of its key, the peer gets the rest. Gives the
+    /// key's name.
+    async fn take_in(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        (bucket, partition): Place,
+        key: Key,
+        encoded: &Bytes,
+    ) -> Result<u64, Interrupted> {
+        let object = Object::decode(encoded).map_err(|_| Interrupted)?;
+        let (hash, _) = topology.locate(bucket, key.partition_key());
+        let target = Target {
+            bucket,
+            key: key.clone(),
+            hash,
+            partition,
+            epoch: topology.epoch(),
+            stands_in_for: None,
+        };
+        let merged = self.replica.merge(&target, &object).await;
+        merged.map_err(|_| Interrupted)?;
+        self.counts.fetched.fetch_add(1, Ordering::Relaxed);
+        let held = self.replica.read(&target).await.map_err(|_| Interrupted)?;
+        if let Some(held) = held.filter(|held| held.encoded != *encoded)
+            && !planted!("repair one side only")
+        {
+            self.send(topology, peer, bucket, key.clone(), held.encoded)
+                .await?;
+        }
+        Ok(self.replica.key_id(&target))
+    }
+
+    /// Brings an object to the peer.
+    async fn send(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        bucket: BucketId,
+        key: Key,
+        encoded: Bytes,
+    ) -> Result<(), Interrupted> {
+        let head = DataHead {
+            epoch: topology.epoch(),
+            trace: 0,
+            write_id: WriteId::from_bytes([0; 16]),
+        };
+        let message = ReplicaWriteV1 { head, bucket, key };
+        let request = Request::Repair(message, encoded);
+        match self.ask(topology, peer, request).await? {
+            Response::Repair(_) => {
+                self.counts.sent.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Err(Interrupted),
+        }
+    }
+
+    async fn ask(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        request: Request,
+    ) -> Result<Response, Interrupted> {
+        let member = topology.member(peer).ok_or(Interrupted)?;
+        let peer = Peer {
+            node: peer,
+            address: member.address.clone(),
+        };
+        let answer = self.env.transport.call(peer, request, PATIENCE).await;
+        answer.map_err(|_| Interrupted)
+    }
+}
+
+fn question(topology: &Topology, place: Place, depth: u8, nodes: &[u32]) -> TreeNodesV1 {
+    let (bucket, PartitionId(partition)) = place;
+    TreeNodesV1 {
+        epoch: topology.epoch(),
+        bucket,
+        partition,
+        depth,
+        nodes: nodes.to_vec(),
+    }
+}
+
+/// The keys of a page, with their objects from its tail.
+fn objects(page: ReplicaListReplyV1, mut tail: Bytes) -> Vec<(Key, Bytes)> {
+    let split = |entry: kv_net::message::ReplicaListEntryV1| {
+        let object = tail.split_to((entry.object_bytes as usize).min(tail.len()));
+        (entry.key, object)
+    };
+    page.entries.into_iter().map(split).collect()
+}

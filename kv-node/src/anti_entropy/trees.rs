@@ -1,0 +1,308 @@
+//! All Merkle trees of a node, in step with the log of its engine.
+//!
+//! Invariants:
+//! 1. A tree that is there is over exactly what the engine holds after the last write that it was told of.
+//! 2. While a tree is made from a snapshot, later writes are kept aside for it, and none is counted twice: what the
+//!    snapshot shows has numbers up to its own, what is kept aside has later ones.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kv_ring::{PartitionCount, PartitionId};
+use kv_storage::{Observed, Seq, WriteKind, WriteObserver};
+use kv_types::{BucketId, planted};
+
+use super::tree::{Change, FAN_OUT, Tree};
+use crate::storage_key;
+
+/// A partition of a bucket: what has a tree of its own.
+pub type Place = (BucketId, PartitionId);
+
+/// The trees. Told of every write by the engine, in the order of the log.
+#[derive(Debug)]
+pub struct Trees {
+    partitions: PartitionCount,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    last: Seq,
+    plots: BTreeMap<Place, Plot>,
+}
+
+/// How far the first making of all trees is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The store is being opened: what it holds will be read afterwards.
+    Opening,
+    /// What it holds is read; writes are kept aside for trees that are not there yet.
+    Making,
+    /// Places without a tree are empty.
+    Made,
+}
+
+/// Where a tree is, or will be.
+#[derive(Debug, Default)]
+struct Plot {
+    tree: Option<Tree>,
+    /// Writes for the tree that is being made.
+    aside: Option<Vec<(Seq, Change)>>,
+}
+
+/// The writer's note for the observer: the items before and after.
+#[must_use]
+pub fn note(was: u64, is: u64) -> [u8; 16] {
+    let mut note = [0; 16];
+    note[..8].copy_from_slice(&was.to_le_bytes());
+    note[8..].copy_from_slice(&is.to_le_bytes());
+    note
+}
+
+impl Trees {
+    /// The trees of a store that is about to be opened.
+    #[must_use]
+    pub fn new(partitions: PartitionCount) -> Self {
+        Self {
+            partitions,
+            state: Mutex::new(State {
+                stage: Stage::Opening,
+                last: Seq(0),
+                plots: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// From now on writes are kept aside: the next snapshot is the one that trees are made from.
+    pub fn begin(&self) {
+        self.state().stage = Stage::Making;
+    }
+
+    /// Forgets all trees, to make them from a later snapshot. Gives the number that it must have reached.
+    pub fn begin_again(&self) -> Seq {
+        let mut state = self.state();
+        state.stage = Stage::Making;
+        state.plots.clear();
+        state.last
+    }
+
+    /// Whether all trees are there.
+    #[must_use]
+    pub fn are_made(&self) -> bool {
+        self.state().stage == Stage::Made
+    }
+
+    /// The first making ends: places that were not met hold only what was written since the snapshot.
+    pub fn end(&self, snapshot: Seq) {
+        let mut state = self.state();
+        for plot in state.plots.values_mut() {
+            if plot.tree.is_none() {
+                plot.plant(snapshot, &[]);
+            }
+        }
+        state.stage = Stage::Made;
+    }
+
+    /// Begins to make one tree anew. Gives the number that the snapshot must have reached.
+    pub fn begin_one(&self, place: Place) -> Seq {
+        let mut state = self.state();
+        let last = state.last;
+        state.plots.entry(place).or_default().aside = Some(Vec::new());
+        last
+    }
+
+    /// Puts a tree in its place: that of what a snapshot shows, and of what was kept aside since.
+    pub fn plant(&self, place: Place, snapshot: Seq, items: &[Change]) {
+        let mut state = self.state();
+        state.plots.entry(place).or_default().plant(snapshot, items);
+    }
+
+    /// Places whose trees have become too coarse.
+    #[must_use]
+    pub fn overfull(&self) -> Vec<Place> {
+        let state = self.state();
+        let plots = state.plots.iter();
+        let is_overfull = |plot: &Plot| plot.tree.as_ref().is_some_and(Tree::is_overfull);
+        plots
+            .filter(|(_, plot)| is_overfull(plot))
+            .map(|(place, _)| *place)
+            .collect()
+    }
+
+    /// The roots of some places; 0 where nothing is.
+    #[must_use]
+    pub fn roots(&self, places: &[Place]) -> Vec<u64> {
+        let state = self.state();
+        let root = |place| state.tree(place).map_or(0, Tree::root);
+        places.iter().map(root).collect()
+    }
+
+    /// How deep a tree is.
+    #[must_use]
+    pub fn depth(&self, place: Place) -> u8 {
+        self.state().tree(&place).map_or(0, Tree::depth)
+    }
+
+    /// How many items a tree is over.
+    #[must_use]
+    pub fn items(&self, place: Place) -> u64 {
+        self.state().tree(&place).map_or(0, Tree::items)
+    }
+
+    /// The sums of the children of nodes at a depth, node after node; `None` if the tree is not that deep.
+    #[must_use]
+    pub fn children(&self, place: Place, depth: u8, nodes: &[u32]) -> Option<Vec<u64>> {
+        let state = self.state();
+        let tree = state.tree(&place)?;
+        let mut sums = Vec::with_capacity(nodes.len() * FAN_OUT);
+        for node in nodes {
+            sums.extend(tree.children(depth, *node)?);
+        }
+        Some(sums)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tree(&self, place: &Place) -> Option<&Tree> {
+        self.plots.get(place)?.tree.as_ref()
+    }
+}
+
+impl Plot {
+    fn plant(&mut self, snapshot: Seq, items: &[Change]) {
+        let aside = self.aside.take().unwrap_or_default();
+        let mut tree = Tree::for_items((items.len() + aside.len()) as u64);
+        let since = aside.iter().filter(|(seq, _)| *seq > snapshot);
+        for change in items.iter().chain(since.map(|(_, change)| change)) {
+            tree.apply(*change);
+        }
+        self.tree = Some(tree);
+    }
+}
+
+impl WriteObserver for Trees {
+    fn wrote(&self, write: &Observed<'_>) {
+        let Some((bucket, hash)) = storage_key::place(write.key) else {
+            return;
+        };
+        if bucket == storage_key::SYSTEM_BUCKET || write.kind != WriteKind::Put {
+            return;
+        }
+        let Some((was, is)) = write.note.split_first_chunk() else {
+            return;
+        };
+        let Ok(is) = is.try_into() else { return };
+        let mut state = self.state();
+        if state.stage == Stage::Opening {
+            return;
+        }
+        state.last = write.seq;
+        let change = Change {
+            position: hash.0 << self.partitions.bits(),
+            was: u64::from_le_bytes(*was),
+            is: u64::from_le_bytes(is),
+        };
+        if planted!("leave a write out of the tree") && change.is.is_multiple_of(8) {
+            return;
+        }
+        let is_made = state.stage == Stage::Made;
+        let plot = state
+            .plots
+            .entry((bucket, self.partitions.partition_of(hash)))
+            .or_insert_with(|| Plot {
+                tree: is_made.then(|| Tree::for_items(0)),
+                aside: None,
+            });
+        if let Some(tree) = &mut plot.tree {
+            tree.apply(change);
+            if plot.aside.is_none() {
+                return;
+            }
+        }
+        plot.aside.get_or_insert_default().push((write.seq, change));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_ring::KeyHash;
+    use kv_storage::{Durability, Options, WriteBatch};
+    use kv_types::Key;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const BUCKET: BucketId = BucketId(1);
+
+    fn key(n: u64) -> Vec<u8> {
+        let hash = KeyHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let key = Key::new(format!("k{n}")).expect("short");
+        storage_key::encode(BUCKET, hash, &key).to_vec()
+    }
+
+    /// Writes of some keys, over and over, while trees are made: whatever the moment, they end as those of a store at
+    /// rest.
+    #[test]
+    fn trees_made_while_writes_go_on_are_those_of_what_is_stored() {
+        for begin_at in [0, 1, 50, 199] {
+            let trees = Arc::new(Trees::new(PartitionCount::MIN));
+            let mut env = kv_storage::Env::embedded(7);
+            env.hooks.observer = Some(Arc::clone(&trees) as Arc<dyn WriteObserver>);
+            env.fs = Arc::new(kv_storage::sim::SimFs::new());
+            let db = kv_storage::Db::open(Path::new("/d"), Options::tiny(), env).expect("opens");
+            let mut items: BTreeMap<u64, u64> = BTreeMap::new();
+            let mut snapshot = None;
+            for n in 0..200_u64 {
+                if n == begin_at {
+                    trees.begin();
+                    snapshot = Some((db.snapshot().seq(), items.clone()));
+                }
+                let (which, is) = (n % 23, n + 1);
+                let was = items.insert(which, is).unwrap_or(0);
+                let mut batch = WriteBatch::new();
+                batch.put_noted(&key(which), b"v", &note(was, is));
+                let commit = db.write(batch, Durability::Process).expect("room");
+                drop(commit);
+                if n == 150.max(begin_at) {
+                    let (seq, shown) = snapshot.take().expect("begun");
+                    plant(&trees, seq, &shown);
+                    trees.end(seq);
+                }
+            }
+            let expected = Trees::new(PartitionCount::MIN);
+            expected.begin();
+            plant(&expected, Seq(0), &items);
+            expected.end(Seq(0));
+            let places: Vec<Place> = PartitionCount::MIN.iter().map(|p| (BUCKET, p)).collect();
+            assert!(trees.are_made());
+            assert_eq!(
+                trees.roots(&places),
+                expected.roots(&places),
+                "from {begin_at}"
+            );
+            let count = |trees: &Trees| places.iter().map(|p| trees.items(*p)).sum::<u64>();
+            assert_eq!(count(&trees), items.len() as u64);
+        }
+    }
+
+    fn plant(trees: &Trees, seq: Seq, items: &BTreeMap<u64, u64>) {
+        let mut by_place: BTreeMap<Place, Vec<Change>> = BTreeMap::new();
+        for (which, is) in items {
+            let (bucket, hash) = storage_key::place(&key(*which)).expect("a key");
+            let place = (bucket, PartitionCount::MIN.partition_of(hash));
+            by_place.entry(place).or_default().push(Change {
+                position: hash.0 << PartitionCount::MIN.bits(),
+                was: 0,
+                is: *is,
+            });
+        }
+        for (place, items) in by_place {
+            trees.plant(place, seq, &items);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Replicas become equal by themselves.
+
+use std::time::Duration;
+
+use kv_net::message::{ReadOptions, WriteKind};
+use kv_types::{Level, NodeId};
+
+use crate::client::with_cluster;
+
+#[test]
+fn a_replica_that_was_away_gets_what_it_missed_though_nobody_reads_it() {
+    for seed in 0..4 {
+        with_cluster(seed, move |cluster, mut client, handle| async move {
+            let (away, via) = (NodeId(3), NodeId(1));
+            for n in 0..400 {
+                let name = format!("k{n}");
+                client
+                    .put(&cluster, via, &name, "old")
+                    .await
+                    .expect("all are up");
+            }
+            cluster.kill(away);
+            handle.sleep(Duration::from_secs(3)).await;
+            let kept = |n: usize| n % 3 == 0;
+            for n in (0..400).filter(|n| !kept(*n)) {
+                let kind = if n % 3 == 1 {
+                    WriteKind::Put
+                } else {
+                    WriteKind::Delete
+                };
+                let request = client.put_request(&format!("k{n}"), None, kind);
+                let value = if n % 3 == 1 { "new" } else { "" };
+                let put = client.send_put(&cluster, via, request, value).await;
+                put.expect("two of three are up");
+            }
+            for n in 400..450 {
+                let name = format!("k{n}");
+                client
+                    .put(&cluster, via, &name, "added")
+                    .await
+                    .expect("two of three are up");
+            }
+            cluster.start(away).await.expect("it starts again");
+            handle.sleep(Duration::from_secs(30)).await;
+            let weak = ReadOptions {
+                level: Level::Weak,
+                ..ReadOptions::default()
+            };
+            for n in 0..450 {
+                let name = format!("k{n}");
+                let read = client.get_with(&cluster, away, &name, weak).await;
+                let (values, _) = read.expect("one answer is enough");
+                let expected: &[&str] = match n {
+                    400.. => &["added"],
+                    _ if kept(n) => &["old"],
+                    _ if n % 3 == 1 => &["new"],
+                    _ => &[],
+                };
+                assert_eq!(values, expected, "{name} at {away} alone");
+            }
+        });
+    }
+}
