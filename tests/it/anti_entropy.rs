@@ -21,7 +21,7 @@ fn a_replica_that_was_away_gets_what_it_missed_though_nobody_reads_it() {
             }
             cluster.kill(away);
             handle.sleep(Duration::from_secs(3)).await;
-            let kept = |n: usize| n % 3 == 0;
+            let kept = |n: usize| n.is_multiple_of(3);
             for n in (0..400).filter(|n| !kept(*n)) {
                 let kind = if n % 3 == 1 {
                     WriteKind::Put

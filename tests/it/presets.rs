@@ -83,9 +83,9 @@ fn w1_rn_writes_are_fast_and_reads_need_all() {
             .await
             .expect("one is enough");
         cluster.network.unblock(&AROUND_THE_FIRST);
-        handle.sleep(NOTICE).await;
         let two = get(&cluster, &mut client, NODES[1], 2).await;
         assert_eq!(two, Ok(vec![]), "two of three may miss it");
+        handle.sleep(NOTICE).await;
         let read = get(&cluster, &mut client, NODES[1], 3).await;
         assert_eq!(read, Ok(vec!["v".to_owned()]), "three do not");
         cluster.kill(NODES[2]);

@@ -87,7 +87,6 @@ fn reads_repair_a_replica_that_was_away() {
             .await
             .expect("two of three are enough");
         cluster.start(NodeId(3)).await.expect("it starts again");
-        handle.sleep(Duration::from_secs(5)).await;
         let weak = ReadOptions {
             level: Level::Weak,
             ..ReadOptions::default()
@@ -100,7 +99,7 @@ fn reads_repair_a_replica_that_was_away() {
         client
             .get_with(
                 &cluster,
-                NodeId(1),
+                NodeId(3),
                 "k",
                 ReadOptions {
                     level: Level::All,
