@@ -20,7 +20,7 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{Request, Response, SiblingHeadV1};
 use kv_ring::{ReplicaSet, Topology};
-use kv_types::{BucketId, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
+use kv_types::{BucketId, BucketMode, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
 
 use self::places::Places;
 use self::plan::Plan;
@@ -177,9 +177,18 @@ fn unexpected(response: &Response) -> Refusal {
 }
 
 /// The siblings of an object as a reply shows them; values are appended to `tail`.
-fn describe(object: &Object, headers_only: bool, tail: &mut Vec<Bytes>) -> Vec<SiblingHeadV1> {
-    object
-        .siblings()
+fn describe(
+    object: &Object,
+    mode: BucketMode,
+    headers_only: bool,
+    tail: &mut Vec<Bytes>,
+) -> Vec<SiblingHeadV1> {
+    let shown: Vec<_> = match mode {
+        BucketMode::Siblings => object.siblings().collect(),
+        BucketMode::Lww => object.last_written().into_iter().collect(),
+    };
+    shown
+        .into_iter()
         .map(|sibling| {
             let payload = sibling.payload();
             if !headers_only {

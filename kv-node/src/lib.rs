@@ -41,6 +41,7 @@ pub mod membership;
 pub mod metrics;
 pub mod minter;
 pub mod node;
+pub mod reaper;
 pub mod refusal;
 pub mod replica;
 pub mod service;

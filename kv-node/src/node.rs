@@ -27,6 +27,7 @@ use crate::liveness::Liveness;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
+use crate::reaper::Reaper;
 use crate::refusal::Refusal;
 use crate::replica::Replica;
 use crate::service::Service;
@@ -224,6 +225,13 @@ impl Node {
             counts: Arc::clone(&repairs),
         };
         env.spawn(exchange.run(snapshot));
+        let reaper = Reaper {
+            env: env.clone(),
+            topologies: Arc::clone(&topologies),
+            trees: Arc::clone(&trees),
+            replica: Arc::clone(&replica),
+        };
+        env.spawn(reaper.run());
         let answers = Answers {
             me: node,
             topologies: Arc::clone(&topologies),

@@ -418,6 +418,19 @@ impl Replica {
         Ok(true)
     }
 
+    /// Deletes all copies in a bucket, which is dropped.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was deleted, but for a failed disk.
+    pub async fn delete_bucket(&self, bucket: BucketId) -> Result<(), Refusal> {
+        let mut batch = WriteBatch::new();
+        // It frees space.
+        batch.use_reserve();
+        batch.delete_prefix(&bucket.0.to_be_bytes());
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        Ok(())
+    }
+
     /// Counts what is kept for others, after a start.
     ///
     /// # Errors

@@ -94,6 +94,9 @@ pub struct BucketNameError {
 pub enum BucketMode {
     /// Concurrent writes are all kept until a later write, which has read them, replaces them.
     Siblings = 0,
+    /// Readers see one value: that of the write which was coordinated last, by the hybrid clocks of the nodes. Of writes
+    /// made at the same time all but one are lost, and a node whose clock is ahead wins for as long as it is.
+    Lww = 1,
 }
 
 /// What a put without a context means.

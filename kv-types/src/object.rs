@@ -343,6 +343,17 @@ impl Object {
         self.siblings.iter().filter(|s| !self.is_hidden(s))
     }
 
+    /// The one sibling that a reader sees where the last writer wins: the one whose first dot is the latest. A late
+    /// repetition of a write makes it no later.
+    #[must_use]
+    pub fn last_written(&self) -> Option<&Sibling> {
+        let first_dot = |sibling: &&Sibling| {
+            let dots = sibling.dots.iter();
+            dots.map(|dot| (dot.hlc, dot.actor)).min()
+        };
+        self.siblings().max_by_key(first_dot)
+    }
+
     /// The dots under which a write is remembered here, live or superseded.
     pub fn dots_of(&self, write_id: WriteId) -> impl Iterator<Item = Dot> {
         let live = self

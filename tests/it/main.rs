@@ -2,6 +2,7 @@
 
 mod anti_entropy;
 mod arrows;
+mod buckets;
 mod client;
 mod epochs;
 mod limits;

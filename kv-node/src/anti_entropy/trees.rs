@@ -118,6 +118,20 @@ impl Trees {
         state.plots.entry(place).or_default().plant(snapshot, items);
     }
 
+    /// The buckets in which something was written.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<BucketId> {
+        let state = self.state();
+        let mut buckets: Vec<BucketId> = state.plots.keys().map(|(bucket, _)| *bucket).collect();
+        buckets.dedup();
+        buckets
+    }
+
+    /// Forgets the trees of a bucket whose rows are deleted.
+    pub fn forget(&self, bucket: BucketId) {
+        self.state().plots.retain(|(other, _), _| *other != bucket);
+    }
+
     /// Places whose trees have become too coarse.
     #[must_use]
     pub fn overfull(&self) -> Vec<Place> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kv_client::{Context, Level};
+use kv_client::{BlindPut, BucketMode, Context, Level};
 
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
@@ -277,8 +277,14 @@ pub(super) enum BucketCommand {
         /// Replicas that a write needs; a majority when left out
         #[arg(short)]
         w: Option<u8>,
+        /// What becomes of concurrent writes; it cannot be changed later
+        #[arg(long, value_enum, default_value = "siblings")]
+        mode: ModeArg,
+        /// What a put without a context does in mode siblings
+        #[arg(long, value_enum, default_value = "overwrite")]
+        blind_put: BlindPutArg,
     },
-    /// Change how many replicas reads and writes need
+    /// Change how many replicas reads and writes need, and what puts without a context do
     Set {
         /// Its name
         name: String,
@@ -288,7 +294,54 @@ pub(super) enum BucketCommand {
         /// Replicas that a write needs
         #[arg(short)]
         w: Option<u8>,
+        /// What a put without a context does in mode siblings
+        #[arg(long, value_enum)]
+        blind_put: Option<BlindPutArg>,
     },
+    /// Drop a bucket with all that is in it
+    Drop {
+        /// Its name
+        name: String,
+        /// Drop it, and do not ask: nothing brings it back
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What becomes of concurrent writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ModeArg {
+    /// All are kept until a write that has read them replaces them
+    Siblings,
+    /// Readers see the last one; the others are lost
+    Lww,
+}
+
+impl From<ModeArg> for BucketMode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Siblings => Self::Siblings,
+            ModeArg::Lww => Self::Lww,
+        }
+    }
+}
+
+/// What a put without a context does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum BlindPutArg {
+    /// It replaces what is there
+    Overwrite,
+    /// It stands beside what is there
+    Sibling,
+}
+
+impl From<BlindPutArg> for BlindPut {
+    fn from(blind_put: BlindPutArg) -> Self {
+        match blind_put {
+            BlindPutArg::Overwrite => Self::Overwrite,
+            BlindPutArg::Sibling => Self::Sibling,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

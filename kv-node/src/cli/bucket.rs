@@ -6,7 +6,7 @@ use comfy_table::Cell;
 use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
 use kv_client::transport::{SendError, SendFault};
-use kv_client::{BucketName, BucketProperties, Client, Outcome, Quorum};
+use kv_client::{BlindPut, BucketMode, BucketName, BucketProperties, Client, Outcome, Quorum};
 use serde::Serialize;
 
 use super::args::BucketCommand;
@@ -27,6 +27,8 @@ struct BucketJson<'a> {
     n: u8,
     r: u8,
     w: u8,
+    mode: &'a str,
+    blind_put: &'a str,
 }
 
 #[derive(Serialize)]
@@ -47,25 +49,57 @@ pub(super) async fn run(
             let client = session.client_within(CONNECT_TIMEOUT).await?;
             list(&client.topology(), output)
         }
-        BucketCommand::Create { name, n, r, w } => {
+        BucketCommand::Create {
+            name,
+            n,
+            r,
+            w,
+            mode,
+            blind_put,
+        } => {
             let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
             let majority = BucketProperties::majority_of(n).map_err(impossible)?;
             let change = ChangeKind::CreateBucket {
                 name: BucketName::new(name.as_str()).map_err(impossible)?,
-                properties: asked(majority, r, w)?,
+                properties: BucketProperties {
+                    mode: mode.into(),
+                    blind_put: blind_put.into(),
+                    ..asked(majority, r, w)?
+                },
             };
             make(&client, output, &name, change, "created").await
         }
-        BucketCommand::Set { name, r, w } => {
+        BucketCommand::Set {
+            name,
+            r,
+            w,
+            blind_put,
+        } => {
             let client = session.admin().await?;
             let topology = client.topology();
             let bucket = find(&topology, &name)?;
             let change = ChangeKind::SetBucket {
                 id: bucket.id,
-                properties: asked(bucket.properties, r, w)?,
+                properties: BucketProperties {
+                    blind_put: blind_put.map_or(bucket.properties.blind_put, Into::into),
+                    ..asked(bucket.properties, r, w)?
+                },
             };
             make(&client, output, &name, change, "changed").await
+        }
+        BucketCommand::Drop { name, yes } => {
+            let client = session.admin().await?;
+            let topology = client.topology();
+            let bucket = find(&topology, &name)?;
+            if !yes {
+                return Err(Failure::usage(format!(
+                    "bucket {name} would go with all that is in it, on all nodes; nothing was done"
+                ))
+                .hint("repeat the command with --yes if that is meant"));
+            }
+            let change = ChangeKind::DropBucket { id: bucket.id };
+            make(&client, output, &name, change, "dropped").await
         }
     }
 }
@@ -74,6 +108,14 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for bucket in topology.buckets() {
         let quorum = bucket.properties.quorum;
+        let mode = match bucket.properties.mode {
+            BucketMode::Siblings => "siblings",
+            BucketMode::Lww => "lww",
+        };
+        let blind_put = match bucket.properties.blind_put {
+            BlindPut::Overwrite => "overwrite",
+            BlindPut::Sibling => "sibling",
+        };
         output.json_only(&BucketJson {
             schema: 1,
             bucket: bucket.name.as_str(),
@@ -81,13 +123,16 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             n: quorum.n(),
             r: quorum.r(),
             w: quorum.w(),
+            mode,
+            blind_put,
         })?;
         let numbers = [quorum.n(), quorum.r(), quorum.w()];
         let mut row = vec![Cell::new(bucket.name.as_str())];
         row.extend(numbers.map(Cell::new));
+        row.extend([mode, blind_put].map(Cell::new));
         rows.push(row);
     }
-    output.line(output.table(&["bucket", "n", "r", "w"], rows))?;
+    output.line(output.table(&["bucket", "n", "r", "w", "mode", "blind put"], rows))?;
     Ok(())
 }
 

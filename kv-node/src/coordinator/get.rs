@@ -88,7 +88,12 @@ impl Coordinator {
         }
         let context = self.seal(request.bucket, &request.key, object);
         let mut values = Vec::new();
-        let siblings = describe(object, request.options.headers_only, &mut values);
+        let siblings = describe(
+            object,
+            plan.properties.mode,
+            request.options.headers_only,
+            &mut values,
+        );
         Ok((
             GetReplyV1 {
                 siblings,

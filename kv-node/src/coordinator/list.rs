@@ -82,7 +82,12 @@ impl Coordinator {
         let mut entries = Vec::with_capacity(page.entries.len());
         for (key, object) in page.entries {
             let context = self.seal(request.bucket, &key, &object);
-            let siblings = describe(&object, request.options.headers_only, &mut values);
+            let siblings = describe(
+                &object,
+                properties.mode,
+                request.options.headers_only,
+                &mut values,
+            );
             entries.push(ListEntryV1 {
                 key,
                 siblings,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use kv_net::ErrorCode;
 use kv_net::message::{DataHead, PutReplyV1, PutV1, Request, Response, WriteKind};
-use kv_types::{BlindPut, Clock, Level, NodeId, Object, Payload, Write, planted};
+use kv_types::{BlindPut, BucketMode, Clock, Level, NodeId, Object, Payload, Write, planted};
 
 use super::places::Places;
 use super::plan::{Plan, reachable};
@@ -147,6 +147,9 @@ impl Coordinator {
 
     /// What the writer had read; `None`: what this replica holds counts as read.
     fn what_was_read(&self, plan: &Plan, request: &PutV1) -> Result<Option<Clock>, Refusal> {
+        if plan.properties.mode == BucketMode::Lww {
+            return Ok(None);
+        }
         match (&request.context, plan.properties.blind_put) {
             (Some(context), _) => {
                 let latest = self.replica.minter().latest_plausible();

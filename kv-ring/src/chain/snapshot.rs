@@ -179,6 +179,7 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
     let quorum = Quorum::new(n, r, w).map_err(|_| malformed("quorum of a bucket with n", n))?;
     let mode = match mode {
         0 => BucketMode::Siblings,
+        1 => BucketMode::Lww,
         other => return Err(malformed("bucket mode", other)),
     };
     let blind_put = match blind_put {

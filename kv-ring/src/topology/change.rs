@@ -21,8 +21,7 @@ pub enum Change {
         /// Its properties from now on.
         properties: BucketProperties,
     },
-    /// A bucket goes, and what is in it can no longer be reached; the space is not given back yet. Its name may be given
-    /// again, its id never is.
+    /// A bucket goes with all that is in it. Its name may be given again, its id never is.
     DropBucket {
         /// Which bucket.
         id: BucketId,
@@ -126,6 +125,12 @@ impl Topology {
         }
         next.check()?;
         Ok(next)
+    }
+
+    /// Whether a bucket was dropped in some epoch up to this one. One that only a later epoch makes was not.
+    #[must_use]
+    pub fn has_dropped(&self, bucket: BucketId) -> bool {
+        self.bucket(bucket).is_none() && bucket <= self.later_bucket_id()
     }
 
     fn later_bucket_id(&self) -> BucketId {

@@ -1,0 +1,174 @@
+//! Buckets with properties of their own, and their end.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_net::message::{
+    ChangeKind, ChangeV1, GetV1, PutV1, ReadOptions, Request, Response, WriteKind, WriteOptions,
+};
+use kv_net::{ErrorCode, Role};
+use kv_storage::Db;
+use kv_tests::sim::SimCluster;
+use kv_types::{BucketId, BucketMode, BucketName, BucketProperties, Level, NodeId};
+
+use crate::client::{BUDGET, Client, key, options, with_cluster};
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+async fn change(cluster: &SimCluster, change: ChangeKind) {
+    let request = Request::Change(ChangeV1 { change });
+    let role = Role::Admin("operator".to_owned());
+    let answer = cluster.network.call(role, NODES[0], &request, BUDGET).await;
+    assert!(matches!(answer, Ok(Response::Change(_))), "{answer:?}");
+    // Until all know.
+    cluster.network.pause(Duration::from_secs(5)).await;
+}
+
+async fn create(cluster: &SimCluster, name: &str, mode: BucketMode) -> BucketId {
+    let name = BucketName::new(name).expect("a good name");
+    let properties = BucketProperties {
+        mode,
+        ..BucketProperties::majority_of(3).expect("three")
+    };
+    let creation = ChangeKind::CreateBucket {
+        name: name.clone(),
+        properties,
+    };
+    change(cluster, creation).await;
+    let topology = cluster.node(NODES[0]).expect("it runs").topology();
+    topology.bucket_by_name(&name).expect("created").id
+}
+
+async fn put(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    bucket: BucketId,
+    name: &str,
+    w: u8,
+    value: &str,
+) -> Result<(), ErrorCode> {
+    let request = PutV1 {
+        bucket,
+        options: WriteOptions {
+            level: Level::Quorum,
+            w: Some(w),
+        },
+        ..client.put_request(name, None, WriteKind::Put)
+    };
+    let put = client.send_put(cluster, via, request, value).await;
+    put.map(drop).map_err(|(code, _)| code)
+}
+
+async fn get(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    bucket: BucketId,
+    name: &str,
+) -> Result<Vec<String>, ErrorCode> {
+    let request = Request::Get(GetV1 {
+        head: client.head(),
+        bucket,
+        key: key(name),
+        options: ReadOptions {
+            level: Level::Quorum,
+            ..ReadOptions::default()
+        },
+    });
+    match cluster.network.call_as_client(via, request, BUDGET).await {
+        Ok(Response::Get(reply, mut tail)) => {
+            let siblings = reply.siblings.iter();
+            let mut value = |bytes: u32| tail.split_to(bytes as usize).to_vec();
+            let values = siblings.map(|sibling| value(sibling.value_bytes));
+            Ok(values
+                .map(|bytes| String::from_utf8(bytes).expect("text"))
+                .collect())
+        }
+        Ok(Response::Error(error)) => Err(error.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_two_writes_at_the_same_time_both_stay_or_the_last_one_wins() {
+    for mode in [BucketMode::Siblings, BucketMode::Lww] {
+        with_cluster(1, move |cluster, mut client, handle| async move {
+            let bucket = create(&cluster, "b", mode).await;
+            let apart: Vec<_> = NODES
+                .into_iter()
+                .flat_map(|one| NODES.into_iter().map(move |other| (one, other)))
+                .filter(|(one, other)| one != other)
+                .collect();
+            cluster.network.block(&apart);
+            for (via, value) in [(NODES[1], "first"), (NODES[0], "last")] {
+                let put = put(&cluster, &mut client, via, bucket, "k", 1, value).await;
+                put.expect("one is enough");
+                handle.sleep(Duration::from_millis(20)).await;
+            }
+            cluster.network.unblock(&apart);
+            handle.sleep(Duration::from_secs(30)).await;
+            for via in NODES {
+                let mut read = get(&cluster, &mut client, via, bucket, "k")
+                    .await
+                    .expect("all are up");
+                read.sort_unstable();
+                match mode {
+                    BucketMode::Siblings => assert_eq!(read, ["first", "last"]),
+                    BucketMode::Lww => assert_eq!(read, ["last"]),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_dropped_bucket_goes_with_all_that_is_in_it_and_others_stay() {
+    with_cluster(2, |cluster, mut client, handle| async move {
+        let dropped = create(&cluster, "dropped", BucketMode::Siblings).await;
+        let stays = create(&cluster, "stays", BucketMode::Siblings).await;
+        for n in 0..60 {
+            for bucket in [dropped, stays] {
+                let put = put(
+                    &cluster,
+                    &mut client,
+                    NODES[0],
+                    bucket,
+                    &format!("k{n}"),
+                    3,
+                    "v",
+                )
+                .await;
+                put.expect("all are up");
+            }
+        }
+        change(&cluster, ChangeKind::DropBucket { id: dropped }).await;
+        handle.sleep(Duration::from_secs(10)).await;
+        for via in NODES {
+            let gone = get(&cluster, &mut client, via, dropped, "k1").await;
+            assert_eq!(gone, Err(ErrorCode::UnknownBucket));
+            let there = get(&cluster, &mut client, via, stays, "k1").await;
+            assert_eq!(there, Ok(vec!["v".to_owned()]));
+        }
+        for node in NODES {
+            cluster.kill(node);
+            assert_eq!(rows(&cluster, node, dropped), 0, "at {node}");
+            assert_eq!(rows(&cluster, node, stays), 60, "at {node}");
+        }
+    });
+}
+
+/// How many rows a node that is down has in a bucket.
+fn rows(cluster: &SimCluster, node: NodeId, bucket: BucketId) -> usize {
+    let mut env = kv_storage::Env::embedded(1);
+    env.fs = Arc::new(cluster.fs(node));
+    let db = Db::open(Path::new("/data/store"), options(), env).expect("it opens");
+    let first = Bytes::copy_from_slice(&bucket.0.to_be_bytes());
+    let end = Bytes::copy_from_slice(&(bucket.0 + 1).to_be_bytes());
+    let snapshot = db.snapshot();
+    let rows = snapshot.iter((Bound::Included(first), Bound::Excluded(end)));
+    rows.inspect(|row| assert!(row.is_ok())).count()
+}
