@@ -25,6 +25,7 @@ use kv_types::{BucketId, BucketMode, Context, ContextKey, Key, Level, NodeId, Ob
 use self::places::Places;
 use self::plan::Plan;
 use crate::env::{Deadline, Env};
+use crate::evidence::{Evidence, Sent};
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -41,6 +42,7 @@ pub struct Coordinator {
     replica: Arc<Replica>,
     liveness: Arc<Liveness>,
     metrics: Arc<Metrics>,
+    evidence: Evidence,
     contexts: ContextKey,
 }
 
@@ -66,19 +68,22 @@ impl Coordinator {
             replica,
             liveness,
             metrics,
+            evidence: Evidence::default(),
             contexts,
         }
     }
 
     /// The owners worth asking: this node first, then those that are up, in slot order, then those that others stand in
-    /// for, then the rest, which may be back without anyone having noticed.
+    /// for, then the rest, which may be back without anyone having noticed. Those that keep requests waiting come after
+    /// their like.
     fn candidates(&self, replicas: &ReplicaSet, places: &Places) -> Vec<NodeId> {
         let mut owners: Vec<NodeId> = replicas.nodes().collect();
         let now = self.env.now();
         owners.sort_by_key(|owner| {
             let node = places.node_for(*owner);
             let is_up = self.liveness.is_up(node, now);
-            (*owner != self.me, !is_up, node != *owner)
+            let is_slow = self.evidence.is_slow(node, now);
+            (*owner != self.me, !is_up, is_slow, node != *owner)
         });
         owners
     }
@@ -132,12 +137,18 @@ impl Coordinator {
             node: to,
             address: member.address.clone(),
         };
-        match self
+        let sent = Waiting {
+            env: &self.env,
+            evidence: &self.evidence,
+            sent: Some(self.evidence.sent(to, self.env.now())),
+        };
+        let answer = self
             .env
             .transport
             .call(peer, request, deadline.left(&self.env))
-            .await
-        {
+            .await;
+        sent.ended(answer.is_ok());
+        match answer {
             Ok(Response::Error(error)) => Err(Refusal {
                 code: error.code,
                 outcome: error.outcome,
@@ -162,6 +173,29 @@ impl Coordinator {
     /// The context of a key whose replicas know `object`.
     fn seal(&self, bucket: BucketId, key: &Key, object: &Object) -> Context {
         self.contexts.seal(bucket, key, object.clock())
+    }
+}
+
+/// A request that is waited for.
+struct Waiting<'a> {
+    env: &'a Env,
+    evidence: &'a Evidence,
+    sent: Option<Sent>,
+}
+
+impl Waiting<'_> {
+    fn ended(mut self, was_answered: bool) {
+        if let Some(sent) = self.sent.take() {
+            self.evidence.ended(sent, was_answered, self.env.now());
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            self.evidence.given_up(sent, self.env.now());
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod env;
+pub mod evidence;
 pub mod hints;
 pub mod liveness;
 pub mod membership;
