@@ -4,6 +4,12 @@
 //! once, at R=W=2; first while all is well, then with one node stopped where it stands (SIGSTOP), from a second after
 //! that on. It prints the ratios of the latencies.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example prints"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kv_ring::{PartitionCount, PartitionId};
+use kv_ring::{KeyHash, PartitionCount, PartitionId};
 use kv_storage::{Observed, Seq, WriteKind, WriteObserver};
 use kv_types::{BucketId, planted};
 
@@ -211,15 +211,23 @@ impl WriteObserver for Trees {
             return;
         };
         let Ok(is) = is.try_into() else { return };
+        let items = (u64::from_le_bytes(*was), u64::from_le_bytes(is));
+        self.take_in(write.seq, bucket, hash, items);
+    }
+}
+
+impl Trees {
+    /// One write: the items before and after.
+    pub fn take_in(&self, seq: Seq, bucket: BucketId, hash: KeyHash, (was, is): (u64, u64)) {
         let mut state = self.state();
         if state.stage == Stage::Opening {
             return;
         }
-        state.last = write.seq;
+        state.last = seq;
         let change = Change {
             position: hash.0 << self.partitions.bits(),
-            was: u64::from_le_bytes(*was),
-            is: u64::from_le_bytes(is),
+            was,
+            is,
         };
         if planted!("leave a write out of the tree") && change.is.is_multiple_of(8) {
             return;
@@ -238,14 +246,13 @@ impl WriteObserver for Trees {
                 return;
             }
         }
-        plot.aside.get_or_insert_default().push((write.seq, change));
+        plot.aside.get_or_insert_default().push((seq, change));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_ring::KeyHash;
     use kv_storage::{Durability, Options, WriteBatch};
     use kv_types::Key;
     use std::path::Path;
