@@ -20,7 +20,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`client`], [`bucket`], [`collection`] | [`Client`], [`Bucket`], [`Collection`]: where requests begin |
-//! | [`get`], [`put`], [`update`], [`scan`] | the requests |
+//! | [`get`], [`put`], [`update`], [`scan`], [`many`] | the requests |
 //! | [`read`], [`resolve`], [`view`] | what a read found, and how to make one value of several |
 //! | [`key_codec`], [`codec`], [`into_key`] | typed keys and values as bytes |
 //! | [`target`], [`context_file`], [`options`] | which cluster, as whom, with which defaults |
@@ -48,6 +48,7 @@ pub mod get;
 mod health;
 pub mod into_key;
 pub mod key_codec;
+pub mod many;
 mod net;
 pub mod options;
 pub mod put;
@@ -72,6 +73,7 @@ pub use cursor::Cursor;
 pub use error::{ConnectError, Error};
 pub use into_key::IntoKey;
 pub use key_codec::{KeyCodec, KeyPart};
+pub use many::Many;
 pub use options::Options;
 pub use put::Written;
 pub use read::{Conflict, Read, Sibling};

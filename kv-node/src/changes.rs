@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{ChangeKind, Request, Response, VoteAnswer, VoteStep, VoteV1};
+use kv_net::message::{ChangeKind, Request, Response, TreeRootsV1, VoteAnswer, VoteStep, VoteV1};
 use kv_ring::consensus::{Attempt, Proposer, Step};
 use kv_ring::{ChainEntry, ChainHash, Change, Topology};
 use kv_types::{Epoch, NodeId};
@@ -21,6 +22,8 @@ use crate::voting::{Voting, heard, sent};
 
 /// The longest rest of a proposer whom another one has beaten; drawn anew each time, so that one of them gets through.
 const MOST_REST: Duration = Duration::from_millis(200);
+/// How long a change that is decided waits until the others know.
+const SPREADING: Duration = Duration::from_millis(500);
 /// How long a voter may take.
 const VOTER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,7 +49,8 @@ enum Ended {
 }
 
 impl Changes {
-    /// Makes a change, by the votes of a majority of the voters; on return it is in force here. Another change that comes
+    /// Makes a change, by the votes of a majority of the voters; on return it is in force here, and
+    /// everyone who answers at once knows of it. Another change that comes
     /// first is taken over, and this one made after it.
     ///
     /// # Errors
@@ -61,6 +65,7 @@ impl Changes {
                 && topology.epoch() >= *epoch
             {
                 if self.topologies.entry_of(*epoch).as_ref() == Some(entry) {
+                    self.spread(*epoch, deadline).await;
                     return Ok(*epoch);
                 }
                 asked = None;
@@ -96,6 +101,19 @@ impl Changes {
                 Ended::Beaten => {}
             }
         }
+    }
+
+    /// Tells all others of an epoch, so that whoever asks for it next finds it in force, through any node that answers.
+    async fn spread(&self, epoch: Epoch, deadline: Deadline) {
+        let topology = self.topologies.current();
+        let patience = deadline.at_most(&self.env, SPREADING);
+        let members = topology.members().iter().map(|member| member.node);
+        let tells = members.filter(|node| *node != self.me).map(|node| {
+            // Who is asked about a newer epoch learns it first. The answer does not matter.
+            let request = Request::TreeRoots(TreeRootsV1 { epoch, sum: 0 });
+            self.coordinator.call(&topology, node, request, patience)
+        });
+        let _ = join_all(tells).await;
     }
 
     fn late(&self, topology: &Topology, is_asked: bool) -> Refusal {

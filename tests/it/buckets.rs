@@ -22,9 +22,13 @@ async fn change(cluster: &SimCluster, change: ChangeKind) {
     let request = Request::Change(ChangeV1 { change });
     let role = Role::Admin("operator".to_owned());
     let answer = cluster.network.call(role, NODES[0], &request, BUDGET).await;
-    assert!(matches!(answer, Ok(Response::Change(_))), "{answer:?}");
-    // Until all know.
-    cluster.network.pause(Duration::from_secs(5)).await;
+    let Ok(Response::Change(made)) = answer else {
+        panic!("{answer:?}");
+    };
+    for node in NODES {
+        let topology = cluster.node(node).expect("it runs").topology();
+        assert_eq!(topology.epoch(), made.epoch, "{node} knows of it at once");
+    }
 }
 
 async fn create(cluster: &SimCluster, name: &str, mode: BucketMode) -> BucketId {

@@ -17,7 +17,7 @@ const AROUND_THE_FIRST: [(NodeId, NodeId); 4] = [
     (NODES[0], NODES[2]),
     (NODES[2], NODES[0]),
 ];
-const NOTICE: Duration = Duration::from_secs(5);
+const NOTICE: Duration = Duration::from_secs(8);
 
 async fn put(
     cluster: &SimCluster,

@@ -14,7 +14,7 @@ use kv_types::{Level, NodeId, Outcome};
 use crate::client::{BUCKET, BUDGET, Client, options, with};
 
 /// Time for everyone to notice that nodes are gone, or back.
-const NOTICE: Duration = Duration::from_secs(5);
+const NOTICE: Duration = Duration::from_secs(8);
 const KEY: &str = "k";
 
 fn five(handle: Handle) -> SimCluster {

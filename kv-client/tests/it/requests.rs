@@ -222,3 +222,27 @@ fn a_bucket_can_be_used_through_one_node() {
     });
     assert!(cluster.seen().iter().all(|seen| seen.node == via));
 }
+
+#[test]
+fn many_keys_give_a_result_each_in_their_order() {
+    let cluster = Cluster::of(3);
+    let client = cluster.client();
+    let bucket = client.default_bucket();
+    cluster.world.run(async {
+        let pairs = (0..300).map(|n| (format!("k{n}"), format!("v{n}")));
+        let written = bucket.put_many(pairs).each(|put| put.w(3)).await;
+        assert_eq!(written.len(), 300);
+        assert!(written.iter().all(Result::is_ok));
+        let names: Vec<String> = (0..300).rev().map(|n| format!("k{n}")).collect();
+        let read = bucket.get_many(&names).at_once(7).await;
+        for (n, one) in (0..300).rev().zip(read) {
+            let value = one.unwrap().one().unwrap();
+            assert_eq!(value.as_deref(), Some(format!("v{n}").as_bytes()));
+        }
+        // One that makes no sense leaves the others alone.
+        let read = bucket.get_many(["k1", "", "k2"]).await;
+        let outcomes: Vec<bool> = read.iter().map(Result::is_ok).collect();
+        assert_eq!(outcomes, [true, false, true]);
+        assert!(bucket.get_many(Vec::<String>::new()).await.is_empty());
+    });
+}
