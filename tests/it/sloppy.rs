@@ -71,6 +71,8 @@ fn without_its_owners_a_key_is_written_and_read_and_they_get_it_when_they_are_ba
             five,
             move |cluster, mut client, handle| async move {
                 let (owners, others) = owners(&cluster);
+                // All have heard of all.
+                handle.sleep(NOTICE).await;
                 for owner in &owners[..away] {
                     cluster.kill(*owner);
                 }
