@@ -141,7 +141,7 @@ impl Exchange {
         }
         let mut differing = Vec::new();
         for (place, (mine, theirs)) in places.into_iter().zip(roots.iter().zip(&theirs)) {
-            if mine != theirs {
+            if mine != theirs && !planted!("repair nothing that a comparison finds") {
                 differing.push(self.reconcile(topology, peer, place).boxed());
             }
         }
@@ -295,9 +295,6 @@ impl Exchange {
                 break;
             }
         }
-        if planted!("repair one side only") {
-            return Ok(());
-        }
         let mut sends = stream::iter(missing).buffer_unordered(OBJECTS_AT_ONCE);
         let mut outcome = Ok(());
         while let Some(sent) = sends.next().await {
@@ -330,9 +327,7 @@ impl Exchange {
         merged.map_err(|_| Interrupted)?;
         self.counts.fetched.fetch_add(1, Ordering::Relaxed);
         let held = self.replica.read(&target).await.map_err(|_| Interrupted)?;
-        if let Some(held) = held.filter(|held| held.encoded != *encoded)
-            && !planted!("repair one side only")
-        {
+        if let Some(held) = held.filter(|held| held.encoded != *encoded) {
             self.send(topology, peer, bucket, key.clone(), held.encoded)
                 .await?;
         }

@@ -28,8 +28,7 @@ pub const PLANTED: &[&str] = &[
     "vote before the vote is synced",
     "propose over what a voter has accepted",
     "forget what is kept for others",
-    "let a node stand in twice",
     "swallow a failed write-back",
-    "leave a write out of the tree",
-    "repair one side only",
+    "leave writes out of the tree",
+    "repair nothing that a comparison finds",
 ];
