@@ -236,3 +236,30 @@ fn an_owner_that_stays_away_is_not_waited_for_for_ever() {
         }
     });
 }
+
+#[test]
+fn who_names_a_number_means_the_keys_own_replicas() {
+    with(6, five, |cluster, mut client, handle| async move {
+        handle.sleep(NOTICE).await;
+        let (owners, others) = owners(&cluster);
+        for owner in &owners[1..] {
+            cluster.kill(*owner);
+        }
+        handle.sleep(NOTICE).await;
+        for (w, is_met) in [(None, true), (Some(1), true), (Some(2), false)] {
+            let mut request = client.put_request(KEY, None, WriteKind::Put);
+            request.options.level = Level::Usual;
+            request.options.w = w;
+            let put = client.send_put(&cluster, others[0], request, "v").await;
+            assert_eq!(put.is_ok(), is_met, "w = {w:?}: {put:?}");
+        }
+        for (r, is_met) in [(None, true), (Some(1), true), (Some(2), false)] {
+            let options = ReadOptions {
+                r,
+                ..ReadOptions::default()
+            };
+            let read = client.get_with(&cluster, others[0], KEY, options).await;
+            assert_eq!(read.is_ok(), is_met, "r = {r:?}: {read:?}");
+        }
+    });
+}

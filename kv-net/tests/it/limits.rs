@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, MetricsV1, ReplicaListV1, ReplicaReadV1, ReplicaWriteV1,
-    StatusV1, TopologyV1, VoteStep, VoteV1,
+    BallotV1, ChangeKind, ChangeV1, HintsV1, MetricsV1, ReplicaListV1, ReplicaReadV1,
+    ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1, TopologyV1, TreeNodesV1,
+    TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
@@ -158,6 +159,19 @@ async fn a_taken_port_is_named() {
 /// A request of every method.
 fn requests() -> Vec<Request> {
     let (head, bucket, key) = (head(), BucketId(0), Key::new("k").expect("short"));
+    let replica_write = || ReplicaWriteV1 {
+        head: head.clone(),
+        bucket,
+        key: key.clone(),
+    };
+    let nodes = || TreeNodesV1 {
+        epoch: Epoch(1),
+        bucket,
+        partition: 0,
+        depth: 0,
+        nodes: vec![0],
+    };
+    let (write, repair) = (replica_write(), replica_write());
     let requests = vec![
         get(1),
         put("x"),
@@ -175,22 +189,16 @@ fn requests() -> Vec<Request> {
         Request::Change(ChangeV1 {
             change: ChangeKind::GrantActor { node: NodeId(1) },
         }),
-        Request::ReplicaWrite(
-            ReplicaWriteV1 {
-                head: head.clone(),
-                bucket,
-                key: key.clone(),
-            },
-            "object".into(),
-        ),
+        Request::Hints(HintsV1 {}),
+        Request::ReplicaWrite(write, "object".into()),
         Request::ReplicaRead(ReplicaReadV1 {
             head: head.clone(),
             bucket,
-            key,
+            key: key.clone(),
             digest_only: true,
         }),
         Request::ReplicaList(ReplicaListV1 {
-            head,
+            head: head.clone(),
             bucket,
             partition: 0,
             after: None,
@@ -209,6 +217,34 @@ fn requests() -> Vec<Request> {
             },
             bytes::Bytes::new(),
         ),
+        Request::StandInWrite(
+            StandInWriteV1 {
+                head: head.clone(),
+                bucket,
+                key: key.clone(),
+                owner: NodeId(2),
+                obligation: true,
+            },
+            "object".into(),
+        ),
+        Request::StandInRead(StandInReadV1 {
+            head,
+            bucket,
+            key,
+            owner: NodeId(2),
+            digest_only: true,
+        }),
+        Request::Repair(repair, "object".into()),
+        Request::TreeRoots(TreeRootsV1 {
+            epoch: Epoch(1),
+            sum: 1,
+        }),
+        Request::TreeNodes(nodes()),
+        Request::TreeKeys(nodes()),
+        Request::TreeObjects(TreeObjectsV1 {
+            under: nodes(),
+            ids: vec![1],
+        }),
     ];
     let methods: Vec<_> = requests.iter().map(Request::method).collect();
     assert_eq!(methods, Method::ALL, "a request of every method");

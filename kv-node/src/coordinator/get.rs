@@ -55,7 +55,7 @@ impl Coordinator {
     ) -> Result<(GetReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
-        let level = plan.level(request.options.level)?;
+        let level = plan.level(request.options.level, request.options.r)?;
         let quorum = plan.read_quorum(&request.options)?;
         let must_last = matches!(level, Level::Quorum | Level::All) && request.options.r.is_none();
         let needed = if must_last {

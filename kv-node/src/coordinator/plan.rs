@@ -85,14 +85,15 @@ impl Plan {
         )
     }
 
-    /// The level of a request: where it names none, that of the cluster's mode.
+    /// The level of a request: where it names none, that of the cluster's mode; but who names a number of replicas means
+    /// the key's own, so that r + w > n keeps its promise.
     ///
     /// # Errors
     /// [`Refusal`] for a sloppy quorum in a cluster that has none.
-    pub fn level(&self, asked: Level) -> Result<Level, Refusal> {
+    pub fn level(&self, asked: Level, number: Option<u8>) -> Result<Level, Refusal> {
         match (asked, self.topology.mode()) {
-            (Level::Usual, ClusterMode::Ap) => Ok(Level::Eventual),
-            (Level::Usual, ClusterMode::Cp) => Ok(Level::Quorum),
+            (Level::Usual, ClusterMode::Ap) if number.is_none() => Ok(Level::Eventual),
+            (Level::Usual, _) => Ok(Level::Quorum),
             (Level::Eventual, ClusterMode::Cp) => Err(Refusal::new(
                 ErrorCode::BadRequest,
                 "this cluster is in mode cp, which has no level `eventual`; use `quorum`, or name no level",

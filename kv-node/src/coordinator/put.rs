@@ -38,7 +38,7 @@ impl Coordinator {
         let payload = payload(request.kind, value)?;
         let topology = self.topologies.current();
         let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
-        let level = plan.level(request.options.level)?;
+        let level = plan.level(request.options.level, request.options.w)?;
         let needed = plan.write_quorum(&request.options)?.w();
         let places = if plan.has_replica(self.me) {
             self.places(&plan, level)
