@@ -61,3 +61,35 @@ fn a_replica_that_was_away_gets_what_it_missed_though_nobody_reads_it() {
         });
     }
 }
+
+#[test]
+fn what_differs_is_found_by_trees_that_only_followed_the_log() {
+    with_cluster(7, |cluster, mut client, handle| async move {
+        let [first, second, cut_off] = [NodeId(1), NodeId(2), NodeId(3)];
+        handle.sleep(Duration::from_secs(3)).await;
+        let links = [
+            (first, cut_off),
+            (cut_off, first),
+            (second, cut_off),
+            (cut_off, second),
+        ];
+        cluster.network.block(&links);
+        for n in 0..200 {
+            let name = format!("k{n}");
+            let put = client.put(&cluster, first, &name, "v").await;
+            put.expect("two of three are enough");
+        }
+        cluster.network.unblock(&links);
+        handle.sleep(Duration::from_secs(40)).await;
+        let weak = ReadOptions {
+            level: Level::Weak,
+            ..ReadOptions::default()
+        };
+        for n in 0..200 {
+            let name = format!("k{n}");
+            let read = client.get_with(&cluster, cut_off, &name, weak).await;
+            let (values, _) = read.expect("one answer is enough");
+            assert_eq!(values, ["v"], "{name}");
+        }
+    });
+}

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kv_ring::{KeyHash, PartitionCount, PartitionId};
 use kv_storage::{Observed, Seq, WriteKind, WriteObserver};
-use kv_types::{BucketId, planted};
+use kv_types::BucketId;
 
 use super::tree::{Change, FAN_OUT, Tree};
 use crate::storage_key;
@@ -229,9 +229,6 @@ impl Trees {
             was,
             is,
         };
-        if planted!("leave writes out of the tree") {
-            return;
-        }
         let is_made = state.stage == Stage::Made;
         let plot = state
             .plots

@@ -29,6 +29,5 @@ pub const PLANTED: &[&str] = &[
     "propose over what a voter has accepted",
     "forget what is kept for others",
     "swallow a failed write-back",
-    "leave writes out of the tree",
     "repair nothing that a comparison finds",
 ];
