@@ -135,9 +135,6 @@ impl Coordinator {
         let mut answers: FuturesUnordered<BoxFuture<'static, (NodeId, PutAnswer)>> =
             FuturesUnordered::new();
         for owner in others {
-            if planted!("repair nothing that a read finds") {
-                continue;
-            }
             self.metrics.read_repair();
             let copies = Copies {
                 plan: plan.clone(),

@@ -265,9 +265,6 @@ impl Coordinator {
     ) {
         let deadline = deadline.at_most(&self.env, MOST_SENDING);
         for node in behind {
-            if planted!("repair nothing that a read finds") {
-                continue;
-            }
             self.metrics.read_repair();
             let (this, plan, head, object) =
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());

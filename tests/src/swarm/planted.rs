@@ -12,7 +12,6 @@ pub const PLANTED: &[&str] = &[
     "acknowledge before the quorum",
     "count the coordinator twice",
     "let a read ask one replica too few",
-    "repair nothing that a read finds",
     "say \"not applied\" after sending",
     "forget the clock's mark",
     "extend intervals over a crash",
