@@ -126,6 +126,8 @@ impl Kept {
 
     /// Makes room for an object of `bytes` in place of one of `was`.
     ///
+    /// The room is given back unless it is [`stored`](Admitted::stored).
+    ///
     /// # Errors
     /// [`Refusal`] when there is none; nothing was changed.
     pub(crate) fn admit(
@@ -134,7 +136,7 @@ impl Kept {
         was: Option<usize>,
         bytes: usize,
         is_owed: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Admitted<'_>, Refusal> {
         let mut pending = self.pending();
         let total: u64 = pending.values().map(|kept| kept.bytes).sum();
         let grown = (total + bytes as u64).saturating_sub(was.unwrap_or(0) as u64);
@@ -150,11 +152,16 @@ impl Kept {
         let kept = pending.entry(owner).or_default();
         kept.objects += u64::from(was.is_none());
         kept.bytes = (kept.bytes + bytes as u64).saturating_sub(was.unwrap_or(0) as u64);
-        Ok(())
+        Ok(Admitted {
+            account: self,
+            owner,
+            was,
+            bytes,
+            is_stored: false,
+        })
     }
 
-    /// What was admitted could not be stored.
-    pub(crate) fn take_back(&self, owner: NodeId, was: Option<usize>, bytes: usize) {
+    fn take_back(&self, owner: NodeId, was: Option<usize>, bytes: usize) {
         let mut pending = self.pending();
         let kept = pending.entry(owner).or_default();
         kept.objects -= u64::from(was.is_none());
@@ -183,6 +190,32 @@ impl Kept {
     }
 }
 
+/// Room for an object that is about to be stored. Dropping it, also with a request that is cancelled, gives it back.
+#[derive(Debug)]
+#[must_use = "dropping it gives the room back"]
+pub(crate) struct Admitted<'a> {
+    account: &'a Kept,
+    owner: NodeId,
+    was: Option<usize>,
+    bytes: usize,
+    is_stored: bool,
+}
+
+impl Admitted<'_> {
+    /// The object is stored.
+    pub(crate) fn stored(mut self) {
+        self.is_stored = true;
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if !self.is_stored {
+            self.account.take_back(self.owner, self.was, self.bytes);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,12 +233,14 @@ mod tests {
     fn the_account_follows_every_change() {
         let kept = kept();
         kept.found(OWNER, 100);
-        kept.admit(OWNER, Some(100), 150, true).expect("room");
-        kept.admit(OWNER, None, 200, true).expect("room");
+        kept.admit(OWNER, Some(100), 150, true)
+            .expect("room")
+            .stored();
+        kept.admit(OWNER, None, 200, true).expect("room").stored();
         let pending = |objects, bytes| Pending { objects, bytes };
         assert_eq!(kept.total(), pending(2, 350));
-        kept.admit(OWNER, Some(200), 50, true).expect("less");
-        kept.take_back(OWNER, Some(200), 50);
+        drop(kept.admit(OWNER, Some(200), 50, true).expect("less"));
+        drop(kept.admit(NodeId(3), None, 50, true).expect("room"));
         assert_eq!(kept.total(), pending(2, 350));
         kept.discharged(OWNER, 150);
         kept.discharged(OWNER, 200);
@@ -217,16 +252,19 @@ mod tests {
     #[test]
     fn at_the_limit_nothing_more_is_taken_and_what_does_not_count_goes_first() {
         let kept = kept();
-        kept.admit(OWNER, None, 700, true).expect("room");
+        kept.admit(OWNER, None, 700, true).expect("room").stored();
         let refused = kept.admit(NodeId(2), None, 100, false);
         assert_eq!(
             refused.expect_err("for good measure").code,
             ErrorCode::Overloaded
         );
-        kept.admit(NodeId(2), None, 100, true).expect("owed");
+        kept.admit(NodeId(2), None, 100, true)
+            .expect("owed")
+            .stored();
         kept.admit(OWNER, None, 300, true).expect_err("too much");
         kept.admit(OWNER, Some(700), 900, true)
-            .expect("in its place");
+            .expect("in its place")
+            .stored();
         assert_eq!((kept.total().bytes, kept.refused()), (1_000, 2));
     }
 }

@@ -605,15 +605,16 @@ impl Replica {
         new: Change,
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
-        let bytes = new.encoded.len();
-        if let Some(owner) = target.stands_in_for {
-            self.kept.admit(owner, new.was.bytes, bytes, new.is_owed)?;
+        let admit = |owner| {
+            let (was, bytes) = (new.was.bytes, new.encoded.len());
+            self.kept.admit(owner, was, bytes, new.is_owed)
+        };
+        let admitted = target.stands_in_for.map(admit).transpose()?;
+        let commit = self.append_admitted(target, &new, deadline).await?;
+        if let Some(admitted) = admitted {
+            admitted.stored();
         }
-        let appended = self.append_admitted(target, &new, deadline).await;
-        if let (Err(_), Some(owner)) = (&appended, target.stands_in_for) {
-            self.kept.take_back(owner, new.was.bytes, bytes);
-        }
-        appended
+        Ok(commit)
     }
 
     async fn append_admitted(

@@ -1,5 +1,6 @@
 //! The side that is compared with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,7 +88,8 @@ impl Answers {
         let (epoch, place) = self.held(&asked.under)?;
         let (copies, _) =
             copies(&self.replica, place, asked.under.depth, &asked.under.nodes).await?;
-        let mut wanted = copies.iter().filter(|copy| asked.ids.contains(&copy.id));
+        let ids: BTreeSet<u64> = asked.ids.iter().copied().collect();
+        let mut wanted = copies.iter().filter(|copy| ids.contains(&copy.id));
         let (mut entries, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
         let complete = loop {
             let Some(copy) = wanted.next() else {

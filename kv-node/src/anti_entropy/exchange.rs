@@ -1,6 +1,6 @@
 //! The side that compares: in turn with each peer, for as long as the node runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -259,7 +259,7 @@ impl Exchange {
                 .contains(&newest)
         };
         let known: BTreeMap<u64, &Copy> = mine.iter().map(|copy| (copy.id, copy)).collect();
-        let mut wanted: Vec<u64> = theirs
+        let mut wanted: BTreeSet<u64> = theirs
             .iter()
             .filter(|(id, digest)| {
                 known
@@ -281,7 +281,7 @@ impl Exchange {
         while !wanted.is_empty() {
             let request = Request::TreeObjects(TreeObjectsV1 {
                 under: under.clone(),
-                ids: wanted.clone(),
+                ids: wanted.iter().copied().collect(),
             });
             let Response::TreeObjects(page, tail) = self.ask(topology, peer, request).await? else {
                 return Err(Interrupted);
@@ -289,7 +289,7 @@ impl Exchange {
             let is_last = page.complete || page.entries.is_empty();
             for (key, object) in objects(page, tail) {
                 let id = self.take_in(topology, peer, place, key, &object).await?;
-                wanted.retain(|other| *other != id);
+                wanted.remove(&id);
             }
             if is_last {
                 break;

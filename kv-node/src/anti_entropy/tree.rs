@@ -1,8 +1,8 @@
 //! The Merkle tree over one partition of one bucket. Pure.
 //!
 //! Merkle (1987), with sums in place of hashes of hashes: an item is a keyed hash of a key and of its object's digest, and
-//! a node is the sum of the items below it, so that a change costs one addition on each level that is kept. Only leaves
-//! are: a coarser tree is sums of a finer one's leaves, and so trees of different depths can be compared.
+//! a node is the sum of the items below it, so that a change costs one addition on each level that is kept. Only the
+//! leaves and the root are: a coarser tree is sums of a finer one's leaves, and so trees of different depths can be compared.
 
 /// Children of a node.
 pub const FAN_OUT: usize = 16;
@@ -28,6 +28,7 @@ pub struct Change {
 pub struct Tree {
     depth: u8,
     items: u64,
+    root: u64,
     leaves: Vec<u64>,
 }
 
@@ -41,6 +42,7 @@ impl Tree {
         Self {
             depth,
             items: 0,
+            root: 0,
             leaves: vec![0; leaves_at(depth)],
         }
     }
@@ -52,7 +54,9 @@ impl Tree {
             .wrapping_add(u64::from(change.is != 0))
             .wrapping_sub(u64::from(change.was != 0));
         let leaf = &mut self.leaves[node_at(change.position, self.depth)];
-        *leaf = leaf.wrapping_add(change.is).wrapping_sub(change.was);
+        for sum in [leaf, &mut self.root] {
+            *sum = sum.wrapping_add(change.is).wrapping_sub(change.was);
+        }
     }
 
     /// Levels below the root.
@@ -76,7 +80,7 @@ impl Tree {
     /// The sum of everything.
     #[must_use]
     pub fn root(&self) -> u64 {
-        sum(&self.leaves)
+        self.root
     }
 
     /// The sums of the children of a node at `depth`; `None` where it is a leaf, or not in the tree.
@@ -172,6 +176,7 @@ mod tests {
             prop_assert_eq!(trees.each_ref().map(Tree::depth), [0, 1, 2, 3]);
             for pair in trees.windows(2) {
                 prop_assert_eq!(pair[0].root(), pair[1].root());
+                prop_assert_eq!(pair[0].root(), sum(&pair[0].leaves));
                 for depth in 0..pair[0].depth() {
                     for node in 0..leaves_at(depth) as u32 {
                         let children = pair[0].children(depth, node);

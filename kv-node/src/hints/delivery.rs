@@ -55,7 +55,8 @@ impl Delivery {
         }
     }
 
-    /// Brings an owner all that is kept for it; ends early when somebody does not answer.
+    /// Brings an owner all that is kept for it; ends early when nothing of a page could go. One object that its owner cannot
+    /// take does not hold up the others.
     async fn deliver_to(&self, owner: NodeId) {
         let mut from: Option<Bytes> = None;
         loop {
@@ -70,15 +71,15 @@ impl Delivery {
                 }
             };
             let deliveries = page.entries.iter().map(|kept| self.deliver(owner, kept));
-            let all_went = join_all(deliveries).await.into_iter().all(|went| went);
+            let some_went = join_all(deliveries).await.into_iter().any(|went| went);
             match page.next {
-                Some(next) if all_went => from = Some(next),
+                Some(next) if some_went => from = Some(next),
                 _ => return,
             }
         }
     }
 
-    /// Brings one object to where it belongs. False when it could not go, and others would not either.
+    /// Brings one object to where it belongs. False when it could not go.
     async fn deliver(&self, owner: NodeId, kept: &StandIn) -> bool {
         let topology = self.topologies.current();
         if let Recipients::All(nodes) = self.recipients(&topology, owner, kept) {
