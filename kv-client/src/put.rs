@@ -37,6 +37,7 @@ pub(crate) struct WriteRequest {
     pub(crate) context: Option<Context>,
     pub(crate) level: Level,
     pub(crate) w: Option<u8>,
+    ttl: Option<Duration>,
     pub(crate) timeout: Duration,
 }
 
@@ -52,6 +53,7 @@ impl WriteRequest {
             context: None,
             level,
             w: None,
+            ttl: None,
             timeout,
         }
     }
@@ -65,6 +67,7 @@ impl WriteRequest {
             context,
             level,
             w,
+            ttl,
             timeout,
         } = self;
         let key: Key = key?;
@@ -73,7 +76,8 @@ impl WriteRequest {
             .as_ref()
             .map_or(0, |context| context.as_bytes().len());
         check_size("the context", context_bytes, Context::LONGEST_BYTES)?;
-        let options = WriteOptions { level, w };
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let options = WriteOptions { level, w, ttl_ms };
         let write_id = bucket.session.new_write_id();
         let place = Place::Key(key.clone());
         let call = Call {
@@ -186,6 +190,13 @@ write_request! {
 impl Put {
     pub(crate) fn new(bucket: Bucket, key: MaybeKey, value: Bytes) -> Self {
         Self(WriteRequest::new(bucket, key, WriteKind::Put, value))
+    }
+
+    /// After this time readers see nothing of the value, as if it had been deleted; counted from now, in milliseconds.
+    /// Zero is never. Default: the bucket's.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.0.ttl = Some(ttl);
+        self
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Sibling<T> {
     pub(crate) write_id: WriteId,
     pub(crate) size_bytes: u32,
     pub(crate) hash: u64,
+    pub(crate) expires_ms: Option<u64>,
 }
 
 impl<T> Sibling<T> {
@@ -51,6 +52,12 @@ impl<T> Sibling<T> {
     #[must_use]
     pub fn size_bytes(&self) -> u32 {
         self.size_bytes
+    }
+
+    /// When it expires, in milliseconds since the Unix epoch; `None` is never.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<u64> {
+        self.expires_ms
     }
 
     /// xxh3-64 of the stored value.
@@ -217,6 +224,7 @@ pub(crate) mod tests {
             write_id: WriteId::new(millis, [0; 10]),
             size_bytes: 0,
             hash: 0,
+            expires_ms: None,
         };
         Read {
             siblings: values.into_iter().zip(1..).map(sibling).collect(),

@@ -89,6 +89,7 @@ fn cut(
             write_id: head.write_id,
             size_bytes: head.value_bytes,
             hash: head.value_hash,
+            expires_ms: head.expires_ms,
         });
     }
     siblings.sort_by_key(|sibling| (sibling.dot.hlc, sibling.dot.actor));

@@ -41,6 +41,7 @@ pub(crate) fn seen_as<W: View>(read: Read<Bytes>) -> Result<Read<W::Value>, Erro
                    value,
                    dot,
                    write_id,
+                   expires_ms,
                    size_bytes,
                    hash,
                }| {
@@ -51,6 +52,7 @@ pub(crate) fn seen_as<W: View>(read: Read<Bytes>) -> Result<Read<W::Value>, Erro
             value,
             dot,
             write_id,
+            expires_ms,
             size_bytes,
             hash,
         })

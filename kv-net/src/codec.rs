@@ -64,6 +64,8 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::TreeRoots(body) => Encoded::new(number, body, none()),
         Request::TreeNodes(body) | Request::TreeKeys(body) => Encoded::new(number, body, none()),
         Request::TreeObjects(body) => Encoded::new(number, body, none()),
+        Request::Floor(body) => Encoded::new(number, body, none()),
+        Request::Watermark(body) => Encoded::new(number, body, none()),
     }
 }
 
@@ -114,6 +116,8 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
         Method::TreeNodes => Request::TreeNodes(whole(payload)?),
         Method::TreeKeys => Request::TreeKeys(whole(payload)?),
         Method::TreeObjects => Request::TreeObjects(whole(payload)?),
+        Method::Floor => Request::Floor(whole(payload)?),
+        Method::Watermark => Request::Watermark(whole(payload)?),
     })
 }
 
@@ -142,6 +146,8 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::TreeNodes(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::TreeKeys(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::TreeObjects(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::Floor(body) => Encoded::new(number, body, none()),
+        Response::Watermark(body) => Encoded::new(number, body, none()),
         Response::Error(body) => Encoded::new(number, body, none()),
     }
 }
@@ -214,6 +220,8 @@ pub fn decode_response(
             check_sum(body.entries.iter().map(|entry| entry.object_bytes), &tail)?;
             Response::TreeObjects(body, tail)
         }
+        Method::Floor => Response::Floor(whole(payload)?),
+        Method::Watermark => Response::Watermark(whole(payload)?),
         Method::ReplicaWrite => Response::ReplicaWrite(whole(payload)?),
         Method::ReplicaRead => {
             let (body, tail) = with_tail(payload)?;

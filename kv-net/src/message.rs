@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use kv_types::{
-    BucketId, BucketName, BucketProperties, Context, Dot, Epoch, Key, Level, NodeId, Outcome,
+    BucketId, BucketName, BucketProperties, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome,
     WriteId,
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ pub struct WriteOptions {
     pub level: Level,
     /// An explicit `w` in place of the level's.
     pub w: Option<u8>,
+    /// After how many milliseconds the value expires, counted from the creation of its write id; 0 is never, `None` what
+    /// the bucket says.
+    pub ttl_ms: Option<u64>,
 }
 
 /// Client → coordinator: read a key. Any node coordinates reads.
@@ -71,6 +74,8 @@ pub struct SiblingHeadV1 {
     pub value_bytes: u32,
     /// xxh3-64 of its value.
     pub value_hash: u64,
+    /// When it expires, in milliseconds since the Unix epoch; `None` is never.
+    pub expires_ms: Option<u64>,
 }
 
 /// Coordinator → client: the siblings of a key. The tail holds their values unless only headers
@@ -363,6 +368,62 @@ pub struct TreeObjectsV1 {
     pub ids: Vec<u64>,
 }
 
+/// Node → node: how far back does what you have not promised begin, and will you promise up to here?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloorV1 {
+    /// From now on to take nothing new that was minted up to this point; `None` asks for nothing.
+    pub promise: Option<Hlc>,
+}
+
+/// Node → node: its answer, durable before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloorReplyV1 {
+    /// How often it was started: what it promised for others holds for this run of it.
+    pub boot: u64,
+    /// What its clock showed some time ago: it mints nothing up to there, and would promise no more.
+    pub reading: Hlc,
+    /// Up to where it has promised.
+    pub floor: Hlc,
+}
+
+/// A partition of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PlaceV1 {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The partition.
+    pub partition: u16,
+}
+
+/// The two steps in which a watermark rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatermarkStep {
+    /// Make durable all that you hold.
+    Seal,
+    /// All owners have: forget what was deleted up to there.
+    Raise,
+}
+
+/// Node → owner: all owners of these places hold the same up to here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkV1 {
+    /// The epoch by which they are the owners.
+    pub epoch: Epoch,
+    /// The run of the answering node in which it promised its floor.
+    pub boot: u64,
+    /// Up to where.
+    pub through: Hlc,
+    /// What is to be done.
+    pub step: WatermarkStep,
+    /// The places.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
+    pub places: Vec<PlaceV1>,
+}
+
+/// Owner → node: done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkReplyV1 {}
+
 /// Anyone → node: the newest topology, if newer than mine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyV1 {
@@ -613,6 +674,10 @@ pub enum Request {
     TreeKeys(TreeNodesV1),
     /// The objects under nodes of a Merkle tree.
     TreeObjects(TreeObjectsV1),
+    /// Up to where a node takes nothing new any more.
+    Floor(FloorV1),
+    /// A step towards forgetting what was deleted.
+    Watermark(WatermarkV1),
 }
 
 /// A reply, with its tail where it has one.
@@ -656,6 +721,10 @@ pub enum Response {
     TreeKeys(TreeKeysReplyV1, Bytes),
     /// To [`Request::TreeObjects`]; the bytes are the objects.
     TreeObjects(ReplicaListReplyV1, Bytes),
+    /// To [`Request::Floor`].
+    Floor(FloorReplyV1),
+    /// To [`Request::Watermark`].
+    Watermark(WatermarkReplyV1),
     /// To any request.
     Error(ErrorReplyV1),
 }

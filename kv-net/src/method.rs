@@ -85,11 +85,15 @@ pub enum Method {
     TreeKeys = 25,
     /// [`Request::TreeObjects`]
     TreeObjects = 26,
+    /// [`Request::Floor`]
+    Floor = 27,
+    /// [`Request::Watermark`]
+    Watermark = 28,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -109,6 +113,8 @@ impl Method {
         Self::TreeNodes,
         Self::TreeKeys,
         Self::TreeObjects,
+        Self::Floor,
+        Self::Watermark,
     ];
 
     /// The method of a number on the wire.
@@ -144,7 +150,9 @@ impl Method {
             | Self::TreeRoots
             | Self::TreeNodes
             | Self::TreeKeys
-            | Self::TreeObjects => Class::Background,
+            | Self::TreeObjects
+            | Self::Floor
+            | Self::Watermark => Class::Background,
         }
     }
 }
@@ -172,7 +180,9 @@ impl Role {
             | Method::TreeRoots
             | Method::TreeNodes
             | Method::TreeKeys
-            | Method::TreeObjects => is_node,
+            | Method::TreeObjects
+            | Method::Floor
+            | Method::Watermark => is_node,
         }
     }
 
@@ -207,6 +217,8 @@ impl Request {
             Self::TreeNodes(_) => Method::TreeNodes,
             Self::TreeKeys(_) => Method::TreeKeys,
             Self::TreeObjects(_) => Method::TreeObjects,
+            Self::Floor(_) => Method::Floor,
+            Self::Watermark(_) => Method::Watermark,
         }
     }
 }
@@ -235,6 +247,8 @@ impl Response {
             Self::TreeNodes(..) => Method::TreeNodes,
             Self::TreeKeys(..) => Method::TreeKeys,
             Self::TreeObjects(..) => Method::TreeObjects,
+            Self::Floor(_) => Method::Floor,
+            Self::Watermark(_) => Method::Watermark,
             Self::Error(_) => return None,
         })
     }
@@ -272,6 +286,8 @@ mod tests {
             (Method::TreeNodes,    [true,  false, false]),
             (Method::TreeKeys,     [true,  false, false]),
             (Method::TreeObjects,  [true,  false, false]),
+            (Method::Floor,        [true,  false, false]),
+            (Method::Watermark,    [true,  false, false]),
         ];
         assert_eq!(
             table.map(|(method, _)| method),

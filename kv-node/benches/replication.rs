@@ -19,6 +19,7 @@ fn object(writes: u64) -> Object {
         let write = Write {
             write_id: WriteId::new(1_000 + n, [n as u8; 10]),
             payload: Payload::Value(Bytes::from(vec![n as u8; 100])),
+            expires_ms: None,
         };
         let read = object.clock().clone();
         let dot = Dot::new(ActorId(1), Hlc(n << 16));

@@ -9,6 +9,7 @@ use confique::Config as _;
 use confique::meta::{FieldKind, Meta};
 
 use crate::hints::HintOptions;
+use crate::tombstones::DeleteOptions;
 
 /// Everything that an operator can set. Members, buckets and quorums are not here: they live in the
 /// topology, which the nodes agree on.
@@ -47,6 +48,10 @@ pub struct Config {
     /// What is kept for nodes that are away.
     #[config(nested, layer_attr(command(flatten)))]
     pub hints: Hints,
+
+    /// What is deleted.
+    #[config(nested, layer_attr(command(flatten)))]
+    pub deletes: Deletes,
 }
 
 /// What is logged.
@@ -139,6 +144,19 @@ pub struct Hints {
     pub patience_min: u32,
 }
 
+/// What is deleted.
+#[derive(Debug, Clone, confique::Config)]
+#[config(layer_attr(derive(clap::Args, Debug, Clone)))]
+pub struct Deletes {
+    /// How many seconds a deletion is kept at least (60 to 1000000). It goes no earlier than all its replicas have it and
+    /// nothing older is left anywhere, so this need not be longer than any node may be away. Clients must not repeat a
+    /// write for longer.
+    #[config(default = 120, env = "KV_NODE_DELETES_KEEP_S", validate(
+        (60..=1_000_000).contains(keep_s), "must be 60 to 1000000"
+    ), layer_attr(arg(long = "deletes-keep-s", value_name = "SECONDS")))]
+    pub keep_s: u32,
+}
+
 /// Timings of failure detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -198,6 +216,14 @@ impl Config {
         match self.gossip.profile {
             GossipProfile::Lan => kv_gossip::Config::lan(),
             GossipProfile::Local => kv_gossip::Config::local(),
+        }
+    }
+
+    /// When deletions are forgotten.
+    #[must_use]
+    pub fn delete_options(&self) -> DeleteOptions {
+        DeleteOptions {
+            keep: Duration::from_secs(u64::from(self.deletes.keep_s)),
         }
     }
 

@@ -210,10 +210,11 @@ fn unexpected(response: &Response) -> Refusal {
     .unknown()
 }
 
-/// The siblings of an object as a reply shows them; values are appended to `tail`.
+/// The siblings of an object as a reply shows them at a time; values are appended to `tail`.
 fn describe(
     object: &Object,
     mode: BucketMode,
+    now_ms: u64,
     headers_only: bool,
     tail: &mut Vec<Bytes>,
 ) -> Vec<SiblingHeadV1> {
@@ -223,6 +224,7 @@ fn describe(
     };
     shown
         .into_iter()
+        .filter(|sibling| !sibling.is_expired(now_ms))
         .map(|sibling| {
             let payload = sibling.payload();
             if !headers_only {
@@ -234,6 +236,7 @@ fn describe(
                 tombstone: payload.value().is_none(),
                 value_bytes: u32::try_from(payload.size_bytes()).expect("values are at most 4 MiB"),
                 value_hash: sibling.payload_hash(),
+                expires_ms: sibling.expires_ms(),
             }
         })
         .collect()

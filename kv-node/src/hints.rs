@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::{HintsReplyV1, PendingHintsV1};
-use kv_types::NodeId;
+use kv_types::{Hlc, NodeId, Object};
 
 use crate::refusal::Refusal;
 
@@ -45,7 +45,7 @@ impl Default for HintOptions {
 #[derive(Debug)]
 pub struct Kept {
     options: HintOptions,
-    pending: Mutex<BTreeMap<NodeId, Pending>>,
+    pending: Mutex<BTreeMap<NodeId, Queue>>,
     delivered: AtomicU64,
     refused: AtomicU64,
 }
@@ -57,6 +57,56 @@ pub struct Pending {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What one object counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    bytes: usize,
+    /// The span of time in which its oldest dot lies.
+    span: u64,
+}
+
+/// How long the spans are by which ages are counted, in milliseconds.
+const SPAN_MS: u64 = 1_000;
+
+impl Weight {
+    /// That of an object which has so many bytes.
+    #[must_use]
+    pub fn of(object: &Object, bytes: usize) -> Self {
+        let oldest = object.oldest_dot().unwrap_or(Hlc(u64::MAX));
+        Self {
+            bytes,
+            span: oldest.millis() / SPAN_MS,
+        }
+    }
+}
+
+/// What is kept for one owner, and how old it is.
+#[derive(Debug, Default)]
+struct Queue {
+    pending: Pending,
+    /// How many objects have their oldest dot in which span of time.
+    spans: BTreeMap<u64, u64>,
+}
+
+impl Queue {
+    fn add(&mut self, weight: Weight) {
+        self.pending.objects += 1;
+        self.pending.bytes += weight.bytes as u64;
+        *self.spans.entry(weight.span).or_default() += 1;
+    }
+
+    fn take(&mut self, weight: Weight) {
+        self.pending.objects = self.pending.objects.saturating_sub(1);
+        self.pending.bytes = self.pending.bytes.saturating_sub(weight.bytes as u64);
+        if let Some(count) = self.spans.get_mut(&weight.span) {
+            *count -= 1;
+            if *count == 0 {
+                self.spans.remove(&weight.span);
+            }
+        }
+    }
 }
 
 impl Kept {
@@ -87,22 +137,21 @@ impl Kept {
     #[must_use]
     pub fn total(&self) -> Pending {
         let pending = self.pending();
-        pending
-            .values()
-            .fold(Pending::default(), |sum, one| Pending {
-                objects: sum.objects + one.objects,
-                bytes: sum.bytes + one.bytes,
-            })
+        let queues = pending.values().map(|queue| queue.pending);
+        queues.fold(Pending::default(), |sum, one| Pending {
+            objects: sum.objects + one.objects,
+            bytes: sum.bytes + one.bytes,
+        })
     }
 
     /// The account, for people.
     #[must_use]
     pub fn report(&self) -> HintsReplyV1 {
         let pending = self.pending();
-        let pending = pending.iter().map(|(owner, kept)| PendingHintsV1 {
+        let pending = pending.iter().map(|(owner, queue)| PendingHintsV1 {
             owner: *owner,
-            objects: kept.objects,
-            bytes: kept.bytes,
+            objects: queue.pending.objects,
+            bytes: queue.pending.bytes,
         });
         HintsReplyV1 {
             pending: pending.collect(),
@@ -124,7 +173,19 @@ impl Kept {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Makes room for an object of `bytes` in place of one of `was`.
+    /// No dot of what is kept is older than this; `None` if nothing is kept.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Hlc> {
+        let pending = self.pending();
+        let spans = pending
+            .values()
+            .filter_map(|queue| queue.spans.first_key_value());
+        spans
+            .map(|(span, _)| Hlc::from_millis(span * SPAN_MS))
+            .min()
+    }
+
+    /// Makes room for an object in place of another.
     ///
     /// The room is given back unless it is [`stored`](Admitted::stored).
     ///
@@ -133,13 +194,14 @@ impl Kept {
     pub(crate) fn admit(
         &self,
         owner: NodeId,
-        was: Option<usize>,
-        bytes: usize,
+        was: Option<Weight>,
+        is: Weight,
         is_owed: bool,
     ) -> Result<Admitted<'_>, Refusal> {
         let mut pending = self.pending();
-        let total: u64 = pending.values().map(|kept| kept.bytes).sum();
-        let grown = (total + bytes as u64).saturating_sub(was.unwrap_or(0) as u64);
+        let total: u64 = pending.values().map(|queue| queue.pending.bytes).sum();
+        let was_bytes = was.map_or(0, |was| was.bytes as u64);
+        let grown = (total + is.bytes as u64).saturating_sub(was_bytes);
         let most = self.options.max_bytes;
         let limit = if is_owed { most } else { most / 4 * 3 };
         if grown > limit {
@@ -149,43 +211,40 @@ impl Kept {
             );
             return Err(Refusal::new(ErrorCode::Overloaded, message));
         }
-        let kept = pending.entry(owner).or_default();
-        kept.objects += u64::from(was.is_none());
-        kept.bytes = (kept.bytes + bytes as u64).saturating_sub(was.unwrap_or(0) as u64);
+        // What it replaces is accounted for until this is stored: it may not be.
+        pending.entry(owner).or_default().add(is);
         Ok(Admitted {
             account: self,
             owner,
             was,
-            bytes,
+            is,
             is_stored: false,
         })
     }
 
-    fn take_back(&self, owner: NodeId, was: Option<usize>, bytes: usize) {
+    /// An object was found at the start.
+    pub(crate) fn found(&self, owner: NodeId, weight: Weight) {
+        self.pending().entry(owner).or_default().add(weight);
+    }
+
+    /// An object is kept no longer.
+    pub(crate) fn discharged(&self, owner: NodeId, weight: Weight) {
+        self.take(owner, weight);
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn take(&self, owner: NodeId, weight: Weight) {
         let mut pending = self.pending();
-        let kept = pending.entry(owner).or_default();
-        kept.objects -= u64::from(was.is_none());
-        kept.bytes = (kept.bytes + was.unwrap_or(0) as u64).saturating_sub(bytes as u64);
-        if kept.objects == 0 {
+        let Some(queue) = pending.get_mut(&owner) else {
+            return;
+        };
+        queue.take(weight);
+        if queue.pending.objects == 0 {
             pending.remove(&owner);
         }
     }
 
-    /// An object was found at the start.
-    pub(crate) fn found(&self, owner: NodeId, bytes: usize) {
-        let mut pending = self.pending();
-        let kept = pending.entry(owner).or_default();
-        kept.objects += 1;
-        kept.bytes += bytes as u64;
-    }
-
-    /// An object of `bytes` is kept no longer.
-    pub(crate) fn discharged(&self, owner: NodeId, bytes: usize) {
-        self.take_back(owner, None, bytes);
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn pending(&self) -> MutexGuard<'_, BTreeMap<NodeId, Pending>> {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<NodeId, Queue>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -196,13 +255,13 @@ impl Kept {
 pub(crate) struct Admitted<'a> {
     account: &'a Kept,
     owner: NodeId,
-    was: Option<usize>,
-    bytes: usize,
+    was: Option<Weight>,
+    is: Weight,
     is_stored: bool,
 }
 
 impl Admitted<'_> {
-    /// The object is stored.
+    /// The object is stored, in place of the other.
     pub(crate) fn stored(mut self) {
         self.is_stored = true;
     }
@@ -210,8 +269,10 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if !self.is_stored {
-            self.account.take_back(self.owner, self.was, self.bytes);
+        match (self.is_stored, self.was) {
+            (true, Some(was)) => self.account.take(self.owner, was),
+            (true, None) => {}
+            (false, _) => self.account.take(self.owner, self.is),
         }
     }
 }
@@ -221,6 +282,14 @@ mod tests {
     use super::*;
 
     const OWNER: NodeId = NodeId(1);
+
+    fn weight(bytes: usize) -> Weight {
+        aged(bytes, 9)
+    }
+
+    fn aged(bytes: usize, span: u64) -> Weight {
+        Weight { bytes, span }
+    }
 
     fn kept() -> Kept {
         Kept::new(HintOptions {
@@ -232,18 +301,23 @@ mod tests {
     #[test]
     fn the_account_follows_every_change() {
         let kept = kept();
-        kept.found(OWNER, 100);
-        kept.admit(OWNER, Some(100), 150, true)
+        kept.found(OWNER, weight(100));
+        kept.admit(OWNER, Some(weight(100)), weight(150), true)
             .expect("room")
             .stored();
-        kept.admit(OWNER, None, 200, true).expect("room").stored();
+        kept.admit(OWNER, None, weight(200), true)
+            .expect("room")
+            .stored();
         let pending = |objects, bytes| Pending { objects, bytes };
         assert_eq!(kept.total(), pending(2, 350));
-        drop(kept.admit(OWNER, Some(200), 50, true).expect("less"));
-        drop(kept.admit(NodeId(3), None, 50, true).expect("room"));
+        drop(
+            kept.admit(OWNER, Some(weight(200)), weight(50), true)
+                .expect("less"),
+        );
+        drop(kept.admit(NodeId(3), None, weight(50), true).expect("room"));
         assert_eq!(kept.total(), pending(2, 350));
-        kept.discharged(OWNER, 150);
-        kept.discharged(OWNER, 200);
+        kept.discharged(OWNER, weight(150));
+        kept.discharged(OWNER, weight(200));
         assert_eq!(kept.total(), Pending::default());
         assert!(kept.owners().is_empty());
         assert_eq!(kept.delivered(), 2);
@@ -252,19 +326,44 @@ mod tests {
     #[test]
     fn at_the_limit_nothing_more_is_taken_and_what_does_not_count_goes_first() {
         let kept = kept();
-        kept.admit(OWNER, None, 700, true).expect("room").stored();
-        let refused = kept.admit(NodeId(2), None, 100, false);
+        kept.admit(OWNER, None, weight(700), true)
+            .expect("room")
+            .stored();
+        let refused = kept.admit(NodeId(2), None, weight(100), false);
         assert_eq!(
             refused.expect_err("for good measure").code,
             ErrorCode::Overloaded
         );
-        kept.admit(NodeId(2), None, 100, true)
+        kept.admit(NodeId(2), None, weight(100), true)
             .expect("owed")
             .stored();
-        kept.admit(OWNER, None, 300, true).expect_err("too much");
-        kept.admit(OWNER, Some(700), 900, true)
+        kept.admit(OWNER, None, weight(300), true)
+            .expect_err("too much");
+        kept.admit(OWNER, Some(weight(700)), weight(900), true)
             .expect("in its place")
             .stored();
         assert_eq!((kept.total().bytes, kept.refused()), (1_000, 2));
+    }
+
+    #[test]
+    fn it_knows_how_old_what_is_kept_is() {
+        let kept = kept();
+        assert_eq!(kept.oldest(), None);
+        kept.found(OWNER, aged(100, 7));
+        kept.found(NodeId(2), aged(100, 5));
+        kept.found(NodeId(2), aged(100, 5));
+        let at = |span| Some(Hlc::from_millis(span * SPAN_MS));
+        assert_eq!(kept.oldest(), at(5));
+        kept.discharged(NodeId(2), aged(100, 5));
+        let admitted = kept.admit(NodeId(2), Some(aged(100, 5)), aged(100, 6), true);
+        admitted.expect("room").stored();
+        assert_eq!(kept.oldest(), at(6), "in the other's place");
+        drop(
+            kept.admit(NodeId(2), None, aged(100, 1), true)
+                .expect("room"),
+        );
+        assert_eq!(kept.oldest(), at(6), "not stored");
+        kept.discharged(NodeId(2), aged(100, 6));
+        assert_eq!(kept.oldest(), at(7));
     }
 }

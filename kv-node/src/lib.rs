@@ -13,6 +13,9 @@
 //! | [`service`] | one match: request → the component that owns it |
 //! | [`coordinator`] | plans, fans out, and feeds answers to pure cores |
 //! | [`replica`] | what this node holds; the only code that writes user data |
+//! | [`hints`] | what this node keeps for owners that are away |
+//! | [`anti_entropy`] | replicas compare what they hold, all the time |
+//! | [`tombstones`] | when what was deleted is forgotten |
 //! | [`minter`] | where this node's dots come from |
 //! | [`turns`] | writes of one key, one after another |
 //! | [`store`], [`storage_key`] | the engine as futures; the order of its keys |
@@ -49,6 +52,7 @@ pub mod service;
 pub mod setup;
 pub mod storage_key;
 pub mod store;
+pub mod tombstones;
 pub mod topologies;
 pub mod transport;
 pub mod turns;

@@ -20,6 +20,7 @@ use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
 use crate::store::Store;
+use crate::tombstones;
 use crate::topologies::Topologies;
 
 /// What clients ask for.
@@ -64,6 +65,14 @@ pub struct Metrics {
     members_up: Gauge,
     hints: HintGauges,
     repair: RepairGauges,
+    deletions: DeletionGauges,
+}
+
+#[derive(Default)]
+struct DeletionGauges {
+    forgotten: Gauge,
+    late: Gauge,
+    overdue: Gauge,
 }
 
 #[derive(Default)]
@@ -86,6 +95,8 @@ pub struct Sources<'a> {
     pub kept: &'a Kept,
     /// What comparing with peers came to.
     pub repairs: &'a Counts,
+    /// What forgetting deletions came to.
+    pub deletions: &'a tombstones::Counts,
 }
 
 #[derive(Default)]
@@ -152,6 +163,7 @@ impl Metrics {
             members_up: Gauge::default(),
             hints: HintGauges::default(),
             repair: RepairGauges::default(),
+            deletions: DeletionGauges::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -233,6 +245,21 @@ impl Metrics {
             "anti_entropy_sent",
             "Objects that comparisons brought to peers since the start",
             metrics.repair.sent.clone(),
+        );
+        registry.register(
+            "deletions_forgotten",
+            "Deletions that every replica had and that were forgotten here since the start",
+            metrics.deletions.forgotten.clone(),
+        );
+        registry.register(
+            "deletions_overdue_seconds",
+            "Age, beyond the least, of the oldest deletion that cannot be forgotten yet",
+            metrics.deletions.overdue.clone(),
+        );
+        registry.register(
+            "late_values",
+            "Values that arrived after they were deleted and the deletion forgotten, since the start",
+            metrics.deletions.late.clone(),
         );
         registry.register(
             "hint_objects",
@@ -328,6 +355,7 @@ impl Metrics {
             topologies,
             kept,
             repairs,
+            deletions,
         } = sources;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let pending = kept.total();
@@ -335,6 +363,10 @@ impl Metrics {
         self.repair.rounds.set(count(&repairs.rounds));
         self.repair.fetched.set(count(&repairs.fetched));
         self.repair.sent.set(count(&repairs.sent));
+        self.deletions.forgotten.set(count(&deletions.forgotten));
+        self.deletions.late.set(count(&deletions.late));
+        let overdue_s = deletions.overdue_ms.load(Ordering::Relaxed) / 1_000;
+        self.deletions.overdue.set(gauge(overdue_s));
         self.hints.objects.set(gauge(pending.objects));
         self.hints.bytes.set(gauge(pending.bytes));
         self.hints.delivered.set(gauge(kept.delivered()));

@@ -44,17 +44,22 @@ struct State {
 }
 
 impl Minter {
-    /// Starts above everything that this store's node minted before.
+    /// Starts above everything that this store's node minted before, and above its `floor`.
     ///
     /// # Errors
     /// [`StoreError`] when the mark cannot be read or raised.
-    pub async fn start(actor: ActorId, store: Store, env: Env) -> Result<Self, StoreError> {
+    pub async fn start(
+        actor: ActorId,
+        store: Store,
+        env: Env,
+        floor: Hlc,
+    ) -> Result<Self, StoreError> {
         let mark = match store.get(&mark_key()).await? {
             Some(_) if planted!("forget the clock's mark") => Hlc::ZERO,
             Some(found) => decode_mark(&found.value)?,
             None => Hlc::ZERO,
         };
-        let mut clock = HybridClock::starting_above(mark);
+        let mut clock = HybridClock::starting_above(mark.max(floor));
         let mut held_since = clock.tick(env.wall());
         if planted!("extend intervals over a crash") {
             held_since = Hlc::ZERO;
@@ -115,6 +120,17 @@ impl Minter {
     /// Learns of a dot minted elsewhere, so that what is minted here next comes after it.
     pub fn observe(&self, seen: Hlc) {
         self.state().clock.observe(seen, self.env.wall());
+    }
+
+    /// The present point: what is minted here from now on is later, once the clock has [risen](Self::rise_to) to it.
+    #[must_use]
+    pub fn reading(&self) -> Hlc {
+        self.state().clock.last().max(self.env.wall())
+    }
+
+    /// Mints nothing at or below a former [reading](Self::reading) any more, whatever the wall clock does.
+    pub fn rise_to(&self, reading: Hlc) {
+        self.state().clock.rise_to(reading);
     }
 
     /// The latest point that an honest context can carry.

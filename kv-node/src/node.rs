@@ -29,10 +29,15 @@ use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::reaper::Reaper;
 use crate::refusal::Refusal;
-use crate::replica::Replica;
+use crate::replica::{Parts, Replica};
 use crate::service::Service;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
+use crate::tombstones::answers::Forgetting;
+use crate::tombstones::floor::Floor;
+use crate::tombstones::rounds::Rounds;
+use crate::tombstones::watermarks::Watermarks;
+use crate::tombstones::{self, DeleteOptions};
 use crate::topologies::{Topologies, TopologyError};
 use crate::voting::Voting;
 
@@ -51,6 +56,8 @@ pub struct NodeOptions {
     pub gossip: kv_gossip::Config,
     /// How much is kept for owners that are away.
     pub hints: HintOptions,
+    /// When deletions are forgotten.
+    pub deletes: DeleteOptions,
 }
 
 /// In the data directory of a node that has run: its store must not be empty again.
@@ -132,6 +139,7 @@ impl Node {
             storage,
             gossip,
             hints,
+            deletes,
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
@@ -173,16 +181,22 @@ impl Node {
         }
 
         env.spawn(store.clone().keep_time());
-        let minter = Minter::start(actor, store.clone(), env.clone()).await?;
+        let floor = Arc::new(Floor::start(store.clone(), env.clone(), deletes.keep).await?);
+        let watermarks = Arc::new(Watermarks::start(store.clone()).await?);
+        let deletions = Arc::new(tombstones::Counts::default());
+        let minter = Minter::start(actor, store.clone(), env.clone(), floor.at()).await?;
         let liveness = Arc::new(Liveness::new(node, env.now()));
         let kept = Arc::new(Kept::new(hints));
-        let replica = Arc::new(Replica::new(
-            env.clone(),
-            store.clone(),
+        let replica = Arc::new(Replica::new(Parts {
+            env: env.clone(),
+            store: store.clone(),
             minter,
-            Arc::clone(&topologies),
-            Arc::clone(&kept),
-        ));
+            topologies: Arc::clone(&topologies),
+            kept: Arc::clone(&kept),
+            floor: Arc::clone(&floor),
+            watermarks: Arc::clone(&watermarks),
+            counts: Arc::clone(&deletions),
+        }));
         let counted = replica.count_stand_ins().await;
         counted.map_err(|refusal| StoreError::Failed(refusal.message))?;
         let metrics = Arc::new(Metrics::new());
@@ -213,7 +227,7 @@ impl Node {
         };
         env.spawn(delivery.run());
         let repairs = Arc::new(Counts::default());
-        let exchange = Exchange {
+        let exchange = Arc::new(Exchange {
             env: env.clone(),
             me: node,
             topologies: Arc::clone(&topologies),
@@ -223,8 +237,28 @@ impl Node {
             liveness: Arc::clone(&liveness),
             membership: Arc::clone(&membership),
             counts: Arc::clone(&repairs),
+        });
+        env.spawn(Arc::clone(&exchange).run(snapshot));
+        let forgetting = Forgetting {
+            me: node,
+            boot,
+            topologies: Arc::clone(&topologies),
+            membership: Arc::clone(&membership),
+            store: store.clone(),
+            replica: Arc::clone(&replica),
+            kept: Arc::clone(&kept),
+            floor,
+            watermarks,
+            counts: deletions,
         };
-        env.spawn(exchange.run(snapshot));
+        let rounds = Rounds {
+            env: env.clone(),
+            forgetting: forgetting.clone(),
+            exchange,
+            trouble: None,
+            next: None,
+        };
+        env.spawn(rounds.run());
         let reaper = Reaper {
             env: env.clone(),
             topologies: Arc::clone(&topologies),
@@ -260,6 +294,7 @@ impl Node {
             kept,
             answers,
             repairs,
+            forgetting,
             voting,
             changes,
         });

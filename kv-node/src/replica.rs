@@ -8,7 +8,14 @@
 //! 3. Nothing is appended for a partition that changed owners since the request's topology: the
 //!    check and the append are one critical section with the adoption of a topology.
 //! 4. Nothing is told to anyone, digest included, before it is durable.
-//! 5. What is kept for an owner that is away goes only when it is as it was when the owner acknowledged it.
+//! 5. Nothing new is taken in from at or below the floor, and nothing that was deleted and forgotten comes back
+//!    ([`crate::tombstones`]).
+
+mod deletions;
+mod stand_ins;
+
+pub use deletions::{Deletion, DeletionPage};
+pub use stand_ins::{StandIn, StandInPage};
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -20,19 +27,23 @@ use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, WriteBatch};
 use kv_types::{
     Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId, Object,
-    Write, WriteRefused, planted,
+    Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::tree;
 use crate::anti_entropy::trees::{Place, note};
 use crate::env::{Deadline, Env};
-use crate::hints::Kept;
+use crate::hints::{Kept, Weight};
 use crate::minter::Minter;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
+use crate::tombstones::Counts;
+use crate::tombstones::floor::Floor;
+use crate::tombstones::watermarks::Watermarks;
 use crate::topologies::Topologies;
 use crate::turns::Turns;
+use deletions::Grave;
 
 /// One key, and the topology under which a request reached it.
 #[derive(Debug, Clone)]
@@ -124,15 +135,40 @@ struct Loaded {
     /// The write that stored it, if anything is stored.
     seq: Option<Seq>,
     was: Was,
+    /// From when on readers see nothing of it, as it is noted.
+    gone_from: Option<Hlc>,
 }
 
-/// The bytes that a write replaces.
+/// What a write replaces.
 #[derive(Debug, Clone, Copy, Default)]
 struct Was {
-    /// Their length, if there are any.
-    bytes: Option<usize>,
-    /// What stands for them in the Merkle tree; 0 for none.
+    /// What it counts for in what is kept for others, if there is anything.
+    weight: Option<Weight>,
+    /// What stands for it in the Merkle tree; 0 for none.
     item: u64,
+}
+
+/// In what way an object comes to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// For the first time, from the coordinator of this write, as one of the copies that the write needs.
+    Owed(WriteId),
+    /// The same, but one too many: where this node stands in for the owner, it is refused before there is no room left
+    /// for those that count.
+    Spare(WriteId),
+    /// From another replica, or from one that stood in for it.
+    Repair,
+}
+
+impl Arrival {
+    /// The dots that no replica may have had before.
+    fn new_dots(self, incoming: &Object) -> Vec<Hlc> {
+        let (Self::Owed(id) | Self::Spare(id)) = self else {
+            return Vec::new();
+        };
+        let own = incoming.siblings().filter(|s| s.write_id() == id);
+        own.flat_map(|s| s.dots()).map(|dot| dot.hlc).collect()
+    }
 }
 
 /// One of this node's own copies, as replicas compare them.
@@ -150,29 +186,6 @@ pub struct Copy {
     pub encoded: Bytes,
 }
 
-/// One object that is kept for an owner that is away.
-#[derive(Debug, Clone)]
-pub struct StandIn {
-    /// Its bucket.
-    pub bucket: BucketId,
-    /// Its key.
-    pub key: Key,
-    /// Its place on the ring.
-    pub hash: KeyHash,
-    /// The object's bytes.
-    pub encoded: Bytes,
-    stored: Bytes,
-}
-
-/// A page of what is kept for one owner.
-#[derive(Debug, Default)]
-pub struct StandInPage {
-    /// The objects, in storage order.
-    pub entries: Vec<StandIn>,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<Bytes>,
-}
-
 /// This node's copies.
 #[derive(Debug)]
 pub struct Replica {
@@ -183,19 +196,39 @@ pub struct Replica {
     turns: Turns,
     secret: HashSecret,
     kept: Arc<Kept>,
+    floor: Arc<Floor>,
+    watermarks: Arc<Watermarks>,
+    counts: Arc<Counts>,
+}
+
+/// What a replica is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) env: Env,
+    pub(crate) store: Store,
+    pub(crate) minter: Minter,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) floor: Arc<Floor>,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Replica {
-    /// The copies in `store`.
+    /// The copies in the store.
     #[must_use]
-    pub fn new(
-        env: Env,
-        store: Store,
-        minter: Minter,
-        topologies: Arc<Topologies>,
-        kept: Arc<Kept>,
-    ) -> Self {
-        let secret = *topologies.current().secret();
+    pub(crate) fn new(parts: Parts) -> Self {
+        let secret = *parts.topologies.current().secret();
+        let Parts {
+            env,
+            store,
+            minter,
+            topologies,
+            kept,
+            floor,
+            watermarks,
+            counts,
+        } = parts;
         Self {
             env,
             store,
@@ -204,6 +237,9 @@ impl Replica {
             turns: Turns::default(),
             secret,
             kept,
+            floor,
+            watermarks,
+            counts,
         }
     }
 
@@ -230,7 +266,8 @@ impl Replica {
             mut object,
             seq,
             was,
-        } = self.load(&stored).await?;
+            gone_from,
+        } = self.remembered(target, self.load(&stored).await?);
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
@@ -286,6 +323,9 @@ impl Replica {
             stored,
             encoded: encoded.clone(),
             was,
+            grave: self.grave(target, gone_from, &object),
+            weight: Weight::of(&object, encoded.len()),
+            new_dots: vec![dot.hlc],
             is_owed: true,
         };
         let commit = self.append(target, new, Some(deadline)).await?;
@@ -309,32 +349,15 @@ impl Replica {
         synced.map_err(|error| Refusal::from(error).unknown())
     }
 
-    /// Takes in an object from another replica. On return it is durable here.
+    /// Takes in an object from another node. On return it is durable here.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed, but for a failed disk.
-    pub async fn merge(&self, target: &Target, incoming: &Object) -> Result<(), Refusal> {
-        self.take_in(target, incoming, true).await
-    }
-
-    /// As [`Self::merge`], but where this node stands in for the owner, the copy is one too many: it is refused before
-    /// there is no room left for those that count.
-    ///
-    /// # Errors
-    /// As [`Self::merge`].
-    pub async fn merge_for_good_measure(
+    pub async fn merge(
         &self,
         target: &Target,
         incoming: &Object,
-    ) -> Result<(), Refusal> {
-        self.take_in(target, incoming, false).await
-    }
-
-    async fn take_in(
-        &self,
-        target: &Target,
-        incoming: &Object,
-        is_owed: bool,
+        arrival: Arrival,
     ) -> Result<(), Refusal> {
         self.minter.observe(incoming.clock().latest());
         let stored = target.stored();
@@ -343,112 +366,37 @@ impl Replica {
             mut object,
             seq,
             was,
-        } = self.load(&stored).await?;
-        let changed = object.merge(incoming);
-        match seq {
-            Some(seq) if !changed => {
-                drop(turn);
+            gone_from,
+        } = self.remembered(target, self.load(&stored).await?);
+        let left = self.not_deleted(target, &object, incoming).await?;
+        let changed = object.merge(left.as_ref().unwrap_or(incoming));
+        // Of a key that is forgotten, its past is not remembered either.
+        let is_past =
+            object.oldest_dot().is_none() && object.clock().latest() <= self.through(target);
+        if !changed || is_past {
+            drop(turn);
+            if let Some(seq) = seq {
                 self.store.durable(seq).await?;
             }
-            _ => {
-                let new = Change {
-                    stored,
-                    encoded: object.encode(),
-                    was,
-                    is_owed,
-                };
-                let commit = self.append(target, new, None).await?;
-                drop(turn);
-                if planted!("let a replica acknowledge before its log is synced") {
-                    return Ok(());
-                }
-                committed(commit).await?;
-            }
+            return Ok(());
         }
+        let encoded = object.encode();
+        let new = Change {
+            stored,
+            was,
+            grave: self.grave(target, gone_from, &object),
+            weight: Weight::of(&object, encoded.len()),
+            encoded,
+            new_dots: arrival.new_dots(incoming),
+            is_owed: !matches!(arrival, Arrival::Spare(_)),
+        };
+        let commit = self.append(target, new, None).await?;
+        drop(turn);
+        if planted!("let a replica acknowledge before its log is synced") {
+            return Ok(());
+        }
+        committed(commit).await?;
         Ok(())
-    }
-
-    /// A page of what is kept for an owner that is away; it begins at `from`, or at the beginning. Durable.
-    ///
-    /// # Errors
-    /// [`Refusal`] when it cannot be read.
-    pub async fn stand_ins(
-        &self,
-        owner: NodeId,
-        from: Option<Bytes>,
-        max_items: usize,
-        max_bytes: usize,
-    ) -> Result<StandInPage, Refusal> {
-        let (first, end) = storage_key::stand_in_range(Some(owner));
-        let start = from.unwrap_or(first);
-        let end = Bound::Excluded(end);
-        let page = self.store.scan(start, end, max_items, max_bytes).await?;
-        let mut entries = Vec::with_capacity(page.entries.len());
-        let mut newest = None;
-        for item in page.entries {
-            newest = newest.max(Some(item.seq));
-            entries.push(stand_in(item.key, item.value)?);
-        }
-        if let Some(seq) = newest {
-            self.store.durable(seq).await?;
-        }
-        Ok(StandInPage {
-            entries,
-            next: page.next.map(|next| next.start),
-        })
-    }
-
-    /// Forgets what was kept for an owner, if it is still what the owner has acknowledged by now. Says whether it went.
-    ///
-    /// # Errors
-    /// [`Refusal`]; it is kept.
-    pub async fn discharge(&self, owner: NodeId, delivered: &StandIn) -> Result<bool, Refusal> {
-        let _turn = self.turns.take(&delivered.stored).await?;
-        match self.store.get(&delivered.stored).await? {
-            Some(found) if found.value == delivered.encoded => {}
-            _ => return Ok(false),
-        }
-        let mut batch = WriteBatch::new();
-        // It frees space.
-        batch.use_reserve();
-        batch.delete(&delivered.stored);
-        // If power is lost before this is durable, it is delivered once more.
-        let _ = self.store.write(batch, Store::REQUEST_PATIENCE).await?;
-        self.kept.discharged(owner, delivered.encoded.len());
-        Ok(true)
-    }
-
-    /// Deletes all copies in a bucket, which is dropped.
-    ///
-    /// # Errors
-    /// [`Refusal`]; nothing was deleted, but for a failed disk.
-    pub async fn delete_bucket(&self, bucket: BucketId) -> Result<(), Refusal> {
-        let mut batch = WriteBatch::new();
-        // It frees space.
-        batch.use_reserve();
-        batch.delete_prefix(&bucket.0.to_be_bytes());
-        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
-        Ok(())
-    }
-
-    /// Counts what is kept for others, after a start.
-    ///
-    /// # Errors
-    /// [`Refusal`] when it cannot be read.
-    pub async fn count_stand_ins(&self) -> Result<(), Refusal> {
-        let (mut from, end) = storage_key::stand_in_range(None);
-        loop {
-            let end = Bound::Excluded(end.clone());
-            let page = self.store.scan(from, end, 1_024, 4 << 20).await?;
-            for item in &page.entries {
-                let (owner, _) = storage_key::split_stand_in(&item.key).ok_or_else(damaged_key)?;
-                self.kept.found(owner, item.value.len());
-            }
-            match page.next {
-                None => return Ok(()),
-                Some(next) => from = next.start,
-            }
-        }
     }
 
     /// What is held of a key; `None` when nothing is.
@@ -588,15 +536,28 @@ impl Replica {
                 format!("a stored object is damaged: {damage}"),
             )
         })?;
+        let mode = storage_key::place(stored).and_then(|(bucket, _)| self.mode(bucket));
+        let gone_from = mode.and_then(|mode| object.gone_from(mode));
         let was = Was {
-            bytes: Some(found.value.len()),
+            weight: Some(Weight::of(&object, found.value.len())),
             item: self.item(stored, &found.value)?,
         };
         Ok(Loaded {
             object,
             seq: Some(found.seq),
             was,
+            gone_from,
         })
+    }
+
+    /// The note that a copy is deleted or expires, before and after it becomes `object`; there is none of what is kept for others.
+    fn grave(&self, target: &Target, was: Option<Hlc>, object: &Object) -> Grave {
+        let mode = self.mode(target.bucket);
+        let mode = mode.filter(|_| target.stands_in_for.is_none());
+        Grave {
+            was,
+            is: mode.and_then(|mode| object.gone_from(mode)),
+        }
     }
 
     async fn append(
@@ -606,8 +567,8 @@ impl Replica {
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let admit = |owner| {
-            let (was, bytes) = (new.was.bytes, new.encoded.len());
-            self.kept.admit(owner, was, bytes, new.is_owed)
+            self.kept
+                .admit(owner, new.was.weight, new.weight, new.is_owed)
         };
         let admitted = target.stands_in_for.map(admit).transpose()?;
         let commit = self.append_admitted(target, &new, deadline).await?;
@@ -629,6 +590,7 @@ impl Replica {
         } else {
             let is = self.item(&new.stored, &new.encoded)?;
             batch.put_noted(&new.stored, &new.encoded, &note(new.was.item, is));
+            new.grave.keep_in(&mut batch, &new.stored);
         }
         let mut waited = Duration::ZERO;
         loop {
@@ -639,9 +601,11 @@ impl Replica {
             let appended = self
                 .topologies
                 .unchanged_since(target.epoch, target.partition, || {
-                    self.store.try_write(batch.clone())
+                    self.floor
+                        .above(&new.new_dots, || self.store.try_write(batch.clone()))
                 })
-                .map_err(Refusal::stale)?;
+                .map_err(Refusal::stale)?
+                .map_err(|_| below_floor())?;
             match appended {
                 Err(StoreError::Busy) if waited < Store::REQUEST_PATIENCE => {
                     let pause = Duration::from_millis(5);
@@ -661,21 +625,17 @@ struct Change {
     encoded: Bytes,
     /// What they replace.
     was: Was,
+    grave: Grave,
+    weight: Weight,
+    /// When dots in it were minted that no replica may have had before.
+    new_dots: Vec<Hlc>,
     /// Whether it may count towards a write's quorum.
     is_owed: bool,
 }
 
-fn stand_in(stored: Bytes, encoded: Bytes) -> Result<StandIn, Refusal> {
-    let (_, own) = storage_key::split_stand_in(&stored).ok_or_else(damaged_key)?;
-    let key = storage_key::decode(&own).ok_or_else(damaged_key)?;
-    let (bucket, hash) = storage_key::place(&own).ok_or_else(damaged_key)?;
-    Ok(StandIn {
-        bucket,
-        key,
-        hash,
-        encoded,
-        stored,
-    })
+fn below_floor() -> Refusal {
+    let message = "the write was under way for so long that it must not be taken any more; nothing was changed here; try again";
+    Refusal::new(ErrorCode::Timeout, message)
 }
 
 fn damaged_key() -> Refusal {

@@ -24,8 +24,9 @@ use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Operation, Sources};
 use crate::refusal::Refusal;
-use crate::replica::{Replica, Target};
+use crate::replica::{Arrival, Replica, Target};
 use crate::store::Store;
+use crate::tombstones::answers::Forgetting;
 use crate::topologies::Topologies;
 use crate::voting::Voting;
 
@@ -47,6 +48,7 @@ pub struct Service {
     pub(crate) kept: Arc<Kept>,
     pub(crate) answers: Answers,
     pub(crate) repairs: Arc<Counts>,
+    pub(crate) forgetting: Forgetting,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
 }
@@ -99,11 +101,12 @@ impl Service {
             }
             Request::Hints(_) => Ok(Response::Hints(self.kept.report())),
             Request::ReplicaWrite(write, object) => {
-                let taken = self.replica_write(write, object).await;
+                let arrival = Arrival::Owed(write.head.write_id);
+                let taken = self.replica_write(write, object, arrival).await;
                 taken.map(Response::ReplicaWrite)
             }
             Request::Repair(write, object) => {
-                let taken = self.replica_write(write, object).await;
+                let taken = self.replica_write(write, object, Arrival::Repair).await;
                 taken.map(Response::Repair)
             }
             Request::StandInWrite(write, object) => self.stand_in_write(write, object).await,
@@ -117,6 +120,8 @@ impl Service {
             Request::TreeNodes(asked) => self.answers.nodes(&asked),
             Request::TreeKeys(asked) => self.answers.keys(&asked).await,
             Request::TreeObjects(asked) => self.answers.objects(&asked).await,
+            Request::Floor(asked) => self.forgetting.floor(&asked).await,
+            Request::Watermark(asked) => self.forgetting.watermark(&asked).await,
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
             Request::Change(change) => {
@@ -195,11 +200,11 @@ impl Service {
         &self,
         write: ReplicaWriteV1,
         encoded: Bytes,
+        arrival: Arrival,
     ) -> Result<ReplicaWriteReplyV1, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
-        self.replica
-            .merge(&plan.target, &sent_object(&encoded)?)
-            .await?;
+        let object = sent_object(&encoded)?;
+        self.replica.merge(&plan.target, &object, arrival).await?;
         Ok(ReplicaWriteReplyV1 {
             partition_epoch: plan.partition_epoch,
         })
@@ -213,13 +218,12 @@ impl Service {
         let plan = self.owned_by(write.owner, &write.head, write.bucket, write.key)?;
         let target = plan.target.standing_in_for(Some(write.owner));
         let object = sent_object(&encoded)?;
-        if write.obligation {
-            self.replica.merge(&target, &object).await?;
+        let arrival = if write.obligation {
+            Arrival::Owed(write.head.write_id)
         } else {
-            self.replica
-                .merge_for_good_measure(&target, &object)
-                .await?;
-        }
+            Arrival::Spare(write.head.write_id)
+        };
+        self.replica.merge(&target, &object, arrival).await?;
         Ok(Response::StandInWrite(ReplicaWriteReplyV1 {
             partition_epoch: plan.partition_epoch,
         }))
@@ -327,6 +331,7 @@ impl Service {
             topologies: &self.topologies,
             kept: &self.kept,
             repairs: &self.repairs,
+            deletions: &self.forgetting.counts,
         })
     }
 
@@ -366,6 +371,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::TreeRoots(asked) => return Some(asked.epoch),
         Request::TreeNodes(asked) | Request::TreeKeys(asked) => return Some(asked.epoch),
         Request::TreeObjects(asked) => return Some(asked.under.epoch),
+        Request::Watermark(asked) => return Some(asked.epoch),
         Request::ReplicaList(list) => &list.head,
         // The voters of an epoch decide on the next one.
         Request::Vote(vote, _) => return Some(Epoch(vote.epoch.0.saturating_sub(1))),
@@ -373,6 +379,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         | Request::Status(_)
         | Request::Metrics(_)
         | Request::Hints(_)
+        | Request::Floor(_)
         | Request::Change(_) => {
             return None;
         }

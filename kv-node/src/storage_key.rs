@@ -11,8 +11,8 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use kv_ring::KeyHash;
-use kv_types::{BucketId, Key, NodeId};
+use kv_ring::{KeyHash, PartitionId};
+use kv_types::{BucketId, Hlc, Key, NodeId};
 
 /// The bucket of the node's own records; no user bucket has this id.
 pub const SYSTEM_BUCKET: BucketId = BucketId(0);
@@ -82,6 +82,8 @@ pub fn system(name: &str) -> Bytes {
 }
 
 const STAND_IN: &[u8] = b"stand-in";
+const GRAVE: &[u8] = b"grave";
+const WATERMARK: &[u8] = b"watermark";
 const STAND_IN_PREFIX_BYTES: usize = 4 + STAND_IN.len() + 16;
 
 /// The engine's key of what this node keeps under `stored` for an owner that is away.
@@ -101,6 +103,74 @@ pub fn split_stand_in(key: &Bytes) -> Option<(NodeId, Bytes)> {
     }
     let owner = u128::from_be_bytes(owner.try_into().ok()?);
     Some((NodeId(owner), key.slice(STAND_IN_PREFIX_BYTES..)))
+}
+
+/// The engine's key under which it is noted that readers see nothing of a user's stored key from some time on.
+#[must_use]
+pub fn grave(from: Hlc, stored: &[u8]) -> Bytes {
+    let (prefix, from) = (SYSTEM_BUCKET.0.to_be_bytes(), from.0.to_be_bytes());
+    [&prefix[..], GRAVE, &from, stored].concat().into()
+}
+
+/// The time and the user's stored key in a key that [`grave`] made; `None` when the bytes are not of that form.
+#[must_use]
+pub fn split_grave(key: &Bytes) -> Option<(Hlc, Bytes)> {
+    let (prefix, rest) = key.split_at_checked(4 + GRAVE.len())?;
+    if prefix[..4] != SYSTEM_BUCKET.0.to_be_bytes() || prefix[4..] != *GRAVE {
+        return None;
+    }
+    let (from, stored) = rest.split_first_chunk()?;
+    let stored = key.slice(key.len() - stored.len()..);
+    Some((Hlc(u64::from_be_bytes(*from)), stored))
+}
+
+/// The engine's key of what arrived for a user's stored key after it was deleted and forgotten.
+#[must_use]
+pub fn quarantined(stored: &[u8]) -> Bytes {
+    [&SYSTEM_BUCKET.0.to_be_bytes()[..], b"quarantine", stored]
+        .concat()
+        .into()
+}
+
+/// The engine's key of the watermark of a partition of a bucket.
+#[must_use]
+pub fn watermark(bucket: BucketId, partition: PartitionId) -> Bytes {
+    let partition = partition.0.to_be_bytes();
+    [&watermarks_of(bucket)[..], &partition].concat().into()
+}
+
+/// What the keys of a bucket's watermarks begin with.
+#[must_use]
+pub fn watermarks_of(bucket: BucketId) -> Bytes {
+    [
+        &SYSTEM_BUCKET.0.to_be_bytes()[..],
+        WATERMARK,
+        &bucket.0.to_be_bytes(),
+    ]
+    .concat()
+    .into()
+}
+
+/// All keys of watermarks, and the first behind them.
+#[must_use]
+pub fn watermark_range() -> (Bytes, Bytes) {
+    let first = [&SYSTEM_BUCKET.0.to_be_bytes()[..], WATERMARK].concat();
+    let mut end = first.clone();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    (first.into(), end.into())
+}
+
+/// The place in a key that [`watermark`] made; `None` when the bytes are not of that form.
+#[must_use]
+pub fn split_watermark(key: &[u8]) -> Option<(BucketId, PartitionId)> {
+    let rest = key.get(4 + WATERMARK.len()..)?;
+    let (bucket, partition) = rest.split_first_chunk()?;
+    Some((
+        BucketId(u32::from_be_bytes(*bucket)),
+        PartitionId(u16::from_be_bytes(partition.try_into().ok()?)),
+    ))
 }
 
 /// The bucket and the hash of a user's stored key; `None` when it is too short.
@@ -186,6 +256,24 @@ mod tests {
         ];
         assert_eq!(stored[..], expected);
         assert_eq!(system("boot")[..], [0, 0, 0, 0, b'b', b'o', b'o', b't']);
+    }
+
+    #[test]
+    fn the_bytes_of_the_records_about_deletions_are_fixed() {
+        let stored = Bytes::from_static(b"stored");
+        let noted = grave(Hlc(0x102), &stored);
+        assert_eq!(noted, &b"\0\0\0\0grave\0\0\0\0\0\0\x01\x02stored"[..]);
+        assert_eq!(split_grave(&noted), Some((Hlc(0x102), stored.clone())));
+        assert_eq!(split_grave(&system("grief")), None);
+        assert_eq!(split_grave(&system("gra")), None);
+        assert_eq!(quarantined(&stored), &b"\0\0\0\0quarantinestored"[..]);
+        let (place, partition) = (BucketId(7), PartitionId(0x102));
+        let key = watermark(place, partition);
+        assert_eq!(key, &b"\0\0\0\0watermark\0\0\0\x07\x01\x02"[..]);
+        assert_eq!(split_watermark(&key), Some((place, partition)));
+        assert_eq!(split_watermark(&system("watermark123")), None);
+        let (first, end) = watermark_range();
+        assert!(first < key && key < end);
     }
 
     #[test]

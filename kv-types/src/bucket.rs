@@ -118,6 +118,8 @@ pub struct BucketProperties {
     pub mode: BucketMode,
     /// What a put without a context means.
     pub blind_put: BlindPut,
+    /// After how many seconds values expire whose writers say nothing of it; 0 is never.
+    pub ttl_s: u32,
 }
 
 impl BucketProperties {
@@ -131,6 +133,7 @@ impl BucketProperties {
             quorum: Quorum::new(n, majority, majority)?,
             mode: BucketMode::Siblings,
             blind_put: BlindPut::Overwrite,
+            ttl_s: 0,
         })
     }
 }

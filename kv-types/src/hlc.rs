@@ -81,6 +81,11 @@ impl HybridClock {
         self.last
     }
 
+    /// What is given next is later than a point that this clock has shown before, perhaps before a restart.
+    pub fn rise_to(&mut self, shown: Hlc) {
+        self.last = self.last.max(shown);
+    }
+
     /// Learns of a point minted elsewhere, so that what is minted here next comes after it.
     ///
     /// A point further than [`Self::MAX_SKEW`] ahead of the wall clock moves the clock only that

@@ -15,6 +15,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::bucket::BucketMode;
 use crate::clock::{Clock, Dot};
 use crate::hlc::Hlc;
 use crate::write_id::WriteId;
@@ -64,6 +65,9 @@ pub struct Write {
     pub write_id: WriteId,
     /// What it stores.
     pub payload: Payload,
+    /// From when on readers see nothing of it, in milliseconds since the Unix epoch; `None` is never. The same in all
+    /// repetitions of the write. A deletion has none.
+    pub expires_ms: Option<u64>,
 }
 
 /// One value that no known write has superseded.
@@ -74,6 +78,7 @@ pub struct Sibling {
     dots: Vec<Dot>,
     payload: Payload,
     payload_hash: u64,
+    expires_ms: Option<u64>,
 }
 
 impl Sibling {
@@ -111,12 +116,33 @@ impl Sibling {
         self.payload_hash
     }
 
+    /// From when on readers see nothing of it, in milliseconds since the Unix epoch; `None` is never.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<u64> {
+        self.expires_ms
+    }
+
+    /// Whether readers see nothing of it any more, by a clock that shows so many milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|expires| expires <= now_ms)
+    }
+
+    /// From when on readers see nothing of it; `None` is never.
+    fn gone_from(&self) -> Option<Hlc> {
+        match self.payload {
+            Payload::Tombstone => Some(self.newest_dot().hlc),
+            Payload::Value(_) => self.expires_ms.map(Hlc::from_millis),
+        }
+    }
+
     /// Siblings are kept in this order; equal ids with different payloads stay apart.
-    fn order(&self) -> (WriteId, bool, u64) {
+    fn order(&self) -> (WriteId, bool, u64, Option<u64>) {
         (
             self.write_id,
             self.payload == Payload::Tombstone,
             self.payload_hash,
+            self.expires_ms,
         )
     }
 }
@@ -234,6 +260,7 @@ impl Object {
             dots: vec![dot],
             payload_hash: write.payload.hash(),
             payload: write.payload,
+            expires_ms: write.expires_ms,
         });
         siblings.sort_by_key(Sibling::order);
         self.siblings = siblings;
@@ -352,6 +379,60 @@ impl Object {
             dots.map(|dot| (dot.hlc, dot.actor)).min()
         };
         self.siblings().max_by_key(first_dot)
+    }
+
+    /// From when on readers see nothing, because all was deleted or has expired; not before its latest dot. `None` while a
+    /// value is there for ever, and of a key that was never written.
+    #[must_use]
+    pub fn gone_from(&self, mode: BucketMode) -> Option<Hlc> {
+        if self.is_empty() {
+            return None;
+        }
+        let latest = self.clock.latest();
+        match mode {
+            BucketMode::Siblings => self.siblings().try_fold(latest, |latest, sibling| {
+                Some(latest.max(sibling.gone_from()?))
+            }),
+            BucketMode::Lww => {
+                let gone = self.last_written().map(Sibling::gone_from);
+                gone.map_or(Some(latest), |from| from.map(|from| latest.max(from)))
+            }
+        }
+    }
+
+    /// What is left of an object that reaches a replica late, and the siblings that are not.
+    ///
+    /// The replica has `heard` of some dots, and once had heard of all that exist up to `through`: a sibling from before
+    /// of which it knows nothing was deleted, and the deletion is forgotten. Its dots stay in the clock, so whoever
+    /// takes in what is left knows that it is superseded.
+    #[must_use]
+    pub fn without_deleted(&self, heard: &Clock, through: Hlc) -> (Self, Vec<Sibling>) {
+        let was_deleted = |dot: &Dot| dot.hlc <= through && !heard.covers(*dot);
+        let (mut left, mut deleted) = (Vec::with_capacity(self.siblings.len()), Vec::new());
+        for sibling in &self.siblings {
+            let mut dots = sibling.dots.clone();
+            dots.retain(|dot| !was_deleted(dot));
+            if dots.is_empty() {
+                deleted.push(sibling.clone());
+            } else {
+                left.push(Sibling {
+                    dots,
+                    ..sibling.clone()
+                });
+            }
+        }
+        let left = Self {
+            siblings: left,
+            ..self.clone()
+        };
+        (left, deleted)
+    }
+
+    /// The earliest dot of a sibling; `None` without siblings.
+    #[must_use]
+    pub fn oldest_dot(&self) -> Option<Hlc> {
+        let dots = self.siblings.iter().flat_map(|sibling| &sibling.dots);
+        dots.map(|dot| dot.hlc).min()
     }
 
     /// The dots under which a write is remembered here, live or superseded.

@@ -143,6 +143,7 @@ impl World {
         let write = Write {
             write_id,
             payload: Payload::Value(Bytes::from_static(b"v")),
+            expires_ms: None,
         };
         if copy
             .object

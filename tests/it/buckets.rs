@@ -60,6 +60,7 @@ async fn put(
         options: WriteOptions {
             level: Level::Quorum,
             w: Some(w),
+            ttl_ms: None,
         },
         ..client.put_request(name, None, WriteKind::Put)
     };

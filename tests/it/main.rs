@@ -9,3 +9,4 @@ mod limits;
 mod presets;
 mod simulated_cluster;
 mod sloppy;
+mod tombstones;

@@ -33,6 +33,8 @@ pub struct Write {
     pub level: Level,
     /// It deletes.
     pub is_delete: bool,
+    /// Its value expires at some time, so it may not show.
+    pub expires: bool,
     /// It came without a context: its coordinator may have superseded anything.
     pub is_blind: bool,
     /// What its client had been shown, and so may be superseded by it.
@@ -112,6 +114,8 @@ pub struct History {
     pub reads: Vec<Read>,
     /// What the replicas hold at the end.
     pub held: Vec<Held>,
+    /// From this age on a deletion that all replicas had may be forgotten: then it shows no longer.
+    pub forgets_after: Option<Duration>,
 }
 
 /// Where an id counts the writes of its client, and where it says that its value is large.

@@ -426,6 +426,7 @@ fn heads(stored: &Stored, headers_only: bool) -> (Vec<SiblingHeadV1>, Bytes) {
             tombstone: value.is_none(),
             value_bytes: bytes.len() as u32,
             value_hash: Payload::Value(bytes).hash(),
+            expires_ms: None,
         }
     };
     let heads = stored.iter().map(head).collect();

@@ -3,12 +3,13 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, GetV1, HintsReplyV1, HintsV1,
-    ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1,
-    PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
-    ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1,
-    TopologyReplyV1, TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1,
-    TreeRootsReplyV1, TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WriteOptions,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, FloorReplyV1, FloorV1, GetV1,
+    HintsReplyV1, HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1,
+    MetricsV1, PendingHintsV1, PlaceV1, PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1,
+    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1,
+    StandInWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
+    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer,
+    VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -37,6 +38,7 @@ fn sibling(value_bytes: u32) -> SiblingHeadV1 {
         tombstone: false,
         value_bytes,
         value_hash: 9,
+        expires_ms: Some(300),
     }
 }
 
@@ -81,6 +83,7 @@ fn requests() -> Vec<Request> {
                 options: WriteOptions {
                     level: Level::Weak,
                     w: None,
+                    ttl_ms: Some(300),
                 },
                 forwarded: true,
             },
@@ -169,6 +172,19 @@ fn requests() -> Vec<Request> {
         Request::TreeObjects(TreeObjectsV1 {
             under: tree_nodes(),
             ids: vec![300],
+        }),
+        Request::Floor(FloorV1 {
+            promise: Some(Hlc(0x0102_0304_0506_0708)),
+        }),
+        Request::Watermark(WatermarkV1 {
+            epoch: Epoch(3),
+            boot: 2,
+            through: Hlc(0x0102_0304_0506_0708),
+            step: WatermarkStep::Raise,
+            places: vec![PlaceV1 {
+                bucket,
+                partition: 300,
+            }],
         }),
     ]
 }
@@ -349,6 +365,15 @@ fn responses() -> Vec<(Method, Response)> {
                 "object".into(),
             ),
         ),
+        (
+            Method::Floor,
+            Response::Floor(FloorReplyV1 {
+                boot: 2,
+                reading: Hlc(0x0102_0304_0506_0708),
+                floor: Hlc(1),
+            }),
+        ),
+        (Method::Watermark, Response::Watermark(WatermarkReplyV1 {})),
         (Method::Get, Response::Error(error)),
     ]
 }
@@ -557,8 +582,10 @@ proptest! {
         let (method, response) = responses().swap_remove(index);
         let encoded = encode_response(&response);
         let mut bytes = payload(&encoded).to_vec();
-        let at = at.index(bytes.len());
-        bytes[at] ^= 1_u8 << bit;
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+        }
         let _ = decode_response(method, encoded.method, &bytes.into());
     }
 }

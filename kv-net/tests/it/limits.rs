@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, HintsV1, MetricsV1, ReplicaListV1, ReplicaReadV1,
+    BallotV1, ChangeKind, ChangeV1, FloorV1, HintsV1, MetricsV1, ReplicaListV1, ReplicaReadV1,
     ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1, TopologyV1, TreeNodesV1,
-    TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1,
+    TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep, WatermarkV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
     Role,
 };
-use kv_types::{BucketId, Epoch, Key, NodeId, Outcome};
+use kv_types::{BucketId, Epoch, Hlc, Key, NodeId, Outcome};
 
 fn error_code(response: Response) -> (ErrorCode, Outcome) {
     match response {
@@ -244,6 +244,14 @@ fn requests() -> Vec<Request> {
         Request::TreeObjects(TreeObjectsV1 {
             under: nodes(),
             ids: vec![1],
+        }),
+        Request::Floor(FloorV1 { promise: None }),
+        Request::Watermark(WatermarkV1 {
+            epoch: Epoch(1),
+            boot: 1,
+            through: Hlc(1),
+            step: WatermarkStep::Seal,
+            places: Vec::new(),
         }),
     ];
     let methods: Vec<_> = requests.iter().map(Request::method).collect();

@@ -224,6 +224,7 @@ pub(crate) fn get_reply(value_bytes: usize) -> GetReplyV1 {
         tombstone: false,
         value_bytes: value_bytes as u32,
         value_hash: 0,
+        expires_ms: None,
     };
     let context = Context::from_bytes(Bytes::new());
     GetReplyV1 {

@@ -22,7 +22,7 @@ use super::{making, shared};
 use crate::env::Env;
 use crate::liveness::Liveness;
 use crate::membership::Membership;
-use crate::replica::{Copy, Replica, Target};
+use crate::replica::{Arrival, Copy, Replica, Target};
 use crate::store::Store;
 use crate::topologies::Topologies;
 use crate::transport::Peer;
@@ -67,12 +67,21 @@ pub struct Counts {
     pub sent: AtomicU64,
 }
 
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// What is not on its way by itself.
+    Usual,
+    /// Everything: afterwards each of the two holds all that the other one held.
+    Everything,
+}
+
 /// A comparison that could not go on: the peer does not answer, or the topology has changed. The next one begins anew.
 struct Interrupted;
 
 impl Exchange {
     /// Makes all trees, then compares as long as the node runs.
-    pub async fn run(self, snapshot: kv_storage::Snapshot) {
+    pub async fn run(self: Arc<Self>, snapshot: kv_storage::Snapshot) {
         let mut snapshot = Some(snapshot);
         while let Some(at) = snapshot.take() {
             let topology = self.topologies.current();
@@ -118,9 +127,63 @@ impl Exchange {
         }
     }
 
+    /// Compares some places with a peer, and brings each of the two all that the other one holds. Gives the places where
+    /// that was done: there both held the same, once.
+    pub async fn settle(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &[Place],
+    ) -> BTreeSet<Place> {
+        let mut settled: BTreeSet<Place> = places.iter().copied().collect();
+        let Ok(differing) = self.differing(topology, peer).await else {
+            return BTreeSet::new();
+        };
+        let mut work = Vec::new();
+        for place in differing
+            .into_iter()
+            .filter(|place| settled.contains(place))
+        {
+            let reconciled = self.reconcile(topology, peer, place, Aim::Everything);
+            work.push(async move { (place, reconciled.await) }.boxed());
+        }
+        let mut reconciled = stream::iter(work).buffer_unordered(PARTITIONS_AT_ONCE);
+        while let Some((place, done)) = reconciled.next().await {
+            if done.is_err() {
+                settled.remove(&place);
+            }
+        }
+        settled
+    }
+
     /// Compares everything that this node shares with a peer.
     async fn compare(&self, topology: &Topology, peer: NodeId) -> Result<(), Interrupted> {
+        let mut work = Vec::new();
+        for place in self.differing(topology, peer).await? {
+            if !planted!("repair nothing that a comparison finds") {
+                work.push(self.reconcile(topology, peer, place, Aim::Usual).boxed());
+            }
+        }
+        let mut reconciled = stream::iter(work).buffer_unordered(PARTITIONS_AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some(done) = reconciled.next().await {
+            if done.is_err() {
+                outcome = done;
+            }
+        }
+        outcome
+    }
+
+    /// The places that this node shares with a peer and where the two differ.
+    async fn differing(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+    ) -> Result<Vec<Place>, Interrupted> {
         let places = shared(topology, self.me, peer);
+        if !self.trees.are_made() {
+            return Err(Interrupted);
+        }
         let roots = self.trees.roots(&places);
         let request = Request::TreeRoots(TreeRootsV1 {
             epoch: topology.epoch(),
@@ -134,25 +197,14 @@ impl Exchange {
         }
         let theirs = numbers(&tail);
         if theirs.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if theirs.len() != places.len() {
             return Err(Interrupted);
         }
-        let mut differing = Vec::new();
-        for (place, (mine, theirs)) in places.into_iter().zip(roots.iter().zip(&theirs)) {
-            if mine != theirs && !planted!("repair nothing that a comparison finds") {
-                differing.push(self.reconcile(topology, peer, place).boxed());
-            }
-        }
-        let mut reconciled = stream::iter(differing).buffer_unordered(PARTITIONS_AT_ONCE);
-        let mut outcome = Ok(());
-        while let Some(done) = reconciled.next().await {
-            if done.is_err() {
-                outcome = done;
-            }
-        }
-        outcome
+        let pairs = places.into_iter().zip(roots.iter().zip(&theirs));
+        let differing = pairs.filter(|(_, (mine, theirs))| mine != theirs);
+        Ok(differing.map(|(place, _)| place).collect())
     }
 
     /// Goes down a tree to where it differs from the peer's, and compares the keys there.
@@ -161,6 +213,7 @@ impl Exchange {
         topology: &Topology,
         peer: NodeId,
         place: Place,
+        aim: Aim,
     ) -> Result<(), Interrupted> {
         let mut level: Vec<(u8, u32)> = vec![(0, 0)];
         while let Some((depth, _)) = level.first().copied() {
@@ -179,7 +232,7 @@ impl Exchange {
                 }
             }
             for leaves in ends.chunks(LEAVES_AT_ONCE) {
-                self.compare_keys(topology, peer, place, depth, leaves)
+                self.compare_keys(topology, peer, place, (depth, leaves), aim)
                     .await?;
             }
             level = below;
@@ -225,8 +278,8 @@ impl Exchange {
         topology: &Topology,
         peer: NodeId,
         place: Place,
-        depth: u8,
-        nodes: &[u32],
+        (depth, nodes): (u8, &[u32]),
+        aim: Aim,
     ) -> Result<(), Interrupted> {
         let under = question(topology, place, depth, nodes);
         let request = Request::TreeKeys(under.clone());
@@ -244,12 +297,19 @@ impl Exchange {
         })?;
         if !(reply.complete && complete) && nodes.len() > 1 {
             for node in nodes {
-                Box::pin(self.compare_keys(topology, peer, place, depth, &[*node])).await?;
+                let node = [*node];
+                Box::pin(self.compare_keys(topology, peer, place, (depth, &node), aim)).await?;
             }
             return Ok(());
         }
+        if aim == Aim::Everything && !(reply.complete && complete) {
+            return Err(Interrupted);
+        }
         let now_ms = self.env.host.wall_ms();
         let is_young = |copy: &Copy| {
+            if aim == Aim::Everything {
+                return false;
+            }
             let Ok(object) = Object::decode(&copy.encoded) else {
                 return false;
             };
@@ -295,6 +355,9 @@ impl Exchange {
                 break;
             }
         }
+        if aim == Aim::Everything && !wanted.is_empty() {
+            return Err(Interrupted);
+        }
         let mut sends = stream::iter(missing).buffer_unordered(OBJECTS_AT_ONCE);
         let mut outcome = Ok(());
         while let Some(sent) = sends.next().await {
@@ -323,7 +386,7 @@ impl Exchange {
             epoch: topology.epoch(),
             stands_in_for: None,
         };
-        let merged = self.replica.merge(&target, &object).await;
+        let merged = self.replica.merge(&target, &object, Arrival::Repair).await;
         merged.map_err(|_| Interrupted)?;
         self.counts.fetched.fetch_add(1, Ordering::Relaxed);
         let held = self.replica.read(&target).await.map_err(|_| Interrupted)?;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kv_ring::{KeyHash, PartitionCount, PartitionId};
 use kv_storage::{Observed, Seq, WriteKind, WriteObserver};
-use kv_types::BucketId;
+use kv_types::{BucketId, planted};
 
 use super::tree::{Change, FAN_OUT, Tree};
 use crate::storage_key;
@@ -204,7 +204,8 @@ impl WriteObserver for Trees {
         let Some((bucket, hash)) = storage_key::place(write.key) else {
             return;
         };
-        if bucket == storage_key::SYSTEM_BUCKET || write.kind != WriteKind::Put {
+        let is_row = matches!(write.kind, WriteKind::Put | WriteKind::Delete);
+        if bucket == storage_key::SYSTEM_BUCKET || !is_row {
             return;
         }
         let Some((was, is)) = write.note.split_first_chunk() else {
@@ -229,6 +230,9 @@ impl Trees {
             was,
             is,
         };
+        if planted!("leave writes out of the tree") {
+            return;
+        }
         let is_made = state.stage == Stage::Made;
         let plot = state
             .plots

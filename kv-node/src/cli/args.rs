@@ -140,6 +140,9 @@ pub(super) struct PutArgs {
     /// The value; - reads stdin, @FILE a file, @@TEXT is @TEXT
     #[arg(allow_negative_numbers = true)]
     pub(super) value: String,
+    /// After this time it is gone by itself: 90s, 1h, 720h; 0s is never [the bucket's]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) ttl: Option<Duration>,
     #[command(flatten)]
     pub(super) write: WriteArgs,
 }
@@ -283,8 +286,11 @@ pub(super) enum BucketCommand {
         /// What a put without a context does in mode siblings
         #[arg(long, value_enum, default_value = "overwrite")]
         blind_put: BlindPutArg,
+        /// After this time values are gone by themselves: 90s, 1h, 720h; never when left out
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ttl: Option<Duration>,
     },
-    /// Change how many replicas reads and writes need, and what puts without a context do
+    /// Change how many replicas reads and writes need, what puts without a context do, and how long values live
     Set {
         /// Its name
         name: String,
@@ -297,6 +303,9 @@ pub(super) enum BucketCommand {
         /// What a put without a context does in mode siblings
         #[arg(long, value_enum)]
         blind_put: Option<BlindPutArg>,
+        /// After this time values that are written from now on are gone by themselves; 0s is never
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ttl: Option<Duration>,
     },
     /// Drop a bucket with all that is in it
     Drop {

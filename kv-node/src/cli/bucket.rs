@@ -29,6 +29,7 @@ struct BucketJson<'a> {
     w: u8,
     mode: &'a str,
     blind_put: &'a str,
+    ttl_s: u32,
 }
 
 #[derive(Serialize)]
@@ -56,6 +57,7 @@ pub(super) async fn run(
             w,
             mode,
             blind_put,
+            ttl,
         } => {
             let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
@@ -65,6 +67,7 @@ pub(super) async fn run(
                 properties: BucketProperties {
                     mode: mode.into(),
                     blind_put: blind_put.into(),
+                    ttl_s: ttl.map_or(Ok(0), whole_seconds)?,
                     ..asked(majority, r, w)?
                 },
             };
@@ -75,6 +78,7 @@ pub(super) async fn run(
             r,
             w,
             blind_put,
+            ttl,
         } => {
             let client = session.admin().await?;
             let topology = client.topology();
@@ -83,6 +87,7 @@ pub(super) async fn run(
                 id: bucket.id,
                 properties: BucketProperties {
                     blind_put: blind_put.map_or(bucket.properties.blind_put, Into::into),
+                    ttl_s: ttl.map_or(Ok(bucket.properties.ttl_s), whole_seconds)?,
                     ..asked(bucket.properties, r, w)?
                 },
             };
@@ -125,15 +130,36 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             w: quorum.w(),
             mode,
             blind_put,
+            ttl_s: bucket.properties.ttl_s,
         })?;
         let numbers = [quorum.n(), quorum.r(), quorum.w()];
         let mut row = vec![Cell::new(bucket.name.as_str())];
         row.extend(numbers.map(Cell::new));
         row.extend([mode, blind_put].map(Cell::new));
+        row.push(Cell::new(lifetime(bucket.properties.ttl_s)));
         rows.push(row);
     }
-    output.line(output.table(&["bucket", "n", "r", "w", "mode", "blind put"], rows))?;
+    output.line(output.table(&["bucket", "n", "r", "w", "mode", "blind put", "ttl"], rows))?;
     Ok(())
+}
+
+/// How long values live, for people.
+fn lifetime(ttl_s: u32) -> String {
+    match ttl_s {
+        0 => "-".to_owned(),
+        s if s.is_multiple_of(86_400) => format!("{}d", s / 86_400),
+        s if s.is_multiple_of(3_600) => format!("{}h", s / 3_600),
+        s if s.is_multiple_of(60) => format!("{}m", s / 60),
+        s => format!("{s}s"),
+    }
+}
+
+fn whole_seconds(ttl: Duration) -> Result<u32, Failure> {
+    if ttl.subsec_nanos() > 0 {
+        return Err(Failure::usage("a bucket's ttl is whole seconds"));
+    }
+    u32::try_from(ttl.as_secs())
+        .map_err(|_| Failure::usage("the ttl is too long; the longest is 136 years"))
 }
 
 async fn make(

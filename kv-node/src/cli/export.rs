@@ -12,6 +12,7 @@ use super::args::ExportArgs;
 use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
+use super::time;
 use super::value::{self, KeyJson, SiblingJson};
 
 const BAR: &str = "{bar:30} {percent}%  {msg}  {elapsed}";
@@ -26,6 +27,9 @@ struct RecordJson {
     value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
+    /// When it expires; it is imported with the rest of its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
 }
 
 /// A record with several: nothing is chosen, and `kv import` refuses it.
@@ -62,6 +66,7 @@ pub(super) async fn run(
                 key,
                 value: None,
                 value_base64: None,
+                expires: None,
             })
         })
         .await
@@ -144,6 +149,10 @@ fn print(
     read: Read<Bytes>,
     topology: &Topology,
 ) -> std::io::Result<()> {
+    let expires = read
+        .siblings()
+        .first()
+        .and_then(kv_client::Sibling::expires_ms);
     match read.one() {
         Ok(found) => {
             let (value, value_base64) = value::split(&found.unwrap_or_default());
@@ -153,6 +162,7 @@ fn print(
                 key,
                 value,
                 value_base64,
+                expires: expires.map(time::moment),
             })
         }
         Err(conflict) => {

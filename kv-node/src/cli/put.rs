@@ -51,7 +51,11 @@ pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Re
     let key = value::key(&args.key)?;
     let value = value::argument(&args.value)?;
     let (client, bucket) = session.bucket(&args.key.bucket).await?;
-    let written = with_options!(bucket.put(&key, value), args.write).await?;
+    let mut put = bucket.put(&key, value);
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
+    }
+    let written = with_options!(put, args.write).await?;
     report(output, &client, &key, &written)
 }
 

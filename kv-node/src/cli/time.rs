@@ -13,6 +13,17 @@ pub(super) fn moment(millis: u64) -> String {
     }
 }
 
+/// The milliseconds since the Unix epoch of a moment as [`moment`] writes it.
+pub(super) fn milliseconds(moment: &str) -> Option<u64> {
+    let moment: Timestamp = moment.parse().ok()?;
+    u64::try_from(moment.as_millisecond()).ok()
+}
+
+/// The present moment, in milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
 /// The present second.
 pub(super) fn present() -> String {
     format!("{:.0}", Timestamp::now())
@@ -44,6 +55,11 @@ mod tests {
     #[test]
     fn moments_are_written_in_utc() {
         assert_eq!(moment(1_763_839_203_118), "2025-11-22T19:20:03.118Z");
+        assert_eq!(
+            milliseconds("2025-11-22T19:20:03.118Z"),
+            Some(1_763_839_203_118)
+        );
+        assert_eq!(milliseconds("tomorrow"), None);
         assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
         assert!(moment(u64::MAX).ends_with("ms"));
     }

@@ -100,6 +100,8 @@ pub(super) struct SiblingJson {
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     value: Option<BytesJson>,
 }
@@ -110,6 +112,7 @@ impl SiblingJson {
             dot: dot(sibling.dot(), topology),
             time: time::moment(sibling.dot().hlc.millis()),
             deleted: sibling.is_deletion().then_some(true),
+            expires: sibling.expires_ms().map(time::moment),
             value: sibling.value().map(|value| BytesJson::of(value)),
         }
     }

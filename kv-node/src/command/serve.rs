@@ -64,6 +64,7 @@ async fn serve(config: Config) -> Result<()> {
         storage: config.storage_options(),
         gossip: config.gossip_config(),
         hints: config.hint_options(),
+        deletes: config.delete_options(),
     };
     let node = Node::start(options, env.clone()).await?;
     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));

@@ -22,6 +22,7 @@ use super::sends::{Copies, SentAs};
 use super::{Coordinator, LATE_AFTER, describe, join};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
+use crate::replica::Arrival;
 
 const DOING: &str = "answer the read";
 
@@ -91,6 +92,7 @@ impl Coordinator {
         let siblings = describe(
             object,
             plan.properties.mode,
+            self.replica.minter().reading().millis(),
             request.options.headers_only,
             &mut values,
         );
@@ -148,7 +150,8 @@ impl Coordinator {
                     return (owner, copies.send(this, owner, SentAs::Write).await);
                 }
                 let epoch = copies.plan.partition_epoch;
-                let merged = this.replica.merge(&copies.plan.target, &object).await;
+                let target = &copies.plan.target;
+                let merged = this.replica.merge(target, &object, Arrival::Repair).await;
                 (
                     owner,
                     merged.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch)),

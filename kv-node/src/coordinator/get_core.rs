@@ -287,6 +287,7 @@ mod tests {
             let write = Write {
                 write_id: WriteId::new(1, [*actor as u8; 10]),
                 payload: Payload::Value(Bytes::from_static(b"v")),
+                expires_ms: None,
             };
             let dot = Dot::new(ActorId(*actor), Hlc(10));
             object

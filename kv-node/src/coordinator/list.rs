@@ -85,6 +85,7 @@ impl Coordinator {
             let siblings = describe(
                 &object,
                 properties.mode,
+                self.replica.minter().reading().millis(),
                 request.options.headers_only,
                 &mut values,
             );

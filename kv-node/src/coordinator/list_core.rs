@@ -70,6 +70,7 @@ mod tests {
         let write = Write {
             write_id: WriteId::new(at, [1; 10]),
             payload,
+            expires_ms: None,
         };
         object
             .write(write, read, Dot::new(ActorId(1), Hlc(at)), Hlc::ZERO, at)

@@ -16,7 +16,7 @@ use super::sends::{Copies, Sends, SentAs};
 use super::{Coordinator, unexpected};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
-use crate::replica::{Appended, NewWrite};
+use crate::replica::{Appended, Arrival, NewWrite};
 
 const DOING: &str = "hold the write";
 /// The longest that one replica is waited for, also after the client has its reply.
@@ -62,6 +62,7 @@ impl Coordinator {
         }
         let write = Write {
             write_id: request.head.write_id,
+            expires_ms: expiry(&request, &plan)?,
             payload,
         };
         let mine = plan.target.standing_in_for(places.owner_behind(self.me));
@@ -185,7 +186,10 @@ impl Coordinator {
             .collect(plan, Places::strict(), head, quorum.r(), deadline)
             .await?;
         if read.repair.contains(&self.me) || !read.answered.contains(&self.me) {
-            self.replica.merge(&plan.target, &read.object).await?;
+            let merged = self
+                .replica
+                .merge(&plan.target, &read.object, Arrival::Repair);
+            merged.await?;
         }
         Ok(())
     }
@@ -270,7 +274,8 @@ impl Coordinator {
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());
             self.env.spawn(async move {
                 if node == this.me {
-                    drop(this.replica.merge(&plan.target, &object).await);
+                    let merged = this.replica.merge(&plan.target, &object, Arrival::Repair);
+                    drop(merged.await);
                 } else {
                     let copies = Copies {
                         plan,
@@ -283,6 +288,21 @@ impl Coordinator {
             });
         }
     }
+}
+
+/// When the value of a write expires: counted from when its client made it, so that all repetitions say the same.
+fn expiry(request: &PutV1, plan: &Plan) -> Result<Option<u64>, Refusal> {
+    let of_bucket = 1_000 * u64::from(plan.properties.ttl_s);
+    let ttl_ms = match (request.kind, request.options.ttl_ms) {
+        (WriteKind::Delete, None) => 0,
+        (WriteKind::Delete, Some(_)) => {
+            let message = "a delete does not expire; send it without a time to live";
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        (WriteKind::Put, asked) => asked.unwrap_or(of_bucket),
+    };
+    let created_ms = request.head.write_id.created_ms();
+    Ok((ttl_ms > 0).then(|| created_ms.saturating_add(ttl_ms)))
 }
 
 fn payload(kind: WriteKind, value: Bytes) -> Result<Payload, Refusal> {

@@ -12,7 +12,7 @@ use kv_types::{NodeId, Object, WriteId, planted};
 use super::Kept;
 use crate::env::Env;
 use crate::liveness::Liveness;
-use crate::replica::{Replica, StandIn, Target};
+use crate::replica::{Arrival, Replica, StandIn, Target};
 use crate::topologies::Topologies;
 use crate::transport::Peer;
 
@@ -137,7 +137,8 @@ impl Delivery {
             let Ok(object) = Object::decode(&kept.encoded) else {
                 return false;
             };
-            return self.replica.merge(&target, &object).await.is_ok();
+            let merged = self.replica.merge(&target, &object, Arrival::Repair);
+            return merged.await.is_ok();
         }
         let member = topology.member(node);
         let Some(member) = member.filter(|_| self.liveness.is_up(node, self.env.now())) else {

@@ -21,7 +21,7 @@ use crate::topology::{Bucket, ClusterMode, Member, Topology, count_zones};
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
 const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
 const ACTOR_BYTES: usize = 4 + 16;
-const BUCKET_BYTES: usize = 4 + 1 + 5;
+const BUCKET_BYTES: usize = 4 + 1 + 5 + 4;
 const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
 
@@ -59,6 +59,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         quorum,
         mode,
         blind_put,
+        ttl_s,
     } = bucket.properties;
     writer.put(&bucket.id.0.to_le_bytes());
     writer.text(bucket.name.as_str());
@@ -69,6 +70,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         mode as u8,
         blind_put as u8,
     ]);
+    writer.put(&ttl_s.to_le_bytes());
 }
 
 fn put_slots(writer: &mut Writer, slots: &[u16]) {
@@ -194,6 +196,7 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
             quorum,
             mode,
             blind_put,
+            ttl_s: reader.u32()?,
         },
     })
 }

@@ -15,6 +15,7 @@ use crate::write_id::WriteId;
 
 const VERSION: u8 = 1;
 const FLAG_TOMBSTONE: u8 = 1;
+const FLAG_EXPIRES: u8 = 2;
 /// Version and header length.
 const PREFIX_BYTES: usize = 5;
 /// Smallest encodings, against which counts are checked before memory is reserved.
@@ -108,10 +109,14 @@ impl Sibling {
         for dot in &self.dots {
             encode_dot(*dot, out);
         }
-        out.push(match self.payload {
-            Payload::Value(_) => 0,
-            Payload::Tombstone => FLAG_TOMBSTONE,
+        out.push(match (&self.payload, self.expires_ms) {
+            (Payload::Value(_), None) => 0,
+            (Payload::Value(_), Some(_)) => FLAG_EXPIRES,
+            (Payload::Tombstone, _) => FLAG_TOMBSTONE,
         });
+        if let (Payload::Value(_), Some(expires_ms)) = (&self.payload, self.expires_ms) {
+            put_varint(out, expires_ms);
+        }
         put_varint(out, self.payload.size_bytes() as u64);
         out.extend_from_slice(&self.payload_hash.to_le_bytes());
     }
@@ -134,10 +139,14 @@ impl Sibling {
         }
         let at = reader.at();
         let flags = reader.u8()?;
+        let expires_ms = match flags {
+            FLAG_EXPIRES => Some(reader.varint()?),
+            _ => None,
+        };
         let size = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
         let payload_hash = reader.u64()?;
         let payload = match flags {
-            0 => Payload::Value(take_value(encoded, values_at, size)?),
+            0 | FLAG_EXPIRES => Payload::Value(take_value(encoded, values_at, size)?),
             FLAG_TOMBSTONE if size == 0 => Payload::Tombstone,
             _ => {
                 return Err(DecodeError::Invalid {
@@ -157,6 +166,7 @@ impl Sibling {
             dots,
             payload,
             payload_hash,
+            expires_ms,
         })
     }
 }

@@ -18,6 +18,7 @@ fn put(n: u8) -> Write {
     Write {
         write_id: id(n),
         payload: Payload::Value(Bytes::from(vec![n; 3])),
+        expires_ms: None,
     }
 }
 
@@ -105,7 +106,16 @@ fn a_late_copy_of_a_blind_write_hides_nothing_that_was_made_after_it() {
     let blind = |object: &mut Object, write_id: WriteId, dot| {
         let read = object.clock_at(write_id.created_ms());
         let payload = Payload::Value(Bytes::from(vec![write_id.to_bytes()[15]; 3]));
-        write(object, Write { write_id, payload }, &read, dot);
+        write(
+            object,
+            Write {
+                write_id,
+                payload,
+                expires_ms: None,
+            },
+            &read,
+            dot,
+        );
     };
     let (mut a, mut b) = (Object::new(), Object::new());
     let (first, second) = (made_at(NOW_MS, 1), made_at(NOW_MS + 5, 2));
@@ -128,6 +138,7 @@ fn ids_are_forgotten_after_the_horizon_and_then_refused() {
     let third = Write {
         write_id: WriteId::new(later, [3; 10]),
         payload: Payload::Tombstone,
+        expires_ms: None,
     };
     object
         .write(third, &Clock::new(), dot(1, 30), Hlc::ZERO, later)
@@ -154,6 +165,7 @@ fn no_more_ids_are_remembered_than_the_limit() {
         let write = Write {
             write_id: WriteId::new(NOW_MS + n, [1; 10]),
             payload: Payload::Tombstone,
+            expires_ms: None,
         };
         object
             .write(write, &read, dot(1, 10 + n), Hlc::ZERO, NOW_MS + n)
@@ -174,6 +186,7 @@ fn siblings_and_bytes_are_limited() {
         let write = Write {
             write_id: WriteId::new(NOW_MS, [n as u8; 10]),
             payload: Payload::Tombstone,
+            expires_ms: None,
         };
         object
             .write(write, &Clock::new(), dot(1, 10 + n), Hlc::ZERO, NOW_MS)
@@ -190,6 +203,7 @@ fn siblings_and_bytes_are_limited() {
         let write = Write {
             write_id: id(n),
             payload: Payload::Value(big.clone()),
+            expires_ms: None,
         };
         let written = object.write(
             write,
@@ -229,7 +243,11 @@ fn random_states(seed: u64) -> Vec<Object> {
                 let minted = dot(i as u32, at * 10);
                 replicas[i]
                     .write(
-                        Write { write_id, payload },
+                        Write {
+                            write_id,
+                            payload,
+                            expires_ms: None,
+                        },
                         &read,
                         minted,
                         Hlc::ZERO,
@@ -309,6 +327,7 @@ fn the_bytes_of_an_object_are_fixed() {
     let gone = Write {
         write_id: id(3),
         payload: Payload::Tombstone,
+        expires_ms: None,
     };
     write(&mut object, gone, &Clock::new(), dot(2, 15));
     assert_eq!(hex::encode(object.encode()), GOLDEN);
@@ -340,3 +359,90 @@ const GOLDEN: &str = concat!(
     "010a00000000000000", // retired
     "020202",             // values
 );
+
+fn delete(n: u8) -> Write {
+    Write {
+        write_id: id(n),
+        payload: Payload::Tombstone,
+        expires_ms: None,
+    }
+}
+
+#[test]
+fn an_object_is_gone_when_readers_see_nothing_but_deletions_and_what_has_expired() {
+    let gone = |object: &Object| {
+        [BucketMode::Siblings, BucketMode::Lww].map(|mode| object.gone_from(mode))
+    };
+    let mut object = Object::new();
+    assert_eq!(gone(&object), [None, None], "never written");
+    write(&mut object, put(1), &Clock::new(), dot(1, 10));
+    assert_eq!(gone(&object), [None, None]);
+    write(&mut object, delete(2), &Clock::new(), dot(1, 20));
+    let from = |at| Some(Hlc(at));
+    assert_eq!(
+        gone(&object),
+        [None, from(20)],
+        "the deletion is later than the value beside it"
+    );
+    let read = object.clock().clone();
+    write(&mut object, delete(3), &read, dot(1, 30));
+    assert_eq!(gone(&object), [from(30), from(30)]);
+    let expires = Hlc::from_millis(NOW_MS + 5);
+    let passing = |n| Write {
+        expires_ms: Some(expires.millis()),
+        ..put(n)
+    };
+    write(&mut object, passing(4), &Clock::new(), dot(1, 40));
+    assert_eq!(gone(&object), [Some(expires); 2], "beside a deletion");
+    let sibling = object.last_written().expect("one");
+    assert_eq!(sibling.expires_ms(), Some(NOW_MS + 5));
+    assert!(sibling.is_expired(NOW_MS + 5) && !sibling.is_expired(NOW_MS + 4));
+    let late = Hlc(expires.0 + 7);
+    write(
+        &mut object,
+        passing(5),
+        &Clock::new(),
+        Dot::new(ActorId(1), late),
+    );
+    assert_eq!(gone(&object), [Some(late); 2], "written after it expired");
+    assert_eq!(Object::decode(&object.encode()), Ok(object));
+}
+
+#[test]
+fn what_arrives_late_and_is_unknown_was_deleted_and_stays_so_wherever_it_goes() {
+    let mut late = Object::new();
+    write(&mut late, put(1), &Clock::new(), dot(1, 10));
+    write(&mut late, put(2), &Clock::new(), dot(1, 30));
+    assert_eq!(late.oldest_dot(), Some(Hlc(10)));
+    let (left, deleted) = late.without_deleted(&Clock::new(), Hlc(20));
+    assert_eq!(shown(&left), [2]);
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(left.clock(), late.clock());
+    assert_eq!(
+        shown(&late.merged(&left)),
+        [2],
+        "it takes the value away from others"
+    );
+
+    let mut heard = Clock::new();
+    heard.insert(dot(1, 10));
+    let (left, deleted) = late.without_deleted(&heard, Hlc(20));
+    assert_eq!(
+        (left, deleted.len()),
+        (late.clone(), 0),
+        "what is known is left to merging"
+    );
+    let (left, deleted) = late.without_deleted(&Clock::new(), Hlc(9));
+    assert_eq!((left, deleted.len()), (late, 0), "it is later");
+}
+
+#[test]
+fn one_of_two_copies_of_a_write_that_arrives_late_takes_only_itself_away() {
+    let (mut a, mut b) = (Object::new(), Object::new());
+    write(&mut a, put(1), &Clock::new(), dot(1, 10));
+    write(&mut b, put(1), &Clock::new(), dot(2, 30));
+    a.merge(&b);
+    let (left, deleted) = a.without_deleted(&Clock::new(), Hlc(20));
+    assert!(deleted.is_empty());
+    assert_eq!(left.siblings().next().expect("one").dots(), [dot(2, 30)]);
+}

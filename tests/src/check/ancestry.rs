@@ -27,6 +27,9 @@ struct Family {
     known: Vec<Set>,
     /// For each write, itself, those, and whatever a write without a context among them may have met.
     covered: Vec<Set>,
+    /// Those that may be there though they do not show, because they were forgotten or have expired, each with the time
+    /// from which on.
+    unseen: Vec<(Duration, WriteId)>,
 }
 
 /// A set of places in a family.
@@ -88,6 +91,12 @@ impl Ancestry {
             let family = this.keys.entry(write.key).or_default();
             this.places.insert(*id, (write.key, family.ids.len()));
             family.ids.push(*id);
+            let after = history.forgets_after.filter(|_| write.is_delete);
+            // Clocks that say when a value has expired may be wrong by an hour.
+            let after = after.or(write.expires.then_some(Duration::ZERO));
+            if let Some(after) = after.filter(|_| write.fate != Fate::NotApplied) {
+                family.unseen.push((write.begun + after, *id));
+            }
         }
         for family in this.keys.values_mut() {
             family.fill(history, &this.places);
@@ -125,13 +134,16 @@ impl Ancestry {
     }
 
     /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write
-    /// without a context among all those may have met.
+    /// without a context among all those may have met. A deletion that may have been forgotten `at` that time, or a value that
+    /// may have expired, stands for the same, although it does not show.
     #[must_use]
-    pub fn covered(&self, key: KeyNumber, shown: &BTreeSet<WriteId>) -> Covered<'_> {
+    pub fn covered(&self, key: KeyNumber, shown: &BTreeSet<WriteId>, at: Duration) -> Covered<'_> {
         let family = self.keys.get(&key);
         let mut set = Set::default();
         if let Some(family) = family {
-            let places = shown.iter().filter_map(|id| self.places.get(id));
+            let unseen = family.unseen.iter().filter(|(from, _)| *from <= at);
+            let places = shown.iter().chain(unseen.map(|(_, id)| id));
+            let places = places.filter_map(|id| self.places.get(id));
             for (_, place) in places.filter(|(of, _)| *of == key) {
                 set.add(&family.covered[*place]);
             }

@@ -18,7 +18,7 @@ use crate::history::{History, Read};
 pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
     let shown = shown_since(history);
     let judge = |read: &Read| {
-        let covered = ancestry.covered(read.key, &read.ids());
+        let covered = ancestry.covered(read.key, &read.ids(), read.ended);
         let older = covered.first_missing(|id| {
             is_strict(read.level) && shown.get(&id).is_some_and(|since| *since < read.begun)
         });
@@ -118,6 +118,18 @@ mod tests {
         story.put(1, 0, &[]).acked(10);
         story.read(20, 30, &[]);
         assert_eq!(rules(&story), ["own-write-missed"]);
+    }
+
+    #[test]
+    fn a_deletion_may_be_forgotten_but_not_before_its_time() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10);
+        story.delete(2, 20, &[1]).acked(30);
+        story.history.forgets_after = Some(Duration::from_millis(100));
+        story.read(130, 140, &[]);
+        assert!(rules(&story).is_empty());
+        story.read(105, 119, &[]).client = 5;
+        assert_eq!(rules(&story), ["stale"]);
     }
 
     #[test]

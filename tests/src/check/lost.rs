@@ -1,5 +1,7 @@
 //! No acknowledged write is lost: at the end it is there, or something is there whose writer had been shown it.
 
+use std::time::Duration;
+
 use super::Violation;
 use super::ancestry::Ancestry;
 use crate::history::History;
@@ -9,7 +11,7 @@ use crate::history::History;
 pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, shown) in history.shown() {
-        let covered = ancestry.covered(key, &shown);
+        let covered = ancestry.covered(key, &shown, Duration::MAX);
         let lost = covered.first_missing(|id| history.writes[&id].acked_at().is_some());
         if let Some(id) = lost {
             let at = history.writes[&id].acked_at().unwrap_or_default();
@@ -51,6 +53,19 @@ mod tests {
         assert_eq!(rules(&story), ["lost"]);
         story.hold(2, &[3]);
         assert!(rules(&story).is_empty(), "on another replica");
+    }
+
+    #[test]
+    fn a_deletion_may_be_forgotten_where_that_is_done_and_what_it_did_not_delete_may_not() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10);
+        story.delete(2, 20, &[1]).acked(30);
+        story.hold(1, &[]);
+        assert_eq!(rules(&story), ["lost"]);
+        story.history.forgets_after = Some(Duration::from_millis(5));
+        assert!(rules(&story).is_empty());
+        story.put(3, 20, &[1]).acked(30);
+        assert_eq!(rules(&story), ["lost"]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Story {
             client: 1,
             level: Level::Quorum,
             is_delete: false,
+            expires: false,
             is_blind: false,
             read: read.iter().map(|number| id(*number)).collect(),
             begun: ms(begun),

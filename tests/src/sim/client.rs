@@ -118,6 +118,7 @@ impl Client {
             options: WriteOptions {
                 level: Level::Quorum,
                 w: None,
+                ttl_ms: None,
             },
             forwarded: false,
         }

@@ -10,6 +10,7 @@ use kv_net::{Credentials, Endpoint, EndpointConfig};
 use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
 use kv_node::hints::HintOptions;
+use kv_node::tombstones::DeleteOptions;
 use kv_node::topologies::Topologies;
 use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
@@ -44,6 +45,7 @@ pub struct SimCluster {
     quic: Option<Quic>,
     storage: kv_storage::Options,
     hints: HintOptions,
+    deletes: DeleteOptions,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,7 @@ impl SimCluster {
             quic: None,
             storage,
             hints: HINTS,
+            deletes: DeleteOptions::default(),
         }
     }
 
@@ -147,6 +150,13 @@ impl SimCluster {
     #[must_use]
     pub fn with_hints(mut self, hints: HintOptions) -> Self {
         self.hints = hints;
+        self
+    }
+
+    /// The same, in which deletions are forgotten after another time.
+    #[must_use]
+    pub fn with_deletes(mut self, deletes: DeleteOptions) -> Self {
+        self.deletes = deletes;
         self
     }
 
@@ -386,6 +396,7 @@ impl SimCluster {
             storage: self.storage.clone(),
             gossip: kv_gossip::Config::local(),
             hints: self.hints,
+            deletes: self.deletes,
         };
         let this = self.clone();
         self.handle.spawn(group, async move {

@@ -37,6 +37,8 @@ pub(super) struct Healing<'a> {
     pub damaged: BTreeSet<NodeId>,
     pub keys: u32,
     pub has_large_values: bool,
+    /// Nodes that are well are not started anew.
+    pub leaves_well: bool,
     /// Nobody reads: comparisons must make all replicas equal.
     pub by_itself: bool,
     pub found: Vec<Violation>,
@@ -74,7 +76,8 @@ impl Healing<'_> {
         nodes.filter(|node| !self.damaged.contains(node)).collect()
     }
 
-    /// Ends all faults, and starts every node anew, as an operator would who does not know which are well.
+    /// Ends all faults, and starts nodes anew: every one, as an operator would who does not know which are well, or those
+    /// that are not.
     async fn mend(&mut self) {
         self.cluster.network.calm();
         self.cluster.renew_all();
@@ -89,11 +92,20 @@ impl Healing<'_> {
         }
         // What clients sent last may still be on its way.
         self.handle.sleep(BUDGET * 2).await;
+        let mut down = BTreeSet::new();
         for node in self.cluster.nodes() {
             self.nemesis.look_at(node);
+            if self.leaves_well && self.is_well(node) {
+                self.nemesis.count("node left alone", 1);
+                continue;
+            }
             self.cluster.kill(node);
+            down.insert(node);
         }
         for node in self.whole() {
+            if !down.contains(&node) {
+                continue;
+            }
             let mut outcome = self.cluster.launch(node);
             let limit = self.handle.now() + START_LIMIT;
             loop {
@@ -114,6 +126,21 @@ impl Healing<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a node runs and nothing is wrong with what it has on its disk.
+    fn is_well(&self, node: NodeId) -> bool {
+        let Some(running) = self.cluster.node(node) else {
+            return false;
+        };
+        let metrics = running.metrics();
+        let is_zero = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+            line.is_some_and(|value| value.trim() == "0")
+        };
+        !self.damaged.contains(&node)
+            && is_zero("kv_storage_poisoned ")
+            && is_zero("kv_storage_damaged_places ")
     }
 
     /// Every node must take a write and show it.

@@ -434,6 +434,8 @@ impl Nemesis {
             ("object fetched by comparison", "kv_anti_entropy_fetched "),
             ("object sent by comparison", "kv_anti_entropy_sent "),
             ("hint refused", "kv_hints_refused "),
+            ("deletion forgotten", "kv_deletions_forgotten "),
+            ("late value", "kv_late_values "),
             ("poisoned store", "kv_storage_poisoned "),
             ("damage found", "kv_storage_damaged_places "),
         ] {

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use kv_node::tombstones::DeleteOptions;
 use kv_storage::Options;
 use kv_types::{Level, NodeId};
 use tracing_subscriber::EnvFilter;
@@ -23,6 +24,9 @@ use crate::check::{self, Violation};
 use crate::history::{Fate, History};
 use crate::sim::executor::OUTSIDE;
 use crate::sim::{Executor, Handle, SimCluster};
+
+/// On days that forget deletions, how long they are kept: for longer than a client repeats a write.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(8);
 
 /// What came of one day.
 #[derive(Debug, Clone, Default)]
@@ -137,6 +141,12 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         SimCluster::new
     };
     let cluster = make(handle.clone(), nodes, REPLICAS, Options::tiny());
+    let cluster = match scenario.forgets {
+        true => cluster.with_deletes(DeleteOptions {
+            keep: FORGOTTEN_AFTER,
+        }),
+        false => cluster,
+    };
     let mut found = Vec::new();
     if let Err(error) = cluster.start_all().await {
         found.push(Violation::new("does-not-start", error.to_string()));
@@ -145,7 +155,10 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
             ..Report::default()
         };
     }
-    let notebook: Notebook = Arc::new(Mutex::new(History::default()));
+    let notebook: Notebook = Arc::new(Mutex::new(History {
+        forgets_after: scenario.forgets.then_some(FORGOTTEN_AFTER),
+        ..History::default()
+    }));
     let until = Duration::from_millis(scenario.work_ms);
     for number in &scenario.clients {
         let worker = Worker::new(scenario, *number, handle, &cluster, &notebook);
@@ -174,6 +187,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         damaged,
         keys: scenario.keys,
         has_large_values: scenario.mix.large > 0,
+        leaves_well: !scenario.quic && scenario.seed % 3 == 1,
         by_itself: scenario.seed.is_multiple_of(2),
         found,
     };
@@ -239,6 +253,7 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         };
         nemesis.count(fate, 1);
         nemesis.count("delete", u64::from(write.is_delete));
+        nemesis.count("passing write", u64::from(write.expires));
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
         nemesis.count("eventual write", u64::from(write.level == Level::Eventual));

@@ -30,6 +30,9 @@ pub struct Scenario {
     /// How many operators change the topology meanwhile.
     #[serde(default)]
     pub operators: u64,
+    /// Deletions are forgotten within the day.
+    #[serde(default)]
+    pub forgets: bool,
     /// How long clients work, in milliseconds.
     pub work_ms: u64,
     /// How clients work.
@@ -52,6 +55,9 @@ pub struct Mix {
     pub blind: u64,
     /// Writes that delete.
     pub deletes: u64,
+    /// Writes of values that expire.
+    #[serde(default)]
+    pub passing: u64,
     /// Writes of values that are too long for the streams shared by small messages.
     #[serde(default)]
     pub large: u64,
@@ -75,6 +81,7 @@ impl Scenario {
             eventual: [0, 300, 800][rng.usize(0..3)],
             blind: share(&mut rng),
             deletes: share(&mut rng),
+            passing: 0,
             large: if quic {
                 [0, 40, 300][rng.usize(0..3)]
             } else {
@@ -89,7 +96,7 @@ impl Scenario {
             quic,
         };
         let clients = rng.u32(4..=10);
-        Self {
+        let mut day = Self {
             seed,
             quic,
             nodes,
@@ -100,7 +107,10 @@ impl Scenario {
             work_ms,
             mix,
             events: plan.draw(&mut rng),
-        }
+            forgets: rng.bool(),
+        };
+        day.mix.passing = share(&mut rng);
+        day
     }
 }
 
@@ -112,12 +122,13 @@ impl fmt::Display for Scenario {
             eventual,
             blind,
             deletes,
+            passing,
             large,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {large} large; {} faults",
+            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large; {} faults",
             self.seed,
             self.nodes,
             self.keys,

@@ -161,12 +161,17 @@ impl Worker {
         if self.mix.large > 0 && self.chance(self.mix.large) {
             request.head.write_id = History::large(request.head.write_id);
         }
+        let expires = !is_delete && self.mix.passing > 0 && self.chance(self.mix.passing);
+        if expires {
+            request.options.ttl_ms = Some(self.rng.u64(1..20_000));
+        }
         let id = request.head.write_id;
         let write = Write {
             key,
             client: self.number,
             level: request.options.level,
             is_delete,
+            expires,
             is_blind,
             read,
             begun: self.handle.now(),

@@ -85,6 +85,7 @@ fn record(key_fields: &[String], line: u64, stanza: Vec<u8>) -> Item {
             line,
             key,
             value: Bytes::from(stanza),
+            expires_ms: None,
         }),
         Err(error) => bad(error.to_string()),
     }

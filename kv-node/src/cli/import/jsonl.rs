@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::lines::Lines;
 use super::record::{BadRecord, Item, Record};
-use crate::cli::base64;
+use crate::cli::{base64, time};
 
 /// Reads lines. With key fields, a value is the whole line without its end.
 #[derive(Debug)]
@@ -39,10 +39,11 @@ impl<R: BufRead> Iterator for JsonLines<R> {
                 Ok(true) => {
                     let number = self.lines.number();
                     return Some(match record(&self.key_fields, line.trim_ascii_end()) {
-                        Ok((key, value)) => Item::Good(Record {
+                        Ok((key, value, expires_ms)) => Item::Good(Record {
                             line: number,
                             key,
                             value,
+                            expires_ms,
                         }),
                         Err(problem) => Item::Bad(BadRecord {
                             line: number,
@@ -61,14 +62,14 @@ impl<R: BufRead> Iterator for JsonLines<R> {
     }
 }
 
-fn record(key_fields: &[String], line: &[u8]) -> Result<(Key, Bytes), String> {
+fn record(key_fields: &[String], line: &[u8]) -> Result<(Key, Bytes, Option<u64>), String> {
     let object: Map<String, Value> =
         serde_json::from_slice(line).map_err(|error| format!("it is no JSON object: {error}"))?;
     if !key_fields.is_empty() {
         let parts = key_fields.iter().map(|name| key_part(&object, name));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let key = Key::new(parts.join("/")).map_err(|error| error.to_string())?;
-        return Ok((key, Bytes::copy_from_slice(line)));
+        return Ok((key, Bytes::copy_from_slice(line), None));
     }
     if object.contains_key("values") {
         return Err(
@@ -81,7 +82,17 @@ fn record(key_fields: &[String], line: &[u8]) -> Result<(Key, Bytes), String> {
     let sort = bytes(&object, "sort")?.unwrap_or_default();
     let value = bytes(&object, "value")?.ok_or("it has neither `value` nor `value_base64`")?;
     let key = Key::with_sort(partition, sort).map_err(|error| error.to_string())?;
-    Ok((key, Bytes::from(value)))
+    Ok((key, Bytes::from(value), expiry(&object)?))
+}
+
+/// When a record expires that was exported.
+fn expiry(object: &Map<String, Value>) -> Result<Option<u64>, String> {
+    let Some(expires) = object.get("expires") else {
+        return Ok(None);
+    };
+    let moment = expires.as_str().and_then(time::milliseconds);
+    let moment = moment.ok_or("`expires` is no moment such as 2026-11-22T19:20:03.118Z")?;
+    Ok(Some(moment))
 }
 
 fn key_part(object: &Map<String, Value>, name: &str) -> Result<String, String> {

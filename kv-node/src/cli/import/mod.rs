@@ -11,6 +11,7 @@ mod summary;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -23,6 +24,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::real;
 use super::session::Session;
+use super::time;
 use input::Input;
 use record::{Item, Record};
 use summary::Summary;
@@ -151,9 +153,14 @@ impl Import {
         self.keys.insert(record.key.clone());
         let writer = self.writer.clone();
         self.flights.push(Box::pin(async move {
-            let Record { line, key, value } = record;
+            let Record {
+                line,
+                key,
+                value,
+                expires_ms,
+            } = record;
             let size_bytes = value.len() as u64;
-            let result = writer.carry(&key, value).await;
+            let result = writer.carry(&key, value, expires_ms).await;
             Landed {
                 line,
                 key,
@@ -196,7 +203,16 @@ impl Import {
 }
 
 impl Writer {
-    async fn carry(&self, key: &Key, value: bytes::Bytes) -> Result<Done, Failure> {
+    async fn carry(
+        &self,
+        key: &Key,
+        value: bytes::Bytes,
+        expires_ms: Option<u64>,
+    ) -> Result<Done, Failure> {
+        let lives = expires_ms.map(|expires| expires.saturating_sub(time::now_ms()));
+        if lives == Some(0) {
+            return Ok(Done::Skipped);
+        }
         if self.is_verify {
             return self.compare(key, &value).await;
         }
@@ -215,6 +231,9 @@ impl Writer {
         let mut put = self.bucket.put(key, value).context(context);
         if let Some(w) = self.w {
             put = put.w(w);
+        }
+        if let Some(lives) = lives {
+            put = put.ttl(Duration::from_millis(lives));
         }
         put.await?;
         Ok(Done::Written)

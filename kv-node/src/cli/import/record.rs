@@ -12,6 +12,8 @@ pub(super) struct Record {
     pub(super) line: u64,
     pub(super) key: Key,
     pub(super) value: Bytes,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub(super) expires_ms: Option<u64>,
 }
 
 /// What is wrong with one record; those after it can still be read.

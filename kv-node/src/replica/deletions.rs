@@ -1,0 +1,206 @@
+//! How this node's copies are forgotten: single ones that were deleted, and dropped buckets.
+
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use kv_storage::WriteBatch;
+use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
+
+use super::{Loaded, Replica, Target, damaged_key};
+use crate::anti_entropy::trees::{Place, note};
+use crate::refusal::Refusal;
+use crate::storage_key;
+use crate::store::{Store, committed};
+
+/// A copy of which readers see nothing, from some time on.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// Where it is.
+    pub place: Place,
+    /// From when on.
+    pub from: Hlc,
+    stored: Bytes,
+}
+
+/// A page of deletions, in storage order.
+#[derive(Debug, Default)]
+pub struct DeletionPage {
+    /// The deletions.
+    pub entries: Vec<Deletion>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Bytes>,
+}
+
+/// From when on readers see nothing of a copy, before and after a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Grave {
+    pub(super) was: Option<Hlc>,
+    pub(super) is: Option<Hlc>,
+}
+
+impl Grave {
+    /// Adds what keeps the note true to the batch that writes the copy.
+    pub(super) fn keep_in(self, batch: &mut WriteBatch, stored: &[u8]) {
+        if self.was == self.is {
+            return;
+        }
+        if let Some(from) = self.was {
+            batch.delete(&storage_key::grave(from, stored));
+        }
+        if let Some(from) = self.is {
+            batch.put(&storage_key::grave(from, stored), &[]);
+        }
+    }
+}
+
+impl Replica {
+    /// A page of what is deleted or has expired at a time, and is not forgotten; it begins at `from`, or with the oldest.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be read.
+    pub async fn deletions(&self, from: Option<Bytes>, at: Hlc) -> Result<DeletionPage, Refusal> {
+        let partitions = self.topologies.current().partition_count();
+        let start = from.unwrap_or_else(|| storage_key::grave(Hlc::ZERO, &[]));
+        let end = Bound::Excluded(storage_key::grave(Hlc(at.0.saturating_add(1)), &[]));
+        let page = self.store.scan(start, end, 1_024, 1 << 20).await?;
+        let mut entries = Vec::with_capacity(page.entries.len());
+        for item in page.entries {
+            let (from, stored) = storage_key::split_grave(&item.key).ok_or_else(damaged_key)?;
+            let (bucket, hash) = storage_key::place(&stored).ok_or_else(damaged_key)?;
+            entries.push(Deletion {
+                place: (bucket, partitions.partition_of(hash)),
+                from,
+                stored,
+            });
+        }
+        Ok(DeletionPage {
+            entries,
+            next: page.next.map(|next| next.start),
+        })
+    }
+
+    /// Forgets a copy, if it is still deleted or expired and the watermark has passed that. Says whether it went.
+    ///
+    /// # Errors
+    /// [`Refusal`]; it is there as before.
+    pub async fn forget(&self, deletion: &Deletion) -> Result<bool, Refusal> {
+        let stored = &deletion.stored;
+        let _turn = self.turns.take(stored).await?;
+        let held = self.load(stored).await?;
+        let mode = self.mode(deletion.place.0);
+        let through = self.watermark(deletion.place);
+        let mut batch = WriteBatch::new();
+        // It frees space.
+        batch.use_reserve();
+        batch.delete(&storage_key::grave(deletion.from, stored));
+        // In a bucket that was dropped there is nothing any more, or nothing for long.
+        if let Some(mode) = mode.filter(|_| held.seq.is_some()) {
+            if !is_forgettable(&held.object, mode, through) {
+                return Ok(false);
+            }
+            batch.delete_noted(stored, &note(held.was.item, 0));
+        }
+        // If power is lost before this is durable, it is forgotten once more.
+        let _ = self.store.write(batch, Store::REQUEST_PATIENCE).await?;
+        self.counts.forgotten.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Deletes all copies in a bucket, which is dropped.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was deleted, but for a failed disk.
+    pub async fn delete_bucket(&self, bucket: BucketId) -> Result<(), Refusal> {
+        let mut batch = WriteBatch::new();
+        // It frees space.
+        batch.use_reserve();
+        let prefix = bucket.0.to_be_bytes();
+        batch.delete_prefix(&prefix);
+        batch.delete_prefix(&storage_key::quarantined(&prefix));
+        batch.delete_prefix(&storage_key::watermarks_of(bucket));
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        self.watermarks.forget(bucket);
+        Ok(())
+    }
+
+    /// How a bucket treats concurrent writes; `None` if it is gone.
+    pub(super) fn mode(&self, bucket: BucketId) -> Option<BucketMode> {
+        let topology = self.topologies.current();
+        topology.bucket(bucket).map(|bucket| bucket.properties.mode)
+    }
+
+    /// Up to where nothing of a place's past is missing here: what is unknown was deleted.
+    #[must_use]
+    pub fn watermark(&self, place: Place) -> Hlc {
+        if planted!("forget deletions by their age") {
+            return self.floor.reading();
+        }
+        self.watermarks.of(place)
+    }
+
+    /// That of the place where a copy is.
+    pub(super) fn through(&self, target: &Target) -> Hlc {
+        match target.stands_in_for {
+            None => self.watermark((target.bucket, target.partition)),
+            Some(_) => Hlc::ZERO,
+        }
+    }
+
+    /// What is stored, but for what is as good as forgotten.
+    pub(super) fn remembered(&self, target: &Target, held: Loaded) -> Loaded {
+        let through = self.through(target);
+        let mode = self.mode(target.bucket);
+        if mode.is_some_and(|mode| is_forgettable(&held.object, mode, through)) {
+            Loaded {
+                object: Object::new(),
+                ..held
+            }
+        } else {
+            held
+        }
+    }
+
+    /// What is left of an object that arrives, after what was deleted here and is forgotten.
+    ///
+    /// # Errors
+    /// [`Refusal`] when what arrives too late cannot be put aside; nothing was changed.
+    pub(super) async fn not_deleted(
+        &self,
+        target: &Target,
+        held: &Object,
+        incoming: &Object,
+    ) -> Result<Option<Object>, Refusal> {
+        let through = self.through(target);
+        if incoming.oldest_dot().is_none_or(|oldest| oldest > through)
+            || planted!("take in what was deleted")
+        {
+            return Ok(None);
+        }
+        let (left, deleted) = incoming.without_deleted(held.clock(), through);
+        if deleted.is_empty() {
+            return Ok(None);
+        }
+        let is_value = |sibling: &Sibling| matches!(sibling.payload(), Payload::Value(_));
+        if deleted.iter().any(is_value) {
+            self.put_aside(target, incoming).await?;
+        }
+        Ok(Some(left))
+    }
+
+    /// Keeps what should not have come, for people to look at.
+    async fn put_aside(&self, target: &Target, incoming: &Object) -> Result<(), Refusal> {
+        tracing::error!(key = %target.key, "a value arrived that was deleted so long ago that the deletion is forgotten, from a copied or restored disk perhaps; it does not show, and is put aside");
+        self.counts.late.fetch_add(1, Ordering::Relaxed);
+        let mut batch = WriteBatch::new();
+        let aside = storage_key::quarantined(&target.stored());
+        batch.put(&aside, &incoming.encode());
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        Ok(())
+    }
+}
+
+/// Whether an object can be forgotten where all owners have held the same up to a point.
+fn is_forgettable(object: &Object, mode: BucketMode, through: Hlc) -> bool {
+    object.gone_from(mode).is_some_and(|from| from <= through)
+}

@@ -1,0 +1,118 @@
+//! The side that is asked: promises a floor, makes durable what it holds, and raises its watermarks.
+
+use std::sync::Arc;
+
+use kv_net::ErrorCode;
+use kv_net::message::{
+    FloorReplyV1, FloorV1, Response, WatermarkReplyV1, WatermarkStep, WatermarkV1,
+};
+use kv_ring::PartitionId;
+use kv_types::{Hlc, NodeId, planted};
+
+use super::Counts;
+use super::floor::Floor;
+use super::watermarks::Watermarks;
+use crate::anti_entropy::trees::Place;
+use crate::hints::Kept;
+use crate::membership::Membership;
+use crate::refusal::Refusal;
+use crate::replica::Replica;
+use crate::store::Store;
+use crate::topologies::Topologies;
+
+/// Answers those who want deletions to be forgotten.
+#[derive(Debug, Clone)]
+pub struct Forgetting {
+    pub(crate) me: NodeId,
+    /// Which run of this node it is.
+    pub(crate) boot: u64,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) store: Store,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) floor: Arc<Floor>,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+impl Forgetting {
+    /// What this node's clock showed a while ago, and its floor, after it has promised what it is asked to, if it can.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the promise cannot be made durable.
+    pub async fn floor(&self, asked: &FloorV1) -> Result<Response, Refusal> {
+        let (reading, floor) = self.promise(asked.promise).await?;
+        Ok(Response::Floor(FloorReplyV1 {
+            boot: self.boot,
+            reading,
+            floor,
+        }))
+    }
+
+    /// The same, for this node itself.
+    pub(super) async fn promise(&self, to: Option<Hlc>) -> Result<(Hlc, Hlc), Refusal> {
+        self.check_memory()?;
+        let reading = self.floor.reading();
+        let Some(to) = to else {
+            return Ok((reading, self.floor.at()));
+        };
+        // So that what is minted from now on is above.
+        self.replica.minter().rise_to(to.min(reading));
+        let floor = self.floor.raise(to, || self.kept.oldest()).await?;
+        Ok((reading, floor))
+    }
+
+    /// One of the two steps in which the watermarks of some places rise.
+    ///
+    /// # Errors
+    /// [`Refusal`] when this node is no owner of them any more, has been started anew, or its disk fails.
+    pub async fn watermark(&self, asked: &WatermarkV1) -> Result<Response, Refusal> {
+        self.check_memory()?;
+        let topology = self.topologies.current();
+        if asked.epoch != topology.epoch() {
+            return Err(Refusal::stale(topology.epoch()));
+        }
+        if asked.boot != self.boot && !planted!("seal what a restarted node has lost") {
+            let message = "this node was started anew, and may have lost what was compared";
+            return Err(Refusal::new(ErrorCode::Overloaded, message));
+        }
+        if asked.through > self.floor.at() {
+            let message = "this node has not promised to take nothing new from so far back";
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        let mut places: Vec<Place> = Vec::with_capacity(asked.places.len());
+        for place in &asked.places {
+            let partition = PartitionId(place.partition);
+            let bucket = topology.bucket(place.bucket);
+            let owners = bucket
+                .filter(|_| u32::from(place.partition) < topology.partition_count().get())
+                .map(|bucket| topology.replicas(partition, bucket.properties.quorum.n()));
+            if !owners.is_some_and(|owners| owners.contains(self.me) && !owners.is_joint()) {
+                let message = format!("this node holds no settled replica of {partition}");
+                return Err(Refusal::new(ErrorCode::NotReplica, message));
+            }
+            places.push((place.bucket, partition));
+        }
+        match asked.step {
+            WatermarkStep::Seal => self.seal().await?,
+            WatermarkStep::Raise => self.watermarks.raise(&places, asked.through).await?,
+        }
+        Ok(Response::Watermark(WatermarkReplyV1 {}))
+    }
+
+    /// Makes durable all that this node holds.
+    pub(super) async fn seal(&self) -> Result<(), Refusal> {
+        let held = self.store.db().snapshot().seq();
+        Ok(self.store.durable(held).await?)
+    }
+
+    /// What a node holds whose disk is an old one must not count.
+    fn check_memory(&self) -> Result<(), Refusal> {
+        if self.membership.is_rolled_back() {
+            let message = "peers remember a later start of this node: its disk was rolled back or copied; replace it by a new node";
+            return Err(Refusal::new(ErrorCode::Storage, message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The floor: up to where this node takes nothing new any more.
+//!
+//! Invariants:
+//! 1. It only rises, and is durable before anyone is told.
+//! 2. Whatever was taken in before it rose is in the log before it; so when it is durable, that is, too.
+//! 3. It never rises above what this node's clock showed a while ago, so a write is refused for it only if it was under
+//!    way for that long.
+//! 4. It never rises over a dot of a value that this node keeps for others.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_storage::WriteBatch;
+use kv_types::{Hlc, planted};
+
+use crate::env::Env;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+
+/// How many readings are kept of the time that tombstones are.
+pub const READINGS: u32 = 8;
+
+/// This node's floor.
+#[derive(Debug)]
+pub struct Floor {
+    env: Env,
+    store: Store,
+    keep: Duration,
+    at: RwLock<Hlc>,
+    /// What the clock showed, and when, by a time that no one can set.
+    readings: Mutex<VecDeque<(Duration, Hlc)>>,
+    /// What is durable; one raise at a time.
+    durable: tokio::sync::Mutex<Hlc>,
+}
+
+impl Floor {
+    /// The floor that was promised before, and no readings.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub async fn start(store: Store, env: Env, keep: Duration) -> Result<Self, StoreError> {
+        let at = match store.get(&floor_key()).await? {
+            None => Hlc::ZERO,
+            Some(_) if planted!("forget the floor") => Hlc::ZERO,
+            Some(found) => decode(&found.value)?,
+        };
+        Ok(Self {
+            env,
+            store,
+            keep,
+            at: RwLock::new(at),
+            readings: Mutex::default(),
+            durable: tokio::sync::Mutex::new(at),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn at(&self) -> Hlc {
+        *self.at.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long tombstones are kept at least.
+    #[must_use]
+    pub fn keep(&self) -> Duration {
+        self.keep
+    }
+
+    /// Notes what the clock shows now.
+    pub fn note(&self, reading: Hlc) {
+        let now = self.env.now();
+        let mut readings = self.readings();
+        readings.push_back((now, reading));
+        // The last one that is old enough stays.
+        while readings
+            .get(1)
+            .is_some_and(|(at, _)| now.saturating_sub(*at) >= self.keep)
+        {
+            readings.pop_front();
+        }
+    }
+
+    /// What the clock showed when it was as long ago as tombstones are kept; zero soon after a start.
+    #[must_use]
+    pub fn reading(&self) -> Hlc {
+        let now = self.env.now();
+        let readings = self.readings();
+        let mut old = readings.iter().rev();
+        let old = old.find(|(at, _)| now.saturating_sub(*at) >= self.keep);
+        old.map_or(Hlc::ZERO, |(_, reading)| *reading)
+    }
+
+    /// Promises: durable on return. Gives where the floor is then, which is lower if this node cannot promise: it has not
+    /// run for long enough, or keeps something older for others.
+    ///
+    /// # Errors
+    /// [`StoreError`]; in this run of the node the promise holds all the same, but nobody may be told.
+    pub async fn raise(
+        &self,
+        to: Hlc,
+        oldest_kept: impl FnOnce() -> Option<Hlc>,
+    ) -> Result<Hlc, StoreError> {
+        let mut durable = self.durable.lock().await;
+        if to <= *durable {
+            return Ok(*durable);
+        }
+        if to > self.reading() {
+            return Ok(*durable);
+        }
+        {
+            // Whoever takes something in holds this lock, so either it is accounted for, or it comes after the promise.
+            let mut at = self.at.write().unwrap_or_else(PoisonError::into_inner);
+            let keeps_older = oldest_kept().is_some_and(|oldest| oldest <= to);
+            if keeps_older && !planted!("promise a floor over what is kept for others") {
+                return Ok(*durable);
+            }
+            *at = (*at).max(to);
+        }
+        let mut batch = WriteBatch::new();
+        // It lets space be freed.
+        batch.use_reserve();
+        batch.put(&floor_key(), &to.0.to_le_bytes());
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        *durable = to;
+        Ok(to)
+    }
+
+    /// Runs `take_in` if what was minted at `dots` is above the floor, which does not rise meanwhile.
+    ///
+    /// # Errors
+    /// Where the floor is; nothing was run.
+    pub fn above<T>(&self, dots: &[Hlc], take_in: impl FnOnce() -> T) -> Result<T, Hlc> {
+        let at = self.at.read().unwrap_or_else(PoisonError::into_inner);
+        if dots.iter().any(|dot| *dot <= *at) && !planted!("take new writes below the floor") {
+            return Err(*at);
+        }
+        Ok(take_in())
+    }
+
+    fn readings(&self) -> MutexGuard<'_, VecDeque<(Duration, Hlc)>> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn floor_key() -> Bytes {
+    storage_key::system("floor")
+}
+
+fn decode(bytes: &[u8]) -> Result<Hlc, StoreError> {
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| StoreError::Failed("the stored floor is damaged".to_owned()))?;
+    Ok(Hlc(u64::from_le_bytes(bytes)))
+}

@@ -1,0 +1,355 @@
+//! The side that asks: has deletions forgotten that its own partitions hold, for as long as the node runs.
+//!
+//! The first owner of each partition does it for all; where that does not happen in time, any of them. Where nothing is
+//! deleted, nothing is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream;
+use kv_net::message::{
+    FloorReplyV1, FloorV1, PlaceV1, Request, Response, WatermarkStep, WatermarkV1,
+};
+use kv_ring::Topology;
+use kv_types::{Hlc, NodeId, planted};
+
+use super::answers::Forgetting;
+use super::floor::READINGS;
+use crate::anti_entropy::exchange::Exchange;
+use crate::anti_entropy::trees::Place;
+use crate::env::Env;
+use crate::replica::Deletion;
+use crate::transport::Peer;
+
+/// How long a peer may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the least age of a tombstone passes until people are told who holds rounds up.
+const PATIENCE_BEFORE_TELLING: u32 = 4;
+/// Copies that are forgotten at once.
+const FORGOTTEN_AT_ONCE: usize = 32;
+/// Pages of deletions, of 1,024 each, that are looked at before a round.
+const PAGES_AT_ONCE: usize = 64;
+/// Places that are settled in one round.
+const PLACES_AT_ONCE: usize = 1_024;
+
+/// The task that has deletions forgotten.
+#[derive(Debug)]
+pub struct Rounds {
+    pub(crate) env: Env,
+    pub(crate) forgetting: Forgetting,
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) trouble: Option<Trouble>,
+    /// Where the next look at what is deleted begins.
+    pub(crate) next: Option<Bytes>,
+}
+
+/// A member that does not let rounds go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble {
+    by: NodeId,
+    since: Duration,
+    is_told: bool,
+}
+
+/// Why a round ended early.
+struct HeldUp {
+    by: NodeId,
+}
+
+impl Rounds {
+    /// Goes on as long as the node runs.
+    pub async fn run(mut self) {
+        loop {
+            let keep = self.forgetting.floor.keep();
+            self.env.sleep(keep / READINGS).await;
+            let reading = self.forgetting.replica.minter().reading();
+            self.forgetting.floor.note(reading);
+            if self.forgetting.membership.is_rolled_back() {
+                continue;
+            }
+            let waiting = self.forget_what_may_go().await;
+            let topology = self.forgetting.topologies.current();
+            let mine = self.mine(&topology, &waiting);
+            let outcome = if mine.is_empty() {
+                Ok(())
+            } else {
+                self.round(&topology, mine, &waiting).await
+            };
+            self.report(&topology, &waiting, outcome);
+        }
+    }
+
+    /// Looks at what was deleted or has expired, as much at once as does no harm, the oldest first; and forgets what is
+    /// below the watermarks. Gives the places where more is, and from when the oldest is there.
+    async fn forget_what_may_go(&mut self) -> BTreeMap<Place, Hlc> {
+        let mut waiting: BTreeMap<Place, Hlc> = BTreeMap::new();
+        let reading = self.forgetting.floor.reading();
+        for _ in 0..PAGES_AT_ONCE {
+            let from = self.next.take();
+            let page = match self.forgetting.replica.deletions(from, reading).await {
+                Ok(page) => page,
+                Err(refusal) => {
+                    tracing::error!(%refusal, "what is deleted cannot be read, so it is not forgotten yet");
+                    return waiting;
+                }
+            };
+            let topology = self.forgetting.topologies.current();
+            let mut ripe: Vec<Deletion> = Vec::new();
+            for deletion in page.entries {
+                let is_dropped = topology.bucket(deletion.place.0).is_none();
+                let through = self.forgetting.replica.watermark(deletion.place);
+                if deletion.from <= through || is_dropped {
+                    ripe.push(deletion);
+                } else {
+                    let oldest = waiting.entry(deletion.place).or_insert(deletion.from);
+                    *oldest = (*oldest).min(deletion.from);
+                }
+            }
+            let replica = &self.forgetting.replica;
+            let forget = |deletion: Deletion| async move {
+                if let Err(refusal) = replica.forget(&deletion).await {
+                    tracing::debug!(%refusal, "a deletion is not forgotten yet");
+                }
+            };
+            stream::iter(ripe)
+                .for_each_concurrent(FORGOTTEN_AT_ONCE, forget)
+                .await;
+            self.next = page.next;
+            if self.next.is_none() {
+                break;
+            }
+        }
+        waiting
+    }
+
+    /// Of some places those that it is this node's turn to see to, with their other owners.
+    fn mine(
+        &self,
+        topology: &Topology,
+        waiting: &BTreeMap<Place, Hlc>,
+    ) -> BTreeMap<Place, Vec<NodeId>> {
+        let me = self.forgetting.me;
+        let reading = self.forgetting.floor.reading();
+        let patience = self.forgetting.floor.keep();
+        let others = |((bucket, partition), oldest): (&Place, &Hlc)| {
+            let n = topology.bucket(*bucket)?.properties.quorum.n();
+            let owners = topology.replicas(*partition, n);
+            let nodes: Vec<NodeId> = owners.nodes().collect();
+            let is_mine = nodes.first() == Some(&me) || oldest.plus(patience) <= reading;
+            let others = nodes.into_iter().filter(|node| *node != me);
+            (is_mine && !owners.is_joint()).then(|| ((*bucket, *partition), others.collect()))
+        };
+        // Beginning anywhere, so that none is always among those that are too many.
+        let start = self.env.host.random() as usize % waiting.len().max(1);
+        let turned = waiting.iter().skip(start).chain(waiting.iter().take(start));
+        turned.filter_map(others).take(PLACES_AT_ONCE).collect()
+    }
+
+    /// One round: promises, comparisons, durability, and only then the watermarks.
+    async fn round(
+        &self,
+        topology: &Topology,
+        mut places: BTreeMap<Place, Vec<NodeId>>,
+        waiting: &BTreeMap<Place, Hlc>,
+    ) -> Result<(), HeldUp> {
+        let me = self.forgetting.me;
+        let members: Vec<NodeId> = topology
+            .members()
+            .iter()
+            .map(|member| member.node)
+            .collect();
+        let readings = self.floors(topology, &members, None).await?;
+        let through = readings.values().map(|floor| floor.reading).min();
+        let through = through.unwrap_or(Hlc::ZERO);
+        places.retain(|place, _| waiting.get(place).is_some_and(|oldest| *oldest <= through));
+        if places.is_empty() {
+            return Ok(());
+        }
+        let is_promised = |floors: &BTreeMap<NodeId, FloorReplyV1>| {
+            floors
+                .iter()
+                .find(|(_, floor)| floor.floor < through)
+                .map(|(node, _)| *node)
+        };
+        let mut floors = BTreeMap::new();
+        if !planted!("compare before the floors are promised") {
+            floors = self.floors(topology, &members, Some(through)).await?;
+            if let Some(by) = is_promised(&floors) {
+                return Err(HeldUp { by });
+            }
+        }
+        let peers: BTreeSet<NodeId> = places.values().flatten().copied().collect();
+        // Twice: what the last of them had reaches the first one then.
+        for _ in 0..2 {
+            for peer in &peers {
+                self.settle(topology, *peer, &mut places).await;
+            }
+        }
+        if floors.is_empty() {
+            floors = self.floors(topology, &members, Some(through)).await?;
+            if let Some(by) = is_promised(&floors) {
+                return Err(HeldUp { by });
+            }
+        }
+        if self.forgetting.seal().await.is_err() {
+            return Err(HeldUp { by: me });
+        }
+        let boots: BTreeMap<NodeId, u64> = floors
+            .into_iter()
+            .map(|(node, floor)| (node, floor.boot))
+            .collect();
+        for step in [WatermarkStep::Seal, WatermarkStep::Raise] {
+            if step == WatermarkStep::Raise {
+                let own: Vec<Place> = places.keys().copied().collect();
+                if self
+                    .forgetting
+                    .watermarks
+                    .raise(&own, through)
+                    .await
+                    .is_err()
+                {
+                    return Err(HeldUp { by: me });
+                }
+            }
+            for peer in &peers {
+                let shared = shared_with(*peer, &places);
+                let message = WatermarkV1 {
+                    epoch: topology.epoch(),
+                    boot: boots.get(peer).copied().unwrap_or(0),
+                    through,
+                    step,
+                    places: shared
+                        .iter()
+                        .map(|(bucket, partition)| PlaceV1 {
+                            bucket: *bucket,
+                            partition: partition.0,
+                        })
+                        .collect(),
+                };
+                let answer = self.ask(topology, *peer, Request::Watermark(message)).await;
+                // One that does not raise its own remembers for longer, which does no harm.
+                if step == WatermarkStep::Seal && !matches!(answer, Some(Response::Watermark(_))) {
+                    for place in shared {
+                        places.remove(&place);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with a peer what this node shares with it of some places, and takes out of them where that failed.
+    async fn settle(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &mut BTreeMap<Place, Vec<NodeId>>,
+    ) {
+        let shared = shared_with(peer, places);
+        if planted!("raise a watermark without comparing") {
+            return;
+        }
+        let settled = self.exchange.settle(topology, peer, &shared).await;
+        for place in shared {
+            if !settled.contains(&place) {
+                places.remove(&place);
+            }
+        }
+    }
+
+    /// The answers of all members about their floors.
+    async fn floors(
+        &self,
+        topology: &Topology,
+        members: &[NodeId],
+        promise: Option<Hlc>,
+    ) -> Result<BTreeMap<NodeId, FloorReplyV1>, HeldUp> {
+        let me = self.forgetting.me;
+        let ask = |node: NodeId| async move {
+            if node == me {
+                let promised = self.forgetting.promise(promise).await;
+                let (reading, floor) = promised.map_err(|_| HeldUp { by: me })?;
+                let boot = self.forgetting.boot;
+                return Ok((
+                    me,
+                    FloorReplyV1 {
+                        boot,
+                        reading,
+                        floor,
+                    },
+                ));
+            }
+            let request = Request::Floor(FloorV1 { promise });
+            match self.ask(topology, node, request).await {
+                Some(Response::Floor(floor)) => Ok((node, floor)),
+                _ => Err(HeldUp { by: node }),
+            }
+        };
+        let answers = join_all(members.iter().map(|node| ask(*node))).await;
+        answers.into_iter().collect()
+    }
+
+    async fn ask(&self, topology: &Topology, node: NodeId, request: Request) -> Option<Response> {
+        let address = topology.member(node)?.address.clone();
+        let peer = Peer { node, address };
+        self.env.transport.call(peer, request, PATIENCE).await.ok()
+    }
+
+    /// Tells people how far forgetting is behind, and who holds it up.
+    fn report(
+        &mut self,
+        topology: &Topology,
+        waiting: &BTreeMap<Place, Hlc>,
+        outcome: Result<(), HeldUp>,
+    ) {
+        let reading = self.forgetting.floor.reading();
+        let overdue = |oldest: &Hlc| reading.millis().saturating_sub(oldest.millis());
+        let most = waiting.values().map(overdue).max().unwrap_or(0);
+        let counts = &self.forgetting.counts;
+        counts.overdue_ms.store(most, Ordering::Relaxed);
+        let now = self.env.now();
+        let name = |node| {
+            topology
+                .member(node)
+                .map_or_else(String::new, |member| member.name.clone())
+        };
+        match (outcome, &mut self.trouble) {
+            (Ok(()), trouble) => {
+                if trouble.take().is_some_and(|trouble| trouble.is_told) {
+                    tracing::info!("deletions are forgotten again");
+                }
+            }
+            (Err(HeldUp { by }), Some(trouble)) => {
+                trouble.by = by;
+                let lasts = now.saturating_sub(trouble.since);
+                if !trouble.is_told
+                    && lasts > PATIENCE_BEFORE_TELLING * self.forgetting.floor.keep()
+                {
+                    trouble.is_told = true;
+                    tracing::warn!(
+                        member = %name(by),
+                        "deletions are not forgotten until this member answers and keeps nothing old for others; bring it back"
+                    );
+                }
+            }
+            (Err(HeldUp { by }), none) => {
+                *none = Some(Trouble {
+                    by,
+                    since: now,
+                    is_told: false,
+                });
+            }
+        }
+    }
+}
+
+/// The places that a peer owns, too.
+fn shared_with(peer: NodeId, places: &BTreeMap<Place, Vec<NodeId>>) -> Vec<Place> {
+    let shared = places.iter().filter(|(_, others)| others.contains(&peer));
+    shared.map(|(place, _)| *place).collect()
+}

@@ -1,0 +1,94 @@
+//! The watermarks: up to where all owners of a partition have held the same.
+//!
+//! Invariants:
+//! 1. A watermark only rises, and is durable before anything is forgotten for it.
+//! 2. It never is above this node's floor.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock};
+
+use kv_storage::WriteBatch;
+use kv_types::{BucketId, Hlc};
+
+use crate::anti_entropy::trees::Place;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+
+/// This node's watermarks.
+#[derive(Debug)]
+pub struct Watermarks {
+    store: Store,
+    marks: RwLock<BTreeMap<Place, Hlc>>,
+}
+
+impl Watermarks {
+    /// Those that were there before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub async fn start(store: Store) -> Result<Self, StoreError> {
+        let (mut from, end) = storage_key::watermark_range();
+        let mut marks = BTreeMap::new();
+        loop {
+            let end = Bound::Excluded(end.clone());
+            let page = store.scan(from, end, 4_096, 1 << 20).await?;
+            for item in &page.entries {
+                let place = storage_key::split_watermark(&item.key).ok_or_else(damaged)?;
+                let mark = item.value[..].try_into().map_err(|_| damaged())?;
+                marks.insert(place, Hlc(u64::from_le_bytes(mark)));
+            }
+            match page.next {
+                None => break,
+                Some(next) => from = next.start,
+            }
+        }
+        Ok(Self {
+            store,
+            marks: RwLock::new(marks),
+        })
+    }
+
+    /// That of a place.
+    #[must_use]
+    pub fn of(&self, place: Place) -> Hlc {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        marks.get(&place).copied().unwrap_or(Hlc::ZERO)
+    }
+
+    /// Raises those of some places, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; they stay where they were, but may have risen after a restart.
+    pub async fn raise(&self, places: &[Place], to: Hlc) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::new();
+        // It lets space be freed.
+        batch.use_reserve();
+        for (bucket, partition) in places {
+            if self.of((*bucket, *partition)) < to {
+                let key = storage_key::watermark(*bucket, *partition);
+                batch.put(&key, &to.0.to_le_bytes());
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        for place in places {
+            let mark = marks.entry(*place).or_insert(Hlc::ZERO);
+            *mark = (*mark).max(to);
+        }
+        Ok(())
+    }
+
+    /// Forgets those of a bucket that is deleted.
+    pub fn forget(&self, bucket: BucketId) {
+        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
+        marks.retain(|(other, _), _| *other != bucket);
+    }
+}
+
+fn damaged() -> StoreError {
+    StoreError::Failed("a stored watermark is damaged".to_owned())
+}

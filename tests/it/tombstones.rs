@@ -1,0 +1,260 @@
+//! Deletions are forgotten when every replica has them, and what they deleted stays deleted.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_net::Role;
+use kv_net::message::{ReadOptions, ReplicaReadV1, ReplicaWriteV1, Request, Response, WriteKind};
+use kv_node::tombstones::DeleteOptions;
+use kv_tests::sim::{Handle, SimCluster};
+use kv_types::{Level, NodeId, Object};
+
+use crate::client::{BUCKET, BUDGET, Client, key, options, with};
+
+const KEEP: Duration = Duration::from_secs(4);
+/// Some rounds.
+const ROUNDS: Duration = Duration::from_secs(12);
+const VIA: NodeId = NodeId(1);
+const KEY: &str = "k";
+
+fn nodes(handle: Handle, count: u128) -> SimCluster {
+    SimCluster::new(handle, count, 3, options()).with_deletes(DeleteOptions { keep: KEEP })
+}
+
+fn three(handle: Handle) -> SimCluster {
+    nodes(handle, 3)
+}
+
+/// What a node holds of the key.
+async fn held(cluster: &SimCluster, client: &mut Client, node: NodeId) -> Option<Bytes> {
+    let request = Request::ReplicaRead(ReplicaReadV1 {
+        head: client.head(),
+        bucket: BUCKET,
+        key: key(KEY),
+        digest_only: false,
+    });
+    let asking = Role::Node(NodeId(node.0 % 3 + 1));
+    let answer = cluster.network.call(asking, node, &request, BUDGET).await;
+    match answer {
+        Ok(Response::ReplicaRead(reply, object)) => reply.digest.map(|_| object),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn nobody_holds_it(cluster: &SimCluster, client: &mut Client) -> bool {
+    for node in cluster.nodes() {
+        if held(cluster, client, node).await.is_some() {
+            return false;
+        }
+    }
+    true
+}
+
+async fn delete(cluster: &SimCluster, client: &mut Client) {
+    let request = client.put_request(KEY, None, WriteKind::Delete);
+    let deleted = client.send_put(cluster, VIA, request, "").await;
+    deleted.expect("a quorum is up");
+}
+
+/// What one node alone shows.
+async fn shown(cluster: &SimCluster, client: &mut Client, via: NodeId) -> Vec<String> {
+    let weak = ReadOptions {
+        level: Level::Weak,
+        ..ReadOptions::default()
+    };
+    let read = client.get_with(cluster, via, KEY, weak).await;
+    read.expect("one answer is enough").0
+}
+
+fn metric(cluster: &SimCluster, node: NodeId, name: &str) -> u64 {
+    let metrics = cluster.node(node).expect("it runs").metrics();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .expect(name)
+}
+
+#[test]
+fn a_deletion_that_all_have_is_forgotten_and_a_late_copy_of_the_value_does_not_bring_it_back() {
+    with(1, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, VIA, KEY, "v")
+            .await
+            .expect("all are up");
+        let late = held(&cluster, &mut client, VIA).await.expect("it is there");
+        delete(&cluster, &mut client).await;
+        handle.sleep(KEEP / 2).await;
+        assert!(
+            held(&cluster, &mut client, VIA).await.is_some(),
+            "too early"
+        );
+        handle.sleep(ROUNDS).await;
+        assert!(nobody_holds_it(&cluster, &mut client).await);
+
+        let repair = |client: &mut Client| {
+            let head = client.head();
+            let message = ReplicaWriteV1 {
+                head,
+                bucket: BUCKET,
+                key: key(KEY),
+            };
+            Request::Repair(message, late.clone())
+        };
+        let (from, to) = (Role::Node(NodeId(2)), NodeId(3));
+        for count in [1, 2] {
+            let request = repair(&mut client);
+            let answer = cluster
+                .network
+                .call(from.clone(), to, &request, BUDGET)
+                .await;
+            assert!(matches!(answer, Ok(Response::Repair(_))), "{answer:?}");
+            assert_eq!(metric(&cluster, to, "kv_late_values "), count);
+            assert!(shown(&cluster, &mut client, to).await.is_empty());
+            // The same after a restart: the watermark is durable.
+            cluster.cut_power(to);
+            cluster.start(to).await.expect("it starts again");
+            let request = repair(&mut client);
+            let answer = cluster
+                .network
+                .call(from.clone(), to, &request, BUDGET)
+                .await;
+            assert!(matches!(answer, Ok(Response::Repair(_))), "{answer:?}");
+            assert!(shown(&cluster, &mut client, to).await.is_empty());
+        }
+        // The key is as good as new.
+        client
+            .put(&cluster, VIA, KEY, "again")
+            .await
+            .expect("all are up");
+        handle.sleep(ROUNDS).await;
+        for node in cluster.nodes() {
+            assert_eq!(shown(&cluster, &mut client, node).await, ["again"]);
+            let object = held(&cluster, &mut client, node)
+                .await
+                .expect("it is there");
+            let object = Object::decode(&object).expect("an object");
+            assert_eq!(object.siblings().count(), 1);
+        }
+    });
+}
+
+#[test]
+fn while_a_member_is_away_nothing_is_forgotten_so_it_brings_nothing_back() {
+    for count in [3, 5] {
+        let make = move |handle| nodes(handle, count);
+        with(2, make, move |cluster, mut client, handle| async move {
+            client
+                .put(&cluster, VIA, KEY, "v")
+                .await
+                .expect("all are up");
+            // Of five, one that holds nothing of the key may keep something for others.
+            let away = NodeId(count);
+            handle.sleep(Duration::from_secs(3)).await;
+            cluster.kill(away);
+            handle.sleep(Duration::from_secs(3)).await;
+            delete(&cluster, &mut client).await;
+            handle.sleep(Duration::from_secs(600)).await;
+            let topology = cluster.topology();
+            let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+            let owners = topology.replicas(partition, 3);
+            let up = owners.nodes().filter(|owner| *owner != away);
+            for owner in up.collect::<Vec<_>>() {
+                assert!(held(&cluster, &mut client, owner).await.is_some());
+            }
+            let overdue = owners.nodes().filter(|owner| *owner != away);
+            let overdue =
+                overdue.map(|node| metric(&cluster, node, "kv_deletions_overdue_seconds "));
+            assert!(overdue.max() > Some(500), "people are told");
+
+            cluster.start(away).await.expect("it starts again");
+            handle.sleep(ROUNDS * 3).await;
+            for node in cluster.nodes() {
+                assert!(shown(&cluster, &mut client, node).await.is_empty());
+                if owners.contains(node) {
+                    assert_eq!(held(&cluster, &mut client, node).await, None);
+                    assert_eq!(metric(&cluster, node, "kv_deletions_overdue_seconds "), 0);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn what_was_written_again_is_not_forgotten() {
+    with(3, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, VIA, KEY, "v")
+            .await
+            .expect("all are up");
+        delete(&cluster, &mut client).await;
+        client
+            .put(&cluster, VIA, KEY, "w")
+            .await
+            .expect("all are up");
+        handle.sleep(ROUNDS).await;
+        for node in cluster.nodes() {
+            assert_eq!(shown(&cluster, &mut client, node).await, ["w"]);
+            assert_eq!(metric(&cluster, node, "kv_deletions_forgotten "), 0);
+        }
+        delete(&cluster, &mut client).await;
+        handle.sleep(ROUNDS).await;
+        assert!(nobody_holds_it(&cluster, &mut client).await);
+    });
+}
+
+async fn put_for(cluster: &SimCluster, client: &mut Client, ttl: Duration, value: &str) {
+    let mut request = client.put_request(KEY, None, WriteKind::Put);
+    request.options.ttl_ms = Some(u64::try_from(ttl.as_millis()).expect("short"));
+    let put = client.send_put(cluster, VIA, request, value).await;
+    put.expect("a quorum is up");
+}
+
+#[test]
+fn a_value_that_expires_is_gone_at_its_time_and_forgotten_later() {
+    with(4, three, |cluster, mut client, handle| async move {
+        put_for(&cluster, &mut client, Duration::from_secs(30), "v").await;
+        handle.sleep(Duration::from_secs(29)).await;
+        for node in cluster.nodes() {
+            assert_eq!(shown(&cluster, &mut client, node).await, ["v"]);
+            assert_eq!(metric(&cluster, node, "kv_deletions_forgotten "), 0);
+        }
+        handle.sleep(Duration::from_secs(2)).await;
+        for node in cluster.nodes() {
+            assert!(shown(&cluster, &mut client, node).await.is_empty());
+        }
+        assert!(
+            held(&cluster, &mut client, VIA).await.is_some(),
+            "too early"
+        );
+        handle.sleep(KEEP + ROUNDS).await;
+        assert!(nobody_holds_it(&cluster, &mut client).await);
+        let fetched = |node| metric(&cluster, node, "kv_anti_entropy_fetched ");
+        assert_eq!(
+            cluster.nodes().map(fetched).sum::<u64>(),
+            0,
+            "no repair traffic"
+        );
+    });
+}
+
+#[test]
+fn a_value_that_is_written_again_lives_as_long_as_its_last_writer_said() {
+    with(5, three, |cluster, mut client, handle| async move {
+        put_for(&cluster, &mut client, Duration::from_secs(5), "v").await;
+        client
+            .put(&cluster, VIA, KEY, "for ever")
+            .await
+            .expect("all are up");
+        handle.sleep(KEEP + ROUNDS).await;
+        for node in cluster.nodes() {
+            assert_eq!(shown(&cluster, &mut client, node).await, ["for ever"]);
+        }
+        put_for(&cluster, &mut client, Duration::from_secs(5), "short").await;
+        put_for(&cluster, &mut client, Duration::ZERO, "for ever").await;
+        put_for(&cluster, &mut client, Duration::from_secs(40), "long").await;
+        handle.sleep(KEEP + ROUNDS).await;
+        assert_eq!(shown(&cluster, &mut client, VIA).await, ["long"]);
+        handle.sleep(Duration::from_secs(60)).await;
+        assert!(nobody_holds_it(&cluster, &mut client).await);
+    });
+}
