@@ -400,7 +400,7 @@ impl Object {
         }
     }
 
-    /// What is left of an object that reaches a replica late, and the siblings that are not.
+    /// What is left of an object that reaches a replica late, and the siblings that are not, of those that readers see.
     ///
     /// The replica has `heard` of some dots, and once had heard of all that exist up to `through`: a sibling from before
     /// of which it knows nothing was deleted, and the deletion is forgotten. Its dots stay in the clock, so whoever
@@ -413,7 +413,7 @@ impl Object {
             let mut dots = sibling.dots.clone();
             dots.retain(|dot| !was_deleted(dot));
             if dots.is_empty() {
-                deleted.push(sibling.clone());
+                deleted.extend((!self.is_hidden(sibling)).then(|| sibling.clone()));
             } else {
                 left.push(Sibling {
                     dots,

@@ -178,11 +178,11 @@ impl Replica {
             return Ok(None);
         }
         let (left, deleted) = incoming.without_deleted(held.clock(), through);
-        if deleted.is_empty() {
-            return Ok(None);
-        }
-        let is_value = |sibling: &Sibling| matches!(sibling.payload(), Payload::Value(_));
-        if deleted.iter().any(is_value) {
+        // A replica that has not forgotten yet may still bring what all of them know to be deleted or expired.
+        let is_wanted = |sibling: &Sibling| {
+            matches!(sibling.payload(), Payload::Value(_)) && !sibling.is_expired(through.millis())
+        };
+        if deleted.iter().any(is_wanted) {
             self.put_aside(target, incoming).await?;
         }
         Ok(Some(left))

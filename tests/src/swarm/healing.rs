@@ -318,7 +318,12 @@ impl Healing<'_> {
     /// What every owner of every key holds.
     async fn collect(&mut self, client: &mut Client) -> Vec<Held> {
         let mut all = Vec::new();
+        let limit = self.handle.now() + SERVE_LIMIT;
         for number in 0..self.keys {
+            // What is forgotten is not forgotten by all in the same moment.
+            while !self.is_equal(client, number).await && self.handle.now() < limit {
+                self.handle.sleep(Duration::from_millis(200)).await;
+            }
             for node in self.owners(number) {
                 match self.held(client, node, number).await {
                     Ok(held) => all.push(held),
@@ -326,6 +331,13 @@ impl Healing<'_> {
                         self.wrong("does-not-serve", format!("{node}, key {number}: {what}"));
                     }
                 }
+            }
+        }
+        for node in self.whole() {
+            let late = self.nemesis.look_at_deletions(node);
+            if late > 0 {
+                let what = format!("at {node}, {late} values came that had been forgotten");
+                self.wrong("late", what);
             }
         }
         all

@@ -434,17 +434,33 @@ impl Nemesis {
             ("object fetched by comparison", "kv_anti_entropy_fetched "),
             ("object sent by comparison", "kv_anti_entropy_sent "),
             ("hint refused", "kv_hints_refused "),
-            ("deletion forgotten", "kv_deletions_forgotten "),
-            ("late value", "kv_late_values "),
             ("poisoned store", "kv_storage_poisoned "),
             ("damage found", "kv_storage_damaged_places "),
         ] {
-            let value = metrics
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-            self.count(what, value.unwrap_or(0));
+            self.count(what, value(&metrics, name));
         }
+        let forgotten = value(&metrics, "kv_deletions_forgotten ");
+        self.count("deletion forgotten amid faults", forgotten);
+        self.look_at_deletions(node);
     }
+
+    /// Counts what a node forgot. Gives how many values it met that had been forgotten.
+    pub fn look_at_deletions(&self, node: NodeId) -> u64 {
+        let Some(running) = self.cluster.node(node) else {
+            return 0;
+        };
+        let metrics = running.metrics();
+        let forgotten = value(&metrics, "kv_deletions_forgotten ");
+        self.count("deletion forgotten", forgotten);
+        value(&metrics, "kv_late_values ")
+    }
+}
+
+/// A figure of a node; 0 if it has none of that name.
+fn value(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// The steps of each of some nodes.

@@ -26,7 +26,7 @@ use crate::sim::executor::OUTSIDE;
 use crate::sim::{Executor, Handle, SimCluster};
 
 /// On days that forget deletions, how long they are kept: for longer than a client repeats a write.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(8);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(4);
 
 /// What came of one day.
 #[derive(Debug, Clone, Default)]

@@ -64,6 +64,7 @@ pub const SUBSTANCE: &[&str] = &[
     "object fetched by comparison",
     "object sent by comparison",
     "deletion forgotten",
+    "deletion forgotten amid faults",
     "node left alone",
     "passing write",
     "blind write",
