@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::Role;
-use kv_net::message::{ReadOptions, ReplicaReadV1, ReplicaWriteV1, Request, Response, WriteKind};
+use kv_net::message::{
+    FloorReplyV1, FloorV1, PlaceV1, ReadOptions, ReplicaReadV1, ReplicaWriteV1, Request, Response,
+    WatermarkStep, WatermarkV1, WriteKind,
+};
 use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId, Object};
+use kv_types::{ActorId, Clock, Dot, Hlc, Level, NodeId, Object, Outcome, Payload, Write};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with};
 
@@ -256,5 +259,175 @@ fn a_value_that_is_written_again_lives_as_long_as_its_last_writer_said() {
         assert_eq!(shown(&cluster, &mut client, VIA).await, ["long"]);
         handle.sleep(Duration::from_secs(60)).await;
         assert!(nobody_holds_it(&cluster, &mut client).await);
+    });
+}
+
+async fn call(cluster: &SimCluster, to: NodeId, request: &Request) -> Response {
+    let from = Role::Node(NodeId(to.0 % 3 + 1));
+    let answer = cluster.network.call(from, to, request, BUDGET).await;
+    answer.expect("it answers")
+}
+
+async fn floor(cluster: &SimCluster, to: NodeId, promise: Option<Hlc>) -> FloorReplyV1 {
+    match call(cluster, to, &Request::Floor(FloorV1 { promise })).await {
+        Response::Floor(reply) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A copy of a write that was minted at a point, as its coordinator sends it.
+fn copy_of(client: &mut Client, dot: Hlc) -> (ReplicaWriteV1, Bytes) {
+    let head = client.head();
+    let write = Write {
+        write_id: head.write_id,
+        payload: Payload::Value("v".into()),
+        expires_ms: None,
+    };
+    let mut object = Object::new();
+    let dot = Dot::new(ActorId(1), dot);
+    let written = object.write(write, &Clock::new(), dot, Hlc(u64::MAX), 0);
+    written.expect("small");
+    let message = ReplicaWriteV1 {
+        head,
+        bucket: BUCKET,
+        key: key(KEY),
+    };
+    (message, object.encode())
+}
+
+fn is_refused(answer: &Response) -> bool {
+    match answer {
+        Response::Error(error) => {
+            assert_eq!(error.outcome, Outcome::NotApplied);
+            true
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn below_its_floor_a_node_takes_nothing_new_also_after_it_has_lost_power() {
+    with(6, three, |cluster, mut client, handle| async move {
+        handle.sleep(KEEP * 2).await;
+        let node = NodeId(3);
+        let told = floor(&cluster, node, None).await;
+        assert_eq!(told.floor, Hlc::ZERO);
+        let above = Hlc(told.reading.0 + (1 << 40));
+        assert_eq!(
+            floor(&cluster, node, Some(above)).await.floor,
+            Hlc::ZERO,
+            "too young"
+        );
+        let promised = floor(&cluster, node, Some(told.reading)).await;
+        assert_eq!(promised.floor, told.reading);
+        for has_lost_power in [false, true] {
+            if has_lost_power {
+                cluster.cut_power(node);
+                cluster.start(node).await.expect("it starts again");
+                assert_eq!(floor(&cluster, node, None).await.floor, told.reading);
+            }
+            let (message, object) = copy_of(&mut client, told.reading);
+            let write = Request::ReplicaWrite(message, object);
+            assert!(is_refused(&call(&cluster, node, &write).await));
+            let (message, object) = copy_of(&mut client, told.reading.next());
+            let write = Request::ReplicaWrite(message, object);
+            assert!(!is_refused(&call(&cluster, node, &write).await), "above");
+            let (message, object) = copy_of(&mut client, told.reading);
+            let repair = Request::Repair(message, object);
+            assert!(
+                !is_refused(&call(&cluster, node, &repair).await),
+                "from a replica"
+            );
+        }
+        // Its own writes are above, whatever its clock says.
+        cluster.conditions(node).set_skew(-30_000);
+        cluster.cut_power(node);
+        cluster.start(node).await.expect("it starts again");
+        client
+            .put(&cluster, node, "other", "w")
+            .await
+            .expect("it mints");
+    });
+}
+
+#[test]
+fn what_is_kept_for_others_keeps_the_floor_below_it() {
+    with(
+        7,
+        |handle| nodes(handle, 5),
+        |cluster, mut client, handle| async move {
+            handle.sleep(KEEP * 2).await;
+            let topology = cluster.topology();
+            let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+            let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
+            cluster.kill(owners[1]);
+            handle.sleep(Duration::from_secs(8)).await;
+            let mut request = client.put_request(KEY, None, WriteKind::Put);
+            request.options.level = Level::Eventual;
+            let put = client.send_put(&cluster, owners[0], request, "v").await;
+            put.expect("others stand in");
+            handle.sleep(KEEP * 2).await;
+            let keepers: Vec<NodeId> = cluster
+                .nodes()
+                .filter(|node| {
+                    cluster
+                        .node(*node)
+                        .is_some_and(|node| !node.kept_for_others().is_empty())
+                })
+                .collect();
+            assert_eq!(keepers.len(), 1);
+            let told = floor(&cluster, keepers[0], None).await;
+            let asked = Some(told.reading);
+            assert!(floor(&cluster, keepers[0], asked).await.floor < told.reading);
+            // Before the write there was nothing.
+            let earlier = Hlc::from_millis(told.reading.millis() - 15_000);
+            assert_eq!(
+                floor(&cluster, keepers[0], Some(earlier)).await.floor,
+                earlier
+            );
+            cluster.start(owners[1]).await.expect("it starts again");
+            handle.sleep(Duration::from_secs(10)).await;
+            assert_eq!(floor(&cluster, keepers[0], asked).await.floor, told.reading);
+        },
+    );
+}
+
+#[test]
+fn a_watermark_rises_only_where_its_floor_is_above_and_in_the_run_that_promised_it() {
+    with(8, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, VIA, KEY, "v")
+            .await
+            .expect("all are up");
+        handle.sleep(KEEP * 2).await;
+        let node = NodeId(3);
+        let told = floor(&cluster, node, None).await;
+        let topology = cluster.topology();
+        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+        let raise = |boot, through, partition| {
+            Request::Watermark(WatermarkV1 {
+                epoch: topology.epoch(),
+                boot,
+                through,
+                step: WatermarkStep::Raise,
+                places: vec![PlaceV1 {
+                    bucket: BUCKET,
+                    partition,
+                }],
+            })
+        };
+        let (boot, through) = (told.boot, told.reading);
+        let early = raise(boot, through, partition.0);
+        assert!(
+            is_refused(&call(&cluster, node, &early).await),
+            "not promised"
+        );
+        floor(&cluster, node, Some(through)).await;
+        let other_run = raise(boot + 1, through, partition.0);
+        assert!(is_refused(&call(&cluster, node, &other_run).await));
+        let nowhere = raise(boot, through, 60_000);
+        assert!(is_refused(&call(&cluster, node, &nowhere).await));
+        let good = raise(boot, through, partition.0);
+        assert!(!is_refused(&call(&cluster, node, &good).await));
     });
 }
