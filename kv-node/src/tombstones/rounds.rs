@@ -191,6 +191,7 @@ impl Rounds {
             }
         }
         if floors.is_empty() {
+            self.env.sleep(self.forgetting.floor.keep() / 2).await;
             floors = self.floors(topology, &members, Some(through)).await?;
             if let Some(by) = is_promised(&floors) {
                 return Err(HeldUp { by });

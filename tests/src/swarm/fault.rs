@@ -129,6 +129,24 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether no process ends for it.
+    #[must_use]
+    pub fn leaves_processes(&self) -> bool {
+        matches!(
+            self,
+            Self::Pause(_)
+                | Self::Split(_)
+                | Self::Mute(_)
+                | Self::Deafen(_)
+                | Self::Ring
+                | Self::Flapping(_)
+                | Self::Lossy { .. }
+                | Self::SlowLink { .. }
+                | Self::SlowDisk { .. }
+                | Self::Blackout
+        )
+    }
+
     /// A word for counting.
     #[must_use]
     pub fn kind(&self) -> &'static str {

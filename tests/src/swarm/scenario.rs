@@ -110,6 +110,10 @@ impl Scenario {
             forgets: rng.bool(),
         };
         day.mix.passing = share(&mut rng);
+        // While some node was started a moment ago nobody forgets.
+        if day.forgets && rng.bool() {
+            day.events.retain(|event| event.fault.leaves_processes());
+        }
         day
     }
 }
