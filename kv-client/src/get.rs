@@ -5,12 +5,13 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kv_net::Request;
 use kv_net::message::{GetV1, ReadOptions};
-use kv_types::Level;
+use kv_net::{ErrorCode, Request};
+use kv_types::{Level, Outcome};
 
 use crate::bucket::{Bucket, MaybeKey};
 use crate::error::Error;
+use crate::explain::Explanation;
 use crate::read::Read;
 use crate::reply;
 use crate::route::Ranking;
@@ -63,7 +64,19 @@ impl<W: View> Get<W> {
         self
     }
 
-    async fn send(self) -> Result<Read<W::Value>, Error> {
+    /// Sends it, and has its coordinator say why it answers so. It costs a little more than a plain read.
+    ///
+    /// # Errors
+    /// Those of a plain read; they say why by themselves.
+    pub async fn explain(self) -> Result<(Read<W::Value>, Explanation), Error> {
+        let (read, explanation) = self.send(true).await?;
+        Ok((read, explanation.ok_or_else(unexplained)?))
+    }
+
+    async fn send(
+        self,
+        is_explained: bool,
+    ) -> Result<(Read<W::Value>, Option<Explanation>), Error> {
         let Self {
             bucket,
             key,
@@ -90,16 +103,22 @@ impl<W: View> Get<W> {
             numbers: (r, None),
             request: Box::new(move |routed, head| {
                 let (bucket, key) = (routed.bucket, key.clone());
-                Request::Get(GetV1 {
+                let get = GetV1 {
                     head,
                     bucket,
                     key,
                     options,
-                })
+                };
+                if is_explained {
+                    Request::ExplainGet(get)
+                } else {
+                    Request::Get(get)
+                }
             }),
             read: |response| reply::get(response, W::HEADERS_ONLY),
         };
-        seen_as::<W>(bucket.session.run(call).await?)
+        let (read, explanation) = bucket.session.run(call).await?;
+        Ok((seen_as::<W>(read)?, explanation))
     }
 }
 
@@ -108,6 +127,15 @@ impl<W: View> IntoFuture for Get<W> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
+        Box::pin(async move { Ok(self.send(false).await?.0) })
+    }
+}
+
+/// A node that was asked to explain did not.
+pub(crate) fn unexplained() -> Error {
+    Error::Refused {
+        code: ErrorCode::Unsupported,
+        outcome: Outcome::Unknown,
+        detail: "the answer came without an explanation".to_owned(),
     }
 }

@@ -43,6 +43,7 @@ pub mod context_file;
 pub mod cursor;
 mod directory;
 pub mod error;
+pub mod explain;
 mod failure;
 pub mod get;
 mod health;

@@ -11,6 +11,8 @@ use kv_types::{Context, Key, Level, NodeId, Object, WriteId};
 
 use crate::bucket::{Bucket, MaybeKey};
 use crate::error::Error;
+use crate::explain::Explanation;
+use crate::get::unexplained;
 use crate::route::Ranking;
 use crate::session::{Call, Place};
 
@@ -58,7 +60,16 @@ impl WriteRequest {
         }
     }
 
+    pub(crate) async fn explain(self) -> Result<(Written, Explanation), Error> {
+        let (written, explanation) = self.run(true).await?;
+        Ok((written, explanation.ok_or_else(unexplained)?))
+    }
+
     pub(crate) async fn send(self) -> Result<Written, Error> {
+        Ok(self.run(false).await?.0)
+    }
+
+    async fn run(self, is_explained: bool) -> Result<(Written, Option<Explanation>), Error> {
         let Self {
             bucket,
             key,
@@ -100,21 +111,27 @@ impl WriteRequest {
                     options,
                     forwarded: false,
                 };
-                Request::Put(put, value.clone())
+                if is_explained {
+                    Request::ExplainPut(put, value.clone())
+                } else {
+                    Request::Put(put, value.clone())
+                }
             }),
             read: |response| match response {
-                Response::Put(reply) => Ok(reply),
+                Response::Put(reply) => Ok((reply, None)),
+                Response::ExplainPut(told) => Ok((told.reply, Some(told.explanation))),
                 _ => Err("it is no reply to a put".to_owned()),
             },
         };
-        let reply = bucket.session.run(call).await?;
+        let (reply, explanation) = bucket.session.run(call).await?;
         let (context, acked, needed) = (reply.context, reply.acked, reply.needed);
-        Ok(Written {
+        let written = Written {
             context,
             acked,
             needed,
             write_id,
-        })
+        };
+        Ok((written, explanation))
     }
 }
 
@@ -157,6 +174,14 @@ macro_rules! write_request {
             pub fn w(mut self, w: u8) -> Self {
                 self.0.w = Some(w);
                 self
+            }
+
+            /// Sends it, and has its coordinator say why it answers so. It costs a little more than a plain write.
+            ///
+            /// # Errors
+            /// Those of a plain write; they say why by themselves.
+            pub async fn explain(self) -> Result<(Written, Explanation), Error> {
+                self.0.explain().await
             }
 
             /// The whole time of the request, all attempts included. Default: the client's, 1 s.

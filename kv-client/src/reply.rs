@@ -5,6 +5,7 @@ use kv_net::Response;
 use kv_net::message::{ListEntryV1, SiblingHeadV1};
 use kv_types::Key;
 
+use crate::explain::Explanation;
 use crate::read::{Read, Sibling};
 
 /// A page of one partition.
@@ -14,20 +15,27 @@ pub(crate) struct Page {
     pub(crate) next_after: Option<Key>,
 }
 
-/// The siblings of a reply to a get. Where only headers were asked for, values are empty.
-pub(crate) fn get(response: Response, headers_only: bool) -> Result<Read<Bytes>, String> {
-    let Response::Get(reply, mut tail) = response else {
-        return Err("it is no reply to a get".to_owned());
+/// The siblings of a reply to a get, and why it is so if that was asked. Where only headers were asked for, values are
+/// empty.
+pub(crate) fn get(
+    response: Response,
+    headers_only: bool,
+) -> Result<(Read<Bytes>, Option<Explanation>), String> {
+    let (reply, explanation, mut tail) = match response {
+        Response::Get(reply, tail) => (reply, None, tail),
+        Response::ExplainGet(told, tail) => (told.reply, Some(told.explanation), tail),
+        _ => return Err("it is no reply to a get".to_owned()),
     };
     let siblings = cut(reply.siblings, &mut tail, headers_only)?;
     finish(&tail)?;
     let (context, answered, needed) = (reply.context, reply.answered, reply.needed);
-    Ok(Read {
+    let read = Read {
         siblings,
         context,
         answered,
         needed,
-    })
+    };
+    Ok((read, explanation))
 }
 
 /// The page of a reply to a list. Where only headers were asked for, values are empty.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::message::{
-    ErrorReplyV1, GetReplyV1, ListReplyV1, PutV1, ReplicaListReplyV1, Request, Response,
-    SiblingHeadV1, WriteKind,
+    ErrorReplyV1, ExplainedGetV1, GetReplyV1, ListReplyV1, PutV1, ReplicaListReplyV1, Request,
+    Response, SiblingHeadV1, WriteKind,
 };
 use crate::method::Method;
 
@@ -57,6 +57,8 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::ReplicaList(body) => Encoded::new(number, body, none()),
         Request::Change(body) => Encoded::new(number, body, none()),
         Request::Hints(body) => Encoded::new(number, body, none()),
+        Request::ExplainGet(body) => Encoded::new(number, body, none()),
+        Request::ExplainPut(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::StandInWrite(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::StandInRead(body) => Encoded::new(number, body, none()),
@@ -78,14 +80,13 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
     Ok(match method {
         Method::Get => Request::Get(whole(payload)?),
         Method::Put => {
-            let (body, tail) = with_tail::<PutV1>(payload)?;
-            if body.kind == WriteKind::Delete && !tail.is_empty() {
-                return Err(DecodeError::TailLength {
-                    have: tail.len(),
-                    want: 0,
-                });
-            }
+            let (body, tail) = put(payload)?;
             Request::Put(body, tail)
+        }
+        Method::ExplainGet => Request::ExplainGet(whole(payload)?),
+        Method::ExplainPut => {
+            let (body, tail) = put(payload)?;
+            Request::ExplainPut(body, tail)
         }
         Method::List => Request::List(whole(payload)?),
         Method::Topology => Request::Topology(whole(payload)?),
@@ -121,6 +122,18 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
     })
 }
 
+/// Reads a write; a delete has no value.
+fn put(payload: &Bytes) -> Result<(PutV1, Bytes), DecodeError> {
+    let (body, tail) = with_tail::<PutV1>(payload)?;
+    if body.kind == WriteKind::Delete && !tail.is_empty() {
+        return Err(DecodeError::TailLength {
+            have: tail.len(),
+            want: 0,
+        });
+    }
+    Ok((body, tail))
+}
+
 /// Writes a response.
 #[must_use]
 pub fn encode_response(response: &Response) -> Encoded {
@@ -138,6 +151,8 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::ReplicaList(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Change(body) => Encoded::new(number, body, none()),
         Response::Hints(body) => Encoded::new(number, body, none()),
+        Response::ExplainGet(body, tail) => Encoded::new(number, body, tail.clone()),
+        Response::ExplainPut(body) => Encoded::new(number, body, none()),
         Response::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::StandInWrite(body) => Encoded::new(number, body, none()),
         Response::StandInRead(body, tail) => Encoded::new(number, body, tail.clone()),
@@ -193,6 +208,12 @@ pub fn decode_response(
         }
         Method::Change => Response::Change(whole(payload)?),
         Method::Hints => Response::Hints(whole(payload)?),
+        Method::ExplainGet => {
+            let (body, tail) = with_tail::<ExplainedGetV1>(payload)?;
+            check_values(&body.reply.siblings, &tail)?;
+            Response::ExplainGet(body, tail)
+        }
+        Method::ExplainPut => Response::ExplainPut(whole(payload)?),
         Method::Vote => {
             let (body, tail) = with_tail(payload)?;
             Response::Vote(body, tail)

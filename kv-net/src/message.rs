@@ -273,6 +273,22 @@ pub struct ReplicaReadReplyV1 {
     pub partition_epoch: Epoch,
     /// The keyed digest of the object; `None` when the replica holds nothing.
     pub digest: Option<u64>,
+    /// Where it was found.
+    pub source: Option<ReadSource>,
+}
+
+/// Where a replica found what it holds, from the nearest to the farthest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum ReadSource {
+    /// Among the rows that are kept in memory because they are read often.
+    RowCache = 0,
+    /// In a memtable.
+    Memtable = 1,
+    /// In a table's block that was in memory.
+    BlockCache = 2,
+    /// In a table's block that was read from the disk.
+    Disk = 3,
 }
 
 /// Coordinator → replica: a page of what you hold of a partition.
@@ -366,6 +382,129 @@ pub struct TreeObjectsV1 {
     /// The keys' names.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub ids: Vec<u64>,
+}
+
+/// Coordinator → client: why a request was answered as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplanationV1 {
+    /// The epoch of the topology by which it was served.
+    pub epoch: Epoch,
+    /// The partition of the key.
+    pub partition: u16,
+    /// The epoch of that partition's last change.
+    pub partition_epoch: Epoch,
+    /// Who coordinated it.
+    pub coordinator: NodeId,
+    /// Who passed it on, being no replica of the key.
+    pub forwarded_by: Option<NodeId>,
+    /// The level at which it was served.
+    pub level: Level,
+    /// How many answers it needed.
+    pub needed: u8,
+    /// The nodes of the key: its owners, then those that may stand in for them, best first.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub preference: Vec<PreferredV1>,
+    /// What happened, in order.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
+    pub steps: Vec<StepV1>,
+}
+
+/// A node in a key's preference list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreferredV1 {
+    /// The node.
+    pub node: NodeId,
+    /// It owns a replica; others may stand in.
+    pub is_owner: bool,
+    /// How the coordinator saw it.
+    pub state: MemberState,
+    /// It kept requests of the coordinator waiting, and so was asked last.
+    pub is_slow: bool,
+}
+
+/// Something that happened to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepV1 {
+    /// When, in microseconds since it came.
+    pub at_us: u64,
+    /// At which node, or to which.
+    pub node: NodeId,
+    /// The owner for which that node stood in.
+    pub stands_in_for: Option<NodeId>,
+    /// What.
+    pub what: StepKind,
+}
+
+/// What happened at a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepKind {
+    /// It was asked for the object.
+    AskedForObject,
+    /// It was asked for the digest of the object.
+    AskedForDigest,
+    /// It holds an object.
+    Object {
+        /// The dots of the values and deletions in it.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>"
+        )]
+        dots: Vec<Dot>,
+        /// The bytes of the object.
+        bytes: u32,
+        /// Where it was found.
+        source: Option<ReadSource>,
+    },
+    /// It holds an object with this digest.
+    Digest {
+        /// The digest.
+        digest: u64,
+        /// Where it was found.
+        source: Option<ReadSource>,
+    },
+    /// It holds nothing.
+    Nothing,
+    /// What it holds is superseded in part by what others hold.
+    Superseded {
+        /// The dots of what is superseded.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>"
+        )]
+        dots: Vec<Dot>,
+    },
+    /// The write was put in order there, under this dot.
+    Coordinated {
+        /// The dot.
+        dot: Option<Dot>,
+    },
+    /// It was sent the object.
+    Sent,
+    /// It was sent the object, as what it held was older.
+    Repaired,
+    /// It holds the object durably.
+    Acknowledged,
+    /// No answer came, or a refusal.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Coordinator → client: the answer to a read, and why it is so. The tail is that of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedGetV1 {
+    /// The answer.
+    pub reply: GetReplyV1,
+    /// Why.
+    pub explanation: ExplanationV1,
+}
+
+/// Coordinator → client: the answer to a write, and why it is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedPutV1 {
+    /// The answer.
+    pub reply: PutReplyV1,
+    /// Why.
+    pub explanation: ExplanationV1,
 }
 
 /// Node → node: how far back does what you have not promised begin, and will you promise up to here?
@@ -652,6 +791,10 @@ pub enum Request {
     Change(ChangeV1),
     /// What a node keeps for others.
     Hints(HintsV1),
+    /// Read a key, and say why it is answered so.
+    ExplainGet(GetV1),
+    /// Write a key, and say why it is answered so; the bytes are the value.
+    ExplainPut(PutV1, Bytes),
     /// Merge an object; the bytes are the object.
     ReplicaWrite(ReplicaWriteV1, Bytes),
     /// Read what a replica holds.
@@ -699,6 +842,10 @@ pub enum Response {
     Change(ChangeReplyV1),
     /// To [`Request::Hints`].
     Hints(HintsReplyV1),
+    /// To [`Request::ExplainGet`]; the bytes are the values.
+    ExplainGet(ExplainedGetV1, Bytes),
+    /// To [`Request::ExplainPut`].
+    ExplainPut(ExplainedPutV1),
     /// To [`Request::ReplicaWrite`].
     ReplicaWrite(ReplicaWriteReplyV1),
     /// To [`Request::ReplicaRead`]; the bytes are the object.

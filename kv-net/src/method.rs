@@ -63,6 +63,10 @@ pub enum Method {
     Change = 7,
     /// [`Request::Hints`]
     Hints = 8,
+    /// [`Request::ExplainGet`]
+    ExplainGet = 9,
+    /// [`Request::ExplainPut`]
+    ExplainPut = 10,
     /// [`Request::ReplicaWrite`]
     ReplicaWrite = 16,
     /// [`Request::ReplicaRead`]
@@ -93,7 +97,7 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -102,6 +106,8 @@ impl Method {
         Self::Metrics,
         Self::Change,
         Self::Hints,
+        Self::ExplainGet,
+        Self::ExplainPut,
         Self::ReplicaWrite,
         Self::ReplicaRead,
         Self::ReplicaList,
@@ -138,6 +144,8 @@ impl Method {
             Self::Topology | Self::Status | Self::Change | Self::Vote => Class::Control,
             Self::Get
             | Self::Put
+            | Self::ExplainGet
+            | Self::ExplainPut
             | Self::List
             | Self::ReplicaWrite
             | Self::ReplicaRead
@@ -165,6 +173,8 @@ impl Role {
         match method {
             Method::Get
             | Method::Put
+            | Method::ExplainGet
+            | Method::ExplainPut
             | Method::List
             | Method::Topology
             | Method::Status
@@ -206,6 +216,8 @@ impl Request {
             Self::Metrics(_) => Method::Metrics,
             Self::Change(_) => Method::Change,
             Self::Hints(_) => Method::Hints,
+            Self::ExplainGet(_) => Method::ExplainGet,
+            Self::ExplainPut(..) => Method::ExplainPut,
             Self::ReplicaWrite(..) => Method::ReplicaWrite,
             Self::ReplicaRead(_) => Method::ReplicaRead,
             Self::ReplicaList(_) => Method::ReplicaList,
@@ -236,6 +248,8 @@ impl Response {
             Self::Metrics(..) => Method::Metrics,
             Self::Change(_) => Method::Change,
             Self::Hints(_) => Method::Hints,
+            Self::ExplainGet(..) => Method::ExplainGet,
+            Self::ExplainPut(_) => Method::ExplainPut,
             Self::ReplicaWrite(_) => Method::ReplicaWrite,
             Self::ReplicaRead(..) => Method::ReplicaRead,
             Self::ReplicaList(..) => Method::ReplicaList,
@@ -275,6 +289,8 @@ mod tests {
             (Method::Metrics,      [false, false, true]),
             (Method::Change,       [false, false, true]),
             (Method::Hints,        [true,  true,  true]),
+            (Method::ExplainGet,   [true,  true,  true]),
+            (Method::ExplainPut,   [true,  true,  true]),
             (Method::ReplicaWrite, [true,  false, false]),
             (Method::ReplicaRead,  [true,  false, false]),
             (Method::ReplicaList,  [true,  false, false]),

@@ -5,6 +5,7 @@
 
 mod get;
 pub mod get_core;
+pub mod journal;
 mod list;
 pub mod list_core;
 pub mod places;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
-use kv_net::message::{Request, Response, SiblingHeadV1};
+use kv_net::message::{ExplanationV1, MemberState, PreferredV1, Request, Response, SiblingHeadV1};
 use kv_ring::{ReplicaSet, Topology};
 use kv_types::{BucketId, BucketMode, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
 
+use self::journal::Journal;
 use self::places::Places;
 use self::plan::Plan;
 use crate::env::{Deadline, Env};
@@ -168,6 +170,35 @@ impl Coordinator {
                 })
             }
         }
+    }
+
+    /// Has it noted what happens to a request.
+    fn keep_journal(&self, plan: &mut Plan, level: Level, needed: u8) {
+        let now = self.env.now();
+        let owners = plan.replicas.nodes().map(|node| (node, true));
+        let others = plan.fallbacks().into_iter().map(|node| (node, false));
+        let preferred = |(node, is_owner)| PreferredV1 {
+            node,
+            is_owner,
+            state: if node == self.me {
+                MemberState::Up
+            } else {
+                self.liveness.state(node)
+            },
+            is_slow: self.evidence.is_slow(node, now),
+        };
+        let explanation = ExplanationV1 {
+            epoch: plan.target.epoch,
+            partition: plan.target.partition.0,
+            partition_epoch: plan.partition_epoch,
+            coordinator: self.me,
+            forwarded_by: None,
+            level,
+            needed,
+            preference: owners.chain(others).map(preferred).collect(),
+            steps: Vec::new(),
+        };
+        plan.journal = Some(Arc::new(Journal::new(now, explanation)));
     }
 
     /// The context of a key whose replicas know `object`.

@@ -23,8 +23,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
+use kv_net::message::ReadSource;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
-use kv_storage::{Commit, Seq, WriteBatch};
+use kv_storage::{Commit, Seq, Source, WriteBatch};
 use kv_types::{
     Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId, Object,
     Write, WriteId, WriteRefused, planted,
@@ -117,6 +118,8 @@ pub struct Held {
     pub encoded: Bytes,
     /// Its keyed digest.
     pub digest: u64,
+    /// Where it was found.
+    pub source: ReadSource,
 }
 
 /// A page of what a replica holds; durable.
@@ -414,6 +417,12 @@ impl Replica {
         Ok(Some(Held {
             encoded: found.value,
             digest,
+            source: match found.source {
+                Source::RowCache => ReadSource::RowCache,
+                Source::Memtable => ReadSource::Memtable,
+                Source::BlockCache => ReadSource::BlockCache,
+                Source::Disk => ReadSource::Disk,
+            },
         }))
     }
 

@@ -84,6 +84,16 @@ impl Service {
                 .measured(Operation::Put, self.coordinator.put(put, value, deadline))
                 .await
                 .map(Response::Put),
+            Request::ExplainGet(get) => {
+                let explained = self.coordinator.explain_get(get, deadline);
+                let answered = self.measured(Operation::Get, explained).await;
+                answered.map(|(reply, values)| Response::ExplainGet(reply, values))
+            }
+            Request::ExplainPut(put, value) => {
+                let explained = self.coordinator.explain_put(put, value, deadline);
+                let answered = self.measured(Operation::Put, explained).await;
+                answered.map(Response::ExplainPut)
+            }
             Request::List(list) => {
                 let answered = self
                     .measured(Operation::List, self.coordinator.list(list, deadline))
@@ -252,6 +262,7 @@ impl Service {
         let reply = ReplicaReadReplyV1 {
             partition_epoch: plan.partition_epoch,
             digest: held.as_ref().map(|held| held.digest),
+            source: held.as_ref().map(|held| held.source),
         };
         let object = held.filter(|_| !digest_only).map(|held| held.encoded);
         Ok((reply, object.unwrap_or_default()))
@@ -361,8 +372,8 @@ impl Service {
 /// The epoch under which a data request was made.
 fn epoch_of(request: &Request) -> Option<Epoch> {
     let head = match request {
-        Request::Get(get) => &get.head,
-        Request::Put(put, _) => &put.head,
+        Request::Get(get) | Request::ExplainGet(get) => &get.head,
+        Request::Put(put, _) | Request::ExplainPut(put, _) => &put.head,
         Request::List(list) => &list.head,
         Request::ReplicaWrite(write, _) | Request::Repair(write, _) => &write.head,
         Request::ReplicaRead(read) => &read.head,

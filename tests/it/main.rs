@@ -5,6 +5,7 @@ mod arrows;
 mod buckets;
 mod client;
 mod epochs;
+mod explain;
 mod limits;
 mod presets;
 mod simulated_cluster;

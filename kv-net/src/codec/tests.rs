@@ -3,11 +3,12 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, FloorReplyV1, FloorV1, GetV1,
-    HintsReplyV1, HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1,
-    MetricsV1, PendingHintsV1, PlaceV1, PutReplyV1, ReadOptions, ReplicaListEntryV1, ReplicaListV1,
-    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1,
-    StandInWriteV1, StatusReplyV1, StatusV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, ExplainedGetV1, ExplainedPutV1,
+    ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1,
+    MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1, PlaceV1, PreferredV1,
+    PutReplyV1, ReadOptions, ReadSource, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1,
+    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
+    StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
     TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer,
     VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1, WriteOptions,
 };
@@ -59,36 +60,108 @@ fn ballot() -> BallotV1 {
     }
 }
 
+fn get() -> GetV1 {
+    let bucket = BucketId(1);
+    GetV1 {
+        head: head(),
+        bucket,
+        key: key(),
+        options: ReadOptions {
+            level: Level::All,
+            r: Some(2),
+            headers_only: true,
+        },
+    }
+}
+
+fn put() -> PutV1 {
+    let bucket = BucketId(1);
+    PutV1 {
+        head: head(),
+        bucket,
+        key: key(),
+        kind: WriteKind::Put,
+        context: Some(context()),
+        options: WriteOptions {
+            level: Level::Weak,
+            w: None,
+            ttl_ms: Some(300),
+        },
+        forwarded: true,
+    }
+}
+
+fn get_reply() -> GetReplyV1 {
+    GetReplyV1 {
+        siblings: vec![sibling(5)],
+        context: context(),
+        answered: vec![NodeId(7)],
+        needed: 1,
+    }
+}
+
+fn put_reply() -> PutReplyV1 {
+    PutReplyV1 {
+        context: context(),
+        acked: vec![NodeId(7)],
+        needed: 2,
+    }
+}
+
+/// One with a step of every kind.
+fn explanation() -> ExplanationV1 {
+    let (node, dots) = (NodeId(7), vec![Dot::new(ActorId(2), Hlc(5))]);
+    let dot = dots.first().copied();
+    let source = Some(ReadSource::Memtable);
+    let steps = [
+        StepKind::AskedForObject,
+        StepKind::AskedForDigest,
+        StepKind::Object {
+            dots: dots.clone(),
+            bytes: 300,
+            source,
+        },
+        StepKind::Digest { digest: 9, source },
+        StepKind::Nothing,
+        StepKind::Superseded { dots },
+        StepKind::Coordinated { dot },
+        StepKind::Sent,
+        StepKind::Repaired,
+        StepKind::Acknowledged,
+        StepKind::Failed {
+            why: "off".to_owned(),
+        },
+    ];
+    let step = |what| StepV1 {
+        at_us: 300,
+        node,
+        stands_in_for: None,
+        what,
+    };
+    ExplanationV1 {
+        epoch: Epoch(3),
+        partition: 300,
+        partition_epoch: Epoch(1),
+        coordinator: node,
+        forwarded_by: Some(node),
+        level: Level::Quorum,
+        needed: 2,
+        preference: vec![PreferredV1 {
+            node,
+            is_owner: true,
+            state: MemberState::Up,
+            is_slow: false,
+        }],
+        steps: steps.map(step).to_vec(),
+    }
+}
+
 /// A request of every method.
 fn requests() -> Vec<Request> {
     let (bucket, read) = (BucketId(1), ReadOptions::default());
     vec![
-        Request::Get(GetV1 {
-            head: head(),
-            bucket,
-            key: key(),
-            options: ReadOptions {
-                level: Level::All,
-                r: Some(2),
-                headers_only: true,
-            },
-        }),
-        Request::Put(
-            PutV1 {
-                head: head(),
-                bucket,
-                key: key(),
-                kind: WriteKind::Put,
-                context: Some(context()),
-                options: WriteOptions {
-                    level: Level::Weak,
-                    w: None,
-                    ttl_ms: Some(300),
-                },
-                forwarded: true,
-            },
-            "value".into(),
-        ),
+        Request::Get(get()),
+        Request::Put(put(), "value".into()),
         Request::List(ListV1 {
             head: head(),
             bucket,
@@ -107,6 +180,8 @@ fn requests() -> Vec<Request> {
             },
         }),
         Request::Hints(HintsV1 {}),
+        Request::ExplainGet(get()),
+        Request::ExplainPut(put(), "value".into()),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
                 head: head(),
@@ -231,26 +306,8 @@ fn responses() -> Vec<(Method, Response)> {
         epoch: Epoch(3),
     };
     vec![
-        (
-            Method::Get,
-            Response::Get(
-                GetReplyV1 {
-                    siblings: vec![sibling(5)],
-                    context: context(),
-                    answered: vec![node],
-                    needed: 1,
-                },
-                "value".into(),
-            ),
-        ),
-        (
-            Method::Put,
-            Response::Put(PutReplyV1 {
-                context: context(),
-                acked: vec![node],
-                needed: 2,
-            }),
-        ),
+        (Method::Get, Response::Get(get_reply(), "value".into())),
+        (Method::Put, Response::Put(put_reply())),
         (
             Method::List,
             Response::List(
@@ -288,6 +345,23 @@ fn responses() -> Vec<(Method, Response)> {
             }),
         ),
         (
+            Method::ExplainGet,
+            Response::ExplainGet(
+                ExplainedGetV1 {
+                    reply: get_reply(),
+                    explanation: explanation(),
+                },
+                "value".into(),
+            ),
+        ),
+        (
+            Method::ExplainPut,
+            Response::ExplainPut(ExplainedPutV1 {
+                reply: put_reply(),
+                explanation: explanation(),
+            }),
+        ),
+        (
             Method::ReplicaWrite,
             Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch }),
         ),
@@ -297,6 +371,7 @@ fn responses() -> Vec<(Method, Response)> {
                 ReplicaReadReplyV1 {
                     partition_epoch,
                     digest: Some(1),
+                    source: Some(ReadSource::Disk),
                 },
                 "object".into(),
             ),
@@ -331,6 +406,7 @@ fn responses() -> Vec<(Method, Response)> {
                 ReplicaReadReplyV1 {
                     partition_epoch,
                     digest: None,
+                    source: None,
                 },
                 Bytes::new(),
             ),
@@ -458,6 +534,7 @@ fn bytes_are_left_over_only_where_there_is_a_tail() {
         let has_tail = matches!(
             request,
             Request::Put(..)
+                | Request::ExplainPut(..)
                 | Request::ReplicaWrite(..)
                 | Request::Vote(..)
                 | Request::StandInWrite(..)

@@ -172,6 +172,14 @@ fn requests() -> Vec<Request> {
         nodes: vec![0],
     };
     let (write, repair) = (replica_write(), replica_write());
+    let explain_get = || match get(1) {
+        Request::Get(get) => Request::ExplainGet(get),
+        other => other,
+    };
+    let explain_put = || match put("x") {
+        Request::Put(put, value) => Request::ExplainPut(put, value),
+        other => other,
+    };
     let requests = vec![
         get(1),
         put("x"),
@@ -190,6 +198,8 @@ fn requests() -> Vec<Request> {
             change: ChangeKind::GrantActor { node: NodeId(1) },
         }),
         Request::Hints(HintsV1 {}),
+        explain_get(),
+        explain_put(),
         Request::ReplicaWrite(write, "object".into()),
         Request::ReplicaRead(ReplicaReadV1 {
             head: head.clone(),

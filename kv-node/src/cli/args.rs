@@ -143,6 +143,9 @@ pub(super) struct PutArgs {
     /// After this time it is gone by itself: 90s, 1h, 720h; 0s is never [the bucket's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) ttl: Option<Duration>,
+    /// Say why it is answered so: who was sent it, who has it and since when
+    #[arg(long)]
+    pub(super) explain: bool,
     #[command(flatten)]
     pub(super) write: WriteArgs,
 }
@@ -154,6 +157,9 @@ pub(super) struct GetArgs {
     /// Print all siblings, also when there are several
     #[arg(long)]
     pub(super) all: bool,
+    /// Say why it is answered so: who was asked, who answered what and when
+    #[arg(long)]
+    pub(super) explain: bool,
     #[command(flatten)]
     pub(super) read: ReadArgs,
 }
@@ -162,6 +168,9 @@ pub(super) struct GetArgs {
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     pub(super) key: KeyArgs,
+    /// Say why it is answered so: who was sent it, who has it and since when
+    #[arg(long)]
+    pub(super) explain: bool,
     #[command(flatten)]
     pub(super) write: WriteArgs,
 }

@@ -5,6 +5,7 @@ use kv_client::{Key, Read};
 use serde::Serialize;
 
 use super::args::{GetArgs, ReadArgs};
+use super::explain;
 use super::failure::Failure;
 use super::output::Output;
 use super::session::{Session, names};
@@ -38,8 +39,16 @@ pub(super) async fn run(session: &Session, output: &Output, args: GetArgs) -> Re
     if let Some(deadline) = deadline {
         get = get.deadline(deadline);
     }
-    let read = get.await?;
+    let (read, explanation) = if args.explain {
+        let (read, explanation) = get.explain().await?;
+        (read, Some(explanation))
+    } else {
+        (get.await?, None)
+    };
     let topology = client.topology();
+    if let Some(explanation) = explanation {
+        explain::show(output, &topology, &explanation)?;
+    }
     output.json_only(&ReadJson {
         schema: 1,
         key: KeyJson::of(&key),

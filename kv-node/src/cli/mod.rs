@@ -29,6 +29,7 @@ mod args;
 mod base64;
 mod bucket;
 mod context;
+mod explain;
 mod export;
 mod failure;
 mod get;

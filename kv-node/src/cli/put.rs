@@ -4,6 +4,7 @@ use kv_client::{Client, Key, Written};
 use serde::Serialize;
 
 use super::args::{DeleteArgs, PutArgs};
+use super::explain;
 use super::failure::Failure;
 use super::output::Output;
 use super::session::{Session, names};
@@ -55,7 +56,14 @@ pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Re
     if let Some(ttl) = args.ttl {
         put = put.ttl(ttl);
     }
-    let written = with_options!(put, args.write).await?;
+    let put = with_options!(put, args.write);
+    let written = if args.explain {
+        let (written, explanation) = put.explain().await?;
+        explain::show(output, &client.topology(), &explanation)?;
+        written
+    } else {
+        put.await?
+    };
     report(output, &client, &key, &written)
 }
 
@@ -67,7 +75,14 @@ pub(super) async fn delete(
 ) -> Result<(), Failure> {
     let key = value::key(&args.key)?;
     let (client, bucket) = session.bucket(&args.key.bucket).await?;
-    let written = with_options!(bucket.delete(&key), args.write).await?;
+    let delete = with_options!(bucket.delete(&key), args.write);
+    let written = if args.explain {
+        let (written, explanation) = delete.explain().await?;
+        explain::show(output, &client.topology(), &explanation)?;
+        written
+    } else {
+        delete.await?
+    };
     report(output, &client, &key, &written)
 }
 

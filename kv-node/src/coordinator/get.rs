@@ -8,13 +8,14 @@ use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, GetReplyV1, GetV1, ReplicaReadReplyV1, ReplicaReadV1, Request, Response,
-    StandInReadV1, TopologyV1,
+    DataHead, ExplainedGetV1, GetReplyV1, GetV1, ReadSource, ReplicaReadReplyV1, ReplicaReadV1,
+    Request, Response, StandInReadV1, StepKind, TopologyV1,
 };
 use kv_ring::Topology;
 use kv_types::{Epoch, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
+use super::journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use super::put_core::{PutAnswer, PutCore, PutStep};
@@ -54,8 +55,33 @@ impl Coordinator {
         request: GetV1,
         deadline: Deadline,
     ) -> Result<(GetReplyV1, Bytes), Refusal> {
+        let (reply, values, _) = self.read(request, deadline, false).await?;
+        Ok((reply, values))
+    }
+
+    /// As [`Self::get`], and says why it is answered so.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn explain_get(
+        self: &Arc<Self>,
+        request: GetV1,
+        deadline: Deadline,
+    ) -> Result<(ExplainedGetV1, Bytes), Refusal> {
+        let (reply, values, plan) = self.read(request, deadline, true).await?;
+        let told = plan.journal.map(|journal| journal.tell());
+        let explanation = told.expect("it was asked for");
+        Ok((ExplainedGetV1 { reply, explanation }, values))
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        request: GetV1,
+        deadline: Deadline,
+        is_explained: bool,
+    ) -> Result<(GetReplyV1, Bytes, Plan), Refusal> {
         let topology = self.topologies.current();
-        let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
+        let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.r)?;
         let quorum = plan.read_quorum(&request.options)?;
         let must_last = matches!(level, Level::Quorum | Level::All) && request.options.r.is_none();
@@ -64,6 +90,9 @@ impl Coordinator {
         } else {
             quorum.r()
         };
+        if is_explained {
+            self.keep_journal(&mut plan, level, needed);
+        }
         let places = self.places(&plan, level);
         reachable(
             &plan.replicas,
@@ -78,6 +107,9 @@ impl Coordinator {
             .collect(&plan, places, &request.head, needed, deadline)
             .await?;
         let (GetReply { object, repair, .. }, answered) = &collected;
+        if let Some(journal) = &plan.journal {
+            journal.note_superseded(self.env.now(), object);
+        }
         if !repair.is_empty() {
             let (head, behind) = (&request.head, repair.clone());
             if must_last && !planted!("swallow a failed write-back") {
@@ -104,6 +136,7 @@ impl Coordinator {
                 needed,
             },
             join(values),
+            plan,
         ))
     }
 
@@ -269,6 +302,10 @@ impl Coordinator {
     ) -> GetAnswer {
         let Place { owner, node } = place;
         let stands_in_for = (node != owner).then_some(owner);
+        plan.note(self.env.now(), node, stands_in_for, || match want {
+            Want::Object => StepKind::AskedForObject,
+            Want::Digest => StepKind::AskedForDigest,
+        });
         if node == self.me {
             return self.ask_self(&plan, stands_in_for).await;
         }
@@ -277,7 +314,7 @@ impl Coordinator {
             ..head
         };
         let digest_only = want == Want::Digest;
-        let (bucket, key) = (plan.target.bucket, plan.target.key);
+        let (bucket, key) = (plan.target.bucket, plan.target.key.clone());
         let request = match stands_in_for {
             None => Request::ReplicaRead(ReplicaReadV1 {
                 head,
@@ -295,7 +332,12 @@ impl Coordinator {
         };
         match self.call(&plan.topology, node, request, deadline).await {
             Ok(Response::ReplicaRead(reply, encoded) | Response::StandInRead(reply, encoded)) => {
-                self.understand(&reply, encoded, want)
+                let bytes = encoded.len();
+                let answer = self.understand(&reply, encoded, want);
+                plan.note(self.env.now(), node, stands_in_for, || {
+                    step(&answer, bytes, reply.source)
+                });
+                answer
             }
             Ok(_) => GetAnswer::Failed,
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
@@ -304,6 +346,9 @@ impl Coordinator {
             }
             Err(refusal) => {
                 tracing::debug!(peer = %node, %refusal, "a replica did not answer a read");
+                plan.note(self.env.now(), node, stands_in_for, || StepKind::Failed {
+                    why: refusal.message,
+                });
                 GetAnswer::Failed
             }
         }
@@ -311,13 +356,17 @@ impl Coordinator {
 
     async fn ask_self(&self, plan: &Plan, stands_in_for: Option<NodeId>) -> GetAnswer {
         let target = plan.target.standing_in_for(stands_in_for);
+        let (mut bytes, mut source) = (0, None);
         let holding = match self.replica.read(&target).await {
             Ok(None) => Holding::Nothing,
             Ok(Some(held)) => match Object::decode(&held.encoded) {
-                Ok(object) => Holding::Object {
-                    digest: held.digest,
-                    object: Box::new(object),
-                },
+                Ok(object) => {
+                    (bytes, source) = (held.encoded.len(), Some(held.source));
+                    Holding::Object {
+                        digest: held.digest,
+                        object: Box::new(object),
+                    }
+                }
                 Err(damage) => {
                     tracing::error!(%damage, key = %plan.target.key, "a stored object is damaged");
                     return GetAnswer::Failed;
@@ -328,7 +377,11 @@ impl Coordinator {
                 return GetAnswer::Failed;
             }
         };
-        GetAnswer::Held(plan.partition_epoch, holding)
+        let answer = GetAnswer::Held(plan.partition_epoch, holding);
+        plan.note(self.env.now(), self.me, stands_in_for, || {
+            step(&answer, bytes, source)
+        });
+        answer
     }
 
     fn understand(&self, reply: &ReplicaReadReplyV1, encoded: Bytes, want: Want) -> GetAnswer {
@@ -363,5 +416,23 @@ impl Coordinator {
             tracing::warn!(%error, peer = %from, "a newer topology was not taken over");
         }
         Some(self.topologies.current().epoch()).filter(|epoch| *epoch > topology.epoch())
+    }
+}
+
+/// An answer as a step.
+fn step(answer: &GetAnswer, bytes: usize, source: Option<ReadSource>) -> StepKind {
+    match answer {
+        GetAnswer::Held(_, Holding::Nothing) => StepKind::Nothing,
+        GetAnswer::Held(_, Holding::Digest(digest)) => StepKind::Digest {
+            digest: *digest,
+            source,
+        },
+        GetAnswer::Held(_, Holding::Object { object, .. }) => journal::held(object, bytes, source),
+        GetAnswer::Stale(epoch) => StepKind::Failed {
+            why: format!("it knows the newer topology of epoch {epoch}"),
+        },
+        GetAnswer::Failed => StepKind::Failed {
+            why: "its answer makes no sense".to_owned(),
+        },
     }
 }

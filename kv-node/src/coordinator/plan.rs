@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, ReadOptions, WriteOptions};
+use kv_net::message::{DataHead, ReadOptions, StepKind, WriteOptions};
 use kv_ring::{ClusterMode, Fence, PartitionId, ReplicaSet, Topology, fence};
 use kv_types::{BucketId, BucketProperties, Epoch, Key, Level, NodeId, Quorum};
 
+use super::journal::Journal;
 use super::places::Places;
 use crate::liveness::Liveness;
 use crate::refusal::Refusal;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub replicas: ReplicaSet,
     /// The epoch of its partition's last change: all answers must share it.
     pub partition_epoch: Epoch,
+    /// Where it is noted what happens, if the client wants to know.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl Plan {
@@ -56,7 +59,21 @@ impl Plan {
             properties,
             replicas,
             partition_epoch,
+            journal: None,
         })
+    }
+
+    /// Notes what happens at a node, which stands in for an owner perhaps, if anyone wants to know.
+    pub fn note(
+        &self,
+        now: Duration,
+        node: NodeId,
+        stands_in_for: Option<NodeId>,
+        what: impl FnOnce() -> StepKind,
+    ) {
+        if let Some(journal) = &self.journal {
+            journal.note(now, node, stands_in_for, what());
+        }
     }
 
     /// The quorum of a read.

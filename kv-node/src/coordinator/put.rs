@@ -6,9 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, PutReplyV1, PutV1, Request, Response, WriteKind};
+use kv_net::message::{
+    DataHead, ExplainedPutV1, PutReplyV1, PutV1, Request, Response, StepKind, WriteKind,
+};
 use kv_types::{BlindPut, BucketMode, Clock, Level, NodeId, Object, Payload, Write, planted};
 
+use super::journal::Journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use super::put_core::{PutCore, PutStep};
@@ -35,17 +38,48 @@ impl Coordinator {
         value: Bytes,
         deadline: Deadline,
     ) -> Result<PutReplyV1, Refusal> {
+        let (reply, _) = self.write(request, value, deadline, false).await?;
+        Ok(reply)
+    }
+
+    /// As [`Self::put`], and says why it is answered so.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn explain_put(
+        self: &Arc<Self>,
+        request: PutV1,
+        value: Bytes,
+        deadline: Deadline,
+    ) -> Result<ExplainedPutV1, Refusal> {
+        let (reply, journal) = self.write(request, value, deadline, true).await?;
+        let explanation = journal.expect("it was asked for").tell();
+        Ok(ExplainedPutV1 { reply, explanation })
+    }
+
+    async fn write(
+        self: &Arc<Self>,
+        request: PutV1,
+        value: Bytes,
+        deadline: Deadline,
+        is_explained: bool,
+    ) -> Result<(PutReplyV1, Option<Arc<Journal>>), Refusal> {
         let payload = payload(request.kind, value)?;
         let topology = self.topologies.current();
-        let plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
+        let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.w)?;
         let needed = plan.write_quorum(&request.options)?.w();
+        if is_explained {
+            self.keep_journal(&mut plan, level, needed);
+        }
+        let journal = plan.journal.clone();
         let places = if plan.has_replica(self.me) {
             self.places(&plan, level)
         } else if level == Level::Eventual && self.must_stand_in(&plan, request.forwarded) {
             self.places_around_me(&plan)
         } else {
-            return self.forward(&plan, level, request, payload, deadline).await;
+            let forwarded = self.forward(&plan, level, request, payload, deadline);
+            return Ok((forwarded.await?, journal));
         };
         let read = self.what_was_read(&plan, &request)?;
         reachable(
@@ -73,14 +107,21 @@ impl Coordinator {
         let context = self
             .contexts
             .seal(request.bucket, &request.key, &appended.known);
+        plan.note(self.env.now(), self.me, mine.stands_in_for, || {
+            let dots = appended.object.dots_of(request.head.write_id);
+            StepKind::Coordinated {
+                dot: dots.max_by_key(|dot| dot.hlc),
+            }
+        });
         let acked = self
             .replicate(plan, places, request.head, appended, needed, deadline)
             .await?;
-        Ok(PutReplyV1 {
+        let reply = PutReplyV1 {
             context,
             acked,
             needed,
-        })
+        };
+        Ok((reply, journal))
     }
 
     /// Whether this node, no owner of the key, has to coordinate a sloppy write: it may stand in, and no owner can be
@@ -126,15 +167,22 @@ impl Coordinator {
             .or_else(|| replicas.find(|node| self.liveness.may_answer(*node, now)))
             .ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
         let value = payload.value().cloned().unwrap_or_default();
-        let request = Request::Put(
-            PutV1 {
-                forwarded: true,
-                ..request
-            },
-            value,
-        );
+        let request = PutV1 {
+            forwarded: true,
+            ..request
+        };
+        let request = match &plan.journal {
+            None => Request::Put(request, value),
+            Some(_) => Request::ExplainPut(request, value),
+        };
         match self.call(&plan.topology, to, request, deadline).await {
             Ok(Response::Put(reply)) => Ok(reply),
+            Ok(Response::ExplainPut(ExplainedPutV1 { reply, explanation })) => {
+                if let Some(journal) = &plan.journal {
+                    journal.pass_on(self.me, explanation);
+                }
+                Ok(reply)
+            }
             Ok(other) => Err(unexpected(&other)),
             Err(refusal) => {
                 if refusal.code == ErrorCode::StaleEpoch {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, ReplicaWriteV1, Request, Response, StandInWriteV1};
+use kv_net::message::{DataHead, ReplicaWriteV1, Request, Response, StandInWriteV1, StepKind};
 use kv_types::{NodeId, planted};
 
 use super::Coordinator;
@@ -58,7 +58,16 @@ impl Copies {
             epoch: plan.target.epoch,
             ..head
         };
-        let (bucket, key) = (plan.target.bucket, plan.target.key);
+        let (bucket, key) = (plan.target.bucket, plan.target.key.clone());
+        let stands_in_for = match sent_as {
+            SentAs::Write | SentAs::Repair => None,
+            SentAs::StandIn(owner) | SentAs::Spare(owner) => Some(owner),
+        };
+        let note = |what: StepKind| plan.note(coordinator.env.now(), to, stands_in_for, || what);
+        note(match sent_as {
+            SentAs::Repair => StepKind::Repaired,
+            _ => StepKind::Sent,
+        });
         let request = match sent_as {
             SentAs::Write => Request::ReplicaWrite(ReplicaWriteV1 { head, bucket, key }, object),
             SentAs::Repair => Request::Repair(ReplicaWriteV1 { head, bucket, key }, object),
@@ -81,7 +90,10 @@ impl Copies {
                 Response::ReplicaWrite(reply)
                 | Response::Repair(reply)
                 | Response::StandInWrite(reply),
-            ) => PutAnswer::Acked(reply.partition_epoch),
+            ) => {
+                note(StepKind::Acknowledged);
+                PutAnswer::Acked(reply.partition_epoch)
+            }
             Ok(_) => PutAnswer::Failed,
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
                 // It knows a newer topology: learn it before the client is told to try again.
@@ -90,6 +102,9 @@ impl Copies {
             }
             Err(refusal) => {
                 tracing::debug!(peer = %to, %refusal, "a replica did not take a write");
+                note(StepKind::Failed {
+                    why: refusal.message,
+                });
                 PutAnswer::Failed
             }
         }
@@ -146,12 +161,20 @@ impl Sends {
             self.keep_for(&left_out);
         }
         *self.under_way.entry(mine).or_default() += 1;
-        let epoch = self.copies.plan.partition_epoch;
+        let plan = self.copies.plan.clone();
+        let epoch = plan.partition_epoch;
         self.answers.push(Box::pin(async move {
             if planted!("acknowledge before the log is synced") {
                 return (mine, me, PutAnswer::Acked(epoch));
             }
             let durable = this.replica.durable(appended).await;
+            let stands_in_for = (mine != me).then_some(mine);
+            plan.note(this.env.now(), me, stands_in_for, || match &durable {
+                Ok(()) => StepKind::Acknowledged,
+                Err(refusal) => StepKind::Failed {
+                    why: refusal.message.clone(),
+                },
+            });
             let answer = durable.map_or(PutAnswer::Failed, |()| PutAnswer::Acked(epoch));
             (mine, me, answer)
         }));

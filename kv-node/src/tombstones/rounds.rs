@@ -176,25 +176,15 @@ impl Rounds {
                 .find(|(_, floor)| floor.floor < through)
                 .map(|(node, _)| *node)
         };
-        let mut floors = BTreeMap::new();
-        if !planted!("compare before the floors are promised") {
-            floors = self.floors(topology, &members, Some(through)).await?;
-            if let Some(by) = is_promised(&floors) {
-                return Err(HeldUp { by });
-            }
+        let floors = self.floors(topology, &members, Some(through)).await?;
+        if let Some(by) = is_promised(&floors) {
+            return Err(HeldUp { by });
         }
         let peers: BTreeSet<NodeId> = places.values().flatten().copied().collect();
         // Twice: what the last of them had reaches the first one then.
         for _ in 0..2 {
             for peer in &peers {
                 self.settle(topology, *peer, &mut places).await;
-            }
-        }
-        if floors.is_empty() {
-            self.env.sleep(self.forgetting.floor.keep() / 2).await;
-            floors = self.floors(topology, &members, Some(through)).await?;
-            if let Some(by) = is_promised(&floors) {
-                return Err(HeldUp { by });
             }
         }
         if self.forgetting.seal().await.is_err() {

@@ -32,7 +32,7 @@ mod write;
 pub use blocking::{Blocking, BlockingError};
 pub use ingest::{Ingest, IngestError};
 pub(crate) use open::{holds_data, take_lock};
-pub use read::{Found, Read, ReadJob};
+pub use read::{Found, Read, ReadJob, Source};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};
 pub use state::Durability;

@@ -14,6 +14,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Where a lookup found a value, from the nearest to the farthest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Among the rows that are kept because they are read often.
+    RowCache,
+    /// In a memtable, or in a table that was ingested a moment ago.
+    Memtable,
+    /// In a table whose block was in memory.
+    BlockCache,
+    /// In a table whose block had to be read; of a lookup that may block, perhaps not.
+    Disk,
+}
+
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -22,6 +35,8 @@ pub struct Found {
     /// The number of the write that stored it. It is not always durable yet: see
     /// [`Db::on_durable`](crate::Db::on_durable).
     pub seq: Seq,
+    /// Where it was found.
+    pub source: Source,
 }
 
 /// The outcome of [`Db::get`](crate::Db::get).
@@ -58,7 +73,8 @@ impl ReadJob {
             .view
             .get_from(key, self.hash, self.at, Fetch::Blocking, self.place)
             .inspect_err(|error| self.inner.report_damage(error))?;
-        Ok(offer(&self.inner, key, self.hash, self.mark, answer))
+        let found = offer(&self.inner, key, self.hash, self.mark, answer);
+        Ok(found.map(from_disk))
     }
 }
 
@@ -112,7 +128,16 @@ pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, E
     let answer = view
         .get(key, hash, at, Fetch::Blocking)
         .inspect_err(|error| inner.report_damage(error))?;
-    Ok(offer(inner, key, hash, mark, answer))
+    Ok(offer(inner, key, hash, mark, answer).map(from_disk))
+}
+
+/// What a lookup found that was allowed to read.
+fn from_disk(found: Found) -> Found {
+    let source = match found.source {
+        Source::BlockCache => Source::Disk,
+        nearer => nearer,
+    };
+    Found { source, ..found }
 }
 
 /// What a read looks at, and as of when.
@@ -153,7 +178,8 @@ fn begin_with(inner: &Inner, hash: u64, between: impl FnOnce()) -> Look {
 
 fn cached_row(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark) -> Option<Found> {
     let (seq, value) = inner.files.rows.get(key, hash, mark)?;
-    Some(Found { value, seq })
+    let source = Source::RowCache;
+    Some(Found { value, seq, source })
 }
 
 /// Gives the answer of a lookup that is complete, and offers it to the row cache.

@@ -1,8 +1,8 @@
 //! What a reader looks at: one immutable list of memtables and tables.
 
-use super::Found;
 use super::front::Front;
 use super::layer::Layer;
+use super::{Found, Source};
 use crate::error::Error;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::memtable::Memtable;
@@ -89,7 +89,7 @@ impl View {
                 Layer::Tables(run) => match look_up(run, key, hash, at, fetch)? {
                     Looked::Found {
                         seq, kind, value, ..
-                    } => Some(Answer::Memtable(found(kind, seq, value))),
+                    } => Some(Answer::Memtable(found(kind, seq, value, Source::Memtable))),
                     Looked::Absent => None,
                     Looked::NeedsIo => return Ok(Answer::NeedsIo(Place(number))),
                 },
@@ -109,7 +109,7 @@ impl View {
         for (number, run) in (first..).zip(runs()).skip(place.0.saturating_sub(first)) {
             match look_up(run, key, hash, at, fetch)? {
                 Looked::Found { seq, kind, value } => {
-                    return Ok(Answer::Table(found(kind, seq, value)));
+                    return Ok(Answer::Table(found(kind, seq, value, Source::BlockCache)));
                 }
                 Looked::Absent => {}
                 Looked::NeedsIo => return Ok(Answer::NeedsIo(Place(number))),
@@ -154,7 +154,8 @@ fn get_from_memtable(table: &Memtable, key: &[u8], hash: u64, at: Seq) -> Option
     let entry = table.get(key, hash, at);
     if let Some(entry) = entry.filter(|entry| deleted.is_none_or(|it| it < entry.seq)) {
         let value = Bytes::copy_from_slice(entry.value);
-        return Some(Answer::Memtable(found(entry.kind, entry.seq, value)));
+        let found = found(entry.kind, entry.seq, value, Source::Memtable);
+        return Some(Answer::Memtable(found));
     }
     // All that is older than this memtable is older than its deletes.
     deleted.map(|_| Answer::Memtable(None))
@@ -177,9 +178,9 @@ fn look_up(
     Ok(looked)
 }
 
-fn found(kind: Kind, seq: Seq, value: Bytes) -> Option<Found> {
+fn found(kind: Kind, seq: Seq, value: Bytes, source: Source) -> Option<Found> {
     match kind {
-        Kind::Put => Some(Found { value, seq }),
+        Kind::Put => Some(Found { value, seq, source }),
         // Lookups in tables read what lies in blob files, and memtables do not point there.
         Kind::Blob => unreachable!("a lookup gives values, not pointers"),
         Kind::Delete => None,

@@ -33,9 +33,4 @@ pub const PLANTED: &[&str] = &[
     "forget deletions by their age",
     "take in what was deleted",
     "raise a watermark without comparing",
-    "compare before the floors are promised",
-    "promise a floor over what is kept for others",
-    "take new writes below the floor",
-    "seal what a restarted node has lost",
-    "forget the floor",
 ];

@@ -1,0 +1,176 @@
+//! Coordinators say why they answer as they do.
+
+use std::time::Duration;
+
+use kv_net::message::{
+    ExplainedGetV1, ExplainedPutV1, GetV1, ReadOptions, ReadSource, Request, Response, StepKind,
+    WriteKind,
+};
+use kv_tests::sim::{Handle, SimCluster};
+use kv_types::{Level, NodeId};
+
+use crate::client::{BUCKET, BUDGET, Client, key, options, with};
+
+const KEY: &str = "k";
+
+async fn get(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    name: &str,
+    level: Level,
+) -> ExplainedGetV1 {
+    let request = Request::ExplainGet(GetV1 {
+        head: client.head(),
+        bucket: BUCKET,
+        key: key(name),
+        options: ReadOptions {
+            level,
+            ..ReadOptions::default()
+        },
+    });
+    match cluster.network.call_as_client(via, request, BUDGET).await {
+        Ok(Response::ExplainGet(told, _)) => told,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn put(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    level: Level,
+) -> ExplainedPutV1 {
+    let mut put = client.put_request(KEY, None, WriteKind::Put);
+    put.options.level = level;
+    let request = Request::ExplainPut(put, "v".into());
+    match cluster.network.call_as_client(via, request, BUDGET).await {
+        Ok(Response::ExplainPut(told)) => told,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// At which nodes something of a kind happened.
+fn at(steps: &[kv_net::message::StepV1], is_meant: impl Fn(&StepKind) -> bool) -> Vec<NodeId> {
+    let steps = steps.iter().filter(|step| is_meant(&step.what));
+    let mut nodes: Vec<NodeId> = steps.map(|step| step.node).collect();
+    nodes.sort_unstable();
+    nodes
+}
+
+fn three(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 3, 3, options())
+}
+
+#[test]
+fn a_read_says_who_held_what_and_who_was_given_what_was_newer() {
+    with(1, three, |cluster, mut client, handle| async move {
+        let [first, second, away] = [1, 2, 3].map(NodeId);
+        handle.sleep(Duration::from_secs(3)).await;
+        let links = [(first, away), (away, first), (second, away), (away, second)];
+        put(&cluster, &mut client, first, Level::All).await;
+        cluster.network.block(&links);
+        let written = put(&cluster, &mut client, first, Level::Quorum).await;
+        let told = &written.explanation;
+        assert_eq!(
+            (told.coordinator, told.forwarded_by, told.needed),
+            (first, None, 2)
+        );
+        let coordinated = at(&told.steps, |what| {
+            matches!(what, StepKind::Coordinated { .. })
+        });
+        assert_eq!(coordinated, [first]);
+        assert_eq!(
+            at(&told.steps, |what| *what == StepKind::Acknowledged),
+            [first, second]
+        );
+        cluster.network.unblock(&links);
+        handle.sleep(Duration::from_millis(500)).await;
+
+        let read = get(&cluster, &mut client, first, KEY, Level::All).await;
+        assert_eq!(read.reply.siblings.len(), 1);
+        let told = &read.explanation;
+        let owners: Vec<NodeId> = told.preference.iter().map(|one| one.node).collect();
+        assert_eq!(owners.len(), 3);
+        assert!(told.preference.iter().all(|one| one.is_owner));
+        let held = at(&told.steps, |what| {
+            matches!(what, StepKind::Object { .. } | StepKind::Digest { .. })
+        });
+        assert!(
+            [first, second, away].iter().all(|node| held.contains(node)),
+            "{told:?}"
+        );
+        let superseded = at(&told.steps, |what| {
+            matches!(what, StepKind::Superseded { .. })
+        });
+        assert_eq!(superseded, [away]);
+        let times: Vec<u64> = told.steps.iter().map(|step| step.at_us).collect();
+        assert!(times.is_sorted() && times.last() > Some(&0));
+    });
+}
+
+#[test]
+fn a_write_that_is_passed_on_says_by_whom_and_one_that_others_stand_in_for_says_so() {
+    let five = |handle| SimCluster::new(handle, 5, 3, options());
+    with(2, five, |cluster, mut client, handle| async move {
+        handle.sleep(Duration::from_secs(8)).await;
+        let topology = cluster.topology();
+        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+        let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
+        let other = cluster
+            .nodes()
+            .find(|node| !owners.contains(node))
+            .expect("of five");
+        let written = put(&cluster, &mut client, other, Level::Quorum).await;
+        assert_eq!(written.explanation.forwarded_by, Some(other));
+        assert_eq!(written.explanation.coordinator, owners[0]);
+
+        cluster.kill(owners[2]);
+        handle.sleep(Duration::from_secs(8)).await;
+        let written = put(&cluster, &mut client, owners[0], Level::Eventual).await;
+        let stood_in = written.explanation.steps.iter();
+        let stood_in: Vec<_> = stood_in.filter_map(|step| step.stands_in_for).collect();
+        assert!(stood_in.contains(&owners[2]), "{stood_in:?}");
+    });
+}
+
+#[test]
+fn reads_go_from_the_row_cache_to_the_memtable_to_cached_blocks_to_the_disk() {
+    let alone = |handle| {
+        let mut options = options();
+        options.cache_bytes = 1 << 20;
+        SimCluster::new(handle, 1, 1, options)
+    };
+    with(3, alone, |cluster, mut client, _| async move {
+        let via = NodeId(1);
+        let name = |n: u32| format!("k{n}");
+        for n in 0..2_000 {
+            let put = client.put(&cluster, via, &name(n), "v").await;
+            put.expect("it is up");
+        }
+        let mut seen = Vec::new();
+        // Of many keys, some lie beside others that were read before.
+        for n in [1_999, 0, 0, 0].into_iter().chain(1..400) {
+            let read = get(&cluster, &mut client, via, &name(n), Level::Weak).await;
+            let steps = &read.explanation.steps;
+            seen.extend(steps.iter().filter_map(|step| match step.what {
+                StepKind::Object { source, .. } => source,
+                _ => None,
+            }));
+        }
+        assert_eq!(seen[0], ReadSource::Memtable, "written last");
+        for source in [
+            ReadSource::RowCache,
+            ReadSource::BlockCache,
+            ReadSource::Disk,
+        ] {
+            assert!(seen.contains(&source), "{source:?}");
+        }
+        // A key that nobody wrote is found nowhere.
+        let read = get(&cluster, &mut client, via, "absent", Level::Weak).await;
+        assert_eq!(
+            at(&read.explanation.steps, |what| *what == StepKind::Nothing),
+            [via]
+        );
+    });
+}
