@@ -11,6 +11,7 @@ use crate::put::{Delete, Put};
 use crate::read::Read;
 use crate::scan::Scan;
 use crate::session::Session;
+use crate::session_token::SessionToken;
 use crate::update::{Change, Update};
 use crate::view::{DigestOnly, Raw};
 
@@ -20,6 +21,7 @@ pub struct Bucket {
     pub(crate) session: Arc<Session>,
     pub(crate) name: BucketName,
     pub(crate) via: Option<NodeId>,
+    pub(crate) token: Option<SessionToken>,
 }
 
 impl Bucket {
@@ -34,6 +36,15 @@ impl Bucket {
     #[must_use]
     pub fn via(mut self, node: NodeId) -> Self {
         self.via = Some(node);
+        self
+    }
+
+    /// The same bucket within a session: each of its reads shows what the session has written and has been shown, or
+    /// something newer, also at level weak. A replica that is behind is not enough then: others are asked, and if none of
+    /// those that answer is new enough, the read fails.
+    #[must_use]
+    pub fn session(mut self, token: &SessionToken) -> Self {
+        self.token = Some(token.clone());
         self
     }
 

@@ -124,6 +124,7 @@ impl Client {
             session: Arc::clone(&self.session),
             name,
             via: None,
+            token: None,
         })
     }
 
@@ -143,6 +144,7 @@ impl Client {
             session: Arc::clone(&self.session),
             name,
             via: None,
+            token: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::marker::PhantomData;
 use std::future::IntoFuture;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -92,6 +93,17 @@ impl<W: View> Get<W> {
             headers_only: W::HEADERS_ONLY,
         };
         let place = Place::Key(key.clone());
+        let (session, name, token) = (
+            Arc::clone(&bucket.session),
+            bucket.name.clone(),
+            bucket.token.clone(),
+        );
+        let (asked_session, asked_name, asked_token, asked_key) = (
+            Arc::clone(&session),
+            name.clone(),
+            token.clone(),
+            key.clone(),
+        );
         let call = Call {
             bucket: bucket.name,
             via: bucket.via,
@@ -102,12 +114,16 @@ impl<W: View> Get<W> {
             timeout,
             numbers: (r, None),
             request: Box::new(move |routed, head| {
-                let (bucket, key) = (routed.bucket, key.clone());
+                let (bucket, key) = (routed.bucket, asked_key.clone());
+                let topology = asked_session.topology();
+                let seen = asked_token.as_ref();
+                let seen = seen.and_then(|token| token.context(&topology, &asked_name, &key));
                 let get = GetV1 {
                     head,
                     bucket,
                     key,
                     options,
+                    seen,
                 };
                 if is_explained {
                     Request::ExplainGet(get)
@@ -118,6 +134,9 @@ impl<W: View> Get<W> {
             read: |response| reply::get(response, W::HEADERS_ONLY),
         };
         let (read, explanation) = bucket.session.run(call).await?;
+        if let Some(token) = token {
+            token.saw(&session.topology(), &name, &key, read.context());
+        }
         Ok((seen_as::<W>(read)?, explanation))
     }
 }

@@ -1,6 +1,7 @@
 //! Writing and deleting one key.
 
 use std::future::IntoFuture;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,6 +92,12 @@ impl WriteRequest {
         let options = WriteOptions { level, w, ttl_ms };
         let write_id = bucket.session.new_write_id();
         let place = Place::Key(key.clone());
+        let (session, name, token, written_key) = (
+            Arc::clone(&bucket.session),
+            bucket.name.clone(),
+            bucket.token.clone(),
+            key.clone(),
+        );
         let call = Call {
             bucket: bucket.name,
             via: bucket.via,
@@ -125,6 +132,9 @@ impl WriteRequest {
         };
         let (reply, explanation) = bucket.session.run(call).await?;
         let (context, acked, needed) = (reply.context, reply.acked, reply.needed);
+        if let Some(token) = token {
+            token.saw(&session.topology(), &name, &written_key, &context);
+        }
         let written = Written {
             context,
             acked,

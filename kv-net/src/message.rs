@@ -59,6 +59,8 @@ pub struct GetV1 {
     pub key: Key,
     /// How many must answer, and what is wanted.
     pub options: ReadOptions,
+    /// What the reader has seen of this key: the answer must cover it, whoever has to be asked.
+    pub seen: Option<Context>,
 }
 
 /// One sibling in a reply; its value, if any, stands in the tail in the same order.

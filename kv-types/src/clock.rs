@@ -105,6 +105,24 @@ impl Clock {
         })
     }
 
+    /// Whether every dot of `other` above a point is in the set.
+    #[must_use]
+    pub fn covers_all_above(&self, other: &Self, point: Hlc) -> bool {
+        let above = other.intervals.iter().filter(|theirs| theirs.hi > point);
+        let mut above = above.map(|theirs| Interval {
+            lo: theirs.lo.max(Hlc(point.0.saturating_add(1))),
+            ..*theirs
+        });
+        above.all(|theirs| {
+            let index = self
+                .intervals
+                .partition_point(|i| (i.actor, i.hi) < (theirs.actor, theirs.hi));
+            self.intervals
+                .get(index)
+                .is_some_and(|i| i.actor == theirs.actor && i.lo <= theirs.lo)
+        })
+    }
+
     /// The latest point in the set, over all actors.
     #[must_use]
     pub fn latest(&self) -> Hlc {
@@ -313,6 +331,17 @@ mod tests {
             !restored.covers(dot(1, 22)),
             "what was forgotten is not claimed"
         );
+    }
+
+    #[test]
+    fn what_lies_above_a_point_is_covered_or_not() {
+        let (held, seen) = (clock(&[(1, 15, 20)]), clock(&[(1, 10, 20), (2, 5, 5)]));
+        assert!(!held.covers_all_above(&seen, Hlc(13)));
+        assert!(held.covers_all_above(&seen, Hlc(14)));
+        assert!(!held.covers_all_above(&seen, Hlc(4)), "of another actor");
+        assert!(Clock::new().covers_all_above(&seen, Hlc(20)));
+        assert!(!Clock::new().covers_all_above(&seen, Hlc(19)));
+        assert!(!held.covers_all_above(&clock(&[(1, 15, 21)]), Hlc(0)));
     }
 
     #[test]

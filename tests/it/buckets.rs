@@ -83,6 +83,7 @@ async fn get(
             level: Level::Quorum,
             ..ReadOptions::default()
         },
+        seen: None,
     });
     match cluster.network.call_as_client(via, request, BUDGET).await {
         Ok(Response::Get(reply, mut tail)) => {

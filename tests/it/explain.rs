@@ -28,6 +28,7 @@ async fn get(
             level,
             ..ReadOptions::default()
         },
+        seen: None,
     });
     match cluster.network.call_as_client(via, request, BUDGET).await {
         Ok(Response::ExplainGet(told, _)) => told,

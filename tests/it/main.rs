@@ -8,6 +8,7 @@ mod epochs;
 mod explain;
 mod limits;
 mod presets;
+mod sessions;
 mod simulated_cluster;
 mod sloppy;
 mod tombstones;

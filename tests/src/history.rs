@@ -71,6 +71,8 @@ pub struct Read {
     pub begun: Duration,
     /// When it was answered.
     pub ended: Duration,
+    /// Its client keeps a session: it said what it had seen.
+    pub in_session: bool,
     /// What it showed.
     pub seen: Vec<Seen>,
 }

@@ -71,6 +71,7 @@ fn get() -> GetV1 {
             r: Some(2),
             headers_only: true,
         },
+        seen: Some(context()),
     }
 }
 

@@ -250,6 +250,7 @@ pub(crate) fn get(length: usize) -> Request {
         bucket: BucketId(0),
         key: Key::new(length.to_string()).expect("short"),
         options: ReadOptions::default(),
+        seen: None,
     })
 }
 

@@ -12,7 +12,7 @@ use kv_net::message::{
     Request, Response, StandInReadV1, StepKind, TopologyV1,
 };
 use kv_ring::Topology;
-use kv_types::{Epoch, Level, NodeId, Object, Quorum, planted};
+use kv_types::{Clock, Epoch, Hlc, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
 use super::journal;
@@ -28,6 +28,9 @@ use crate::replica::Arrival;
 const DOING: &str = "answer the read";
 
 const LASTING: &str = "hold what the read found, so that no later read misses it";
+
+/// Later than every dot: a reader may have seen one of a node whose clock is ahead.
+const LATEST: Hlc = Hlc(u64::MAX);
 
 /// An owner, and who answers for it.
 #[derive(Debug, Clone, Copy)]
@@ -103,9 +106,24 @@ impl Coordinator {
             DOING,
         )?;
 
-        let collected = self
-            .collect(&plan, places, &request.head, needed, deadline)
+        let mut asked = needed;
+        let mut collected = self
+            .collect(&plan, places.clone(), &request.head, asked, deadline)
             .await?;
+        if let Some(seen) = &request.seen {
+            let seen = self
+                .contexts
+                .open(request.bucket, &request.key, seen, LATEST)?;
+            // Those who are behind are not enough: the more are asked, the newer is what they know together.
+            while !self.covers(&plan, &collected.0.object, &seen) {
+                asked += 1;
+                if asked > quorum.n() {
+                    return Err(behind(&plan, quorum.n()));
+                }
+                let more = self.collect(&plan, places.clone(), &request.head, asked, deadline);
+                collected = more.await.map_err(|_| behind(&plan, asked - 1))?;
+            }
+        }
         let (GetReply { object, repair, .. }, answered) = &collected;
         if let Some(journal) = &plan.journal {
             journal.note_superseded(self.env.now(), object);
@@ -138,6 +156,20 @@ impl Coordinator {
             join(values),
             plan,
         ))
+    }
+
+    /// Whether an object covers what a reader has seen, but for what was deleted and is forgotten since.
+    fn covers(&self, plan: &Plan, object: &Object, seen: &Clock) -> bool {
+        if planted!("answer a session with something older") {
+            return true;
+        }
+        let through = if plan.has_replica(self.me) {
+            let place = (plan.target.bucket, plan.target.partition);
+            self.replica.watermark(place)
+        } else {
+            Hlc::ZERO
+        };
+        object.clock().covers_all_above(seen, through)
     }
 
     /// Brings what a read found to those that hold less, until so many hold it that no later read misses it.
@@ -435,4 +467,13 @@ fn step(answer: &GetAnswer, bytes: usize, source: Option<ReadSource>) -> StepKin
             why: "its answer makes no sense".to_owned(),
         },
     }
+}
+
+/// All that can be asked are older than what the reader has seen.
+fn behind(plan: &Plan, asked: u8) -> Refusal {
+    let message = format!(
+        "this session has seen something newer of {} than the {asked} replicas that answer; try again when the others are back",
+        plan.target.key
+    );
+    Refusal::new(ErrorCode::NotEnoughReplicas, message)
 }

@@ -2,6 +2,8 @@
 //! was acknowledged before the read began. That holds for everyone's writes, so also for the reader's own, and for
 //! what the reader was shown before once it is acknowledged.
 //!
+//! What a session has seen, each of its reads shows, at every level, or something that covers it.
+//!
 //! What one strict read showed, acknowledged or not, every later one shows, or something that covers it.
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use crate::history::{History, Read};
 #[must_use]
 pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
     let shown = shown_since(history);
+    let in_sessions = seen_in_sessions(history);
     let judge = |read: &Read| {
         let covered = ancestry.covered(read.key, &read.ids(), read.ended);
         let older = covered.first_missing(|id| {
@@ -28,6 +31,19 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
                 read.key, read.begun, shown[&id]
             );
             return Some(Violation::new("older", what));
+        }
+        let forgot = covered.first_missing(|id| {
+            let since = in_sessions.get(&(read.client, id));
+            read.in_session && since.is_some_and(|since| *since < read.begun)
+        });
+        if let Some(id) = forgot {
+            let what = format!(
+                "a read of key {} at {:?} misses {id:?}, which its session had seen at {:?}",
+                read.key,
+                read.begun,
+                in_sessions[&(read.client, id)]
+            );
+            return Some(Violation::new("session", what));
         }
         let missed = covered.first_missing(|id| {
             let write = &history.writes[&id];
@@ -60,6 +76,26 @@ fn shown_since(history: &History) -> BTreeMap<WriteId, Duration> {
         for id in read.ids() {
             let first = since.entry(id).or_insert(read.ended);
             *first = read.ended.min(*first);
+        }
+    }
+    since
+}
+
+/// When a client's session first had seen a write: it was shown it, or its own write was acknowledged.
+fn seen_in_sessions(history: &History) -> BTreeMap<(u32, WriteId), Duration> {
+    let mut since: BTreeMap<(u32, WriteId), Duration> = BTreeMap::new();
+    let mut saw = |client, id, at| {
+        let first = since.entry((client, id)).or_insert(at);
+        *first = at.min(*first);
+    };
+    for read in history.reads.iter().filter(|read| read.in_session) {
+        for id in read.ids() {
+            saw(read.client, id, read.ended);
+        }
+    }
+    for (id, write) in &history.writes {
+        if let Some(at) = write.acked_at() {
+            saw(write.client, *id, at);
         }
     }
     since
@@ -101,6 +137,28 @@ mod tests {
         assert!(rules(&story).is_empty());
         story.read(70, 80, &[1]).client = 5;
         assert_eq!(rules(&story), ["stale"]);
+    }
+
+    #[test]
+    fn a_session_never_sees_anything_older_at_any_level() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10).level = Level::Weak;
+        story.put(2, 20, &[1]).unknown();
+        let weak = |story: &mut Story, begun, seen: &[u64], in_session| {
+            let read = story.read(begun, begun + 5, seen);
+            read.level = Level::Weak;
+            read.in_session = in_session;
+        };
+        weak(&mut story, 30, &[], false);
+        assert!(rules(&story).is_empty(), "without a session");
+        weak(&mut story, 40, &[2], true);
+        weak(&mut story, 44, &[1], true);
+        assert!(rules(&story).is_empty(), "it began before the other's end");
+        weak(&mut story, 50, &[1], true);
+        assert_eq!(rules(&story), ["session"], "what it was shown");
+        story.history.reads.truncate(1);
+        weak(&mut story, 50, &[], true);
+        assert_eq!(rules(&story), ["session"], "what it wrote");
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Story {
             level: Level::Quorum,
             begun: ms(begun),
             ended: ms(ended),
+            in_session: false,
             seen: self.seen(seen),
         };
         self.history.reads.push(read);

@@ -185,11 +185,27 @@ impl Client {
         name: &str,
         options: ReadOptions,
     ) -> Result<(Vec<String>, GetReplyV1), Refused> {
+        self.get_in_session(network, via, name, options, None).await
+    }
+
+    /// The same for a reader who has seen something of the key.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn get_in_session(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        name: &str,
+        options: ReadOptions,
+        seen: Option<Context>,
+    ) -> Result<(Vec<String>, GetReplyV1), Refused> {
         let request = GetV1 {
             head: self.head(),
             bucket: BUCKET,
             key: key(name),
             options,
+            seen,
         };
         match self.ask(network, via, Request::Get(request)).await {
             Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),

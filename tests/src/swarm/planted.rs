@@ -30,6 +30,7 @@ pub const PLANTED: &[&str] = &[
     "swallow a failed write-back",
     "repair nothing that a comparison finds",
     "leave writes out of the tree",
+    "answer a session with something older",
     "forget deletions by their age",
     "take in what was deleted",
     "raise a watermark without comparing",

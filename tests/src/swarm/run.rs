@@ -263,6 +263,8 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         .iter()
         .filter(|(id, write)| write.acked_at().is_some() && History::is_large(**id));
     nemesis.count("large write", large.count() as u64);
+    let in_sessions = history.reads.iter().filter(|read| read.in_session);
+    nemesis.count("read in a session", in_sessions.count() as u64);
     let siblings = history.reads.iter().filter(|read| read.seen.len() > 1);
     nemesis.count("read with siblings", siblings.count() as u64);
     nemesis.counts()

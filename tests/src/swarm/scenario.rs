@@ -30,6 +30,9 @@ pub struct Scenario {
     /// How many operators change the topology meanwhile.
     #[serde(default)]
     pub operators: u64,
+    /// Clients keep sessions.
+    #[serde(default)]
+    pub sessions: bool,
     /// Deletions are forgotten within the day.
     #[serde(default)]
     pub forgets: bool,
@@ -108,12 +111,14 @@ impl Scenario {
             mix,
             events: plan.draw(&mut rng),
             forgets: rng.bool(),
+            sessions: false,
         };
         day.mix.passing = share(&mut rng);
         // While some node was started a moment ago nobody forgets.
         if day.forgets && rng.bool() {
             day.events.retain(|event| event.fault.leaves_processes());
         }
+        day.sessions = rng.bool();
         day
     }
 }

@@ -54,6 +54,7 @@ pub const SUBSTANCE: &[&str] = &[
     "message twice",
     "read",
     "read with siblings",
+    "read in a session",
     "write acknowledged",
     "write not applied",
     "write of unknown fate",

@@ -1,16 +1,16 @@
 //! What clients do, and write down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
 use kv_net::message::{GetReplyV1, PutV1, ReadOptions, WriteKind};
-use kv_types::{Context, Level, NodeId, Outcome, WriteId};
+use kv_types::{Clock, Context, ContextKey, Hlc, Level, NodeId, Outcome, WriteId};
 
 use super::scenario::{Mix, Scenario};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
-use crate::sim::client::Client;
+use crate::sim::client::{BUCKET, Client};
 use crate::sim::network::SimNetwork;
 use crate::sim::{Handle, SimCluster};
 
@@ -35,6 +35,9 @@ pub(super) struct Worker {
     rest_ms: u64,
     mix: Mix,
     notebook: Notebook,
+    /// Of a client that keeps a session, what it has seen of each key.
+    seen: Option<BTreeMap<KeyNumber, Clock>>,
+    contexts: ContextKey,
 }
 
 impl Worker {
@@ -56,6 +59,8 @@ impl Worker {
             rest_ms: scenario.rest_ms,
             mix: scenario.mix,
             notebook: Arc::clone(notebook),
+            seen: scenario.sessions.then(BTreeMap::new),
+            contexts: ContextKey::new(cluster.topology().secret().context_key()),
         }
     }
 
@@ -121,21 +126,28 @@ impl Worker {
             ..ReadOptions::default()
         };
         let begun = self.handle.now();
+        let seen_before = self.seen.as_ref().and_then(|seen| seen.get(&key));
+        let seen_before = seen_before.map(|clock| {
+            self.contexts
+                .seal(BUCKET, &crate::sim::client::key(&name(key)), clock)
+        });
         let answer = self
             .client
-            .get_with(&self.network, via, &name(key), options)
+            .get_in_session(&self.network, via, &name(key), options, seen_before)
             .await;
         let Ok((values, reply)) = answer else {
             self.trace(1);
             return None;
         };
         self.trace(2 + reply.siblings.len() as u64);
+        self.saw(key, &reply.context);
         let read = Read {
             key,
             client: self.number,
             level,
             begun,
             ended: self.handle.now(),
+            in_session: self.seen.is_some(),
             seen: seen(&reply, values),
         };
         let ids = read.ids();
@@ -183,7 +195,18 @@ impl Worker {
         if let Some(write) = self.notes().writes.get_mut(&id) {
             write.fate = fate;
         }
-        Some((id, context?))
+        let context = context?;
+        self.saw(key, &context);
+        Some((id, context))
+    }
+
+    /// Remembers what an answer covers, in a session.
+    fn saw(&mut self, key: KeyNumber, context: &Context) {
+        let Some(seen) = &mut self.seen else { return };
+        let named = crate::sim::client::key(&name(key));
+        if let Ok(clock) = self.contexts.open(BUCKET, &named, context, Hlc(u64::MAX)) {
+            seen.entry(key).or_default().merge(&clock);
+        }
     }
 
     /// Sends a write up to three times, through random nodes. The worst over all attempts counts: a late
