@@ -257,6 +257,7 @@ impl Node {
             exchange,
             trouble: None,
             next: None,
+            has_forgotten: false,
         };
         env.spawn(rounds.run());
         let reaper = Reaper {

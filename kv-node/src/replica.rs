@@ -27,8 +27,8 @@ use kv_net::message::ReadSource;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Seq, Source, WriteBatch};
 use kv_types::{
-    Admission, BucketId, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId, Object,
-    Write, WriteId, WriteRefused, planted,
+    Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
+    Object, Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::tree;
@@ -59,6 +59,8 @@ pub struct Target {
     pub partition: PartitionId,
     /// The epoch of the request: the append is refused if the partition has changed since.
     pub epoch: Epoch,
+    /// How its bucket treats concurrent writes.
+    pub mode: BucketMode,
     /// `None` is this node's own copy of the key; else what it keeps for that owner, who is away.
     pub stands_in_for: Option<NodeId>,
 }
@@ -164,13 +166,16 @@ pub enum Arrival {
 }
 
 impl Arrival {
-    /// The dots that no replica may have had before.
-    fn new_dots(self, incoming: &Object) -> Vec<Hlc> {
+    /// The dots that no replica may have had before. What is kept for another is as new as its latest dot: of a repeated
+    /// write that was superseded meanwhile, nothing is in it any more.
+    fn new_dots(self, incoming: &Object, stands_in: bool) -> Vec<Hlc> {
         let (Self::Owed(id) | Self::Spare(id)) = self else {
             return Vec::new();
         };
         let own = incoming.siblings().filter(|s| s.write_id() == id);
-        own.flat_map(|s| s.dots()).map(|dot| dot.hlc).collect()
+        let own = own.flat_map(|s| s.dots()).map(|dot| dot.hlc);
+        let latest = stands_in.then(|| incoming.clock().latest());
+        own.chain(latest).collect()
     }
 }
 
@@ -270,7 +275,7 @@ impl Replica {
             seq,
             was,
             gone_from,
-        } = self.remembered(target, self.load(&stored).await?);
+        } = self.remembered(target, self.load(&stored, target.mode).await?);
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
@@ -326,7 +331,10 @@ impl Replica {
             stored,
             encoded: encoded.clone(),
             was,
-            grave: self.grave(target, gone_from, &object),
+            grave: Grave {
+                was: gone_from,
+                is: object.gone_from(target.mode),
+            },
             weight: Weight::of(&object, encoded.len()),
             new_dots: vec![dot.hlc],
             is_owed: true,
@@ -370,7 +378,7 @@ impl Replica {
             seq,
             was,
             gone_from,
-        } = self.remembered(target, self.load(&stored).await?);
+        } = self.remembered(target, self.load(&stored, target.mode).await?);
         let left = self.not_deleted(target, &object, incoming).await?;
         let changed = object.merge(left.as_ref().unwrap_or(incoming));
         // Of a key that is forgotten, its past is not remembered either.
@@ -387,10 +395,13 @@ impl Replica {
         let new = Change {
             stored,
             was,
-            grave: self.grave(target, gone_from, &object),
+            grave: Grave {
+                was: gone_from,
+                is: object.gone_from(target.mode),
+            },
             weight: Weight::of(&object, encoded.len()),
             encoded,
-            new_dots: arrival.new_dots(incoming),
+            new_dots: arrival.new_dots(incoming, target.stands_in_for.is_some()),
             is_owed: !matches!(arrival, Arrival::Spare(_)),
         };
         let commit = self.append(target, new, None).await?;
@@ -480,7 +491,8 @@ impl Replica {
         Ok(self.secret.digest(Object::header_of(encoded)?))
     }
 
-    /// The copies of a partition under a node of its Merkle tree, at most `max` of them; and whether these are all.
+    /// The copies of a partition under a node of its Merkle tree, at most `max` of them, without those that another
+    /// replica may have forgotten; and whether these are all.
     ///
     /// # Errors
     /// [`Refusal`] when they cannot be read.
@@ -490,7 +502,8 @@ impl Replica {
         (depth, node): (u8, u32),
         max: usize,
     ) -> Result<(Vec<Copy>, bool), Refusal> {
-        let partitions = self.topologies.current().partition_count();
+        let topology = self.topologies.current();
+        let (partitions, mode) = (topology.partition_count(), topology.mode_of(bucket));
         let whole = partitions.hash_range(partition);
         let (first, last) = tree::positions(depth, node);
         let at = |position: u64| whole.start() | position >> partitions.bits();
@@ -504,13 +517,16 @@ impl Replica {
                 let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
                 let (_, hash) = storage_key::place(&item.key).ok_or_else(damaged_key)?;
                 let digest = self.digest(&item.value);
-                copies.push(Copy {
+                let copy = Copy {
                     id: self.secret.key_id(&item.key),
                     digest: digest.map_err(|damage| damaged(&key, damage))?,
                     key,
                     hash,
                     encoded: item.value,
-                });
+                };
+                if !self.may_be_forgotten((bucket, partition), mode, &copy) {
+                    copies.push(copy);
+                }
             }
             match page.next {
                 None => return Ok((copies, true)),
@@ -535,7 +551,7 @@ impl Replica {
         Ok(self.secret.item(stored, digest))
     }
 
-    async fn load(&self, stored: &[u8]) -> Result<Loaded, Refusal> {
+    async fn load(&self, stored: &[u8], mode: BucketMode) -> Result<Loaded, Refusal> {
         let Some(found) = self.store.get(stored).await? else {
             return Ok(Loaded::default());
         };
@@ -545,8 +561,7 @@ impl Replica {
                 format!("a stored object is damaged: {damage}"),
             )
         })?;
-        let mode = storage_key::place(stored).and_then(|(bucket, _)| self.mode(bucket));
-        let gone_from = mode.and_then(|mode| object.gone_from(mode));
+        let gone_from = object.gone_from(mode);
         let was = Was {
             weight: Some(Weight::of(&object, found.value.len())),
             item: self.item(stored, &found.value)?,
@@ -557,16 +572,6 @@ impl Replica {
             was,
             gone_from,
         })
-    }
-
-    /// The note that a copy is deleted or expires, before and after it becomes `object`; there is none of what is kept for others.
-    fn grave(&self, target: &Target, was: Option<Hlc>, object: &Object) -> Grave {
-        let mode = self.mode(target.bucket);
-        let mode = mode.filter(|_| target.stands_in_for.is_none());
-        Grave {
-            was,
-            is: mode.and_then(|mode| object.gone_from(mode)),
-        }
     }
 
     async fn append(

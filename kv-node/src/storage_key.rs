@@ -105,11 +105,22 @@ pub fn split_stand_in(key: &Bytes) -> Option<(NodeId, Bytes)> {
     Some((NodeId(owner), key.slice(STAND_IN_PREFIX_BYTES..)))
 }
 
-/// The engine's key under which it is noted that readers see nothing of a user's stored key from some time on.
+/// The engine's key under which it is noted that readers see nothing of a user's stored key from some time on. Those of a
+/// bucket stand together in order of time.
 #[must_use]
 pub fn grave(from: Hlc, stored: &[u8]) -> Bytes {
+    let (bucket, rest) = stored.split_at(stored.len().min(4));
     let (prefix, from) = (SYSTEM_BUCKET.0.to_be_bytes(), from.0.to_be_bytes());
-    [&prefix[..], GRAVE, &from, stored].concat().into()
+    [&prefix[..], GRAVE, bucket, &from, rest].concat().into()
+}
+
+/// What the keys begin with that [`grave`] makes for a bucket, or for all.
+#[must_use]
+pub fn graves_of(bucket: Option<BucketId>) -> Bytes {
+    let prefix = SYSTEM_BUCKET.0.to_be_bytes();
+    let bucket = bucket.map(|bucket| bucket.0.to_be_bytes());
+    let bucket = bucket.as_ref().map_or(&[][..], |bucket| &bucket[..]);
+    [&prefix[..], GRAVE, bucket].concat().into()
 }
 
 /// The time and the user's stored key in a key that [`grave`] made; `None` when the bytes are not of that form.
@@ -119,8 +130,9 @@ pub fn split_grave(key: &Bytes) -> Option<(Hlc, Bytes)> {
     if prefix[..4] != SYSTEM_BUCKET.0.to_be_bytes() || prefix[4..] != *GRAVE {
         return None;
     }
-    let (from, stored) = rest.split_first_chunk()?;
-    let stored = key.slice(key.len() - stored.len()..);
+    let (bucket, rest) = rest.split_first_chunk::<4>()?;
+    let (from, rest) = rest.split_first_chunk()?;
+    let stored = [bucket, rest].concat().into();
     Some((Hlc(u64::from_be_bytes(*from)), stored))
 }
 
@@ -262,7 +274,10 @@ mod tests {
     fn the_bytes_of_the_records_about_deletions_are_fixed() {
         let stored = Bytes::from_static(b"stored");
         let noted = grave(Hlc(0x102), &stored);
-        assert_eq!(noted, &b"\0\0\0\0grave\0\0\0\0\0\0\x01\x02stored"[..]);
+        assert_eq!(noted, &b"\0\0\0\0gravestor\0\0\0\0\0\0\x01\x02ed"[..]);
+        let bucket = BucketId(u32::from_be_bytes(*b"stor"));
+        assert!(noted.starts_with(&graves_of(Some(bucket))));
+        assert!(noted.starts_with(&graves_of(None)));
         assert_eq!(split_grave(&noted), Some((Hlc(0x102), stored.clone())));
         assert_eq!(split_grave(&system("grief")), None);
         assert_eq!(split_grave(&system("gra")), None);

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-use kv_types::{ActorId, BucketId, BucketName, ClusterId, Epoch, NodeId};
+use kv_types::{ActorId, BucketId, BucketMode, BucketName, ClusterId, Epoch, NodeId};
 
 pub use change::{Change, ChangeError};
 pub use check::TopologyError;
@@ -141,6 +141,13 @@ impl Topology {
             .binary_search_by_key(&id, |bucket| bucket.id)
             .ok()?;
         self.buckets.get(index)
+    }
+
+    /// How a bucket treats concurrent writes; [`BucketMode::Siblings`], which drops nothing, of one that is gone.
+    #[must_use]
+    pub fn mode_of(&self, bucket: BucketId) -> BucketMode {
+        let bucket = self.bucket(bucket);
+        bucket.map_or(BucketMode::Siblings, |bucket| bucket.properties.mode)
     }
 
     /// One bucket, by name.

@@ -384,6 +384,7 @@ impl Exchange {
             hash,
             partition,
             epoch: topology.epoch(),
+            mode: topology.mode_of(bucket),
             stands_in_for: None,
         };
         let merged = self.replica.merge(&target, &object, Arrival::Repair).await;

@@ -115,7 +115,7 @@ impl Coordinator {
                 .contexts
                 .open(request.bucket, &request.key, seen, LATEST)?;
             // Those who are behind are not enough: the more are asked, the newer is what they know together.
-            while !self.covers(&plan, &collected.0.object, &seen) {
+            while !self.covers(&plan, &collected.0.object, &collected.1, &seen) {
                 asked += 1;
                 if asked > quorum.n() {
                     return Err(behind(&plan, quorum.n()));
@@ -142,7 +142,7 @@ impl Coordinator {
         let siblings = describe(
             object,
             plan.properties.mode,
-            self.replica.minter().reading().millis(),
+            self.env.host.wall_ms(),
             request.options.headers_only,
             &mut values,
         );
@@ -158,12 +158,15 @@ impl Coordinator {
         ))
     }
 
-    /// Whether an object covers what a reader has seen, but for what was deleted and is forgotten since.
-    fn covers(&self, plan: &Plan, object: &Object, seen: &Clock) -> bool {
+    /// Whether an object covers what a reader has seen, but for what was deleted and is forgotten since: owners that lack
+    /// it know that, those that stand in for them do not.
+    fn covers(&self, plan: &Plan, object: &Object, answered: &[NodeId], seen: &Clock) -> bool {
         if planted!("answer a session with something older") {
             return true;
         }
-        let through = if plan.has_replica(self.me) {
+        let knows =
+            plan.has_replica(self.me) && answered.iter().any(|node| plan.has_replica(*node));
+        let through = if knows {
             let place = (plan.target.bucket, plan.target.partition);
             self.replica.watermark(place)
         } else {

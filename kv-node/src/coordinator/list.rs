@@ -85,7 +85,7 @@ impl Coordinator {
             let siblings = describe(
                 &object,
                 properties.mode,
-                self.replica.minter().reading().millis(),
+                self.env.host.wall_ms(),
                 request.options.headers_only,
                 &mut values,
             );

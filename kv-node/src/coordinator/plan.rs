@@ -51,6 +51,7 @@ impl Plan {
             hash,
             partition,
             epoch: topology.epoch(),
+            mode: properties.mode,
             stands_in_for: None,
         };
         Ok(Self {

@@ -132,6 +132,7 @@ impl Delivery {
                 hash: kept.hash,
                 partition: topology.partition_count().partition_of(kept.hash),
                 epoch: topology.epoch(),
+                mode: topology.mode_of(kept.bucket),
                 stands_in_for: None,
             };
             let Ok(object) = Object::decode(&kept.encoded) else {

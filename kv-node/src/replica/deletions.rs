@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
 
-use super::{Loaded, Replica, Target, damaged_key};
+use super::{Copy, Loaded, Replica, Target, damaged_key};
 use crate::anti_entropy::trees::{Place, note};
 use crate::refusal::Refusal;
 use crate::storage_key;
@@ -61,13 +61,20 @@ impl Replica {
     /// [`Refusal`] when it cannot be read.
     pub async fn deletions(&self, from: Option<Bytes>, at: Hlc) -> Result<DeletionPage, Refusal> {
         let partitions = self.topologies.current().partition_count();
-        let start = from.unwrap_or_else(|| storage_key::grave(Hlc::ZERO, &[]));
-        let end = Bound::Excluded(storage_key::grave(Hlc(at.0.saturating_add(1)), &[]));
-        let page = self.store.scan(start, end, 1_024, 1 << 20).await?;
+        let start = from.unwrap_or_else(|| storage_key::graves_of(None));
+        let end = storage_key::graves_of(Some(BucketId(u32::MAX)));
+        let page = self.store.scan(start, Bound::Excluded(end), 1_024, 1 << 20);
+        let page = page.await?;
         let mut entries = Vec::with_capacity(page.entries.len());
         for item in page.entries {
             let (from, stored) = storage_key::split_grave(&item.key).ok_or_else(damaged_key)?;
             let (bucket, hash) = storage_key::place(&stored).ok_or_else(damaged_key)?;
+            if from > at {
+                // So are all others of this bucket.
+                let next = BucketId(bucket.0.saturating_add(1));
+                let next = Some(storage_key::graves_of(Some(next)));
+                return Ok(DeletionPage { entries, next });
+            }
             entries.push(Deletion {
                 place: (bucket, partitions.partition_of(hash)),
                 from,
@@ -87,8 +94,11 @@ impl Replica {
     pub async fn forget(&self, deletion: &Deletion) -> Result<bool, Refusal> {
         let stored = &deletion.stored;
         let _turn = self.turns.take(stored).await?;
-        let held = self.load(stored).await?;
-        let mode = self.mode(deletion.place.0);
+        let topology = self.topologies.current();
+        let bucket = topology.bucket(deletion.place.0);
+        let mode = bucket.map(|bucket| bucket.properties.mode);
+        let held = self.load(stored, topology.mode_of(deletion.place.0));
+        let held = held.await?;
         let through = self.watermark(deletion.place);
         let mut batch = WriteBatch::new();
         // It frees space.
@@ -117,17 +127,12 @@ impl Replica {
         batch.use_reserve();
         let prefix = bucket.0.to_be_bytes();
         batch.delete_prefix(&prefix);
+        batch.delete_prefix(&storage_key::graves_of(Some(bucket)));
         batch.delete_prefix(&storage_key::quarantined(&prefix));
         batch.delete_prefix(&storage_key::watermarks_of(bucket));
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         self.watermarks.forget(bucket);
         Ok(())
-    }
-
-    /// How a bucket treats concurrent writes; `None` if it is gone.
-    pub(super) fn mode(&self, bucket: BucketId) -> Option<BucketMode> {
-        let topology = self.topologies.current();
-        topology.bucket(bucket).map(|bucket| bucket.properties.mode)
     }
 
     /// Up to where nothing of a place's past is missing here: what is unknown was deleted.
@@ -147,11 +152,18 @@ impl Replica {
         }
     }
 
+    /// Whether a copy is as good as forgotten: another replica may have done so already.
+    pub(super) fn may_be_forgotten(&self, place: Place, mode: BucketMode, copy: &Copy) -> bool {
+        let through = self.watermark(place);
+        through > Hlc::ZERO
+            && Object::decode(&copy.encoded)
+                .is_ok_and(|object| is_forgettable(&object, mode, through))
+    }
+
     /// What is stored, but for what is as good as forgotten.
     pub(super) fn remembered(&self, target: &Target, held: Loaded) -> Loaded {
         let through = self.through(target);
-        let mode = self.mode(target.bucket);
-        if mode.is_some_and(|mode| is_forgettable(&held.object, mode, through)) {
+        if is_forgettable(&held.object, target.mode, through) {
             Loaded {
                 object: Object::new(),
                 ..held
@@ -172,9 +184,7 @@ impl Replica {
         incoming: &Object,
     ) -> Result<Option<Object>, Refusal> {
         let through = self.through(target);
-        if incoming.oldest_dot().is_none_or(|oldest| oldest > through)
-            || planted!("take in what was deleted")
-        {
+        if incoming.oldest_dot().is_none_or(|oldest| oldest > through) {
             return Ok(None);
         }
         let (left, deleted) = incoming.without_deleted(held.clock(), through);
@@ -182,7 +192,8 @@ impl Replica {
         let is_wanted = |sibling: &Sibling| {
             matches!(sibling.payload(), Payload::Value(_)) && !sibling.is_expired(through.millis())
         };
-        if deleted.iter().any(is_wanted) {
+        let is_known_gone = is_forgettable(incoming, target.mode, through);
+        if !is_known_gone && deleted.iter().any(is_wanted) {
             self.put_aside(target, incoming).await?;
         }
         Ok(Some(left))

@@ -30,6 +30,10 @@ use crate::transport::Peer;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the least age of a tombstone passes until people are told who holds rounds up.
 const PATIENCE_BEFORE_TELLING: u32 = 4;
+/// The longest time between two rounds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The time between two looks while there is more to forget: what users wait for goes first.
+const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 /// Copies that are forgotten at once.
 const FORGOTTEN_AT_ONCE: usize = 32;
 /// Pages of deletions, of 1,024 each, that are looked at before a round.
@@ -46,6 +50,8 @@ pub struct Rounds {
     pub(crate) trouble: Option<Trouble>,
     /// Where the next look at what is deleted begins.
     pub(crate) next: Option<Bytes>,
+    /// Something went in the last pass, so more may go.
+    pub(crate) has_forgotten: bool,
 }
 
 /// A member that does not let rounds go on.
@@ -64,22 +70,41 @@ struct HeldUp {
 impl Rounds {
     /// Goes on as long as the node runs.
     pub async fn run(mut self) {
+        let between_readings = self.forgetting.floor.keep() / READINGS;
+        let between_rounds = between_readings.min(LONGEST_PAUSE);
+        let (mut reading_at, mut round_at) = (self.env.now(), self.env.now());
         loop {
-            let keep = self.forgetting.floor.keep();
-            self.env.sleep(keep / READINGS).await;
-            let reading = self.forgetting.replica.minter().reading();
-            self.forgetting.floor.note(reading);
+            // As long as there is more to forget, it goes on.
+            let pause = if self.has_forgotten {
+                BETWEEN_PASSES
+            } else {
+                between_rounds
+            };
+            self.env.sleep(pause.min(between_rounds)).await;
+            let now = self.env.now();
+            if now.saturating_sub(reading_at) >= between_readings {
+                reading_at = now;
+                let reading = self.forgetting.replica.minter().reading();
+                self.forgetting.floor.note(reading);
+            }
             if self.forgetting.membership.is_rolled_back() {
                 continue;
             }
             let waiting = self.forget_what_may_go().await;
+            if now.saturating_sub(round_at) < between_rounds {
+                continue;
+            }
+            round_at = now;
             let topology = self.forgetting.topologies.current();
             let mine = self.mine(&topology, &waiting);
+            let is_my_turn = !mine.is_empty();
             let outcome = if mine.is_empty() {
                 Ok(())
             } else {
                 self.round(&topology, mine, &waiting).await
             };
+            // What its watermarks have passed now goes at once, as it does elsewhere.
+            self.has_forgotten |= outcome.is_ok() && is_my_turn;
             self.report(&topology, &waiting, outcome);
         }
     }
@@ -88,6 +113,7 @@ impl Rounds {
     /// below the watermarks. Gives the places where more is, and from when the oldest is there.
     async fn forget_what_may_go(&mut self) -> BTreeMap<Place, Hlc> {
         let mut waiting: BTreeMap<Place, Hlc> = BTreeMap::new();
+        self.has_forgotten = false;
         let reading = self.forgetting.floor.reading();
         for _ in 0..PAGES_AT_ONCE {
             let from = self.next.take();
@@ -98,18 +124,16 @@ impl Rounds {
                     return waiting;
                 }
             };
-            let topology = self.forgetting.topologies.current();
             let mut ripe: Vec<Deletion> = Vec::new();
             for deletion in page.entries {
-                let is_dropped = topology.bucket(deletion.place.0).is_none();
-                let through = self.forgetting.replica.watermark(deletion.place);
-                if deletion.from <= through || is_dropped {
+                if deletion.from <= self.forgetting.replica.watermark(deletion.place) {
                     ripe.push(deletion);
                 } else {
                     let oldest = waiting.entry(deletion.place).or_insert(deletion.from);
                     *oldest = (*oldest).min(deletion.from);
                 }
             }
+            self.has_forgotten |= !ripe.is_empty();
             let replica = &self.forgetting.replica;
             let forget = |deletion: Deletion| async move {
                 if let Err(refusal) = replica.forget(&deletion).await {

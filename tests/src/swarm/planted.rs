@@ -32,6 +32,5 @@ pub const PLANTED: &[&str] = &[
     "leave writes out of the tree",
     "answer a session with something older",
     "forget deletions by their age",
-    "take in what was deleted",
     "raise a watermark without comparing",
 ];
