@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kv_client::cluster::ChangeKind;
-use kv_client::{BucketName, BucketProperties, Client, Outcome};
+use kv_client::{BucketName, BucketProperties, Client, Level, Outcome};
 use kv_tests::processes::ProcessCluster;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -15,6 +15,8 @@ async fn put(client: &Client, value: &'static str) {
         let done = match client.bucket("beds") {
             Ok(beds) => beds
                 .put("a", value)
+                // At level eventual a node that was away replaces only what it holds itself.
+                .level(Level::Quorum)
                 .await
                 .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

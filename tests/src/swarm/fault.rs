@@ -194,6 +194,8 @@ pub(super) struct Plan {
 
 /// How many kinds [`Plan::draw_one`] knows.
 const KINDS: u8 = 19;
+/// The kind that is [`Fault::Rivals`].
+const RIVALS: u8 = 18;
 /// How many more where nodes speak real QUIC.
 const QUIC_KINDS: u8 = 4;
 
@@ -209,14 +211,19 @@ impl Plan {
         let mut at_ms = 500;
         while at_ms < self.until_ms {
             let kind = kinds[rng.usize(0..kinds.len())];
-            if let Some((fault, most_ms)) = self.draw_one(kind, rng) {
-                // Short ones often, long ones now and then.
-                let most_ms = most_ms >> rng.u32(0..5);
-                events.push(Event {
-                    at_ms,
-                    lasts_ms: rng.u64(20..most_ms.max(21)),
-                    fault,
-                });
+            // It takes the right millisecond, so rivals try several times.
+            let times = if kind == RIVALS { 4 } else { 1 };
+            let times = (at_ms..self.until_ms).step_by(2_000).take(times);
+            for at_ms in times {
+                if let Some((fault, most_ms)) = self.draw_one(kind, rng) {
+                    // Short ones often, long ones now and then.
+                    let most_ms = most_ms >> rng.u32(0..5);
+                    events.push(Event {
+                        at_ms,
+                        lasts_ms: rng.u64(20..most_ms.max(21)),
+                        fault,
+                    });
+                }
             }
             at_ms += rng.u64(50..most_gap_ms);
         }
@@ -290,7 +297,7 @@ impl Plan {
                 let seed = rng.u64(..);
                 (Fault::Damage { node, seed }, 8_000)
             }
-            18 => {
+            RIVALS => {
                 // As many nodes on from the second one as that is from the first is a third one, but for a circle of two.
                 let step = (other + self.nodes - node) % self.nodes;
                 let between = 1 + (other - 1 + step) % self.nodes;
