@@ -536,13 +536,15 @@ pub struct PlaceV1 {
     pub partition: u16,
 }
 
-/// The two steps in which a watermark rises.
+/// The steps in which what was deleted is forgotten; each is taken when all owners have taken the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WatermarkStep {
     /// Make durable all that you hold.
     Seal,
-    /// All owners have: forget what was deleted up to there.
+    /// Treat what was deleted up to there as if it were forgotten, and what is unknown from there as deleted.
     Raise,
+    /// Forget what was deleted up to there.
+    Forget,
 }
 
 /// Node → owner: all owners of these places hold the same up to here.

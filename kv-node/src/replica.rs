@@ -275,7 +275,7 @@ impl Replica {
             seq,
             was,
             gone_from,
-        } = self.remembered(target, self.load(&stored, target.mode).await?);
+        } = self.load(&stored, target.mode).await?;
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
@@ -378,7 +378,10 @@ impl Replica {
             seq,
             was,
             gone_from,
-        } = self.remembered(target, self.load(&stored, target.mode).await?);
+        } = {
+            let held = self.load(&stored, target.mode).await?;
+            self.remembered(target, held, self.through(target))
+        };
         let left = self.not_deleted(target, &object, incoming).await?;
         let changed = object.merge(left.as_ref().unwrap_or(incoming));
         // Of a key that is forgotten, its past is not remembered either.

@@ -99,7 +99,7 @@ impl Replica {
         let mode = bucket.map(|bucket| bucket.properties.mode);
         let held = self.load(stored, topology.mode_of(deletion.place.0));
         let held = held.await?;
-        let through = self.watermark(deletion.place);
+        let through = self.forgettable(deletion.place);
         let mut batch = WriteBatch::new();
         // It frees space.
         batch.use_reserve();
@@ -114,6 +114,7 @@ impl Replica {
         // If power is lost before this is durable, it is forgotten once more.
         let _ = self.store.write(batch, Store::REQUEST_PATIENCE).await?;
         self.counts.forgotten.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(place = ?deletion.place, from = ?deletion.from, ?through, key = ?storage_key::decode(stored), "a deletion is forgotten");
         Ok(true)
     }
 
@@ -144,6 +145,15 @@ impl Replica {
         self.watermarks.of(place)
     }
 
+    /// Up to where what was deleted in a place may be forgotten: all its owners know that watermark.
+    #[must_use]
+    pub fn forgettable(&self, place: Place) -> Hlc {
+        if planted!("forget deletions by their age") {
+            return self.floor.reading();
+        }
+        self.watermarks.forgettable(place)
+    }
+
     /// That of the place where a copy is.
     pub(super) fn through(&self, target: &Target) -> Hlc {
         match target.stands_in_for {
@@ -160,9 +170,8 @@ impl Replica {
                 .is_ok_and(|object| is_forgettable(&object, mode, through))
     }
 
-    /// What is stored, but for what is as good as forgotten.
-    pub(super) fn remembered(&self, target: &Target, held: Loaded) -> Loaded {
-        let through = self.through(target);
+    /// What is stored, but for what was deleted up to a point and is as good as forgotten.
+    pub(super) fn remembered(&self, target: &Target, held: Loaded, through: Hlc) -> Loaded {
         if is_forgettable(&held.object, target.mode, through) {
             Loaded {
                 object: Object::new(),

@@ -97,6 +97,7 @@ impl Forgetting {
         match asked.step {
             WatermarkStep::Seal => self.seal().await?,
             WatermarkStep::Raise => self.watermarks.raise(&places, asked.through).await?,
+            WatermarkStep::Forget => self.watermarks.let_forget(&places, asked.through),
         }
         Ok(Response::Watermark(WatermarkReplyV1 {}))
     }

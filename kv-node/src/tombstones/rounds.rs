@@ -126,7 +126,7 @@ impl Rounds {
             };
             let mut ripe: Vec<Deletion> = Vec::new();
             for deletion in page.entries {
-                if deletion.from <= self.forgetting.replica.watermark(deletion.place) {
+                if deletion.from <= self.forgetting.replica.forgettable(deletion.place) {
                     ripe.push(deletion);
                 } else {
                     let oldest = waiting.entry(deletion.place).or_insert(deletion.from);
@@ -218,18 +218,20 @@ impl Rounds {
             .into_iter()
             .map(|(node, floor)| (node, floor.boot))
             .collect();
-        for step in [WatermarkStep::Seal, WatermarkStep::Raise] {
-            if step == WatermarkStep::Raise {
-                let own: Vec<Place> = places.keys().copied().collect();
-                if self
-                    .forgetting
-                    .watermarks
-                    .raise(&own, through)
-                    .await
-                    .is_err()
-                {
-                    return Err(HeldUp { by: me });
+        // Each step is taken by all owners of a place before any takes the next one.
+        for step in [
+            WatermarkStep::Seal,
+            WatermarkStep::Raise,
+            WatermarkStep::Forget,
+        ] {
+            let own: Vec<Place> = places.keys().copied().collect();
+            match step {
+                WatermarkStep::Seal => {}
+                WatermarkStep::Raise => {
+                    let raised = self.forgetting.watermarks.raise(&own, through).await;
+                    raised.map_err(|_| HeldUp { by: me })?;
                 }
+                WatermarkStep::Forget => self.forgetting.watermarks.let_forget(&own, through),
             }
             for peer in &peers {
                 let shared = shared_with(*peer, &places);
@@ -247,8 +249,9 @@ impl Rounds {
                         .collect(),
                 };
                 let answer = self.ask(topology, *peer, Request::Watermark(message)).await;
-                // One that does not raise its own remembers for longer, which does no harm.
-                if step == WatermarkStep::Seal && !matches!(answer, Some(Response::Watermark(_))) {
+                // One that is not told to forget remembers for longer, which does no harm.
+                let is_done = matches!(answer, Some(Response::Watermark(_)));
+                if !is_done && step != WatermarkStep::Forget {
                     for place in shared {
                         places.remove(&place);
                     }

@@ -20,6 +20,9 @@ use crate::store::{Store, StoreError, committed};
 pub struct Watermarks {
     store: Store,
     marks: RwLock<BTreeMap<Place, Hlc>>,
+    /// Up to where all owners are known to have raised theirs, in this run of the node: only there it may forget. One
+    /// that has not forgotten would take a new write, made where all was forgotten, for one beside the deletion.
+    forgettable: RwLock<BTreeMap<Place, Hlc>>,
 }
 
 impl Watermarks {
@@ -46,7 +49,26 @@ impl Watermarks {
         Ok(Self {
             store,
             marks: RwLock::new(marks),
+            forgettable: RwLock::default(),
         })
+    }
+
+    /// Up to where what was deleted in a place may be forgotten.
+    #[must_use]
+    pub fn forgettable(&self, place: Place) -> Hlc {
+        let marks = self.forgettable.read();
+        let marks = marks.unwrap_or_else(PoisonError::into_inner);
+        marks.get(&place).copied().unwrap_or(Hlc::ZERO)
+    }
+
+    /// All owners of these places have raised their watermarks.
+    pub fn let_forget(&self, places: &[Place], to: Hlc) {
+        let marks = self.forgettable.write();
+        let mut marks = marks.unwrap_or_else(PoisonError::into_inner);
+        for place in places {
+            let mark = marks.entry(*place).or_insert(Hlc::ZERO);
+            *mark = (*mark).max(to);
+        }
     }
 
     /// That of a place.
@@ -74,6 +96,7 @@ impl Watermarks {
             return Ok(());
         }
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        tracing::debug!(?places, ?to, "watermarks rise");
         let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
         for place in places {
             let mark = marks.entry(*place).or_insert(Hlc::ZERO);
