@@ -10,8 +10,9 @@
 //!    clocks of all of them.
 //! 2. *Then* the owners of a partition compare what they hold, until each has what any of them has.
 //! 3. All of them make it durable.
-//! 4. Then their **watermark** ([`watermarks`]) for that partition rises to the point: what is deleted up to there is
-//!    forgotten by each of them ([`crate::replica`] does it), and what arrives from there and is unknown was deleted.
+//! 4. Then their **watermark** ([`watermarks`]) for that partition rises to the point: what arrives from there and is
+//!    unknown was deleted.
+//! 5. When the watermarks of all of them have risen, each forgets what is deleted up to there ([`crate::replica`]).
 //!
 //! The order matters: a floor that is read after comparing, or before it is durable, brings deleted values back or loses
 //! acknowledged ones. See `docs/adr/0019-how-deletions-are-forgotten.md`.

@@ -95,14 +95,17 @@ impl Clock {
     /// Whether every dot of `other` is in the set.
     #[must_use]
     pub fn covers_all(&self, other: &Self) -> bool {
-        other.intervals.iter().all(|theirs| {
-            let index = self
-                .intervals
-                .partition_point(|i| (i.actor, i.hi) < (theirs.actor, theirs.hi));
-            self.intervals
-                .get(index)
-                .is_some_and(|i| i.actor == theirs.actor && i.lo <= theirs.lo)
-        })
+        let mut intervals = other.intervals.iter();
+        intervals.all(|theirs| self.covers_interval(*theirs))
+    }
+
+    fn covers_interval(&self, theirs: Interval) -> bool {
+        let index = self
+            .intervals
+            .partition_point(|i| (i.actor, i.hi) < (theirs.actor, theirs.hi));
+        self.intervals
+            .get(index)
+            .is_some_and(|i| i.actor == theirs.actor && i.lo <= theirs.lo)
     }
 
     /// Whether every dot of `other` above a point is in the set.
@@ -113,14 +116,7 @@ impl Clock {
             lo: theirs.lo.max(Hlc(point.0.saturating_add(1))),
             ..*theirs
         });
-        above.all(|theirs| {
-            let index = self
-                .intervals
-                .partition_point(|i| (i.actor, i.hi) < (theirs.actor, theirs.hi));
-            self.intervals
-                .get(index)
-                .is_some_and(|i| i.actor == theirs.actor && i.lo <= theirs.lo)
-        })
+        above.all(|theirs| self.covers_interval(theirs))
     }
 
     /// The latest point in the set, over all actors.

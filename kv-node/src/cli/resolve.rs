@@ -1,5 +1,7 @@
 //! `kv resolve`: one sibling replaces all, with the context of the read that showed them.
 
+use std::time::Duration;
+
 use kv_client::{Read, Sibling};
 
 use super::args::ResolveArgs;
@@ -7,6 +9,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::put::{self, with_options};
 use super::session::Session;
+use super::time;
 use super::value;
 
 /// Reads the key and writes the chosen sibling over all that were read. Choosing a deletion deletes.
@@ -32,8 +35,17 @@ pub(super) async fn run(
     check_unchanged(&args, &read)?;
     args.write.context = Some(read.context().clone());
     let chosen = choose(read, args.pick)?;
+    // It goes on to live for as long as it would have.
+    let lives = chosen.expires_ms().map(|expires| {
+        let left = expires.saturating_sub(time::now_ms()).max(1);
+        Duration::from_millis(left)
+    });
     let written = match chosen.into_value() {
-        Some(value) => with_options!(bucket.put(&key, value), args.write).await?,
+        Some(value) => {
+            let mut put = bucket.put(&key, value);
+            put = put.ttl(lives.unwrap_or(Duration::ZERO));
+            with_options!(put, args.write).await?
+        }
         None => with_options!(bucket.delete(&key), args.write).await?,
     };
     put::report(output, &client, &key, &written)

@@ -107,8 +107,10 @@ impl Watermarks {
 
     /// Forgets those of a bucket that is deleted.
     pub fn forget(&self, bucket: BucketId) {
-        let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
-        marks.retain(|(other, _), _| *other != bucket);
+        for marks in [&self.marks, &self.forgettable] {
+            let mut marks = marks.write().unwrap_or_else(PoisonError::into_inner);
+            marks.retain(|(other, _), _| *other != bucket);
+        }
     }
 }
 
