@@ -1,6 +1,8 @@
 //! Makes things go wrong, and right again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub struct Nemesis {
     cluster: SimCluster,
     /// What became of changes of the topology.
     ledger: Ledger,
+    /// How many rivals have proposed so far. Two may do so at the same instant.
+    rivals: Arc<AtomicU64>,
     log: bool,
     counts: Arc<Mutex<Counts>>,
 }
@@ -77,6 +81,7 @@ impl Nemesis {
             handle,
             cluster,
             ledger,
+            rivals: Arc::default(),
             log,
             counts: Arc::default(),
         }
@@ -351,8 +356,8 @@ impl Nemesis {
 
     /// Has a node propose a new bucket.
     fn propose(&self, via: NodeId) {
-        let name = format!("rival-{}-{}", via.0, self.handle.now().as_nanos());
-        let name = BucketName::new(name).expect("a good name");
+        let number = self.rivals.fetch_add(1, Relaxed);
+        let name = BucketName::new(format!("rival-{number}")).expect("a good name");
         let (network, ledger) = (self.cluster.network.clone(), Arc::clone(&self.ledger));
         self.handle.spawn(OUTSIDE, async move {
             create(&network, &ledger, via, name).await;
