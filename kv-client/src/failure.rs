@@ -80,7 +80,10 @@ impl Failure {
     pub(crate) fn blames_node(&self) -> bool {
         match &self.cause {
             Cause::Refused(reply) => {
-                matches!(reply.code, ErrorCode::Storage | ErrorCode::ShuttingDown)
+                matches!(
+                    reply.code,
+                    ErrorCode::Storage | ErrorCode::ShuttingDown | ErrorCode::Incomplete
+                )
             }
             Cause::Send(error) => match error.fault {
                 SendFault::Unreachable | SendFault::Untrusted | SendFault::Lost => true,
@@ -205,7 +208,8 @@ impl GivenUp {
             | ErrorCode::ShuttingDown
             | ErrorCode::StaleWriteId
             | ErrorCode::Unsupported
-            | ErrorCode::Internal => Error::Refused {
+            | ErrorCode::Internal
+            | ErrorCode::Incomplete => Error::Refused {
                 code,
                 outcome,
                 detail,

@@ -68,6 +68,8 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::TreeObjects(body) => Encoded::new(number, body, none()),
         Request::Floor(body) => Encoded::new(number, body, none()),
         Request::Watermark(body) => Encoded::new(number, body, none()),
+        Request::Remember(body) => Encoded::new(number, body, none()),
+        Request::Watermarks(body) => Encoded::new(number, body, none()),
     }
 }
 
@@ -119,6 +121,8 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
         Method::TreeObjects => Request::TreeObjects(whole(payload)?),
         Method::Floor => Request::Floor(whole(payload)?),
         Method::Watermark => Request::Watermark(whole(payload)?),
+        Method::Remember => Request::Remember(whole(payload)?),
+        Method::Watermarks => Request::Watermarks(whole(payload)?),
     })
 }
 
@@ -163,6 +167,8 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::TreeObjects(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::Floor(body) => Encoded::new(number, body, none()),
         Response::Watermark(body) => Encoded::new(number, body, none()),
+        Response::Remember(body) => Encoded::new(number, body, none()),
+        Response::Watermarks(body) => Encoded::new(number, body, none()),
         Response::Error(body) => Encoded::new(number, body, none()),
     }
 }
@@ -243,6 +249,8 @@ pub fn decode_response(
         }
         Method::Floor => Response::Floor(whole(payload)?),
         Method::Watermark => Response::Watermark(whole(payload)?),
+        Method::Remember => Response::Remember(whole(payload)?),
+        Method::Watermarks => Response::Watermarks(whole(payload)?),
         Method::ReplicaWrite => Response::ReplicaWrite(whole(payload)?),
         Method::ReplicaRead => {
             let (body, tail) = with_tail(payload)?;

@@ -40,6 +40,8 @@ pub enum ErrorCode {
     Unsupported = 14,
     /// A defect in the node; its log has more.
     Internal = 15,
+    /// The node has lost a part of what it held, and does not count until it has it again: try another.
+    Incomplete = 16,
 }
 
 impl ErrorCode {
@@ -54,7 +56,8 @@ impl ErrorCode {
             | Self::NotReplica
             | Self::Storage
             | Self::ShuttingDown
-            | Self::Internal => true,
+            | Self::Internal
+            | Self::Incomplete => true,
             Self::BadRequest
             | Self::UnknownBucket
             | Self::TooLarge

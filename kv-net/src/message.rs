@@ -567,6 +567,40 @@ pub struct WatermarkV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkReplyV1 {}
 
+/// Node → node: I have been started so often. What do you remember of me?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberV1 {
+    /// The sender's boot counter, durable before it is sent: it rises with every start, and while the node runs.
+    pub boot: u64,
+}
+
+/// Node → node: its answer, durable before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberReplyV1 {
+    /// The highest boot counter that the asker ever told.
+    pub boot: u64,
+    /// Up to where the answering node has promised to take nothing new.
+    pub floor: Hlc,
+}
+
+/// Owner → owner: up to where do you know what was deleted?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarksV1 {
+    /// The epoch by which both own the places.
+    pub epoch: Epoch,
+    /// The places.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
+    pub places: Vec<PlaceV1>,
+}
+
+/// Owner → owner: its watermarks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarksReplyV1 {
+    /// One for each place, in order; `None` where the answering node's own copies are incomplete.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
+    pub marks: Vec<Option<Hlc>>,
+}
+
 /// Anyone → node: the newest topology, if newer than mine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyV1 {
@@ -825,6 +859,10 @@ pub enum Request {
     Floor(FloorV1),
     /// A step towards forgetting what was deleted.
     Watermark(WatermarkV1),
+    /// Node → node: its boot counter.
+    Remember(RememberV1),
+    /// Owner → owner: its watermarks.
+    Watermarks(WatermarksV1),
 }
 
 /// A reply, with its tail where it has one.
@@ -876,6 +914,10 @@ pub enum Response {
     Floor(FloorReplyV1),
     /// To [`Request::Watermark`].
     Watermark(WatermarkReplyV1),
+    /// To [`Request::Remember`].
+    Remember(RememberReplyV1),
+    /// To [`Request::Watermarks`].
+    Watermarks(WatermarksReplyV1),
     /// To any request.
     Error(ErrorReplyV1),
 }

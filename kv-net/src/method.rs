@@ -93,11 +93,15 @@ pub enum Method {
     Floor = 27,
     /// [`Request::Watermark`]
     Watermark = 28,
+    /// [`Request::Remember`]
+    Remember = 29,
+    /// [`Request::Watermarks`]
+    Watermarks = 30,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -121,6 +125,8 @@ impl Method {
         Self::TreeObjects,
         Self::Floor,
         Self::Watermark,
+        Self::Remember,
+        Self::Watermarks,
     ];
 
     /// The method of a number on the wire.
@@ -160,7 +166,9 @@ impl Method {
             | Self::TreeKeys
             | Self::TreeObjects
             | Self::Floor
-            | Self::Watermark => Class::Background,
+            | Self::Watermark
+            | Self::Remember
+            | Self::Watermarks => Class::Background,
         }
     }
 }
@@ -192,7 +200,9 @@ impl Role {
             | Method::TreeKeys
             | Method::TreeObjects
             | Method::Floor
-            | Method::Watermark => is_node,
+            | Method::Watermark
+            | Method::Remember
+            | Method::Watermarks => is_node,
         }
     }
 
@@ -231,6 +241,8 @@ impl Request {
             Self::TreeObjects(_) => Method::TreeObjects,
             Self::Floor(_) => Method::Floor,
             Self::Watermark(_) => Method::Watermark,
+            Self::Remember(_) => Method::Remember,
+            Self::Watermarks(_) => Method::Watermarks,
         }
     }
 }
@@ -263,6 +275,8 @@ impl Response {
             Self::TreeObjects(..) => Method::TreeObjects,
             Self::Floor(_) => Method::Floor,
             Self::Watermark(_) => Method::Watermark,
+            Self::Remember(_) => Method::Remember,
+            Self::Watermarks(_) => Method::Watermarks,
             Self::Error(_) => return None,
         })
     }
@@ -304,6 +318,8 @@ mod tests {
             (Method::TreeObjects,  [true,  false, false]),
             (Method::Floor,        [true,  false, false]),
             (Method::Watermark,    [true,  false, false]),
+            (Method::Remember,     [true,  false, false]),
+            (Method::Watermarks,   [true,  false, false]),
         ];
         assert_eq!(
             table.map(|(method, _)| method),

@@ -28,7 +28,7 @@ const SPREADING: Duration = Duration::from_millis(500);
 const VOTER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes changes of the topology.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Changes {
     pub(crate) env: Env,
     pub(crate) me: NodeId,

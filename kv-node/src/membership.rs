@@ -140,6 +140,21 @@ impl Membership {
         self.rolled_back.load(Ordering::SeqCst)
     }
 
+    /// Peers remember a later start of this node than this one.
+    pub(crate) fn meet_later_self(&self, remembered: u64) {
+        if !self.rolled_back.swap(true, Ordering::SeqCst) {
+            tracing::error!(
+                remembered,
+                "peers remember a later start of this node: another process runs under its identity, or its disk is an old one and no peer could be asked at its start; it refuses all requests; see that no other runs, and start it again: it then fetches what it lacks"
+            );
+        }
+    }
+
+    /// The boot counter of a member, as gossip spreads it; `None` before anything was heard of it.
+    pub(crate) fn boot_of(&self, node: NodeId) -> Option<u64> {
+        self.gossip().member(node).map(kv_gossip::Member::boot)
+    }
+
     /// Counters of the gossip.
     #[must_use]
     pub fn stats(&self) -> kv_gossip::Stats {
@@ -214,13 +229,7 @@ impl Membership {
                     "a peer has another history of the topology; do not change the topology, and compare their data directories"
                 );
             }
-            Event::OlderBoot { remembered } => {
-                self.rolled_back.store(true, Ordering::SeqCst);
-                tracing::error!(
-                    remembered,
-                    "peers remember a later start of this node: its disk was rolled back or copied, so it refuses all requests; stop it, and replace it by a new node"
-                );
-            }
+            Event::OlderBoot { remembered } => self.meet_later_self(remembered),
         }
     }
 

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::anti_entropy::exchange::Counts;
+use crate::completeness::Completeness;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
@@ -66,6 +67,7 @@ pub struct Metrics {
     hints: HintGauges,
     repair: RepairGauges,
     deletions: DeletionGauges,
+    incomplete: Gauge,
 }
 
 #[derive(Default)]
@@ -97,6 +99,8 @@ pub struct Sources<'a> {
     pub repairs: &'a Counts,
     /// What forgetting deletions came to.
     pub deletions: &'a tombstones::Counts,
+    /// What of the node's copies counts.
+    pub completeness: &'a Completeness,
 }
 
 #[derive(Default)]
@@ -164,6 +168,7 @@ impl Metrics {
             hints: HintGauges::default(),
             repair: RepairGauges::default(),
             deletions: DeletionGauges::default(),
+            incomplete: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -262,6 +267,11 @@ impl Metrics {
             metrics.deletions.late.clone(),
         );
         registry.register(
+            "incomplete_partitions",
+            "Partitions of which a lost part has not been fetched from the other owners yet",
+            metrics.incomplete.clone(),
+        );
+        registry.register(
             "hint_objects",
             "Objects kept for nodes that are away",
             metrics.hints.objects.clone(),
@@ -356,6 +366,7 @@ impl Metrics {
             kept,
             repairs,
             deletions,
+            completeness,
         } = sources;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let pending = kept.total();
@@ -367,6 +378,8 @@ impl Metrics {
         self.deletions.late.set(count(&deletions.late));
         let overdue_s = deletions.overdue_ms.load(Ordering::Relaxed) / 1_000;
         self.deletions.overdue.set(gauge(overdue_s));
+        let missing = u64::try_from(completeness.missing()).unwrap_or(u64::MAX);
+        self.incomplete.set(gauge(missing));
         self.hints.objects.set(gauge(pending.objects));
         self.hints.bytes.set(gauge(pending.bytes));
         self.hints.delivered.set(gauge(kept.delivered()));

@@ -7,14 +7,16 @@
 //! 2. `held_since` lies above everything minted before this start: what was written before may have
 //!    been lost with the log's unsynced tail, so intervals are not extended over it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kv_net::ErrorCode;
 use kv_storage::WriteBatch;
 use kv_types::{ActorId, Dot, Hlc, HybridClock, planted};
 
 use crate::env::Env;
+use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
 
@@ -28,7 +30,8 @@ const STEP: Duration = Duration::from_millis(10);
 /// Mints dots for one actor.
 #[derive(Debug)]
 pub struct Minter {
-    actor: ActorId,
+    /// `None` while this node has none: it may have minted dots under the last one that it no longer knows.
+    actor: RwLock<Option<ActorId>>,
     held_since: Hlc,
     env: Env,
     store: Store,
@@ -49,7 +52,7 @@ impl Minter {
     /// # Errors
     /// [`StoreError`] when the mark cannot be read or raised.
     pub async fn start(
-        actor: ActorId,
+        actor: Option<ActorId>,
         store: Store,
         env: Env,
         floor: Hlc,
@@ -69,7 +72,7 @@ impl Minter {
             durable_mark: mark,
         });
         Ok(Self {
-            actor,
+            actor: RwLock::new(actor),
             held_since,
             env,
             store,
@@ -78,10 +81,15 @@ impl Minter {
         })
     }
 
-    /// The actor whose dots these are.
+    /// The actor whose dots these are, if this node has one.
     #[must_use]
-    pub fn actor(&self) -> ActorId {
-        self.actor
+    pub fn actor(&self) -> Option<ActorId> {
+        *self.actor.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Mints under another actor, one that nobody had before.
+    pub(crate) fn set_actor(&self, actor: ActorId) {
+        *self.actor.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
     }
 
     /// Since when this node has held its keys without a gap.
@@ -93,8 +101,9 @@ impl Minter {
     /// A dot that was never given out before, and is later than all that were.
     ///
     /// # Errors
-    /// [`StoreError`] when the durable mark cannot be raised; no dot was given out.
-    pub async fn mint(&self) -> Result<Dot, StoreError> {
+    /// [`Refusal`] when the durable mark cannot be raised, or this node has no actor; no dot was given out.
+    pub async fn mint(&self) -> Result<Dot, Refusal> {
+        let actor = self.actor().ok_or_else(without_actor)?;
         let mut raised = false;
         loop {
             {
@@ -109,7 +118,7 @@ impl Minter {
                 };
                 let hlc = state.clock.tick(wall);
                 if hlc <= mark {
-                    return Ok(Dot::new(self.actor, hlc));
+                    return Ok(Dot::new(actor, hlc));
                 }
             }
             self.raise_mark().await?;
@@ -166,6 +175,11 @@ impl Minter {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn without_actor() -> Refusal {
+    let message = "this node has lost a part of its disk and waits for the voters to grant it a new actor; nothing was changed; try another node";
+    Refusal::new(ErrorCode::Incomplete, message)
 }
 
 fn mark_key() -> Bytes {

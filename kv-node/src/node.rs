@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainHash, Topology};
+use kv_storage::WriteObserver;
 use kv_storage::fs::replace_file;
-use kv_storage::{WriteBatch, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, NodeId};
 use tokio::sync::{Notify, watch};
 
@@ -19,6 +19,9 @@ use crate::anti_entropy::answers::Answers;
 use crate::anti_entropy::exchange::{Counts, Exchange};
 use crate::anti_entropy::trees::Trees;
 use crate::changes::Changes;
+use crate::completeness::Completeness;
+use crate::completeness::boots::{self, Boots, Telling};
+use crate::completeness::recovery::Recovery;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
 use crate::hints::delivery::Delivery;
@@ -32,7 +35,7 @@ use crate::refusal::Refusal;
 use crate::replica::{Parts, Replica};
 use crate::service::Service;
 use crate::storage_key;
-use crate::store::{Store, StoreError, committed};
+use crate::store::{Store, StoreError};
 use crate::tombstones::answers::Forgetting;
 use crate::tombstones::floor::Floor;
 use crate::tombstones::rounds::Rounds;
@@ -60,7 +63,7 @@ pub struct NodeOptions {
     pub deletes: DeleteOptions,
 }
 
-/// In the data directory of a node that has run: its store must not be empty again.
+/// In the data directory of a node that has run: if its store is empty again, it was lost.
 const STARTED_FILE: &str = "started";
 
 /// Why a node did not start. Nothing was changed, but that its boot counter may have risen.
@@ -85,13 +88,6 @@ pub enum StartError {
         found: ClusterId,
         /// Who starts.
         expected: ClusterId,
-    },
-    /// The node has run before, but its store is gone. Started anew it would answer for writes that it
-    /// acknowledged and no longer holds.
-    #[error("the store in {} is gone, though this node has run before; put it back, or set up a new node in its place", data.display())]
-    StoreLost {
-        /// The data directory.
-        data: PathBuf,
     },
     /// The topology does not list this node.
     #[error(
@@ -162,11 +158,11 @@ impl Node {
             });
         }
         let started = data.join(STARTED_FILE);
-        if owner(&store).await?.is_none() && env.fs.open(&started).is_ok() {
-            return Err(StartError::StoreLost { data });
-        }
-        let boot = next_boot(&store, node).await?;
-        if boot == 1 {
+        let has_stored = owner(&store).await?.is_some();
+        let is_emptied = !has_stored && env.fs.open(&started).is_ok();
+        let boot = boots::count_start(&env, &store, &topology, node, is_emptied).await?;
+        let completeness = Arc::new(Completeness::start(store.clone()).await?);
+        if !has_stored {
             let written = replace_file(
                 &*env.fs,
                 &data,
@@ -184,6 +180,7 @@ impl Node {
         let floor = Arc::new(Floor::start(store.clone(), env.clone(), deletes.keep).await?);
         let watermarks = Arc::new(Watermarks::start(store.clone()).await?);
         let deletions = Arc::new(tombstones::Counts::default());
+        let actor = completeness.actor(actor);
         let minter = Minter::start(actor, store.clone(), env.clone(), floor.at()).await?;
         let liveness = Arc::new(Liveness::new(node, env.now()));
         let kept = Arc::new(Kept::new(hints));
@@ -195,6 +192,7 @@ impl Node {
             kept: Arc::clone(&kept),
             floor: Arc::clone(&floor),
             watermarks: Arc::clone(&watermarks),
+            completeness: Arc::clone(&completeness),
             counts: Arc::clone(&deletions),
         }));
         let counted = replica.count_stand_ins().await;
@@ -236,6 +234,7 @@ impl Node {
             replica: Arc::clone(&replica),
             liveness: Arc::clone(&liveness),
             membership: Arc::clone(&membership),
+            completeness: Arc::clone(&completeness),
             counts: Arc::clone(&repairs),
         });
         env.spawn(Arc::clone(&exchange).run(snapshot));
@@ -248,13 +247,14 @@ impl Node {
             replica: Arc::clone(&replica),
             kept: Arc::clone(&kept),
             floor,
-            watermarks,
+            watermarks: Arc::clone(&watermarks),
+            completeness: Arc::clone(&completeness),
             counts: deletions,
         };
         let rounds = Rounds {
             env: env.clone(),
             forgetting: forgetting.clone(),
-            exchange,
+            exchange: Arc::clone(&exchange),
             trouble: None,
             next: None,
             has_forgotten: false,
@@ -273,7 +273,12 @@ impl Node {
             trees,
             replica: Arc::clone(&replica),
         };
-        let voting = Arc::new(Voting::new(node, Arc::clone(&topologies), store.clone()));
+        let voting = Arc::new(Voting::new(
+            node,
+            Arc::clone(&topologies),
+            store.clone(),
+            Arc::clone(&completeness),
+        ));
         let changes = Changes {
             env: env.clone(),
             me: node,
@@ -282,6 +287,28 @@ impl Node {
             membership: Arc::clone(&membership),
             voting: Arc::clone(&voting),
         };
+        let recovery = Recovery {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            completeness: Arc::clone(&completeness),
+            exchange,
+            changes: changes.clone(),
+            replica: Arc::clone(&replica),
+            watermarks,
+            kept: Arc::clone(&kept),
+            liveness,
+        };
+        env.spawn(recovery.run());
+        let telling = Telling {
+            env: env.clone(),
+            me: node,
+            boot,
+            store: store.clone(),
+            topologies: Arc::clone(&topologies),
+            membership: Arc::clone(&membership),
+        };
+        env.spawn(telling.run());
         let service = Arc::new(Service {
             started: env.now(),
             env: env.clone(),
@@ -296,6 +323,8 @@ impl Node {
             answers,
             repairs,
             forgetting,
+            boots: Boots::new(store.clone(), Arc::clone(&membership)),
+            completeness,
             voting,
             changes,
         });
@@ -471,27 +500,6 @@ async fn owner(store: &Store) -> Result<Option<NodeId>, StoreError> {
     };
     let bytes = found.value[..].try_into().map_err(|_| damaged("node id"))?;
     Ok(Some(NodeId(u128::from_le_bytes(bytes))))
-}
-
-/// Counts this start, durably.
-async fn next_boot(store: &Store, node: NodeId) -> Result<u64, StoreError> {
-    let key = storage_key::system("boot");
-    let last = match store.get(&key).await? {
-        None => 0,
-        Some(found) => u64::from_le_bytes(
-            found.value[..]
-                .try_into()
-                .map_err(|_| damaged("boot counter"))?,
-        ),
-    };
-    let boot = last + 1;
-    let mut batch = WriteBatch::new();
-    // A node on a full disk starts, and serves what it has.
-    batch.use_reserve();
-    batch.put(&key, &boot.to_le_bytes());
-    batch.put(&storage_key::system("node"), &node.0.to_le_bytes());
-    committed(store.write(batch, Store::START_PATIENCE).await?).await?;
-    Ok(boot)
 }
 
 fn damaged(what: &str) -> StoreError {

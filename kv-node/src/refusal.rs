@@ -60,6 +60,13 @@ impl Refusal {
         }
     }
 
+    /// This node's copies do not count now.
+    #[must_use]
+    pub fn incomplete() -> Self {
+        let message = "this node has lost a part of its disk and fetches it from the other owners; nothing was changed here; try another node";
+        Self::new(ErrorCode::Incomplete, message)
+    }
+
     /// The request was made under a topology older than the partition's last change.
     #[must_use]
     pub fn stale(own: Epoch) -> Self {

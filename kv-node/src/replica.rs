@@ -33,6 +33,7 @@ use kv_types::{
 
 use crate::anti_entropy::tree;
 use crate::anti_entropy::trees::{Place, note};
+use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
 use crate::hints::{Kept, Weight};
 use crate::minter::Minter;
@@ -206,6 +207,7 @@ pub struct Replica {
     kept: Arc<Kept>,
     floor: Arc<Floor>,
     watermarks: Arc<Watermarks>,
+    completeness: Arc<Completeness>,
     counts: Arc<Counts>,
 }
 
@@ -219,6 +221,7 @@ pub(crate) struct Parts {
     pub(crate) kept: Arc<Kept>,
     pub(crate) floor: Arc<Floor>,
     pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -235,6 +238,7 @@ impl Replica {
             kept,
             floor,
             watermarks,
+            completeness,
             counts,
         } = parts;
         Self {
@@ -247,6 +251,7 @@ impl Replica {
             kept,
             floor,
             watermarks,
+            completeness,
             counts,
         }
     }
@@ -255,6 +260,12 @@ impl Replica {
     #[must_use]
     pub fn minter(&self) -> &Minter {
         &self.minter
+    }
+
+    /// Whether nothing may be missing of what this node has acknowledged in a partition.
+    #[must_use]
+    pub fn is_complete(&self, partition: PartitionId) -> bool {
+        !self.completeness.is_incomplete(partition)
     }
 
     /// Applies a write under a new dot. A write that was applied before is not applied again: its
@@ -268,6 +279,10 @@ impl Replica {
         new: NewWrite,
         deadline: Deadline,
     ) -> Result<Appended, Refusal> {
+        if target.stands_in_for.is_none() {
+            // It may have seen this very write before, and no longer know.
+            self.completeness.check(target.partition)?;
+        }
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
         let Loaded {
@@ -416,11 +431,23 @@ impl Replica {
         Ok(())
     }
 
-    /// What is held of a key; `None` when nothing is.
+    /// What a reader is told of a key; `None` when nothing is held.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
+    pub async fn read(&self, target: &Target) -> Result<Option<Held>, Refusal> {
+        match target.stands_in_for {
+            None => self.completeness.check(target.partition)?,
+            Some(_) => self.completeness.check_stand_ins()?,
+        }
+        self.held(target).await
+    }
+
+    /// What is held of a key, complete or not; `None` when nothing is.
     ///
     /// # Errors
     /// [`Refusal`] when it cannot be read.
-    pub async fn read(&self, target: &Target) -> Result<Option<Held>, Refusal> {
+    pub async fn held(&self, target: &Target) -> Result<Option<Held>, Refusal> {
         let Some(found) = self.store.get(&target.stored()).await? else {
             return Ok(None);
         };
@@ -443,7 +470,7 @@ impl Replica {
     /// A page of what is held of a partition, after a key.
     ///
     /// # Errors
-    /// [`Refusal`] when it cannot be read.
+    /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
     pub async fn list(
         &self,
         bucket: BucketId,
@@ -452,6 +479,7 @@ impl Replica {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<HeldPage, Refusal> {
+        self.completeness.check(partition)?;
         let topology = self.topologies.current();
         let hashes = topology.partition_count().hash_range(partition);
         let (first, end) = storage_key::partition_range(bucket, &hashes);

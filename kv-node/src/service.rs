@@ -7,9 +7,10 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeReplyV1, DataHead, MetricsReplyV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
-    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response,
-    StandInReadV1, StandInWriteV1, StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
+    ChangeReplyV1, DataHead, MetricsReplyV1, RememberReplyV1, RememberV1, ReplicaListEntryV1,
+    ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
+    ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1, StatusReplyV1,
+    TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -17,6 +18,8 @@ use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 use crate::anti_entropy::answers::Answers;
 use crate::anti_entropy::exchange::Counts;
 use crate::changes::Changes;
+use crate::completeness::Completeness;
+use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
@@ -49,6 +52,8 @@ pub struct Service {
     pub(crate) answers: Answers,
     pub(crate) repairs: Arc<Counts>,
     pub(crate) forgetting: Forgetting,
+    pub(crate) boots: Boots,
+    pub(crate) completeness: Arc<Completeness>,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
 }
@@ -66,7 +71,7 @@ impl Service {
         // It would vote for its own change, too.
         let is_change = matches!(request, Request::Change(_));
         if self.membership.is_rolled_back() && (is_about_data || is_change) {
-            let message = "peers remember a later start of this node: its disk was rolled back or copied; replace it by a new node";
+            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
             return Refusal::new(ErrorCode::Storage, message)
                 .reply(self.topologies.current().epoch());
         }
@@ -132,6 +137,8 @@ impl Service {
             Request::TreeObjects(asked) => self.answers.objects(&asked).await,
             Request::Floor(asked) => self.forgetting.floor(&asked).await,
             Request::Watermark(asked) => self.forgetting.watermark(&asked).await,
+            Request::Remember(told) => self.remember(from, told).await,
+            Request::Watermarks(asked) => self.forgetting.watermarks(&asked),
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
             Request::Change(change) => {
@@ -141,6 +148,15 @@ impl Service {
             Request::Vote(vote, entry) => self.vote(from, vote, entry).await,
         };
         answered.unwrap_or_else(|refusal| refusal.reply(self.topologies.current().epoch()))
+    }
+
+    async fn remember(&self, from: Role, told: RememberV1) -> Result<Response, Refusal> {
+        let Role::Node(from) = from else {
+            return Err(Refusal::new(ErrorCode::Denied, "only nodes are remembered"));
+        };
+        let boot = self.boots.remember(from, told).await?;
+        let floor = self.forgetting.floor.at();
+        Ok(Response::Remember(RememberReplyV1 { boot, floor }))
     }
 
     async fn vote(&self, from: Role, vote: VoteV1, entry: Bytes) -> Result<Response, Refusal> {
@@ -343,6 +359,7 @@ impl Service {
             kept: &self.kept,
             repairs: &self.repairs,
             deletions: &self.forgetting.counts,
+            completeness: &self.completeness,
         })
     }
 
@@ -383,6 +400,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::TreeNodes(asked) | Request::TreeKeys(asked) => return Some(asked.epoch),
         Request::TreeObjects(asked) => return Some(asked.under.epoch),
         Request::Watermark(asked) => return Some(asked.epoch),
+        Request::Watermarks(asked) => return Some(asked.epoch),
         Request::ReplicaList(list) => &list.head,
         // The voters of an epoch decide on the next one.
         Request::Vote(vote, _) => return Some(Epoch(vote.epoch.0.saturating_sub(1))),
@@ -391,6 +409,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         | Request::Metrics(_)
         | Request::Hints(_)
         | Request::Floor(_)
+        | Request::Remember(_)
         | Request::Change(_) => {
             return None;
         }

@@ -84,6 +84,7 @@ pub fn system(name: &str) -> Bytes {
 const STAND_IN: &[u8] = b"stand-in";
 const GRAVE: &[u8] = b"grave";
 const WATERMARK: &[u8] = b"watermark";
+const BOOT_OF: &[u8] = b"peer-boot";
 const STAND_IN_PREFIX_BYTES: usize = 4 + STAND_IN.len() + 16;
 
 /// The engine's key of what this node keeps under `stored` for an owner that is away.
@@ -163,15 +164,35 @@ pub fn watermarks_of(bucket: BucketId) -> Bytes {
     .into()
 }
 
+/// What the keys of all watermarks begin with.
+#[must_use]
+pub fn watermarks() -> Bytes {
+    [&SYSTEM_BUCKET.0.to_be_bytes()[..], WATERMARK]
+        .concat()
+        .into()
+}
+
 /// All keys of watermarks, and the first behind them.
 #[must_use]
 pub fn watermark_range() -> (Bytes, Bytes) {
-    let first = [&SYSTEM_BUCKET.0.to_be_bytes()[..], WATERMARK].concat();
-    let mut end = first.clone();
+    let first = watermarks();
+    let mut end = first.to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
-    (first.into(), end.into())
+    (first, end.into())
+}
+
+/// The engine's key of what this node remembers of another's boot counter.
+#[must_use]
+pub fn boot_of(node: NodeId) -> Bytes {
+    [
+        &SYSTEM_BUCKET.0.to_be_bytes()[..],
+        BOOT_OF,
+        &node.0.to_be_bytes(),
+    ]
+    .concat()
+    .into()
 }
 
 /// The place in a key that [`watermark`] made; `None` when the bytes are not of that form.

@@ -11,6 +11,7 @@ use kv_storage::WriteBatch;
 use kv_types::{Epoch, NodeId, planted};
 use serde::{Deserialize, Serialize};
 
+use crate::completeness::Completeness;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
@@ -20,12 +21,14 @@ use crate::topologies::Topologies;
 ///
 /// Invariants
 /// 1. A state is durable before an answer that follows from it leaves this node.
-/// 2. An instance whose epoch is decided is over: it is answered so, never voted on again.
+/// 2. A voter that may have forgotten how it voted on an instance does not vote on it.
+/// 3. An instance whose epoch is decided is over: it is answered so, never voted on again.
 #[derive(Debug)]
 pub struct Voting {
     me: NodeId,
     topologies: Arc<Topologies>,
     store: Store,
+    completeness: Arc<Completeness>,
     /// One vote at a time.
     voting: tokio::sync::Mutex<()>,
 }
@@ -41,11 +44,17 @@ struct Record {
 impl Voting {
     /// The voter of a node.
     #[must_use]
-    pub fn new(me: NodeId, topologies: Arc<Topologies>, store: Store) -> Self {
+    pub fn new(
+        me: NodeId,
+        topologies: Arc<Topologies>,
+        store: Store,
+        completeness: Arc<Completeness>,
+    ) -> Self {
         Self {
             me,
             topologies,
             store,
+            completeness,
             voting: tokio::sync::Mutex::default(),
         }
     }
@@ -82,6 +91,10 @@ impl Voting {
         if !topology.voters().contains(&self.me) {
             let message = format!("this node is no voter at epoch {}", topology.epoch());
             return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        if !self.completeness.may_vote(open) {
+            let message = "this voter has lost a part of its disk and may not know how it has voted; a majority of the others decides";
+            return Err(Refusal::new(ErrorCode::Incomplete, message));
         }
         if request.step == VoteStep::Accept {
             // What is decided must be something that every node can take over.

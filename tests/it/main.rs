@@ -7,6 +7,7 @@ mod client;
 mod epochs;
 mod explain;
 mod limits;
+mod lost_disks;
 mod presets;
 mod sessions;
 mod simulated_cluster;

@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL_CODES: [ErrorCode; 16] = [
+const ALL_CODES: [ErrorCode; 17] = [
     ErrorCode::BadRequest,
     ErrorCode::UnknownBucket,
     ErrorCode::TooLarge,
@@ -17,6 +17,7 @@ const ALL_CODES: [ErrorCode; 16] = [
     ErrorCode::StaleWriteId,
     ErrorCode::Unsupported,
     ErrorCode::Internal,
+    ErrorCode::Incomplete,
 ];
 
 fn examples(outcome: Outcome) -> Vec<Error> {

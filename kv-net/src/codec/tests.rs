@@ -6,11 +6,12 @@ use crate::message::{
     BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, ExplainedGetV1, ExplainedPutV1,
     ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1,
     MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1, PlaceV1, PreferredV1,
-    PutReplyV1, ReadOptions, ReadSource, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1,
-    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
-    StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
-    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer,
-    VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1, WriteOptions,
+    PutReplyV1, ReadOptions, ReadSource, RememberReplyV1, RememberV1, ReplicaListEntryV1,
+    ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1,
+    StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1,
+    TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1,
+    TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep,
+    WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -262,6 +263,14 @@ fn requests() -> Vec<Request> {
                 partition: 300,
             }],
         }),
+        Request::Remember(RememberV1 { boot: 300 }),
+        Request::Watermarks(WatermarksV1 {
+            epoch: Epoch(3),
+            places: vec![PlaceV1 {
+                bucket,
+                partition: 300,
+            }],
+        }),
     ]
 }
 
@@ -451,6 +460,19 @@ fn responses() -> Vec<(Method, Response)> {
             }),
         ),
         (Method::Watermark, Response::Watermark(WatermarkReplyV1 {})),
+        (
+            Method::Remember,
+            Response::Remember(RememberReplyV1 {
+                boot: 300,
+                floor: Hlc(1),
+            }),
+        ),
+        (
+            Method::Watermarks,
+            Response::Watermarks(WatermarksReplyV1 {
+                marks: vec![Some(Hlc(0x0102_0304_0506_0708)), None],
+            }),
+        ),
         (Method::Get, Response::Error(error)),
     ]
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, FloorV1, HintsV1, MetricsV1, ReplicaListV1, ReplicaReadV1,
-    ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1, TopologyV1, TreeNodesV1,
-    TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep, WatermarkV1,
+    BallotV1, ChangeKind, ChangeV1, FloorV1, HintsV1, MetricsV1, RememberV1, ReplicaListV1,
+    ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1, TopologyV1,
+    TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep, WatermarkV1,
+    WatermarksV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
@@ -261,6 +262,11 @@ fn requests() -> Vec<Request> {
             boot: 1,
             through: Hlc(1),
             step: WatermarkStep::Seal,
+            places: Vec::new(),
+        }),
+        Request::Remember(RememberV1 { boot: 1 }),
+        Request::Watermarks(WatermarksV1 {
+            epoch: Epoch(1),
             places: Vec::new(),
         }),
     ];

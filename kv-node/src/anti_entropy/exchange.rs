@@ -13,12 +13,13 @@ use kv_net::message::{
     TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
-use kv_types::{BucketId, HybridClock, Key, NodeId, Object, WriteId, planted};
+use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
 
 use super::answers::{self, numbers, sum};
 use super::tree::FAN_OUT;
 use super::trees::{Place, Trees};
 use super::{making, shared};
+use crate::completeness::Completeness;
 use crate::env::Env;
 use crate::liveness::Liveness;
 use crate::membership::Membership;
@@ -53,6 +54,7 @@ pub struct Exchange {
     pub(crate) replica: Arc<Replica>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) membership: Arc<Membership>,
+    pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -74,6 +76,15 @@ enum Aim {
     Usual,
     /// Everything: afterwards each of the two holds all that the other one held.
     Everything,
+    /// Everything, by a node whose own copies may hold what was deleted long ago: up to a point, what the peer does not know
+    /// was deleted.
+    Relearning(Hlc),
+}
+
+impl Aim {
+    fn is_everything(self) -> bool {
+        self != Self::Usual
+    }
 }
 
 /// A comparison that could not go on: the peer does not answer, or the topology has changed. The next one begins anew.
@@ -96,7 +107,8 @@ impl Exchange {
         let mut turn = self.env.host.random();
         loop {
             self.env.sleep(PERIOD).await;
-            if self.membership.is_rolled_back() {
+            // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
+            if self.membership.is_rolled_back() || self.completeness.missing() > 0 {
                 continue;
             }
             let topology = self.topologies.current();
@@ -135,16 +147,40 @@ impl Exchange {
         peer: NodeId,
         places: &[Place],
     ) -> BTreeSet<Place> {
-        let mut settled: BTreeSet<Place> = places.iter().copied().collect();
+        let aims = places.iter().map(|place| (*place, Aim::Everything));
+        self.settle_as(topology, peer, &aims.collect()).await
+    }
+
+    /// The same, for places where this node's copies may still hold what was deleted long ago: there the peer knows what
+    /// was deleted up to a point, which stands beside the place.
+    pub async fn relearn(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &BTreeMap<Place, Hlc>,
+    ) -> BTreeSet<Place> {
+        let aims = places
+            .iter()
+            .map(|(place, through)| (*place, Aim::Relearning(*through)));
+        self.settle_as(topology, peer, &aims.collect()).await
+    }
+
+    async fn settle_as(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        aims: &BTreeMap<Place, Aim>,
+    ) -> BTreeSet<Place> {
+        let mut settled: BTreeSet<Place> = aims.keys().copied().collect();
         let Ok(differing) = self.differing(topology, peer).await else {
             return BTreeSet::new();
         };
         let mut work = Vec::new();
-        for place in differing
-            .into_iter()
-            .filter(|place| settled.contains(place))
-        {
-            let reconciled = self.reconcile(topology, peer, place, Aim::Everything);
+        for place in differing {
+            let Some(aim) = aims.get(&place) else {
+                continue;
+            };
+            let reconciled = self.reconcile(topology, peer, place, *aim);
             work.push(async move { (place, reconciled.await) }.boxed());
         }
         let mut reconciled = stream::iter(work).buffer_unordered(PARTITIONS_AT_ONCE);
@@ -302,12 +338,12 @@ impl Exchange {
             }
             return Ok(());
         }
-        if aim == Aim::Everything && !(reply.complete && complete) {
+        if aim.is_everything() && !(reply.complete && complete) {
             return Err(Interrupted);
         }
         let now_ms = self.env.host.wall_ms();
         let is_young = |copy: &Copy| {
-            if aim == Aim::Everything {
+            if aim.is_everything() {
                 return false;
             }
             let Ok(object) = Object::decode(&copy.encoded) else {
@@ -336,7 +372,7 @@ impl Exchange {
             .filter(|copy| is_missing(copy) && !is_young(copy))
         {
             let (key, object) = (copy.key.clone(), copy.encoded.clone());
-            missing.push(self.send(topology, peer, place.0, key, object).boxed());
+            missing.push(self.bring(topology, peer, place, key, object, aim).boxed());
         }
         while !wanted.is_empty() {
             let request = Request::TreeObjects(TreeObjectsV1 {
@@ -348,14 +384,16 @@ impl Exchange {
             };
             let is_last = page.complete || page.entries.is_empty();
             for (key, object) in objects(page, tail) {
-                let id = self.take_in(topology, peer, place, key, &object).await?;
+                let id = self
+                    .take_in(topology, peer, place, key, &object, aim)
+                    .await?;
                 wanted.remove(&id);
             }
             if is_last {
                 break;
             }
         }
-        if aim == Aim::Everything && !wanted.is_empty() {
+        if aim.is_everything() && !wanted.is_empty() {
             return Err(Interrupted);
         }
         let mut sends = stream::iter(missing).buffer_unordered(OBJECTS_AT_ONCE);
@@ -372,30 +410,55 @@ impl Exchange {
         &self,
         topology: &Topology,
         peer: NodeId,
-        (bucket, partition): Place,
+        place: Place,
         key: Key,
         encoded: &Bytes,
+        aim: Aim,
     ) -> Result<u64, Interrupted> {
         let object = Object::decode(encoded).map_err(|_| Interrupted)?;
-        let (hash, _) = topology.locate(bucket, key.partition_key());
-        let target = Target {
-            bucket,
-            key: key.clone(),
-            hash,
-            partition,
-            epoch: topology.epoch(),
-            mode: topology.mode_of(bucket),
-            stands_in_for: None,
+        let target = target(topology, place, key);
+        let merged = match aim {
+            Aim::Usual | Aim::Everything => {
+                self.replica.merge(&target, &object, Arrival::Repair).await
+            }
+            Aim::Relearning(through) => self.replica.relearn(&target, &object, through).await,
         };
-        let merged = self.replica.merge(&target, &object, Arrival::Repair).await;
         merged.map_err(|_| Interrupted)?;
         self.counts.fetched.fetch_add(1, Ordering::Relaxed);
-        let held = self.replica.read(&target).await.map_err(|_| Interrupted)?;
+        let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
         if let Some(held) = held.filter(|held| held.encoded != *encoded) {
-            self.send(topology, peer, bucket, key.clone(), held.encoded)
+            let key = target.key.clone();
+            self.send(topology, peer, place.0, key, held.encoded)
                 .await?;
         }
         Ok(self.replica.key_id(&target))
+    }
+
+    /// Brings an object to a peer that has nothing of its key, if that does not mean that it was deleted.
+    async fn bring(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+        key: Key,
+        encoded: Bytes,
+        aim: Aim,
+    ) -> Result<(), Interrupted> {
+        let Aim::Relearning(through) = aim else {
+            return self.send(topology, peer, place.0, key, encoded).await;
+        };
+        let target = target(topology, place, key);
+        let nothing = Object::new();
+        let relearnt = self.replica.relearn(&target, &nothing, through).await;
+        relearnt.map_err(|_| Interrupted)?;
+        let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
+        match held {
+            None => Ok(()),
+            Some(held) => {
+                self.send(topology, peer, place.0, target.key, held.encoded)
+                    .await
+            }
+        }
     }
 
     /// Brings an object to the peer.
@@ -436,6 +499,19 @@ impl Exchange {
         };
         let answer = self.env.transport.call(peer, request, PATIENCE).await;
         answer.map_err(|_| Interrupted)
+    }
+}
+
+fn target(topology: &Topology, (bucket, partition): Place, key: Key) -> Target {
+    let (hash, _) = topology.locate(bucket, key.partition_key());
+    Target {
+        bucket,
+        key,
+        hash,
+        partition,
+        epoch: topology.epoch(),
+        mode: topology.mode_of(bucket),
+        stands_in_for: None,
     }
 }
 

@@ -73,9 +73,13 @@ impl Coordinator {
             self.keep_journal(&mut plan, level, needed);
         }
         let journal = plan.journal.clone();
-        let places = if plan.has_replica(self.me) {
+        let is_complete = self.replica.is_complete(plan.target.partition);
+        let places = if plan.has_replica(self.me) && is_complete {
             self.places(&plan, level)
-        } else if level == Level::Eventual && self.must_stand_in(&plan, request.forwarded) {
+        } else if level == Level::Eventual
+            && is_complete
+            && self.must_stand_in(&plan, request.forwarded)
+        {
             self.places_around_me(&plan)
         } else {
             let forwarded = self.forward(&plan, level, request, payload, deadline);
@@ -146,6 +150,9 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<PutReplyV1, Refusal> {
         if request.forwarded {
+            if plan.has_replica(self.me) {
+                return Err(Refusal::incomplete());
+            }
             let message = format!(
                 "this node holds no replica of {} at epoch {}",
                 request.key, plan.target.epoch
@@ -153,19 +160,16 @@ impl Coordinator {
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
         let now = self.env.now();
-        let mut replicas = plan.replicas.nodes();
-        let first_up = replicas.find(|node| self.liveness.is_up(*node, now));
-        let stand_in = || {
-            let is_sloppy = level == Level::Eventual;
-            is_sloppy
-                .then(|| self.fallbacks(plan).first().copied())
-                .flatten()
-        };
-        let mut replicas = plan.replicas.nodes();
-        let to = first_up
-            .or_else(stand_in)
-            .or_else(|| replicas.find(|node| self.liveness.may_answer(*node, now)))
-            .ok_or_else(|| Refusal::not_enough(1, 0, DOING))?;
+        let owners = || plan.replicas.nodes().filter(|node| *node != self.me);
+        let mut choices: Vec<NodeId> = owners()
+            .filter(|node| self.liveness.is_up(*node, now))
+            .collect();
+        if choices.is_empty() && level == Level::Eventual {
+            choices.extend(self.fallbacks(plan).first());
+        }
+        if choices.is_empty() {
+            choices.extend(owners().find(|node| self.liveness.may_answer(*node, now)));
+        }
         let value = payload.value().cloned().unwrap_or_default();
         let request = PutV1 {
             forwarded: true,
@@ -175,23 +179,32 @@ impl Coordinator {
             None => Request::Put(request, value),
             Some(_) => Request::ExplainPut(request, value),
         };
-        match self.call(&plan.topology, to, request, deadline).await {
-            Ok(Response::Put(reply)) => Ok(reply),
-            Ok(Response::ExplainPut(ExplainedPutV1 { reply, explanation })) => {
-                if let Some(journal) = &plan.journal {
-                    journal.pass_on(self.me, explanation);
+        let mut refused = Refusal::not_enough(1, 0, DOING);
+        for to in choices {
+            let called = self.call(&plan.topology, to, request.clone(), deadline);
+            refused = match called.await {
+                Ok(Response::Put(reply)) => return Ok(reply),
+                Ok(Response::ExplainPut(ExplainedPutV1 { reply, explanation })) => {
+                    if let Some(journal) = &plan.journal {
+                        journal.pass_on(self.me, explanation);
+                    }
+                    return Ok(reply);
                 }
-                Ok(reply)
-            }
-            Ok(other) => Err(unexpected(&other)),
-            Err(refusal) => {
-                if refusal.code == ErrorCode::StaleEpoch {
+                Ok(other) => return Err(unexpected(&other)),
+                Err(refusal) => refusal,
+            };
+            match refused.code {
+                // It has done nothing; another owner can.
+                ErrorCode::Incomplete => {}
+                ErrorCode::StaleEpoch => {
                     // So that the refusal names the epoch that the client must learn.
                     self.learn_topology(&plan.topology, to, deadline).await;
+                    break;
                 }
-                Err(refusal)
+                _ => break,
             }
         }
+        Err(refused)
     }
 
     /// What the writer had read; `None`: what this replica holds counts as read.

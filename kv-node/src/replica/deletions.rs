@@ -7,8 +7,9 @@ use bytes::Bytes;
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
 
-use super::{Copy, Loaded, Replica, Target, damaged_key};
+use super::{Change, Copy, Loaded, Replica, Target, damaged_key};
 use crate::anti_entropy::trees::{Place, note};
+use crate::hints::Weight;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, committed};
@@ -206,6 +207,61 @@ impl Replica {
             self.put_aside(target, incoming).await?;
         }
         Ok(Some(left))
+    }
+
+    /// Brings this node's copy, which may lack or still hold anything, to what a complete one knows: takes in what that one
+    /// holds, and lets go of what it knows to be deleted. `through` is that one's watermark.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed, but for a failed disk.
+    pub async fn relearn(
+        &self,
+        target: &Target,
+        theirs: &Object,
+        through: Hlc,
+    ) -> Result<(), Refusal> {
+        let stored = target.stored();
+        let _turn = self.turns.take(&stored).await?;
+        let held = self.load(&stored, target.mode).await?;
+        let (mut object, _) = held.object.without_deleted(theirs.clock(), through);
+        object.merge(theirs);
+        let is_forgotten = object.oldest_dot().is_none() && object.clock().latest() <= through;
+        if is_forgotten {
+            if held.seq.is_none() {
+                return Ok(());
+            }
+            let mut batch = WriteBatch::new();
+            batch.use_reserve();
+            let grave = Grave {
+                was: held.gone_from,
+                is: None,
+            };
+            grave.keep_in(&mut batch, &stored);
+            batch.delete_noted(&stored, &note(held.was.item, 0));
+            committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+            return Ok(());
+        }
+        if object == held.object {
+            if let Some(seq) = held.seq {
+                self.store.durable(seq).await?;
+            }
+            return Ok(());
+        }
+        let encoded = object.encode();
+        let new = Change {
+            stored,
+            was: held.was,
+            grave: Grave {
+                was: held.gone_from,
+                is: object.gone_from(target.mode),
+            },
+            weight: Weight::of(&object, encoded.len()),
+            encoded,
+            new_dots: Vec::new(),
+            is_owed: true,
+        };
+        committed(self.append(target, new, None).await?).await?;
+        Ok(())
     }
 
     /// Keeps what should not have come, for people to look at.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kv_net::ErrorCode;
 use kv_net::message::{
-    FloorReplyV1, FloorV1, Response, WatermarkReplyV1, WatermarkStep, WatermarkV1,
+    FloorReplyV1, FloorV1, PlaceV1, Response, WatermarkReplyV1, WatermarkStep, WatermarkV1,
+    WatermarksReplyV1, WatermarksV1,
 };
 use kv_ring::PartitionId;
 use kv_types::{Hlc, NodeId};
@@ -13,6 +14,7 @@ use super::Counts;
 use super::floor::Floor;
 use super::watermarks::Watermarks;
 use crate::anti_entropy::trees::Place;
+use crate::completeness::Completeness;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
@@ -33,6 +35,7 @@ pub struct Forgetting {
     pub(crate) kept: Arc<Kept>,
     pub(crate) floor: Arc<Floor>,
     pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -92,6 +95,7 @@ impl Forgetting {
                 let message = format!("this node holds no settled replica of {partition}");
                 return Err(Refusal::new(ErrorCode::NotReplica, message));
             }
+            self.completeness.check(partition)?;
             places.push((place.bucket, partition));
         }
         match asked.step {
@@ -100,6 +104,24 @@ impl Forgetting {
             WatermarkStep::Forget => self.watermarks.let_forget(&places, asked.through),
         }
         Ok(Response::Watermark(WatermarkReplyV1 {}))
+    }
+
+    /// This node's watermarks, for an owner that is behind.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the two are at different epochs.
+    pub fn watermarks(&self, asked: &WatermarksV1) -> Result<Response, Refusal> {
+        let topology = self.topologies.current();
+        if asked.epoch != topology.epoch() {
+            return Err(Refusal::stale(topology.epoch()));
+        }
+        let mark = |place: &PlaceV1| {
+            let partition = PartitionId(place.partition);
+            let is_complete = !self.completeness.is_incomplete(partition);
+            is_complete.then(|| self.watermarks.of((place.bucket, partition)))
+        };
+        let marks = asked.places.iter().map(mark).collect();
+        Ok(Response::Watermarks(WatermarksReplyV1 { marks }))
     }
 
     /// Makes durable all that this node holds.
@@ -111,7 +133,7 @@ impl Forgetting {
     /// What a node holds whose disk is an old one must not count.
     fn check_memory(&self) -> Result<(), Refusal> {
         if self.membership.is_rolled_back() {
-            let message = "peers remember a later start of this node: its disk was rolled back or copied; replace it by a new node";
+            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
             return Err(Refusal::new(ErrorCode::Storage, message));
         }
         Ok(())

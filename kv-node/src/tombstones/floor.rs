@@ -41,10 +41,7 @@ impl Floor {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub async fn start(store: Store, env: Env, keep: Duration) -> Result<Self, StoreError> {
-        let at = match store.get(&floor_key()).await? {
-            None => Hlc::ZERO,
-            Some(found) => decode(&found.value)?,
-        };
+        let at = stored(&store).await?;
         Ok(Self {
             env,
             store,
@@ -120,7 +117,7 @@ impl Floor {
         let mut batch = WriteBatch::new();
         // It lets space be freed.
         batch.use_reserve();
-        batch.put(&floor_key(), &to.0.to_le_bytes());
+        keep_in(&mut batch, to);
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         *durable = to;
         Ok(to)
@@ -141,6 +138,19 @@ impl Floor {
     fn readings(&self) -> MutexGuard<'_, VecDeque<(Duration, Hlc)>> {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The floor that was promised last.
+pub(crate) async fn stored(store: &Store) -> Result<Hlc, StoreError> {
+    match store.get(&floor_key()).await? {
+        None => Ok(Hlc::ZERO),
+        Some(found) => decode(&found.value),
+    }
+}
+
+/// Adds a promise to a batch.
+pub(crate) fn keep_in(batch: &mut WriteBatch, floor: Hlc) {
+    batch.put(&floor_key(), &floor.0.to_le_bytes());
 }
 
 fn floor_key() -> Bytes {

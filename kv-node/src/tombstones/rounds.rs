@@ -166,7 +166,9 @@ impl Rounds {
             let nodes: Vec<NodeId> = owners.nodes().collect();
             let is_mine = nodes.first() == Some(&me) || oldest.plus(patience) <= reading;
             let others = nodes.into_iter().filter(|node| *node != me);
-            (is_mine && !owners.is_joint()).then(|| ((*bucket, *partition), others.collect()))
+            let completeness = &self.forgetting.completeness;
+            let is_whole = !owners.is_joint() && !completeness.is_incomplete(*partition);
+            (is_mine && is_whole).then(|| ((*bucket, *partition), others.collect()))
         };
         // Beginning anywhere, so that none is always among those that are too many.
         let start = self.env.host.random() as usize % waiting.len().max(1);

@@ -344,6 +344,17 @@ impl SimCluster {
         self.machine(node, |machine| machine.fs.clone())
     }
 
+    /// Puts another disk into the machine of a node that does not run.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn put_in_disk(&self, node: NodeId, disk: SimFs) {
+        self.machine(node, |machine| {
+            assert!(machine.process.is_none(), "{node} runs");
+            machine.fs = disk;
+        });
+    }
+
     /// What is wrong with a node's machine.
     #[must_use]
     pub fn conditions(&self, node: NodeId) -> Arc<Conditions> {
@@ -501,6 +512,8 @@ impl AsRef<SimNetwork> for SimCluster {
     }
 }
 
-fn data() -> PathBuf {
+/// The data directory of every node, on its own disk.
+#[must_use]
+pub fn data() -> PathBuf {
     Path::new("/data").to_owned()
 }

@@ -119,6 +119,14 @@ pub enum Fault {
         /// How many.
         count: u16,
     },
+    /// The disk of a node is put back as it was so long before it stops, if somebody remembers that it was further: one who
+    /// has run all the time. Else the node is only started again.
+    Restore {
+        /// Whose.
+        node: NodeNumber,
+        /// How much older the copy is, in milliseconds.
+        age_ms: u64,
+    },
     /// A bit of a file flips for ever, then the process is killed and started again. Destroys durable bytes.
     Damage {
         /// Whose.
@@ -175,9 +183,38 @@ impl Fault {
             Self::NewAuthority => "new authority",
             Self::Strangers { .. } => "strangers",
             Self::Damage { .. } => "damaged file",
+            Self::Restore { .. } => "node with a copy of its disk",
         }
     }
 }
+
+/// Of a day on which a disk is put back, what is left of its faults: those that do not keep the others from telling the
+/// node that they remember more; and when that happens.
+pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) -> Vec<Event> {
+    events.retain(|event| match &event.fault {
+        Fault::Kill(nodes) | Fault::PowerCut(nodes) => nodes.len() == 1,
+        Fault::Skew { .. } => true,
+        _ => false,
+    });
+    let node = rng.u8(1..=plan.nodes);
+    let mut at_ms = rng.u64(OLDEST_COPY_MS..OLDEST_COPY_MS * 2);
+    while at_ms < plan.until_ms {
+        events.push(Event {
+            at_ms,
+            lasts_ms: rng.u64(20..4_000),
+            fault: Fault::Restore {
+                node,
+                age_ms: rng.u64(NEWEST_COPY_MS..OLDEST_COPY_MS),
+            },
+        });
+        at_ms += rng.u64(2 * OLDEST_COPY_MS..4 * OLDEST_COPY_MS);
+    }
+    events
+}
+
+/// What happened since a newer copy, the others may not have heard of.
+const NEWEST_COPY_MS: u64 = 11_000;
+const OLDEST_COPY_MS: u64 = 20_000;
 
 /// Draws what goes wrong on one day.
 #[derive(Debug)]

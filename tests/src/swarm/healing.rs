@@ -6,6 +6,8 @@ use std::time::Duration;
 use kv_net::Role;
 use kv_net::message::{ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
 use kv_ring::Topology;
+use kv_storage::fs::Fs;
+use kv_storage::sim::SimFs;
 use kv_types::{Level, NodeId, Object, Payload};
 
 use super::nemesis::{Nemesis, used};
@@ -14,6 +16,7 @@ use super::work::{Notebook, name};
 use crate::check::Violation;
 use crate::history::{Held, KeyNumber, Seen};
 use crate::sim::client::{BUCKET, BUDGET, Client, key};
+use crate::sim::cluster::data;
 use crate::sim::{Handle, SimCluster};
 
 /// A node must start within this time once its machine is whole.
@@ -33,7 +36,8 @@ pub(super) struct Healing<'a> {
     pub handle: &'a Handle,
     pub cluster: &'a SimCluster,
     pub nemesis: &'a Nemesis,
-    /// Nodes whose durable bytes were destroyed: they are taken away, as an operator would.
+    /// Nodes whose durable bytes were destroyed: their stores are emptied, as an operator would, so that they fetch all
+    /// from the others. Those that do not start even so are taken away.
     pub damaged: BTreeSet<NodeId>,
     pub keys: u32,
     pub has_large_values: bool,
@@ -41,6 +45,8 @@ pub(super) struct Healing<'a> {
     pub leaves_well: bool,
     /// Nobody reads: comparisons must make all replicas equal.
     pub by_itself: bool,
+    /// A disk was put back, and with it perhaps what had been forgotten.
+    pub restores: bool,
     pub found: Vec<Violation>,
 }
 
@@ -124,6 +130,16 @@ impl Healing<'_> {
                     }
                     Err(_) => self.handle.sleep(Duration::from_millis(50)).await,
                 }
+            }
+        }
+        // The others must be there: only they can tell how often it was started.
+        for node in std::mem::take(&mut self.damaged) {
+            self.cluster.kill(node);
+            empty_store(&self.cluster.fs(node));
+            if self.cluster.start(node).await.is_ok() {
+                self.nemesis.count("emptied store", 1);
+            } else {
+                self.damaged.insert(node);
             }
         }
     }
@@ -292,16 +308,20 @@ impl Healing<'_> {
     async fn is_equal(&self, client: &mut Client, number: KeyNumber) -> bool {
         // What a read has found is on its way.
         self.handle.sleep(Duration::from_millis(20)).await;
-        let mut first: Option<Vec<u8>> = None;
+        is_same(&self.held_by_owners(client, number).await)
+    }
+
+    /// What each owner of a key holds, or why that is not known.
+    async fn held_by_owners(
+        &self,
+        client: &mut Client,
+        number: KeyNumber,
+    ) -> Vec<(NodeId, Result<Held, String>)> {
+        let mut all = Vec::new();
         for node in self.owners(number) {
-            let Ok(held) = self.held(client, node, number).await else {
-                return false;
-            };
-            if *first.get_or_insert_with(|| held.bytes.clone()) != held.bytes {
-                return false;
-            }
+            all.push((node, self.held(client, node, number).await));
         }
-        true
+        all
     }
 
     /// The owners of a key that must serve.
@@ -320,12 +340,14 @@ impl Healing<'_> {
         let mut all = Vec::new();
         let limit = self.handle.now() + SERVE_LIMIT;
         for number in 0..self.keys {
+            let mut held = self.held_by_owners(client, number).await;
             // What is forgotten is not forgotten by all in the same moment.
-            while !self.is_equal(client, number).await && self.handle.now() < limit {
+            while !is_same(&held) && self.handle.now() < limit {
                 self.handle.sleep(Duration::from_millis(200)).await;
+                held = self.held_by_owners(client, number).await;
             }
-            for node in self.owners(number) {
-                match self.held(client, node, number).await {
+            for (node, held) in held {
+                match held {
                     Ok(held) => all.push(held),
                     Err(what) => {
                         self.wrong("does-not-serve", format!("{node}, key {number}: {what}"));
@@ -333,9 +355,17 @@ impl Healing<'_> {
                 }
             }
         }
+        if let Some(node) = self
+            .whole()
+            .first()
+            .and_then(|node| self.cluster.node(*node))
+        {
+            let granted = node.topology().actors().len() - self.cluster.nodes().count();
+            self.nemesis.count("actor granted", granted as u64);
+        }
         for node in self.whole() {
             let late = self.nemesis.look_at_deletions(node);
-            if late > 0 {
+            if late > 0 && !self.restores {
                 let what = format!("at {node}, {late} values came that had been forgotten");
                 self.wrong("late", what);
             }
@@ -406,6 +436,27 @@ impl Healing<'_> {
                     format!("{node} uses {bytes} bytes of its disk"),
                 );
             }
+        }
+    }
+}
+
+/// Whether all hold the same.
+fn is_same(held: &[(NodeId, Result<Held, String>)]) -> bool {
+    let mut bytes = held
+        .iter()
+        .map(|(_, held)| Some(&held.as_ref().ok()?.bytes));
+    let Some(first) = bytes.next() else {
+        return true;
+    };
+    first.is_some() && bytes.all(|other| other == first)
+}
+
+/// Removes the files of a node's store, and nothing else.
+fn empty_store(fs: &SimFs) {
+    let store = data().join("store");
+    for path in fs.dump().into_keys() {
+        if path.starts_with(&store) {
+            fs.remove(&path).expect("a disk that was mended");
         }
     }
 }

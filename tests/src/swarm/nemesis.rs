@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -36,8 +36,20 @@ pub struct Nemesis {
     ledger: Ledger,
     /// How many rivals have proposed so far. Two may do so at the same instant.
     rivals: Arc<AtomicU64>,
+    disks: Arc<Mutex<Disks>>,
     log: bool,
     counts: Arc<Mutex<Counts>>,
+}
+
+/// Copies of disks, and who can tell that they are old.
+#[derive(Debug, Default)]
+struct Disks {
+    /// The last copy of a disk, and when it was made.
+    copies: BTreeMap<NodeId, (Duration, SimFs)>,
+    /// When the process of a node ended last.
+    ended: BTreeMap<NodeId, Duration>,
+    /// When a node was started last.
+    started: BTreeMap<NodeId, Duration>,
 }
 
 /// A moment's change.
@@ -46,6 +58,8 @@ enum Step {
     Kill(NodeId),
     CutPower(NodeId),
     Start(NodeId),
+    Copy(NodeId),
+    PutBack(NodeId),
     Pause(NodeId),
     Resume(NodeId),
     Block(Vec<Link>),
@@ -82,6 +96,7 @@ impl Nemesis {
             cluster,
             ledger,
             rivals: Arc::default(),
+            disks: Arc::default(),
             log,
             counts: Arc::default(),
         }
@@ -290,6 +305,15 @@ impl Nemesis {
                 (end, Step::BelieveOnlyIssuing),
             ],
             Fault::Strangers { node, count } => vec![(begin, Step::Strangers(id(*node), *count))],
+            Fault::Restore { node, age_ms } => {
+                let node = id(*node);
+                let copied = begin.saturating_sub(Duration::from_millis(*age_ms));
+                vec![
+                    (copied, Step::Copy(node)),
+                    (begin, Step::Kill(node)),
+                    (end, Step::PutBack(node)),
+                ]
+            }
             Fault::Damage { node, seed } => {
                 let mut steps = vec![(begin, Step::Flip(id(*node), *seed))];
                 steps.extend(restart(id(*node)));
@@ -303,13 +327,20 @@ impl Nemesis {
         match step {
             Step::Kill(node) => {
                 self.look_at(node);
+                self.note_end(node);
                 cluster.kill(node);
             }
             Step::CutPower(node) => {
                 self.look_at(node);
+                self.note_end(node);
                 cluster.cut_power(node);
             }
             Step::Start(node) => self.start(node),
+            Step::Copy(node) => {
+                let copy = (self.handle.now(), cluster.fs(node).fork());
+                self.disks().copies.insert(node, copy);
+            }
+            Step::PutBack(node) => self.put_back(node),
             Step::Pause(node) => cluster.pause(node),
             Step::Resume(node) => cluster.resume(node),
             Step::Block(links) => network.block(&links),
@@ -346,6 +377,39 @@ impl Nemesis {
             Step::Strangers(node, count) => self.send_strangers(node, count),
             Step::Propose(node) => self.propose(node),
         }
+    }
+
+    fn disks(&self) -> MutexGuard<'_, Disks> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_end(&self, node: NodeId) {
+        self.disks().ended.insert(node, self.handle.now());
+    }
+
+    /// Starts a node from the copy of its disk, if another one has run since before the copy was made.
+    fn put_back(&self, node: NodeId) {
+        let copy = self.disks().copies.remove(&node);
+        let (copied, disk) = copy.expect("it was made before");
+        let remembers = |other: NodeId| {
+            let disks = self.disks();
+            let at = |times: &BTreeMap<NodeId, Duration>| times.get(&other).copied();
+            let is_since_before = |at: Option<Duration>| at.is_none_or(|at| at < copied);
+            other != node
+                && self.cluster.node(other).is_some()
+                && is_since_before(at(&disks.ended))
+                && is_since_before(at(&disks.started))
+        };
+        if self.cluster.nodes().any(remembers) {
+            self.count("disk put back", 1);
+            self.look_at(node);
+            self.note_end(node);
+            self.cluster.kill(node);
+            // As a copy of a running machine's disk is: nothing is on it that was not synced, but may be.
+            let disk = disk.power_loss(self.handle.seed());
+            self.cluster.put_in_disk(node, disk);
+        }
+        self.start(node);
     }
 
     /// Takes a step towards another authority, and gives everybody papers that go with it.
@@ -406,8 +470,14 @@ impl Nemesis {
         let this = self.clone();
         let outcome = self.cluster.launch(node);
         self.handle.spawn(OUTSIDE, async move {
-            if let Ok(Err(error)) = outcome.await {
-                this.note_failed_start(node, &error);
+            match outcome.await {
+                Ok(Ok(())) => {
+                    let now = this.handle.now();
+                    this.disks().started.insert(node, now);
+                }
+                Ok(Err(error)) => this.note_failed_start(node, &error),
+                // It was ended before.
+                Err(_) => {}
             }
         });
     }

@@ -33,4 +33,9 @@ pub const PLANTED: &[&str] = &[
     "answer a session with something older",
     "forget deletions by their age",
     "raise a watermark without comparing",
+    "let incomplete copies answer",
+    "complete copies without comparing",
+    "mint on under the actor of a lost disk",
+    "vote with a restored disk",
+    "keep the watermarks of a lost disk",
 ];

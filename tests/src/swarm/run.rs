@@ -189,6 +189,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         has_large_values: scenario.mix.large > 0,
         leaves_well: !scenario.quic && scenario.seed % 3 == 1,
         by_itself: scenario.seed.is_multiple_of(2),
+        restores: scenario.restores(),
         found,
     };
     healing.heal(&notebook).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Event, NodeNumber, Plan};
+use super::fault::{Event, Fault, NodeNumber, Plan, with_restores};
 
 /// Replicas of each key.
 pub const REPLICAS: u8 = 3;
@@ -119,7 +119,23 @@ impl Scenario {
             day.events.retain(|event| event.fault.leaves_processes());
         }
         day.sessions = rng.bool();
+        if !quic && rng.u8(0..8) == 0 {
+            // What only the node knew whose disk is put back is gone.
+            day.mix.weak = 0;
+            // So little goes wrong on such a day that it would take long.
+            day.rest_ms = 120;
+            day.events = with_restores(day.events, &plan, &mut rng);
+        }
         day
+    }
+}
+
+impl Scenario {
+    /// Whether a disk is put back, and with it what was deleted meanwhile.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        let mut events = self.events.iter();
+        events.any(|event| matches!(event.fault, Fault::Restore { .. }))
     }
 }
 

@@ -1,0 +1,216 @@
+//! What of this node's copies counts: a disk that was rolled back, copied or emptied lacks what the node acknowledged.
+//!
+//! Every member tells the others its boot counter, which rises with every start and while it runs, and each remembers the
+//! others' durably ([`boots`]). A node that finds itself remembered under a later counter than its disk knows has lost what
+//! came in between. Then, until it has compared everything with the other owners ([`recovery`]), its copies answer no read
+//! and it coordinates nothing there, though it takes in all writes; it mints under an actor that nobody had before, because
+//! it may have minted dots it no longer knows; it does not vote on what was open before it was given that actor; and what
+//! it keeps for others is not shown until it is delivered. `docs/adr/0020-a-node-that-lost-a-part-of-its-disk.md`.
+//!
+//! Invariants:
+//! 1. A boot counter is durable before anyone is told.
+//! 2. What is lost is on record, durably and together with the new boot counter, before the node answers anything.
+//! 3. A partition leaves the record only when all that enough others held of it is durable here.
+
+pub mod boots;
+pub mod recovery;
+
+use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+use kv_ring::{PartitionCount, PartitionId};
+use kv_storage::WriteBatch;
+use kv_types::{ActorId, Epoch, Hlc, planted};
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::Refusal;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+
+/// What of this node's copies does not count.
+#[derive(Debug)]
+pub struct Completeness {
+    store: Store,
+    record: RwLock<Record>,
+    /// One change of the record at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What is stored, in postcard; `docs/formats/storage-key.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Whether anything was ever lost.
+    has_lost: bool,
+    /// The actor that was granted since, and the epoch that granted it.
+    grant: Option<(ActorId, Epoch)>,
+    /// Where copies may lack what this node has acknowledged.
+    incomplete: BTreeSet<u16>,
+    /// Of what is kept for others, nothing that was minted up to here is shown.
+    hidden_through: Hlc,
+}
+
+impl Record {
+    /// Everything of a ring may be lost. What was granted before goes with it.
+    pub(crate) fn of_loss(partitions: PartitionCount, now: Hlc) -> Self {
+        Self {
+            has_lost: true,
+            grant: None,
+            incomplete: partitions.iter().map(|partition| partition.0).collect(),
+            hidden_through: now,
+        }
+    }
+
+    /// Adds it to the batch that notes why.
+    pub(crate) fn keep_in(&self, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        let bytes = postcard::to_stdvec(self).map_err(|error| {
+            StoreError::Failed(format!("what is lost cannot be stored: {error}"))
+        })?;
+        batch.put(&record_key(), &bytes);
+        Ok(())
+    }
+}
+
+impl Completeness {
+    /// What is on record.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub async fn start(store: Store) -> Result<Self, StoreError> {
+        let record = match store.get(&record_key()).await? {
+            None => Record::default(),
+            Some(found) => postcard::from_bytes(&found.value)
+                .map_err(|_| StoreError::Failed("what is lost is not readable".to_owned()))?,
+        };
+        Ok(Self {
+            store,
+            record: RwLock::new(record),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// How many partitions are incomplete.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.read(|record| record.incomplete.len())
+    }
+
+    /// Whether this node's copies of a partition may lack what it has acknowledged.
+    #[must_use]
+    pub fn is_incomplete(&self, partition: PartitionId) -> bool {
+        if planted!("let incomplete copies answer") {
+            return false;
+        }
+        self.read(|record| record.incomplete.contains(&partition.0))
+    }
+
+    /// Refuses what only complete copies may serve.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub fn check(&self, partition: PartitionId) -> Result<(), Refusal> {
+        if self.is_incomplete(partition) {
+            return Err(Refusal::incomplete());
+        }
+        Ok(())
+    }
+
+    /// Refuses to show what was kept for others before something was lost.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub fn check_stand_ins(&self) -> Result<(), Refusal> {
+        if self.read(|record| record.hidden_through > Hlc::ZERO) {
+            return Err(Refusal::incomplete());
+        }
+        Ok(())
+    }
+
+    /// The actor that this node mints under: that of the topology, unless something was lost since it was granted; `None`
+    /// until another one is granted.
+    #[must_use]
+    pub fn actor(&self, of_topology: ActorId) -> Option<ActorId> {
+        if planted!("mint on under the actor of a lost disk") {
+            return Some(of_topology);
+        }
+        self.read(|record| match record.grant {
+            Some((actor, _)) => Some(actor),
+            None if record.has_lost => None,
+            None => Some(of_topology),
+        })
+    }
+
+    /// Whether this node has an actor to mint under.
+    pub(crate) fn has_actor(&self) -> bool {
+        self.read(|record| record.grant.is_some() || !record.has_lost)
+    }
+
+    /// Whether this node may vote on the topology of an epoch: it may not know how it has voted on it before.
+    #[must_use]
+    pub fn may_vote(&self, epoch: Epoch) -> bool {
+        if planted!("vote with a restored disk") {
+            return true;
+        }
+        self.read(|record| match record.grant {
+            // Its votes on later ones were all made since, for it has not known this one before.
+            Some((_, granted)) => epoch > granted,
+            None => !record.has_lost,
+        })
+    }
+
+    /// Notes durably what this node mints under from now on.
+    pub(crate) async fn grant(&self, actor: ActorId, epoch: Epoch) -> Result<(), StoreError> {
+        let granted = |record: &mut Record| record.grant = Some((actor, epoch));
+        self.change(granted).await
+    }
+
+    /// Notes durably that all that others held of some partitions is here.
+    pub(crate) async fn complete(
+        &self,
+        partitions: &BTreeSet<PartitionId>,
+    ) -> Result<(), StoreError> {
+        let without = |record: &mut Record| {
+            record
+                .incomplete
+                .retain(|partition| !partitions.contains(&PartitionId(*partition)));
+        };
+        self.change(without).await
+    }
+
+    /// Up to where what is kept for others is not shown.
+    pub(crate) fn hidden_through(&self) -> Hlc {
+        self.read(|record| record.hidden_through)
+    }
+
+    /// All that was kept for others before something was lost is delivered.
+    pub(crate) async fn show_stand_ins(&self) -> Result<(), StoreError> {
+        let shown = |record: &mut Record| record.hidden_through = Hlc::ZERO;
+        self.change(shown).await
+    }
+
+    /// The partitions that are incomplete.
+    pub(crate) fn incomplete(&self) -> BTreeSet<PartitionId> {
+        self.read(|record| record.incomplete.iter().copied().map(PartitionId).collect())
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+        let _one = self.changing.lock().await;
+        let mut record = self.read(Clone::clone);
+        change(&mut record);
+        let mut batch = WriteBatch::new();
+        record.keep_in(&mut batch)?;
+        // It lets the node count again.
+        batch.use_reserve();
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.record.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn record_key() -> Bytes {
+    storage_key::system("completeness")
+}

@@ -1,0 +1,225 @@
+//! How often each member has been started, as the others remember it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
+use kv_ring::{PartitionCount, Topology};
+use kv_storage::WriteBatch;
+use kv_types::{Hlc, HybridClock, NodeId, planted};
+
+use super::Record;
+use crate::env::Env;
+use crate::membership::Membership;
+use crate::refusal::Refusal;
+use crate::storage_key;
+use crate::store::{Store, StoreError, committed};
+use crate::tombstones::floor;
+use crate::topologies::Topologies;
+use crate::transport::Peer;
+
+/// How long a node that starts waits for what others remember of it.
+const PATIENCE_AT_START: Duration = Duration::from_millis(500);
+/// How often a node asks that has nothing on its disk, and so must be told how often it was started.
+const TRIES_WITHOUT_DISK: u32 = 20;
+/// How long a peer may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The least time between two rises of the counter: what a disk copied no longer ago than this lacks may go unnoticed.
+const PERIOD: Duration = Duration::from_secs(5);
+/// In a large cluster it is longer, so that no more than one member is told within this.
+const PERIOD_FOR_EACH: Duration = Duration::from_millis(100);
+
+/// Counts a start of this node, durably. Where the others remember a later one, or its disk says that it has held data and
+/// holds none, the loss is put on record in the same write. Gives the boot counter of this run.
+///
+/// # Errors
+/// [`StoreError`]; the counter may have risen.
+pub(crate) async fn count_start(
+    env: &Env,
+    store: &Store,
+    topology: &Topology,
+    me: NodeId,
+    is_emptied: bool,
+) -> Result<u64, StoreError> {
+    let last = stored_counter(store).await?;
+    let mut remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
+    let mut tries = 1;
+    while is_emptied && remembered.is_empty() && tries < TRIES_WITHOUT_DISK {
+        tries += 1;
+        env.sleep(PATIENCE_AT_START).await;
+        remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
+    }
+    let latest = remembered.iter().map(|reply| reply.boot).max().unwrap_or(0);
+    let has_lost = is_emptied || latest > last;
+    let boot = latest.max(last) + 1;
+    let mut batch = WriteBatch::new();
+    // A node on a full disk starts, and serves what it has.
+    batch.use_reserve();
+    batch.put(&counter_key(), &boot.to_le_bytes());
+    batch.put(&storage_key::system("node"), &me.0.to_le_bytes());
+    if has_lost {
+        tracing::warn!(
+            last,
+            latest,
+            "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
+        );
+        let floors = remembered.iter().map(|reply| reply.floor);
+        let floor = floors.fold(floor::stored(store).await?, Hlc::max);
+        put_on_record(&mut batch, topology.partition_count(), env.wall(), floor)?;
+    }
+    committed(store.write(batch, Store::START_PATIENCE).await?).await?;
+    Ok(boot)
+}
+
+/// Puts on record that what is stored is not all. What the node knew of the others' copies does not hold any more, and
+/// what it has promised them may be as much as the most that one of them has.
+fn put_on_record(
+    batch: &mut WriteBatch,
+    partitions: PartitionCount,
+    now: Hlc,
+    floor: Hlc,
+) -> Result<(), StoreError> {
+    Record::of_loss(partitions, now.plus(HybridClock::MAX_SKEW)).keep_in(batch)?;
+    if !planted!("keep the watermarks of a lost disk") {
+        batch.delete_prefix(&storage_key::watermarks());
+    }
+    floor::keep_in(batch, floor);
+    Ok(())
+}
+
+/// Asks all other members what they remember of this node. Who does not answer in time is left out.
+async fn ask_all(
+    env: &Env,
+    topology: &Topology,
+    me: NodeId,
+    boot: u64,
+    patience: Duration,
+) -> Vec<RememberReplyV1> {
+    let others = topology.members().iter().filter(|member| member.node != me);
+    let asks = others.map(|member| {
+        let peer = Peer {
+            node: member.node,
+            address: member.address.clone(),
+        };
+        let answer = env
+            .transport
+            .call(peer, Request::Remember(RememberV1 { boot }), patience);
+        async move {
+            match answer.await {
+                Ok(Response::Remember(reply)) => Some(reply),
+                _ => None,
+            }
+        }
+    });
+    join_all(asks).await.into_iter().flatten().collect()
+}
+
+async fn stored_counter(store: &Store) -> Result<u64, StoreError> {
+    match store.get(&counter_key()).await? {
+        None => Ok(0),
+        Some(found) => decode(&found.value),
+    }
+}
+
+/// What this node remembers of the others.
+#[derive(Debug)]
+pub struct Boots {
+    store: Store,
+    membership: Arc<Membership>,
+    /// The highest counters that the others told, durable.
+    remembered: tokio::sync::Mutex<BTreeMap<NodeId, u64>>,
+}
+
+impl Boots {
+    /// What is stored.
+    #[must_use]
+    pub fn new(store: Store, membership: Arc<Membership>) -> Self {
+        Self {
+            store,
+            membership,
+            remembered: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Takes in what a member says of itself, durably, and tells what is known of it.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it cannot be stored.
+    pub async fn remember(&self, from: NodeId, told: RememberV1) -> Result<u64, Refusal> {
+        let mut remembered = self.remembered.lock().await;
+        let known = match remembered.get(&from) {
+            Some(known) => *known,
+            None => match self.store.get(&storage_key::boot_of(from)).await? {
+                None => 0,
+                Some(found) => decode(&found.value)?,
+            },
+        };
+        let latest = known
+            .max(told.boot)
+            .max(self.membership.boot_of(from).unwrap_or(0));
+        if latest > known {
+            let mut batch = WriteBatch::new();
+            batch.use_reserve();
+            batch.put(&storage_key::boot_of(from), &latest.to_le_bytes());
+            committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        }
+        remembered.insert(from, latest);
+        Ok(latest)
+    }
+}
+
+/// The task that tells the others, for as long as the node runs.
+#[derive(Debug)]
+pub struct Telling {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) boot: u64,
+    pub(crate) store: Store,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) membership: Arc<Membership>,
+}
+
+impl Telling {
+    /// Raises the counter and tells it, again and again.
+    pub async fn run(mut self) {
+        loop {
+            let topology = self.topologies.current();
+            let replies = ask_all(&self.env, &topology, self.me, self.boot, PATIENCE).await;
+            if let Some(later) = replies.iter().map(|reply| reply.boot).max()
+                && later > self.boot
+            {
+                self.membership.meet_later_self(later);
+                return;
+            }
+            let others = u32::try_from(topology.members().len()).unwrap_or(u32::MAX);
+            self.env
+                .sleep(PERIOD.max(PERIOD_FOR_EACH.saturating_mul(others)))
+                .await;
+            match self.raise().await {
+                Ok(()) => self.boot += 1,
+                Err(error) => tracing::debug!(%error, "the boot counter does not rise"),
+            }
+        }
+    }
+
+    async fn raise(&self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::new();
+        batch.use_reserve();
+        batch.put(&counter_key(), &(self.boot + 1).to_le_bytes());
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await
+    }
+}
+
+fn counter_key() -> Bytes {
+    storage_key::system("boot")
+}
+
+fn decode(bytes: &[u8]) -> Result<u64, StoreError> {
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| StoreError::Failed("a stored boot counter is damaged".to_owned()))?;
+    Ok(u64::from_le_bytes(bytes))
+}

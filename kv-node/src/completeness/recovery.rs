@@ -1,0 +1,253 @@
+//! How a node that has lost a part of its disk becomes whole again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_net::message::{ChangeKind, PlaceV1, Request, Response, WatermarksV1};
+use kv_ring::{ChainEntry, PartitionId, Topology};
+use kv_types::{Hlc, NodeId, planted};
+
+use super::Completeness;
+use crate::anti_entropy::exchange::Exchange;
+use crate::anti_entropy::trees::Place;
+use crate::changes::Changes;
+use crate::env::{Deadline, Env};
+use crate::hints::Kept;
+use crate::liveness::Liveness;
+use crate::replica::Replica;
+use crate::store::StoreError;
+use crate::tombstones::watermarks::Watermarks;
+use crate::topologies::Topologies;
+use crate::transport::Peer;
+
+/// The time between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the voters may take to grant an actor.
+const GRANT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Partitions that are compared in one round.
+const PARTITIONS_AT_ONCE: usize = 256;
+
+/// The task that makes a node whole.
+#[derive(Debug)]
+pub struct Recovery {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) completeness: Arc<Completeness>,
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) changes: Changes,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) liveness: Arc<Liveness>,
+}
+
+/// What is known of one place.
+#[derive(Debug)]
+struct Progress {
+    /// The other owners.
+    others: BTreeSet<NodeId>,
+    /// How many of them are enough, if their own copies are complete.
+    enough: usize,
+    /// Those that were compared with.
+    heard: BTreeSet<NodeId>,
+    /// How many of those are complete.
+    complete: usize,
+    /// The highest watermark of one of them.
+    through: Hlc,
+}
+
+impl Progress {
+    /// A write that this node has acknowledged was acknowledged by w of n, and what a read at level quorum has shown was held
+    /// by n − r + 1: so many others must be heard that one of those is among them. Where all are heard, there is nobody
+    /// left who could know more.
+    fn is_done(&self) -> bool {
+        self.complete >= self.enough || self.heard.len() == self.others.len()
+    }
+}
+
+impl Recovery {
+    /// Ends when nothing is missing any more.
+    pub async fn run(self) {
+        let mut told = None;
+        while !self.is_whole() {
+            if !self.completeness.has_actor() {
+                self.ask_for_actor().await;
+            }
+            if let Err(error) = self.fetch().await {
+                tracing::debug!(%error, "what was fetched is not complete yet");
+            }
+            let hidden = self.completeness.hidden_through();
+            let is_delivered = self.kept.oldest().is_none_or(|oldest| oldest > hidden);
+            if hidden > Hlc::ZERO && is_delivered {
+                // If that fails, it is tried again.
+                let _ = self.completeness.show_stand_ins().await;
+            }
+            let missing = self.completeness.missing();
+            if told != Some(missing) {
+                told = Some(missing);
+                tracing::info!(
+                    missing,
+                    "partitions are still incomplete after this node's loss"
+                );
+            }
+            self.env.sleep(PAUSE).await;
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.completeness.missing() == 0
+            && self.completeness.has_actor()
+            && self.completeness.hidden_through() == Hlc::ZERO
+    }
+
+    /// Has the voters grant an actor that nobody had before.
+    async fn ask_for_actor(&self) {
+        let kind = ChangeKind::GrantActor { node: self.me };
+        let deadline = Deadline::after(&self.env, GRANT_PATIENCE);
+        let epoch = match self.changes.make(kind, deadline).await {
+            Ok(epoch) => epoch,
+            Err(refusal) => {
+                tracing::debug!(%refusal, "no actor is granted yet");
+                return;
+            }
+        };
+        let entry = self.topologies.entry_of(epoch);
+        let entry = entry.and_then(|entry| ChainEntry::decode(&entry).ok());
+        let Some(actor) = entry.and_then(|entry| entry.topology().actor_of(self.me)) else {
+            return;
+        };
+        if self.completeness.grant(actor, epoch).await.is_ok() {
+            self.replica.minter().set_actor(actor);
+            tracing::info!(actor = actor.0, %epoch, "this node mints under a new actor");
+        }
+    }
+
+    /// Compares incomplete partitions with their other owners, and takes those off the record that are done.
+    async fn fetch(&self) -> Result<(), StoreError> {
+        let topology = self.topologies.current();
+        let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
+        for partitions in incomplete.chunks(PARTITIONS_AT_ONCE) {
+            let mut places = self.owned(&topology, partitions);
+            let peers: BTreeSet<NodeId> = places
+                .values()
+                .flat_map(|progress| progress.others.iter().copied())
+                .collect();
+            let now = self.env.now();
+            let answering = |peer: &NodeId| self.liveness.may_answer(*peer, now);
+            for peer in peers.into_iter().filter(answering) {
+                self.compare(&topology, peer, &mut places).await;
+            }
+            let mut done: BTreeSet<PartitionId> = partitions.iter().copied().collect();
+            let mut marks: BTreeMap<Hlc, Vec<Place>> = BTreeMap::new();
+            for (place, progress) in &places {
+                if progress.is_done() || planted!("complete copies without comparing") {
+                    marks.entry(progress.through).or_default().push(*place);
+                } else {
+                    done.remove(&place.1);
+                }
+            }
+            for (through, places) in marks {
+                self.watermarks.raise(&places, through).await?;
+            }
+            if !done.is_empty() {
+                self.completeness.complete(&done).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The places in some partitions that this node owns.
+    fn owned(&self, topology: &Topology, partitions: &[PartitionId]) -> BTreeMap<Place, Progress> {
+        let mut places = BTreeMap::new();
+        for bucket in topology.buckets() {
+            let quorum = bucket.properties.quorum;
+            let (n, r, w) = (quorum.n(), quorum.r(), quorum.w());
+            for partition in partitions {
+                let owners = topology.replicas(*partition, n);
+                if !owners.contains(self.me) {
+                    continue;
+                }
+                let others: BTreeSet<NodeId> =
+                    owners.nodes().filter(|node| *node != self.me).collect();
+                let enough = usize::from((n + 1 - w).max(r).max(n + 1 - r));
+                let progress = Progress {
+                    enough: enough.min(others.len()),
+                    others,
+                    heard: BTreeSet::new(),
+                    complete: 0,
+                    through: Hlc::ZERO,
+                };
+                places.insert((bucket.id, *partition), progress);
+            }
+        }
+        places
+    }
+
+    /// Brings this node's copies, in places that a peer owns, too, to what the peer knows; and the peer's to what is left here.
+    async fn compare(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &mut BTreeMap<Place, Progress>,
+    ) {
+        let shared: Vec<Place> = places
+            .iter()
+            .filter(|(_, progress)| progress.others.contains(&peer) && !progress.is_done())
+            .map(|(place, _)| *place)
+            .collect();
+        if shared.is_empty() {
+            return;
+        }
+        // Before the comparison: what the peer lacks then, from up to there, was deleted.
+        let Some(marks) = self.watermarks_of(topology, peer, &shared).await else {
+            return;
+        };
+        let through = marks
+            .iter()
+            .map(|(place, mark)| (*place, mark.unwrap_or(Hlc::ZERO)))
+            .collect();
+        let settled = self.exchange.relearn(topology, peer, &through).await;
+        for place in settled {
+            let Some(progress) = places.get_mut(&place) else {
+                continue;
+            };
+            progress.heard.insert(peer);
+            if let Some(Some(mark)) = marks.get(&place) {
+                progress.complete += 1;
+                progress.through = progress.through.max(*mark);
+            }
+        }
+    }
+
+    /// What a peer knows to be deleted; `None` for the places where the peer's own copies are incomplete.
+    async fn watermarks_of(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &[Place],
+    ) -> Option<BTreeMap<Place, Option<Hlc>>> {
+        let member = topology.member(peer)?;
+        let named = places.iter().map(|(bucket, partition)| PlaceV1 {
+            bucket: *bucket,
+            partition: partition.0,
+        });
+        let request = Request::Watermarks(WatermarksV1 {
+            epoch: topology.epoch(),
+            places: named.collect(),
+        });
+        let peer = Peer {
+            node: peer,
+            address: member.address.clone(),
+        };
+        match self.env.transport.call(peer, request, PATIENCE).await {
+            Ok(Response::Watermarks(reply)) if reply.marks.len() == places.len() => {
+                Some(places.iter().copied().zip(reply.marks).collect())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A node whose disk was put back from a copy, or emptied, does not count until it has fetched what it lacks.
+
+use std::time::Duration;
+
+use kv_net::message::{ReadOptions, WriteKind};
+use kv_node::tombstones::DeleteOptions;
+use kv_storage::sim::SimFs;
+use kv_tests::sim::cluster::data;
+use kv_tests::sim::{Handle, SimCluster};
+use kv_types::{Level, NodeId};
+
+use crate::client::{Client, options, with};
+
+const N1: NodeId = NodeId(1);
+const N2: NodeId = NodeId(2);
+const N3: NodeId = NodeId(3);
+/// Within this the others learn of a later boot counter.
+const TOLD: Duration = Duration::from_secs(11);
+const KEEP: Duration = Duration::from_secs(4);
+
+fn three(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep: KEEP })
+}
+
+/// Stops a node and starts it from another disk.
+async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
+    if cluster.has_process(node) {
+        cluster.kill(node);
+    }
+    cluster.put_in_disk(node, disk);
+    cluster.start(node).await.expect("it starts");
+}
+
+fn missing(cluster: &SimCluster, node: NodeId) -> u64 {
+    let metrics = cluster.node(node).expect("it runs").metrics();
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("kv_incomplete_partitions "));
+    line.and_then(|value| value.trim().parse().ok())
+        .expect("it is a metric")
+}
+
+async fn shown(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    key: &str,
+    level: Level,
+) -> Option<Vec<String>> {
+    let read = ReadOptions {
+        level,
+        ..ReadOptions::default()
+    };
+    let read = client.get_with(cluster, via, key, read).await;
+    read.ok().map(|(values, _)| values)
+}
+
+#[test]
+fn what_a_restored_node_no_longer_knows_is_not_missed_by_a_quorum() {
+    with(1, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, N1, "k", "old")
+            .await
+            .expect("all are up");
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N3).fork();
+        cluster.kill(N2);
+        handle.sleep(TOLD).await;
+        client
+            .put(&cluster, N1, "new", "v")
+            .await
+            .expect("two are up");
+
+        start_from(&cluster, N3, copy).await;
+        assert!(missing(&cluster, N3) > 0);
+        cluster.kill(N1);
+        cluster.start(N2).await.expect("a healthy disk");
+        for via in [N2, N3] {
+            let seen = shown(&cluster, &mut client, via, "new", Level::Quorum).await;
+            assert_eq!(seen, None, "neither of the two knows, and one knows that");
+        }
+        let weak = shown(&cluster, &mut client, N3, "k", Level::Weak).await;
+        assert_eq!(weak, Some(vec!["old".to_owned()]), "the other one answers");
+
+        cluster.start(N1).await.expect("a healthy disk");
+        handle.sleep(TOLD).await;
+        assert_eq!(missing(&cluster, N3), 0);
+        cluster.kill(N1);
+        let seen = shown(&cluster, &mut client, N3, "new", Level::Quorum).await;
+        assert_eq!(seen, Some(vec!["v".to_owned()]));
+    });
+}
+
+#[test]
+fn a_restored_node_mints_under_an_actor_that_only_voters_who_remember_grant() {
+    with(2, three, |cluster, mut client, handle| async move {
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N3).fork();
+        handle.sleep(TOLD).await;
+        let before = cluster.node(N1).expect("it runs").topology();
+        cluster.kill(N2);
+        start_from(&cluster, N3, copy).await;
+        handle.sleep(TOLD).await;
+        let same = cluster.node(N1).expect("it runs").topology();
+        assert_eq!(
+            same.epoch(),
+            before.epoch(),
+            "one of two voters is no majority of three"
+        );
+        assert_eq!(
+            missing(&cluster, N3),
+            256,
+            "one of two others is not enough"
+        );
+
+        cluster.start(N2).await.expect("a healthy disk");
+        handle.sleep(TOLD).await;
+        let after = cluster.node(N3).expect("it runs").topology();
+        assert_eq!(after.epoch(), before.epoch().next());
+        assert_ne!(after.actor_of(N3), before.actor_of(N3));
+        assert_eq!(missing(&cluster, N3), 0);
+        client
+            .put(&cluster, N3, "k", "v")
+            .await
+            .expect("it is whole");
+
+        let copy = cluster.fs(N3).fork();
+        start_from(&cluster, N3, copy).await;
+        assert_eq!(missing(&cluster, N3), 0, "a restart is no loss");
+        client
+            .put(&cluster, N3, "k", "w")
+            .await
+            .expect("it is whole");
+    });
+}
+
+#[test]
+fn what_was_deleted_and_forgotten_does_not_come_back_with_a_restored_disk() {
+    with(3, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, N1, "k", "v")
+            .await
+            .expect("all are up");
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N3).fork();
+        let request = client.put_request("k", None, WriteKind::Delete);
+        let deleted = client.send_put(&cluster, N1, request, "").await;
+        deleted.expect("all are up");
+        handle.sleep(TOLD * 2).await;
+
+        start_from(&cluster, N3, copy).await;
+        for _ in 0..2 {
+            for via in [N1, N2, N3] {
+                for level in [Level::Weak, Level::Eventual, Level::Quorum] {
+                    let seen = shown(&cluster, &mut client, via, "k", level).await;
+                    assert_eq!(seen, Some(Vec::new()), "{via} {level:?}");
+                }
+            }
+            handle.sleep(TOLD).await;
+        }
+        assert_eq!(missing(&cluster, N3), 0);
+        // Nobody is left that could bring it.
+        cluster.kill(N1);
+        cluster.kill(N2);
+        let seen = shown(&cluster, &mut client, N3, "k", Level::Weak).await;
+        assert_eq!(seen, Some(Vec::new()));
+    });
+}
+
+#[test]
+fn an_emptied_disk_is_filled_again() {
+    with(4, three, |cluster, mut client, handle| async move {
+        let keys: Vec<String> = (0..200).map(|number| format!("k{number}")).collect();
+        for key in &keys {
+            client
+                .put(&cluster, N1, key, "v")
+                .await
+                .expect("all are up");
+        }
+        handle.sleep(TOLD).await;
+        cluster.kill(N3);
+        let fs = cluster.fs(N3);
+        for path in fs.dump().into_keys() {
+            if path.starts_with(data().join("store")) {
+                kv_storage::fs::Fs::remove(&fs, &path).expect("a healthy disk");
+            }
+        }
+        cluster.start(N3).await.expect("it starts");
+        assert!(missing(&cluster, N3) > 0);
+        handle.sleep(TOLD).await;
+        assert_eq!(missing(&cluster, N3), 0);
+        cluster.kill(N1);
+        cluster.kill(N2);
+        for key in &keys {
+            let seen = shown(&cluster, &mut client, N3, key, Level::Weak).await;
+            assert_eq!(seen, Some(vec!["v".to_owned()]), "{key}");
+        }
+    });
+}
