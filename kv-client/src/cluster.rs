@@ -1,14 +1,15 @@
 //! Looking at single nodes: their state, their view of each other, their metrics; and changing the topology.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use kv_net::message::{ChangeV1, HintsV1, MetricsV1, StatusV1};
+use kv_net::message::{ChangeV1, CompareV1, HintsV1, MetricsV1, StatusV1};
 use kv_net::{Request, Response};
-use kv_types::{Epoch, NodeId, Outcome};
+use kv_types::{BucketId, Epoch, NodeId, Outcome};
 
 pub use kv_net::message::{
-    ChangeKind, HintsReplyV1 as NodeHints, MemberState, MemberViewV1 as MemberView,
-    StatusReplyV1 as NodeStatus,
+    ChangeKind, CompareReplyV1 as Comparison, HintsReplyV1 as NodeHints, MemberState,
+    MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus,
 };
 
 use crate::client::Client;
@@ -61,6 +62,29 @@ impl Client {
         let request = Request::Hints(HintsV1 {});
         match self.session.ask_node(node, request, timeout).await? {
             Response::Hints(kept) => Ok(kept),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Has one node compare what it holds of some partitions, of one bucket or of all, with all other owners, and fetch and
+    /// bring what differs. It needs an admin's certificate. One attempt; it takes as long as there is to do.
+    ///
+    /// # Errors
+    /// [`SendError`] when the node does not answer within `timeout`, or refuses; what was fetched by then stays.
+    pub async fn compare_node(
+        &self,
+        node: NodeId,
+        bucket: Option<BucketId>,
+        partitions: RangeInclusive<u16>,
+        timeout: Duration,
+    ) -> Result<Comparison, SendError> {
+        let request = Request::Compare(CompareV1 {
+            bucket,
+            first: *partitions.start(),
+            last: *partitions.end(),
+        });
+        match self.session.ask_node(node, request, timeout).await? {
+            Response::Compare(compared) => Ok(compared),
             other => Err(refusal(other)),
         }
     }

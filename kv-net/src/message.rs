@@ -567,6 +567,31 @@ pub struct WatermarkV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkReplyV1 {}
 
+/// Admin → node: compare what you hold with all other owners, now, and bring each the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareV1 {
+    /// Of this bucket only; `None` is all.
+    pub bucket: Option<BucketId>,
+    /// The first partition.
+    pub first: u16,
+    /// The last partition; what lies beyond the ring is left out.
+    pub last: u16,
+}
+
+/// Node → admin: it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareReplyV1 {
+    /// Partitions of buckets, each counted once for each other owner.
+    pub shared: u32,
+    /// Those of them where both held the same in the end. The others could not be compared: the other owner is away, is
+    /// started anew, or has another topology.
+    pub settled: u32,
+    /// Objects that this node fetched meanwhile.
+    pub fetched: u64,
+    /// Objects that it brought to others meanwhile.
+    pub sent: u64,
+}
+
 /// Node → node: I have been started so often. What do you remember of me?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberV1 {
@@ -833,6 +858,8 @@ pub enum Request {
     ExplainGet(GetV1),
     /// Write a key, and say why it is answered so; the bytes are the value.
     ExplainPut(PutV1, Bytes),
+    /// Compare copies with the other owners.
+    Compare(CompareV1),
     /// Merge an object; the bytes are the object.
     ReplicaWrite(ReplicaWriteV1, Bytes),
     /// Read what a replica holds.
@@ -888,6 +915,8 @@ pub enum Response {
     ExplainGet(ExplainedGetV1, Bytes),
     /// To [`Request::ExplainPut`].
     ExplainPut(ExplainedPutV1),
+    /// To [`Request::Compare`].
+    Compare(CompareReplyV1),
     /// To [`Request::ReplicaWrite`].
     ReplicaWrite(ReplicaWriteReplyV1),
     /// To [`Request::ReplicaRead`]; the bytes are the object.

@@ -67,6 +67,8 @@ pub enum Method {
     ExplainGet = 9,
     /// [`Request::ExplainPut`]
     ExplainPut = 10,
+    /// [`Request::Compare`]
+    Compare = 11,
     /// [`Request::ReplicaWrite`]
     ReplicaWrite = 16,
     /// [`Request::ReplicaRead`]
@@ -101,7 +103,7 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -112,6 +114,7 @@ impl Method {
         Self::Hints,
         Self::ExplainGet,
         Self::ExplainPut,
+        Self::Compare,
         Self::ReplicaWrite,
         Self::ReplicaRead,
         Self::ReplicaList,
@@ -160,6 +163,7 @@ impl Method {
             | Self::StandInRead => Class::Foreground,
             Self::Metrics
             | Self::Hints
+            | Self::Compare
             | Self::Repair
             | Self::TreeRoots
             | Self::TreeNodes
@@ -187,7 +191,7 @@ impl Role {
             | Method::Topology
             | Method::Status
             | Method::Hints => true,
-            Method::Metrics | Method::Change => matches!(self, Self::Admin(_)),
+            Method::Metrics | Method::Change | Method::Compare => matches!(self, Self::Admin(_)),
             Method::ReplicaWrite
             | Method::ReplicaRead
             | Method::ReplicaList
@@ -228,6 +232,7 @@ impl Request {
             Self::Hints(_) => Method::Hints,
             Self::ExplainGet(_) => Method::ExplainGet,
             Self::ExplainPut(..) => Method::ExplainPut,
+            Self::Compare(_) => Method::Compare,
             Self::ReplicaWrite(..) => Method::ReplicaWrite,
             Self::ReplicaRead(_) => Method::ReplicaRead,
             Self::ReplicaList(_) => Method::ReplicaList,
@@ -262,6 +267,7 @@ impl Response {
             Self::Hints(_) => Method::Hints,
             Self::ExplainGet(..) => Method::ExplainGet,
             Self::ExplainPut(_) => Method::ExplainPut,
+            Self::Compare(_) => Method::Compare,
             Self::ReplicaWrite(_) => Method::ReplicaWrite,
             Self::ReplicaRead(..) => Method::ReplicaRead,
             Self::ReplicaList(..) => Method::ReplicaList,
@@ -305,6 +311,7 @@ mod tests {
             (Method::Hints,        [true,  true,  true]),
             (Method::ExplainGet,   [true,  true,  true]),
             (Method::ExplainPut,   [true,  true,  true]),
+            (Method::Compare,      [false, false, true]),
             (Method::ReplicaWrite, [true,  false, false]),
             (Method::ReplicaRead,  [true,  false, false]),
             (Method::ReplicaList,  [true,  false, false]),

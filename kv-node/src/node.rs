@@ -224,7 +224,6 @@ impl Node {
             kept: Arc::clone(&kept),
         };
         env.spawn(delivery.run());
-        let repairs = Arc::new(Counts::default());
         let exchange = Arc::new(Exchange {
             env: env.clone(),
             me: node,
@@ -235,7 +234,7 @@ impl Node {
             liveness: Arc::clone(&liveness),
             membership: Arc::clone(&membership),
             completeness: Arc::clone(&completeness),
-            counts: Arc::clone(&repairs),
+            counts: Counts::default(),
         });
         env.spawn(Arc::clone(&exchange).run(snapshot));
         let forgetting = Forgetting {
@@ -292,7 +291,7 @@ impl Node {
             me: node,
             topologies: Arc::clone(&topologies),
             completeness: Arc::clone(&completeness),
-            exchange,
+            exchange: Arc::clone(&exchange),
             changes: changes.clone(),
             replica: Arc::clone(&replica),
             watermarks,
@@ -321,7 +320,7 @@ impl Node {
             metrics,
             kept,
             answers,
-            repairs,
+            exchange,
             forgetting,
             boots: Boots::new(store.clone(), Arc::clone(&membership)),
             completeness,

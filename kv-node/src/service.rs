@@ -7,16 +7,16 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeReplyV1, DataHead, MetricsReplyV1, RememberReplyV1, RememberV1, ReplicaListEntryV1,
-    ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
-    ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1, StatusReplyV1,
-    TopologyReplyV1, VoteReplyV1, VoteV1,
+    ChangeReplyV1, CompareV1, DataHead, MetricsReplyV1, RememberReplyV1, RememberV1,
+    ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
+    ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1,
+    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 
 use crate::anti_entropy::answers::Answers;
-use crate::anti_entropy::exchange::Counts;
+use crate::anti_entropy::exchange::Exchange;
 use crate::changes::Changes;
 use crate::completeness::Completeness;
 use crate::completeness::boots::Boots;
@@ -50,7 +50,7 @@ pub struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) answers: Answers,
-    pub(crate) repairs: Arc<Counts>,
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) forgetting: Forgetting,
     pub(crate) boots: Boots,
     pub(crate) completeness: Arc<Completeness>,
@@ -99,6 +99,7 @@ impl Service {
                 let answered = self.measured(Operation::Put, explained).await;
                 answered.map(Response::ExplainPut)
             }
+            Request::Compare(asked) => self.compare_now(asked, deadline).await,
             Request::List(list) => {
                 let answered = self
                     .measured(Operation::List, self.coordinator.list(list, deadline))
@@ -148,6 +149,19 @@ impl Service {
             Request::Vote(vote, entry) => self.vote(from, vote, entry).await,
         };
         answered.unwrap_or_else(|refusal| refusal.reply(self.topologies.current().epoch()))
+    }
+
+    async fn compare_now(&self, asked: CompareV1, deadline: Deadline) -> Result<Response, Refusal> {
+        if self.completeness.missing() > 0 {
+            return Err(Refusal::incomplete());
+        }
+        let comparing = self.exchange.compare_now(&asked);
+        let compared = self.env.timeout(deadline.left(&self.env), comparing).await;
+        let reply = compared.map_err(|_| {
+            let message = "the deadline passed before all was compared; what was fetched stays; ask for fewer partitions at once";
+            Refusal::new(ErrorCode::Timeout, message)
+        })?;
+        Ok(Response::Compare(reply))
     }
 
     async fn remember(&self, from: Role, told: RememberV1) -> Result<Response, Refusal> {
@@ -357,7 +371,7 @@ impl Service {
             membership: &self.membership,
             topologies: &self.topologies,
             kept: &self.kept,
-            repairs: &self.repairs,
+            repairs: &self.exchange.counts,
             deletions: &self.forgetting.counts,
             completeness: &self.completeness,
         })
@@ -410,6 +424,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         | Request::Hints(_)
         | Request::Floor(_)
         | Request::Remember(_)
+        | Request::Compare(_)
         | Request::Change(_) => {
             return None;
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kv_net::message::{ReadOptions, WriteKind};
+use kv_net::Role;
+use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
 use kv_types::{Level, NodeId};
 
 use crate::client::with_cluster;
@@ -90,6 +91,65 @@ fn what_differs_is_found_by_trees_that_only_followed_the_log() {
             let read = client.get_with(&cluster, cut_off, &name, weak).await;
             let (values, _) = read.expect("one answer is enough");
             assert_eq!(values, ["v"], "{name}");
+        }
+    });
+}
+
+#[test]
+fn an_operator_has_copies_compared_at_once() {
+    with_cluster(8, |cluster, mut client, handle| async move {
+        let [first, second, away] = [NodeId(1), NodeId(2), NodeId(3)];
+        handle.sleep(Duration::from_secs(3)).await;
+        cluster.kill(away);
+        handle.sleep(Duration::from_secs(3)).await;
+        for n in 0..100 {
+            let put = client.put(&cluster, first, &format!("k{n}"), "v").await;
+            put.expect("two of three are up");
+        }
+        let ask = |node| {
+            let (network, asked) = (
+                cluster.network.clone(),
+                CompareV1 {
+                    bucket: None,
+                    first: 0,
+                    last: u16::MAX,
+                },
+            );
+            async move {
+                let (role, request) = (Role::Admin("a".to_owned()), Request::Compare(asked));
+                match network
+                    .call(role, node, &request, Duration::from_secs(20))
+                    .await
+                {
+                    Ok(Response::Compare(compared)) => compared,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let alone = ask(second).await;
+        assert_eq!(
+            (alone.shared, alone.settled),
+            (512, 256),
+            "one of the two others is away"
+        );
+
+        cluster.start(away).await.expect("a healthy disk");
+        // So that its trees are made, and no comparison has come round yet.
+        handle.sleep(Duration::from_millis(1_500)).await;
+        let compared = ask(away).await;
+        assert_eq!((compared.shared, compared.settled), (512, 512));
+        assert_eq!(compared.fetched, 100);
+        cluster.kill(first);
+        cluster.kill(second);
+        for n in 0..100 {
+            let weak = ReadOptions {
+                level: Level::Weak,
+                ..ReadOptions::default()
+            };
+            let read = client
+                .get_with(&cluster, away, &format!("k{n}"), weak)
+                .await;
+            assert_eq!(read.expect("it is up").0, ["v"], "k{n}");
         }
     });
 }

@@ -3,15 +3,15 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, DataHead, ExplainedGetV1, ExplainedPutV1,
-    ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1,
-    MemberState, MemberViewV1, MetricsReplyV1, MetricsV1, PendingHintsV1, PlaceV1, PreferredV1,
-    PutReplyV1, ReadOptions, ReadSource, RememberReplyV1, RememberV1, ReplicaListEntryV1,
-    ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1,
-    StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1,
-    TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1,
-    TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep,
-    WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteOptions,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, CompareReplyV1, CompareV1, DataHead,
+    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1,
+    HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1,
+    PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1, ReadOptions, ReadSource, RememberReplyV1,
+    RememberV1, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
+    ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1,
+    StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1,
+    TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1,
+    WatermarkReplyV1, WatermarkStep, WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteOptions,
 };
 use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
 use proptest::prelude::*;
@@ -184,6 +184,11 @@ fn requests() -> Vec<Request> {
         Request::Hints(HintsV1 {}),
         Request::ExplainGet(get()),
         Request::ExplainPut(put(), "value".into()),
+        Request::Compare(CompareV1 {
+            bucket: Some(bucket),
+            first: 1,
+            last: 300,
+        }),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
                 head: head(),
@@ -369,6 +374,15 @@ fn responses() -> Vec<(Method, Response)> {
             Response::ExplainPut(ExplainedPutV1 {
                 reply: put_reply(),
                 explanation: explanation(),
+            }),
+        ),
+        (
+            Method::Compare,
+            Response::Compare(CompareReplyV1 {
+                shared: 300,
+                settled: 299,
+                fetched: 1,
+                sent: 2,
             }),
         ),
         (

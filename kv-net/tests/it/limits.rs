@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, FloorV1, HintsV1, MetricsV1, RememberV1, ReplicaListV1,
-    ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1, TopologyV1,
-    TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep, WatermarkV1,
-    WatermarksV1,
+    BallotV1, ChangeKind, ChangeV1, CompareV1, FloorV1, HintsV1, MetricsV1, RememberV1,
+    ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1,
+    TopologyV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep,
+    WatermarkV1, WatermarksV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
@@ -201,6 +201,11 @@ fn requests() -> Vec<Request> {
         Request::Hints(HintsV1 {}),
         explain_get(),
         explain_put(),
+        Request::Compare(CompareV1 {
+            bucket: None,
+            first: 0,
+            last: 0,
+        }),
         Request::ReplicaWrite(write, "object".into()),
         Request::ReplicaRead(ReplicaReadV1 {
             head: head.clone(),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
 use kv_net::message::{
-    DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request, Response, TreeNodesV1, TreeObjectsV1,
-    TreeRootsV1,
+    CompareReplyV1, CompareV1, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request, Response,
+    TreeNodesV1, TreeObjectsV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
@@ -55,7 +55,7 @@ pub struct Exchange {
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) completeness: Arc<Completeness>,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Counts,
 }
 
 /// What comparing came to since the start.
@@ -67,6 +67,16 @@ pub struct Counts {
     pub fetched: AtomicU64,
     /// Objects that were brought to peers.
     pub sent: AtomicU64,
+}
+
+impl Counts {
+    fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
 }
 
 /// What is compared.
@@ -136,6 +146,34 @@ impl Exchange {
             if let Err(error) = made {
                 tracing::error!(%error, "a Merkle tree could not be made finer");
             }
+        }
+    }
+
+    /// Compares with all other owners, one after the other, what this node holds of some partitions, of one bucket or of
+    /// all, and brings each of them what only the other one holds.
+    pub async fn compare_now(&self, asked: &CompareV1) -> CompareReplyV1 {
+        let topology = self.topologies.current();
+        let before = (self.counts.fetched(), self.counts.sent());
+        let (mut shared_places, mut settled) = (0, 0);
+        let others = topology.members().iter().map(|member| member.node);
+        for peer in others.filter(|node| *node != self.me) {
+            let mut places = shared(&topology, self.me, peer);
+            places.retain(|(bucket, partition)| {
+                asked.bucket.is_none_or(|asked| asked == *bucket)
+                    && (asked.first..=asked.last).contains(&partition.0)
+            });
+            shared_places += places.len();
+            let now = self.env.now();
+            if !places.is_empty() && self.liveness.may_answer(peer, now) {
+                settled += self.settle(&topology, peer, &places).await.len();
+            }
+        }
+        let number = |places| u32::try_from(places).unwrap_or(u32::MAX);
+        CompareReplyV1 {
+            shared: number(shared_places),
+            settled: number(settled),
+            fetched: self.counts.fetched() - before.0,
+            sent: self.counts.sent() - before.1,
         }
     }
 

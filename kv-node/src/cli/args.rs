@@ -50,6 +50,8 @@ pub(super) enum Command {
     Metrics(MetricsArgs),
     /// Show what nodes keep for others that are away
     Hints,
+    /// Have nodes compare what they hold with each other, now (needs an admin's certificate)
+    Repair(RepairArgs),
     /// Put and get through every node
     Probe(ProbeArgs),
     /// List buckets; create and change them (needs an admin's certificate)
@@ -360,6 +362,22 @@ impl From<BlindPutArg> for BlindPut {
             BlindPutArg::Sibling => Self::Sibling,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RepairArgs {
+    /// Only this bucket
+    #[arg(long)]
+    pub(super) bucket: Option<String>,
+    /// Only this partition; `kv get KEY --explain` names that of a key
+    #[arg(long)]
+    pub(super) partition: Option<u16>,
+    /// Only what this node owns
+    #[arg(long, value_name = "NODE")]
+    pub(super) node: Option<String>,
+    /// The longest time that a node may take for 64 partitions
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(super) timeout: Duration,
 }
 
 #[derive(Debug, Args)]

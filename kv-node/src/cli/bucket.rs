@@ -206,7 +206,8 @@ fn failed(error: &SendError) -> Failure {
     }
 }
 
-fn find<'a>(topology: &'a Topology, name: &str) -> Result<&'a Bucket, Failure> {
+/// A bucket by its name.
+pub(super) fn find<'a>(topology: &'a Topology, name: &str) -> Result<&'a Bucket, Failure> {
     let named = topology
         .buckets()
         .iter()

@@ -40,6 +40,7 @@ mod output;
 mod probe;
 mod put;
 mod real;
+mod repair;
 mod resolve;
 mod session;
 mod status;
@@ -90,6 +91,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Metrics(args) => metrics::run(&session, output, args).await,
         Command::Bucket(command) => bucket::run(&session, output, command).await,
         Command::Hints => hints::run(&session, output).await,
+        Command::Repair(args) => repair::run(&session, output, args).await,
         Command::Probe(args) => probe::run(&session, output, args).await,
         Command::Context(command) => context::run(output, command),
     }
