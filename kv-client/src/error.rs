@@ -12,7 +12,7 @@
 //! | `timeout`, `stale-write-id` | 7 | not known in time whether it was done |
 //! | `unreachable` | 8, or 7 when a write may have been applied | no node answered |
 //! | `connect`, `bad-target`, `no-context`, `bad-context`, `credentials`, `untrusted`, `denied` | 8 | no connection, or no permission |
-//! | `overloaded`, `codec`, `storage`, `shutting-down`, `stale-epoch`, `not-replica`, `unsupported`, `internal`, `incomplete` | 1 | see the message |
+//! | `overloaded`, `codec`, `storage`, `shutting-down`, `stale-epoch`, `not-replica`, `unsupported`, `internal`, `incomplete`, `clock-skew` | 1 | see the message |
 //!
 //! The command line adds 3 (key absent), 5 (precondition failed) and 9 (cluster degraded).
 
@@ -315,6 +315,7 @@ fn refusal_code(code: ErrorCode) -> &'static str {
         ErrorCode::Unsupported => "unsupported",
         ErrorCode::Internal => "internal",
         ErrorCode::Incomplete => "incomplete",
+        ErrorCode::ClockSkew => "clock-skew",
     }
 }
 

@@ -209,7 +209,8 @@ impl GivenUp {
             | ErrorCode::StaleWriteId
             | ErrorCode::Unsupported
             | ErrorCode::Internal
-            | ErrorCode::Incomplete => Error::Refused {
+            | ErrorCode::Incomplete
+            | ErrorCode::ClockSkew => Error::Refused {
                 code,
                 outcome,
                 detail,

@@ -42,6 +42,8 @@ pub enum ErrorCode {
     Internal = 15,
     /// The node has lost a part of what it held, and does not count until it has it again: try another.
     Incomplete = 16,
+    /// The node's clock is far from those of the others, so it coordinates no writes: set it, or try another.
+    ClockSkew = 17,
 }
 
 impl ErrorCode {
@@ -57,7 +59,8 @@ impl ErrorCode {
             | Self::Storage
             | Self::ShuttingDown
             | Self::Internal
-            | Self::Incomplete => true,
+            | Self::Incomplete
+            | Self::ClockSkew => true,
             Self::BadRequest
             | Self::UnknownBucket
             | Self::TooLarge

@@ -604,6 +604,8 @@ pub struct RememberV1 {
 pub struct RememberReplyV1 {
     /// The highest boot counter that the asker ever told.
     pub boot: u64,
+    /// What the answering node's wall clock shows, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
     /// Up to where the answering node has promised to take nothing new.
     pub floor: Hlc,
 }

@@ -35,6 +35,7 @@ pub mod anti_entropy;
 pub mod changes;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod clock_watch;
 pub mod completeness;
 pub mod config;
 pub mod coordinator;

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::anti_entropy::exchange::Counts;
+use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
 use crate::hints::Kept;
 use crate::membership::Membership;
@@ -68,6 +69,7 @@ pub struct Metrics {
     repair: RepairGauges,
     deletions: DeletionGauges,
     incomplete: Gauge,
+    clock_behind_ms: Gauge,
 }
 
 #[derive(Default)]
@@ -101,6 +103,8 @@ pub struct Sources<'a> {
     pub deletions: &'a tombstones::Counts,
     /// What of the node's copies counts.
     pub completeness: &'a Completeness,
+    /// How its clock goes.
+    pub watch: &'a ClockWatch,
 }
 
 #[derive(Default)]
@@ -169,6 +173,7 @@ impl Metrics {
             repair: RepairGauges::default(),
             deletions: DeletionGauges::default(),
             incomplete: Gauge::default(),
+            clock_behind_ms: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -272,6 +277,11 @@ impl Metrics {
             metrics.incomplete.clone(),
         );
         registry.register(
+            "clock_behind_ms",
+            "Milliseconds by which the clock is behind the median of all members, negative if it is ahead",
+            metrics.clock_behind_ms.clone(),
+        );
+        registry.register(
             "hint_objects",
             "Objects kept for nodes that are away",
             metrics.hints.objects.clone(),
@@ -367,6 +377,7 @@ impl Metrics {
             repairs,
             deletions,
             completeness,
+            watch,
         } = sources;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let pending = kept.total();
@@ -380,6 +391,7 @@ impl Metrics {
         self.deletions.overdue.set(gauge(overdue_s));
         let missing = u64::try_from(completeness.missing()).unwrap_or(u64::MAX);
         self.incomplete.set(gauge(missing));
+        self.clock_behind_ms.set(watch.behind_ms());
         self.hints.objects.set(gauge(pending.objects));
         self.hints.bytes.set(gauge(pending.bytes));
         self.hints.delivered.set(gauge(kept.delivered()));

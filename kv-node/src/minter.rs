@@ -7,7 +7,7 @@
 //! 2. `held_since` lies above everything minted before this start: what was written before may have
 //!    been lost with the log's unsynced tail, so intervals are not extended over it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use kv_net::ErrorCode;
 use kv_storage::WriteBatch;
 use kv_types::{ActorId, Dot, Hlc, HybridClock, planted};
 
+use crate::clock_watch::ClockWatch;
 use crate::env::Env;
 use crate::refusal::Refusal;
 use crate::storage_key;
@@ -32,6 +33,7 @@ const STEP: Duration = Duration::from_millis(10);
 pub struct Minter {
     /// `None` while this node has none: it may have minted dots under the last one that it no longer knows.
     actor: RwLock<Option<ActorId>>,
+    watch: Arc<ClockWatch>,
     held_since: Hlc,
     env: Env,
     store: Store,
@@ -56,6 +58,7 @@ impl Minter {
         store: Store,
         env: Env,
         floor: Hlc,
+        watch: Arc<ClockWatch>,
     ) -> Result<Self, StoreError> {
         let mark = match store.get(&mark_key()).await? {
             Some(_) if planted!("forget the clock's mark") => Hlc::ZERO,
@@ -73,6 +76,7 @@ impl Minter {
         });
         Ok(Self {
             actor: RwLock::new(actor),
+            watch,
             held_since,
             env,
             store,
@@ -85,6 +89,15 @@ impl Minter {
     #[must_use]
     pub fn actor(&self) -> Option<ActorId> {
         *self.actor.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses where nothing can be minted.
+    ///
+    /// # Errors
+    /// [`Refusal`]: this node has no actor, or its clock is wrong.
+    pub fn check(&self) -> Result<ActorId, Refusal> {
+        self.watch.check()?;
+        self.actor().ok_or_else(without_actor)
     }
 
     /// Mints under another actor, one that nobody had before.
@@ -101,9 +114,10 @@ impl Minter {
     /// A dot that was never given out before, and is later than all that were.
     ///
     /// # Errors
-    /// [`Refusal`] when the durable mark cannot be raised, or this node has no actor; no dot was given out.
+    /// [`Refusal`] when the durable mark cannot be raised, this node has no actor or its clock is wrong; no dot was given
+    /// out.
     pub async fn mint(&self) -> Result<Dot, Refusal> {
-        let actor = self.actor().ok_or_else(without_actor)?;
+        let actor = self.check()?;
         let mut raised = false;
         loop {
             {

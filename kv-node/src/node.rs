@@ -19,6 +19,7 @@ use crate::anti_entropy::answers::Answers;
 use crate::anti_entropy::exchange::{Counts, Exchange};
 use crate::anti_entropy::trees::Trees;
 use crate::changes::Changes;
+use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
 use crate::completeness::boots::{self, Boots, Telling};
 use crate::completeness::recovery::Recovery;
@@ -181,7 +182,15 @@ impl Node {
         let watermarks = Arc::new(Watermarks::start(store.clone()).await?);
         let deletions = Arc::new(tombstones::Counts::default());
         let actor = completeness.actor(actor);
-        let minter = Minter::start(actor, store.clone(), env.clone(), floor.at()).await?;
+        let watch = Arc::new(ClockWatch::default());
+        let minter = Minter::start(
+            actor,
+            store.clone(),
+            env.clone(),
+            floor.at(),
+            Arc::clone(&watch),
+        )
+        .await?;
         let liveness = Arc::new(Liveness::new(node, env.now()));
         let kept = Arc::new(Kept::new(hints));
         let replica = Arc::new(Replica::new(Parts {
@@ -306,6 +315,7 @@ impl Node {
             store: store.clone(),
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),
+            watch: Arc::clone(&watch),
         };
         env.spawn(telling.run());
         let service = Arc::new(Service {
@@ -324,6 +334,7 @@ impl Node {
             forgetting,
             boots: Boots::new(store.clone(), Arc::clone(&membership)),
             completeness,
+            watch,
             voting,
             changes,
         });

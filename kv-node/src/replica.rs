@@ -262,10 +262,13 @@ impl Replica {
         &self.minter
     }
 
-    /// Whether nothing may be missing of what this node has acknowledged in a partition.
-    #[must_use]
-    pub fn is_complete(&self, partition: PartitionId) -> bool {
-        !self.completeness.is_incomplete(partition)
+    /// Refuses where this node must not coordinate writes, though others may.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it may lack what it has acknowledged in the partition, or cannot mint.
+    pub fn may_coordinate(&self, partition: PartitionId) -> Result<(), Refusal> {
+        self.completeness.check(partition)?;
+        self.minter.check().map(drop)
     }
 
     /// Applies a write under a new dot. A write that was applied before is not applied again: its

@@ -18,6 +18,7 @@ use kv_types::{BucketId, Epoch, Key, NodeId, Object};
 use crate::anti_entropy::answers::Answers;
 use crate::anti_entropy::exchange::Exchange;
 use crate::changes::Changes;
+use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
 use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
@@ -54,6 +55,7 @@ pub struct Service {
     pub(crate) forgetting: Forgetting,
     pub(crate) boots: Boots,
     pub(crate) completeness: Arc<Completeness>,
+    pub(crate) watch: Arc<ClockWatch>,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
 }
@@ -170,7 +172,11 @@ impl Service {
         };
         let boot = self.boots.remember(from, told).await?;
         let floor = self.forgetting.floor.at();
-        Ok(Response::Remember(RememberReplyV1 { boot, floor }))
+        Ok(Response::Remember(RememberReplyV1 {
+            boot,
+            wall_ms: self.env.host.wall_ms(),
+            floor,
+        }))
     }
 
     async fn vote(&self, from: Role, vote: VoteV1, entry: Bytes) -> Result<Response, Refusal> {
@@ -374,6 +380,7 @@ impl Service {
             repairs: &self.exchange.counts,
             deletions: &self.forgetting.counts,
             completeness: &self.completeness,
+            watch: &self.watch,
         })
     }
 

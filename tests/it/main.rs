@@ -4,6 +4,7 @@ mod anti_entropy;
 mod arrows;
 mod buckets;
 mod client;
+mod clocks;
 mod epochs;
 mod explain;
 mod limits;

@@ -76,6 +76,7 @@ fn every_refusal_has_its_step() {
         (E::Unsupported, Step::GiveUp),
         (E::Internal, elsewhere()),
         (E::Incomplete, elsewhere()),
+        (E::ClockSkew, elsewhere()),
     ] {
         let mut attempts = sent_once(LIMITS);
         // No jitter, no pause; a millisecond earlier the wait for it can be seen.

@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL_CODES: [ErrorCode; 17] = [
+const ALL_CODES: [ErrorCode; 18] = [
     ErrorCode::BadRequest,
     ErrorCode::UnknownBucket,
     ErrorCode::TooLarge,
@@ -18,6 +18,7 @@ const ALL_CODES: [ErrorCode; 17] = [
     ErrorCode::Unsupported,
     ErrorCode::Internal,
     ErrorCode::Incomplete,
+    ErrorCode::ClockSkew,
 ];
 
 fn examples(outcome: Outcome) -> Vec<Error> {

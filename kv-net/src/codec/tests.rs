@@ -478,6 +478,7 @@ fn responses() -> Vec<(Method, Response)> {
             Method::Remember,
             Response::Remember(RememberReplyV1 {
                 boot: 300,
+                wall_ms: 1,
                 floor: Hlc(1),
             }),
         ),

@@ -12,6 +12,7 @@ use kv_storage::WriteBatch;
 use kv_types::{Hlc, HybridClock, NodeId, planted};
 
 use super::Record;
+use crate::clock_watch::{ClockWatch, offset_ms};
 use crate::env::Env;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
@@ -52,7 +53,11 @@ pub(crate) async fn count_start(
         env.sleep(PATIENCE_AT_START).await;
         remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
     }
-    let latest = remembered.iter().map(|reply| reply.boot).max().unwrap_or(0);
+    let latest = remembered
+        .iter()
+        .map(|answer| answer.reply.boot)
+        .max()
+        .unwrap_or(0);
     let has_lost = is_emptied || latest > last;
     let boot = latest.max(last) + 1;
     let mut batch = WriteBatch::new();
@@ -66,7 +71,7 @@ pub(crate) async fn count_start(
             latest,
             "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
         );
-        let floors = remembered.iter().map(|reply| reply.floor);
+        let floors = remembered.iter().map(|answer| answer.reply.floor);
         let floor = floors.fold(floor::stored(store).await?, Hlc::max);
         put_on_record(&mut batch, topology.partition_count(), env.wall(), floor)?;
     }
@@ -90,6 +95,13 @@ fn put_on_record(
     Ok(())
 }
 
+/// What another member said.
+struct Answer {
+    reply: RememberReplyV1,
+    /// By how much its clock is ahead.
+    offset_ms: Option<i64>,
+}
+
 /// Asks all other members what they remember of this node. Who does not answer in time is left out.
 async fn ask_all(
     env: &Env,
@@ -97,21 +109,23 @@ async fn ask_all(
     me: NodeId,
     boot: u64,
     patience: Duration,
-) -> Vec<RememberReplyV1> {
+) -> Vec<Answer> {
     let others = topology.members().iter().filter(|member| member.node != me);
     let asks = others.map(|member| {
         let peer = Peer {
             node: member.node,
             address: member.address.clone(),
         };
-        let answer = env
-            .transport
-            .call(peer, Request::Remember(RememberV1 { boot }), patience);
+        let sent = env.now();
+        let request = Request::Remember(RememberV1 { boot });
+        let answer = env.transport.call(peer, request, patience);
         async move {
-            match answer.await {
-                Ok(Response::Remember(reply)) => Some(reply),
-                _ => None,
-            }
+            let Ok(Response::Remember(reply)) = answer.await else {
+                return None;
+            };
+            let way = env.now().saturating_sub(sent);
+            let offset_ms = offset_ms(reply.wall_ms, env.host.wall_ms(), way);
+            Some(Answer { reply, offset_ms })
         }
     });
     join_all(asks).await.into_iter().flatten().collect()
@@ -180,6 +194,7 @@ pub struct Telling {
     pub(crate) store: Store,
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
+    pub(crate) watch: Arc<ClockWatch>,
 }
 
 impl Telling {
@@ -187,8 +202,10 @@ impl Telling {
     pub async fn run(mut self) {
         loop {
             let topology = self.topologies.current();
-            let replies = ask_all(&self.env, &topology, self.me, self.boot, PATIENCE).await;
-            if let Some(later) = replies.iter().map(|reply| reply.boot).max()
+            let answers = ask_all(&self.env, &topology, self.me, self.boot, PATIENCE).await;
+            let offsets = answers.iter().filter_map(|answer| answer.offset_ms);
+            self.watch.note(offsets.collect());
+            if let Some(later) = answers.iter().map(|answer| answer.reply.boot).max()
                 && later > self.boot
             {
                 self.membership.meet_later_self(later);

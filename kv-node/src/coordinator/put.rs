@@ -73,11 +73,11 @@ impl Coordinator {
             self.keep_journal(&mut plan, level, needed);
         }
         let journal = plan.journal.clone();
-        let is_complete = self.replica.is_complete(plan.target.partition);
-        let places = if plan.has_replica(self.me) && is_complete {
+        let may_coordinate = self.replica.may_coordinate(plan.target.partition);
+        let places = if plan.has_replica(self.me) && may_coordinate.is_ok() {
             self.places(&plan, level)
         } else if level == Level::Eventual
-            && is_complete
+            && may_coordinate.is_ok()
             && self.must_stand_in(&plan, request.forwarded)
         {
             self.places_around_me(&plan)
@@ -150,9 +150,7 @@ impl Coordinator {
         deadline: Deadline,
     ) -> Result<PutReplyV1, Refusal> {
         if request.forwarded {
-            if plan.has_replica(self.me) {
-                return Err(Refusal::incomplete());
-            }
+            self.replica.may_coordinate(plan.target.partition)?;
             let message = format!(
                 "this node holds no replica of {} at epoch {}",
                 request.key, plan.target.epoch
@@ -195,7 +193,7 @@ impl Coordinator {
             };
             match refused.code {
                 // It has done nothing; another owner can.
-                ErrorCode::Incomplete => {}
+                ErrorCode::Incomplete | ErrorCode::ClockSkew => {}
                 ErrorCode::StaleEpoch => {
                     // So that the refusal names the epoch that the client must learn.
                     self.learn_topology(&plan.topology, to, deadline).await;

@@ -119,8 +119,8 @@ pub enum Fault {
         /// How many.
         count: u16,
     },
-    /// The disk of a node is put back as it was so long before it stops, if somebody remembers that it was further: one who
-    /// has run all the time. Else the node is only started again.
+    /// The disk of a node is put back as it was so long before it stops, if another node remembers that it was further. Else
+    /// the node is only started again.
     Restore {
         /// Whose.
         node: NodeNumber,
@@ -188,14 +188,9 @@ impl Fault {
     }
 }
 
-/// Of a day on which a disk is put back, what is left of its faults: those that do not keep the others from telling the
-/// node that they remember more; and when that happens.
+/// Puts the disk of one node back now and then. No other one loses durable bytes on such a day.
 pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) -> Vec<Event> {
-    events.retain(|event| match &event.fault {
-        Fault::Kill(nodes) | Fault::PowerCut(nodes) => nodes.len() == 1,
-        Fault::Skew { .. } => true,
-        _ => false,
-    });
+    events.retain(|event| !matches!(event.fault, Fault::Damage { .. }));
     let node = rng.u8(1..=plan.nodes);
     let mut at_ms = rng.u64(OLDEST_COPY_MS..OLDEST_COPY_MS * 2);
     while at_ms < plan.until_ms {
@@ -207,12 +202,12 @@ pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) 
                 age_ms: rng.u64(NEWEST_COPY_MS..OLDEST_COPY_MS),
             },
         });
-        at_ms += rng.u64(2 * OLDEST_COPY_MS..4 * OLDEST_COPY_MS);
+        at_ms += rng.u64(OLDEST_COPY_MS..3 * OLDEST_COPY_MS);
     }
     events
 }
 
-/// What happened since a newer copy, the others may not have heard of.
+/// Of what happened since a newer copy the others may not have heard.
 const NEWEST_COPY_MS: u64 = 11_000;
 const OLDEST_COPY_MS: u64 = 20_000;
 

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kv_net::Endpoint;
+use futures::future::{Either, select};
+use kv_net::message::{RememberV1, Request, Response};
+use kv_net::{Endpoint, Role};
 use kv_node::StartError;
 use kv_storage::sim::{Fault as DiskFault, SimFs};
 use kv_types::{BucketName, NodeId};
@@ -21,6 +23,10 @@ use crate::sim::{Handle, SimCluster};
 
 /// What must never be counted.
 pub const STRANGER_LET_IN: &str = "stranger let in";
+/// How long nothing goes wrong at most while a node starts from a copy of its disk.
+const MOST_QUIET: Duration = Duration::from_secs(20);
+/// How long another node may take to tell what it remembers.
+const TELLING_LIMIT: Duration = Duration::from_millis(250);
 /// Strangers have addresses from this on.
 const FIRST_STRANGER: u16 = 1_000;
 
@@ -41,15 +47,13 @@ pub struct Nemesis {
     counts: Arc<Mutex<Counts>>,
 }
 
-/// Copies of disks, and who can tell that they are old.
+/// Copies of disks.
 #[derive(Debug, Default)]
 struct Disks {
-    /// The last copy of a disk, and when it was made.
-    copies: BTreeMap<NodeId, (Duration, SimFs)>,
-    /// When the process of a node ended last.
-    ended: BTreeMap<NodeId, Duration>,
-    /// When a node was started last.
-    started: BTreeMap<NodeId, Duration>,
+    /// The last copy of a disk, and the highest boot counter of its node that others remembered then.
+    copies: BTreeMap<NodeId, (SimFs, u64)>,
+    /// Until then nothing goes wrong: a node that starts from a copy of its disk is told by the others.
+    quiet_until: Duration,
 }
 
 /// A moment's change.
@@ -146,7 +150,10 @@ impl Nemesis {
             if self.log {
                 self.say(&format!("{step:?}"));
             }
-            self.take(step);
+            let is_quiet = self.handle.now() < self.disks().quiet_until;
+            if !(is_quiet && Self::is_trouble(&step)) {
+                self.take(step);
+            }
         }
         self.handle
             .sleep(until.saturating_sub(self.handle.now()))
@@ -327,20 +334,15 @@ impl Nemesis {
         match step {
             Step::Kill(node) => {
                 self.look_at(node);
-                self.note_end(node);
                 cluster.kill(node);
             }
             Step::CutPower(node) => {
                 self.look_at(node);
-                self.note_end(node);
                 cluster.cut_power(node);
             }
             Step::Start(node) => self.start(node),
-            Step::Copy(node) => {
-                let copy = (self.handle.now(), cluster.fs(node).fork());
-                self.disks().copies.insert(node, copy);
-            }
-            Step::PutBack(node) => self.put_back(node),
+            Step::Copy(node) => self.handle.spawn(OUTSIDE, self.clone().copy(node)),
+            Step::PutBack(node) => self.handle.spawn(OUTSIDE, self.clone().put_back(node)),
             Step::Pause(node) => cluster.pause(node),
             Step::Resume(node) => cluster.resume(node),
             Step::Block(links) => network.block(&links),
@@ -383,33 +385,69 @@ impl Nemesis {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_end(&self, node: NodeId) {
-        self.disks().ended.insert(node, self.handle.now());
+    /// The highest boot counter of a node that others tell, of those that answer.
+    async fn remembered(self, node: NodeId) -> u64 {
+        let mut most = 0;
+        for other in self.cluster.nodes().filter(|other| *other != node) {
+            let request = Request::Remember(RememberV1 { boot: 0 });
+            let asking = Role::Node(node);
+            let network = &self.cluster.network;
+            let answer = network.call(asking, other, &request, TELLING_LIMIT).await;
+            if let Ok(Response::Remember(reply)) = answer {
+                most = most.max(reply.boot);
+            }
+        }
+        most
     }
 
-    /// Starts a node from the copy of its disk, if another one has run since before the copy was made.
-    fn put_back(&self, node: NodeId) {
+    async fn copy(self, node: NodeId) {
+        let disk = self.cluster.fs(node).fork();
+        let remembered = self.clone().remembered(node).await;
+        self.disks().copies.insert(node, (disk, remembered));
+    }
+
+    /// Starts a node, from the copy of its disk if others remember it as further than it can be on the copy: it may have
+    /// raised its counter once without having told anyone yet.
+    async fn put_back(self, node: NodeId) {
+        self.cluster.network.calm();
+        self.disks().quiet_until = Duration::MAX;
         let copy = self.disks().copies.remove(&node);
-        let (copied, disk) = copy.expect("it was made before");
-        let remembers = |other: NodeId| {
-            let disks = self.disks();
-            let at = |times: &BTreeMap<NodeId, Duration>| times.get(&other).copied();
-            let is_since_before = |at: Option<Duration>| at.is_none_or(|at| at < copied);
-            other != node
-                && self.cluster.node(other).is_some()
-                && is_since_before(at(&disks.ended))
-                && is_since_before(at(&disks.started))
-        };
-        if self.cluster.nodes().any(remembers) {
+        let remembered = self.clone().remembered(node).await;
+        if let Some((disk, before)) = copy
+            && remembered > before + 1
+            && before > 0
+        {
             self.count("disk put back", 1);
             self.look_at(node);
-            self.note_end(node);
             self.cluster.kill(node);
             // As a copy of a running machine's disk is: nothing is on it that was not synced, but may be.
             let disk = disk.power_loss(self.handle.seed());
             self.cluster.put_in_disk(node, disk);
         }
-        self.start(node);
+        let started = self.cluster.launch(node);
+        let limit = self.handle.sleep(MOST_QUIET);
+        if let Either::Right(_) = select(started, Box::pin(limit)).await {
+            // Healing starts it.
+            self.cluster.kill(node);
+        }
+        self.disks().quiet_until = Duration::ZERO;
+    }
+
+    /// Whether a step makes things worse.
+    fn is_trouble(step: &Step) -> bool {
+        match step {
+            Step::Chances { loss, duplicates } => loss + duplicates > 0,
+            Step::Slowness(_, factor) => *factor > 1,
+            Step::Kill(_)
+            | Step::CutPower(_)
+            | Step::Pause(_)
+            | Step::Block(_)
+            | Step::SlowDown(..)
+            | Step::DiskFault(..)
+            | Step::Fill(..)
+            | Step::HangUntil(..) => true,
+            _ => false,
+        }
     }
 
     /// Takes a step towards another authority, and gives everybody papers that go with it.
@@ -470,14 +508,8 @@ impl Nemesis {
         let this = self.clone();
         let outcome = self.cluster.launch(node);
         self.handle.spawn(OUTSIDE, async move {
-            match outcome.await {
-                Ok(Ok(())) => {
-                    let now = this.handle.now();
-                    this.disks().started.insert(node, now);
-                }
-                Ok(Err(error)) => this.note_failed_start(node, &error),
-                // It was ended before.
-                Err(_) => {}
+            if let Ok(Err(error)) = outcome.await {
+                this.note_failed_start(node, &error);
             }
         });
     }

@@ -38,4 +38,5 @@ pub const PLANTED: &[&str] = &[
     "mint on under the actor of a lost disk",
     "vote with a restored disk",
     "keep the watermarks of a lost disk",
+    "mint by a clock that is wrong",
 ];

@@ -122,8 +122,6 @@ impl Scenario {
         if !quic && rng.u8(0..8) == 0 {
             // What only the node knew whose disk is put back is gone.
             day.mix.weak = 0;
-            // So little goes wrong on such a day that it would take long.
-            day.rest_ms = 120;
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day
