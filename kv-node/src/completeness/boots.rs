@@ -9,7 +9,7 @@ use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
 use kv_ring::{PartitionCount, Topology};
 use kv_storage::WriteBatch;
-use kv_types::{Hlc, HybridClock, NodeId, planted};
+use kv_types::{Hlc, HybridClock, NodeId};
 
 use super::Record;
 use crate::clock_watch::{ClockWatch, offset_ms};
@@ -88,9 +88,7 @@ fn put_on_record(
     floor: Hlc,
 ) -> Result<(), StoreError> {
     Record::of_loss(partitions, now.plus(HybridClock::MAX_SKEW)).keep_in(batch)?;
-    if !planted!("keep the watermarks of a lost disk") {
-        batch.delete_prefix(&storage_key::watermarks());
-    }
+    batch.delete_prefix(&storage_key::watermarks());
     floor::keep_in(batch, floor);
     Ok(())
 }

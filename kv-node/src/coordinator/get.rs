@@ -408,7 +408,9 @@ impl Coordinator {
                 }
             },
             Err(refusal) => {
-                tracing::error!(%refusal, "this node's replica could not be read");
+                if refusal.code != ErrorCode::Incomplete {
+                    tracing::error!(%refusal, "this node's replica could not be read");
+                }
                 return GetAnswer::Failed;
             }
         };

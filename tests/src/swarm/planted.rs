@@ -35,8 +35,4 @@ pub const PLANTED: &[&str] = &[
     "raise a watermark without comparing",
     "let incomplete copies answer",
     "complete copies without comparing",
-    "mint on under the actor of a lost disk",
-    "vote with a restored disk",
-    "keep the watermarks of a lost disk",
-    "mint by a clock that is wrong",
 ];

@@ -119,7 +119,7 @@ impl Scenario {
             day.events.retain(|event| event.fault.leaves_processes());
         }
         day.sessions = rng.bool();
-        if !quic && rng.u8(0..8) == 0 {
+        if !quic && rng.u8(0..5) < 2 {
             // What only the node knew whose disk is put back is gone.
             day.mix.weak = 0;
             day.events = with_restores(day.events, &plan, &mut rng);
