@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +120,7 @@ pub struct Node {
     service: Arc<Service>,
     membership: Arc<Membership>,
     store: Store,
+    boot_counter: Arc<AtomicU64>,
     in_flight: Arc<InFlight>,
 }
 
@@ -308,10 +309,11 @@ impl Node {
             liveness,
         };
         env.spawn(recovery.run());
+        let boot_counter = Arc::new(AtomicU64::new(boot));
         let telling = Telling {
             env: env.clone(),
             me: node,
-            boot,
+            counter: Arc::clone(&boot_counter),
             store: store.clone(),
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),
@@ -344,6 +346,7 @@ impl Node {
             service,
             membership,
             store,
+            boot_counter,
             in_flight: Arc::default(),
         }))
     }
@@ -380,6 +383,12 @@ impl Node {
     #[must_use]
     pub fn metrics(&self) -> String {
         self.service.metrics_text()
+    }
+
+    /// The boot counter, which rises with every start and while the node runs; on its disk it is this, or one more.
+    #[must_use]
+    pub fn boot_counter(&self) -> u64 {
+        self.boot_counter.load(Ordering::Relaxed)
     }
 
     /// For whom this node keeps something.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -188,7 +189,8 @@ impl Boots {
 pub struct Telling {
     pub(crate) env: Env,
     pub(crate) me: NodeId,
-    pub(crate) boot: u64,
+    /// The counter, durable.
+    pub(crate) counter: Arc<AtomicU64>,
     pub(crate) store: Store,
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
@@ -197,14 +199,15 @@ pub struct Telling {
 
 impl Telling {
     /// Raises the counter and tells it, again and again.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
         loop {
             let topology = self.topologies.current();
-            let answers = ask_all(&self.env, &topology, self.me, self.boot, PATIENCE).await;
+            let counter = self.counter.load(Ordering::Relaxed);
+            let answers = ask_all(&self.env, &topology, self.me, counter, PATIENCE).await;
             let offsets = answers.iter().filter_map(|answer| answer.offset_ms);
             self.watch.note(offsets.collect());
             if let Some(later) = answers.iter().map(|answer| answer.reply.boot).max()
-                && later > self.boot
+                && later > counter
             {
                 self.membership.meet_later_self(later);
                 return;
@@ -213,18 +216,19 @@ impl Telling {
             self.env
                 .sleep(PERIOD.max(PERIOD_FOR_EACH.saturating_mul(others)))
                 .await;
-            match self.raise().await {
-                Ok(()) => self.boot += 1,
-                Err(error) => tracing::debug!(%error, "the boot counter does not rise"),
+            if let Err(error) = self.raise_to(counter + 1).await {
+                tracing::debug!(%error, "the boot counter does not rise");
             }
         }
     }
 
-    async fn raise(&self) -> Result<(), StoreError> {
+    async fn raise_to(&self, counter: u64) -> Result<(), StoreError> {
         let mut batch = WriteBatch::new();
         batch.use_reserve();
-        batch.put(&counter_key(), &(self.boot + 1).to_le_bytes());
-        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await
+        batch.put(&counter_key(), &counter.to_le_bytes());
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        self.counter.store(counter, Ordering::Relaxed);
+        Ok(())
     }
 }
 

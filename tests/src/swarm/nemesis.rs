@@ -50,7 +50,7 @@ pub struct Nemesis {
 /// Copies of disks.
 #[derive(Debug, Default)]
 struct Disks {
-    /// The last copy of a disk, and the highest boot counter of its node that others remembered then.
+    /// The last copy of a disk, and the highest boot counter that can be on it.
     copies: BTreeMap<NodeId, (SimFs, u64)>,
     /// Until then nothing goes wrong: a node that starts from a copy of its disk is told by the others.
     quiet_until: Duration,
@@ -341,7 +341,7 @@ impl Nemesis {
                 cluster.cut_power(node);
             }
             Step::Start(node) => self.start(node),
-            Step::Copy(node) => self.handle.spawn(OUTSIDE, self.clone().copy(node)),
+            Step::Copy(node) => self.copy(node),
             Step::PutBack(node) => self.handle.spawn(OUTSIDE, self.clone().put_back(node)),
             Step::Pause(node) => cluster.pause(node),
             Step::Resume(node) => cluster.resume(node),
@@ -400,22 +400,24 @@ impl Nemesis {
         most
     }
 
-    async fn copy(self, node: NodeId) {
+    /// Copies the disk of a node that runs.
+    fn copy(&self, node: NodeId) {
         let disk = self.cluster.fs(node).fork();
-        let remembered = self.clone().remembered(node).await;
-        self.disks().copies.insert(node, (disk, remembered));
+        if let Some(running) = self.cluster.node(node) {
+            // It may be one more on the disk.
+            let counter = running.boot_counter() + 1;
+            self.disks().copies.insert(node, (disk, counter));
+        }
     }
 
-    /// Starts a node, from the copy of its disk if others remember it as further than it can be on the copy: it may have
-    /// raised its counter once without having told anyone yet.
+    /// Starts a node, from the copy of its disk if another one remembers it as further than it can be on the copy.
     async fn put_back(self, node: NodeId) {
         self.cluster.network.calm();
         self.disks().quiet_until = Duration::MAX;
         let copy = self.disks().copies.remove(&node);
         let remembered = self.clone().remembered(node).await;
-        if let Some((disk, before)) = copy
-            && remembered > before + 1
-            && before > 0
+        if let Some((disk, counter)) = copy
+            && remembered > counter
         {
             self.count("disk put back", 1);
             self.look_at(node);
