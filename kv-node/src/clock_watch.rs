@@ -34,7 +34,7 @@ impl ClockWatch {
                 "this node's clock differs from those of the others by too much, so others coordinate writes in its place; set it"
             ),
             (true, false) => {
-                tracing::info!("this node's clock goes with those of the others again")
+                tracing::info!("this node's clock goes with those of the others again");
             }
             _ => {}
         }
