@@ -3,12 +3,22 @@
 use kv_storage::Options;
 pub(crate) use kv_tests::sim::client::{BUCKET, BUDGET, Client, key};
 use kv_tests::sim::{Executor, Handle, SimCluster};
+use kv_types::NodeId;
 
 /// Small memtables, so that tables and compactions take part; the largest values fit.
 pub(crate) fn options() -> Options {
     let mut options = Options::tiny();
     options.max_batch_bytes = Options::default().max_batch_bytes;
     options
+}
+
+/// A figure of a node that runs, by the beginning of its line.
+pub(crate) fn metric(cluster: &SimCluster, node: NodeId, name: &str) -> u64 {
+    let metrics = cluster.node(node).expect("it runs").metrics();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .expect(name)
 }
 
 /// Runs a scenario on a cluster that is yet to be started.

@@ -9,7 +9,7 @@ use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{Level, NodeId};
 
-use crate::client::{Client, options, with};
+use crate::client::{Client, metric, options, with};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -32,12 +32,7 @@ async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
 }
 
 fn missing(cluster: &SimCluster, node: NodeId) -> u64 {
-    let metrics = cluster.node(node).expect("it runs").metrics();
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("kv_incomplete_partitions "));
-    line.and_then(|value| value.trim().parse().ok())
-        .expect("it is a metric")
+    metric(cluster, node, "kv_incomplete_partitions ")
 }
 
 async fn shown(

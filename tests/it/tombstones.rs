@@ -12,7 +12,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{ActorId, Clock, Dot, Hlc, Level, NodeId, Object, Outcome, Payload, Write};
 
-use crate::client::{BUCKET, BUDGET, Client, key, options, with};
+use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with};
 
 const KEEP: Duration = Duration::from_secs(4);
 /// Some rounds.
@@ -67,14 +67,6 @@ async fn shown(cluster: &SimCluster, client: &mut Client, via: NodeId) -> Vec<St
     };
     let read = client.get_with(cluster, via, KEY, weak).await;
     read.expect("one answer is enough").0
-}
-
-fn metric(cluster: &SimCluster, node: NodeId, name: &str) -> u64 {
-    let metrics = cluster.node(node).expect("it runs").metrics();
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
-    value
-        .and_then(|value| value.trim().parse().ok())
-        .expect(name)
 }
 
 #[test]

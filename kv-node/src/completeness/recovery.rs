@@ -17,6 +17,7 @@ use crate::hints::Kept;
 use crate::liveness::Liveness;
 use crate::replica::Replica;
 use crate::store::StoreError;
+use crate::tombstones::floor::Floor;
 use crate::tombstones::watermarks::Watermarks;
 use crate::topologies::Topologies;
 use crate::transport::Peer;
@@ -40,6 +41,7 @@ pub struct Recovery {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) changes: Changes,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) floor: Arc<Floor>,
     pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) liveness: Arc<Liveness>,
@@ -151,6 +153,8 @@ impl Recovery {
                 }
             }
             for (through, places) in marks {
+                self.floor.restate(through).await?;
+                self.replica.minter().rise_to(through);
                 self.watermarks.raise(&places, through).await?;
             }
             if !done.is_empty() {

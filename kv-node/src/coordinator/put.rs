@@ -163,7 +163,8 @@ impl Coordinator {
             .filter(|node| self.liveness.is_up(*node, now))
             .collect();
         if choices.is_empty() && level == Level::Eventual {
-            choices.extend(self.fallbacks(plan).first());
+            let others = self.fallbacks(plan).into_iter();
+            choices.extend(others.filter(|node| *node != self.me).take(1));
         }
         if choices.is_empty() {
             choices.extend(owners().find(|node| self.liveness.may_answer(*node, now)));

@@ -5,7 +5,8 @@
 //! 2. Whatever was taken in before it rose is in the log before it; so when it is durable, that is, too.
 //! 3. It never rises above what this node's clock showed a while ago, so a write is refused for it only if it was under
 //!    way for that long.
-//! 4. It never rises over a dot of a value that this node keeps for others.
+//! 4. It never rises over a dot of a value that this node keeps for others; but what was promised once and forgotten with a
+//!    disk holds again, whatever an old copy of that disk keeps ([`Floor::restate`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -114,13 +115,35 @@ impl Floor {
             }
             *at = (*at).max(to);
         }
+        self.make_durable(to, &mut durable).await?;
+        Ok(to)
+    }
+
+    /// Promises again what this node once promised and has forgotten with its disk: up to a watermark of another owner, all
+    /// have promised. Durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError`]; in this run of the node the promise holds all the same.
+    pub async fn restate(&self, to: Hlc) -> Result<(), StoreError> {
+        let mut durable = self.durable.lock().await;
+        if to <= *durable {
+            return Ok(());
+        }
+        {
+            let mut at = self.at.write().unwrap_or_else(PoisonError::into_inner);
+            *at = (*at).max(to);
+        }
+        self.make_durable(to, &mut durable).await
+    }
+
+    async fn make_durable(&self, to: Hlc, durable: &mut Hlc) -> Result<(), StoreError> {
         let mut batch = WriteBatch::new();
         // It lets space be freed.
         batch.use_reserve();
         keep_in(&mut batch, to);
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         *durable = to;
-        Ok(to)
+        Ok(())
     }
 
     /// Runs `take_in` if what was minted at `dots` is above the floor, which does not rise meanwhile.
