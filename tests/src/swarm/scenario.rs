@@ -105,7 +105,7 @@ impl Scenario {
             nodes,
             keys: [2, 8, 40, 200][rng.usize(0..if quic { 3 } else { 4 })],
             clients: (1..=clients).collect(),
-            rest_ms: [10, 40, 120][rng.usize(0..3)],
+            rest_ms: [10, 35, 100][rng.usize(0..3)],
             operators: rng.u64(0..3),
             work_ms,
             mix,
