@@ -5,6 +5,7 @@
 
 mod get;
 pub mod get_core;
+mod hedge;
 pub mod journal;
 mod list;
 pub mod list_core;
@@ -15,7 +16,6 @@ pub mod put_core;
 mod sends;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
@@ -23,6 +23,7 @@ use kv_net::message::{ExplanationV1, MemberState, PreferredV1, Request, Response
 use kv_ring::{ReplicaSet, Topology};
 use kv_types::{BucketId, BucketMode, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
 
+use self::hedge::HedgeBudget;
 use self::journal::Journal;
 use self::places::Places;
 use self::plan::Plan;
@@ -45,11 +46,9 @@ pub struct Coordinator {
     liveness: Arc<Liveness>,
     metrics: Arc<Metrics>,
     evidence: Evidence,
+    hedges: HedgeBudget,
     contexts: ContextKey,
 }
-
-/// How long the asked replicas may take before the others are asked as well.
-const LATE_AFTER: Duration = Duration::from_millis(30);
 
 impl Coordinator {
     /// A coordinator over this node's replica and its view of the others.
@@ -71,6 +70,7 @@ impl Coordinator {
             liveness,
             metrics,
             evidence: Evidence::default(),
+            hedges: HedgeBudget::default(),
             contexts,
         }
     }
@@ -139,11 +139,7 @@ impl Coordinator {
             node: to,
             address: member.address.clone(),
         };
-        let sent = Waiting {
-            env: &self.env,
-            evidence: &self.evidence,
-            sent: Some(self.evidence.sent(to, self.env.now())),
-        };
+        let sent = self.waiting(to);
         let answer = self
             .env
             .transport
@@ -169,6 +165,15 @@ impl Coordinator {
                     ..Refusal::new(code, format!("{}: {reason}", member.name))
                 })
             }
+        }
+    }
+
+    /// Notes that a request to a node begins.
+    fn waiting(&self, to: NodeId) -> Waiting<'_> {
+        Waiting {
+            env: &self.env,
+            evidence: &self.evidence,
+            sent: Some(self.evidence.sent(to, self.env.now())),
         }
     }
 

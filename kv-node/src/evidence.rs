@@ -26,7 +26,8 @@ struct Requests {
     next: u64,
     /// When each unanswered one began.
     open: BTreeMap<u64, Duration>,
-    usual: Usual,
+    usual: Usual<99>,
+    often: Usual<19>,
     has_missed: bool,
 }
 
@@ -37,29 +38,29 @@ impl Requests {
     }
 }
 
-/// The time within which some ninety-nine of a hundred answers came lately.
+/// The time within which all answers but one in some `OVER` came lately.
 ///
 /// A frugal estimate (Ma, Muthukrishnan and Sandler, 2013): an answer that took longer moves it up by a step, one that did
-/// not moves it down by a ninety-ninth of one.
+/// not moves it down by an `OVER`th of one.
 #[derive(Debug, Default)]
-struct Usual {
-    micros: u64,
+struct Usual<const OVER: u64> {
+    /// In nanoseconds, so that small steps count; zero before the first answer.
+    nanos: u64,
 }
 
-impl Usual {
+impl<const OVER: u64> Usual<OVER> {
     fn add(&mut self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // In thousandths, so that small steps count.
-        let step = (self.micros / 8).max(1_000);
-        if took.saturating_mul(1_000) > self.micros {
-            self.micros = self.micros.saturating_add(step);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let step = (self.nanos / 8).max(1_000);
+        if took > self.nanos {
+            self.nanos = self.nanos.saturating_add(step);
         } else {
-            self.micros = self.micros.saturating_sub(step / 99);
+            self.nanos = self.nanos.saturating_sub(step / OVER).max(1);
         }
     }
 
     fn get(&self) -> Duration {
-        Duration::from_micros(self.micros / 1_000)
+        Duration::from_nanos(self.nanos)
     }
 }
 
@@ -90,7 +91,9 @@ impl Evidence {
         };
         requests.has_missed = !was_answered;
         if was_answered {
-            requests.usual.add(now.saturating_sub(begun));
+            let took = now.saturating_sub(begun);
+            requests.usual.add(took);
+            requests.often.add(took);
         }
     }
 
@@ -101,6 +104,13 @@ impl Evidence {
         if let Some(begun) = requests.open.remove(&sent.number) {
             requests.has_missed |= now.saturating_sub(begun) > requests.limit();
         }
+    }
+
+    /// Within what time all but one in twenty answers of a peer came lately; `None` before the first.
+    #[must_use]
+    pub fn p95(&self, peer: NodeId) -> Option<Duration> {
+        let often = self.peers().get(&peer)?.often.get();
+        Some(often).filter(|often| !often.is_zero())
     }
 
     /// Whether requests should go to others first.
@@ -164,6 +174,18 @@ mod tests {
         let sent = evidence.sent(PEER, ms(3_000));
         evidence.ended(sent, true, ms(3_001));
         assert!(!evidence.is_slow(PEER, ms(3_002)));
+    }
+
+    #[test]
+    fn nearly_all_answers_come_within_the_p95_and_most_take_not_much_less() {
+        let evidence = Evidence::default();
+        assert_eq!(evidence.p95(PEER), None);
+        for n in 0..4_000 {
+            let sent = evidence.sent(PEER, ms(n * 50));
+            evidence.ended(sent, true, ms(n * 50 + n % 20));
+        }
+        let p95 = evidence.p95(PEER).expect("it has answered");
+        assert!((ms(14)..ms(24)).contains(&p95), "{p95:?}");
     }
 
     #[test]

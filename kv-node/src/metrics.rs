@@ -61,6 +61,7 @@ pub struct Metrics {
     failures: Family<FailureLabels, Counter>,
     failed: Counter,
     read_repairs: Counter,
+    read_hedges: Counter,
     storage: StorageGauges,
     gossip_bytes: Gauge,
     epoch: Gauge,
@@ -165,6 +166,7 @@ impl Metrics {
             failures: Family::default(),
             failed: Counter::default(),
             read_repairs: Counter::default(),
+            read_hedges: Counter::default(),
             storage: StorageGauges::default(),
             gossip_bytes: Gauge::default(),
             epoch: Gauge::default(),
@@ -205,6 +207,11 @@ impl Metrics {
             "read_repairs",
             "Replicas that were sent what a read coordinated here had found them to miss",
             metrics.read_repairs.clone(),
+        );
+        registry.register(
+            "read_hedges",
+            "Replicas that reads coordinated here asked beyond those they need, because an answer was late",
+            metrics.read_hedges.clone(),
         );
         registry.register(
             "storage_flushes",
@@ -310,6 +317,11 @@ impl Metrics {
     /// Takes in a replica that a read found to be behind.
     pub fn read_repair(&self) {
         self.read_repairs.inc();
+    }
+
+    /// Takes in a replica that a read asks because others are late.
+    pub fn read_hedge(&self) {
+        self.read_hedges.inc();
     }
 
     /// Takes in a client request that was answered.

@@ -7,6 +7,7 @@ mod client;
 mod clocks;
 mod epochs;
 mod explain;
+mod hedges;
 mod limits;
 mod lost_disks;
 mod presets;

@@ -15,12 +15,13 @@ use kv_ring::Topology;
 use kv_types::{Clock, Epoch, Hlc, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
+use super::hedge::Waited;
 use super::journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use super::put_core::{PutAnswer, PutCore, PutStep};
 use super::sends::{Copies, SentAs};
-use super::{Coordinator, LATE_AFTER, describe, join};
+use super::{Coordinator, describe, join};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::replica::Arrival;
@@ -264,21 +265,25 @@ impl Coordinator {
             candidates,
         );
         let mut answers = Answers::new();
-        let ask = |answers: &Answers, places: &Places, asks: Vec<(NodeId, Want)>| {
-            for (owner, want) in asks {
-                let place = Place {
-                    owner,
-                    node: places.node_for(owner),
-                };
-                let answer =
-                    Arc::clone(self).ask(plan.clone(), head.clone(), place, want, deadline);
-                answers.push(Box::pin(async move { (place, want, answer.await) }));
-            }
-        };
-        ask(&answers, &places, core.start());
+        let mut waited = Waited::default();
+        let ask =
+            |answers: &Answers, waited: &mut Waited, places: &Places, asks: Vec<(NodeId, Want)>| {
+                for (owner, want) in asks {
+                    let place = Place {
+                        owner,
+                        node: places.node_for(owner),
+                    };
+                    waited.add(place.node);
+                    let answer =
+                        Arc::clone(self).ask(plan.clone(), head.clone(), place, want, deadline);
+                    answers.push(Box::pin(async move { (place, want, answer.await) }));
+                }
+            };
+        ask(&answers, &mut waited, &places, core.start());
 
         let collecting = async {
-            let mut late = Some(self.env.sleep(LATE_AFTER));
+            let patience = self.patience(&waited);
+            let mut late = Some(self.env.sleep(patience));
             loop {
                 let next = match late.take() {
                     None => answers.next().await,
@@ -288,7 +293,12 @@ impl Coordinator {
                             next
                         }
                         Either::Right(_) => {
-                            ask(&answers, &places, core.on_late());
+                            if core.can_ask_more() {
+                                if self.may_hedge(&waited) {
+                                    ask(&answers, &mut waited, &places, core.on_late());
+                                }
+                                late = Some(self.env.sleep(patience));
+                            }
                             continue;
                         }
                     },
@@ -296,17 +306,18 @@ impl Coordinator {
                 let Some((place, want, answer)) = next else {
                     return Err(Refusal::not_enough(needed, core.count(), DOING));
                 };
+                waited.remove(place.node);
                 // Where another node may stand in for one that failed, that one is asked.
                 if answer == GetAnswer::Failed
                     && places
                         .replace(place.owner, || self.fallbacks(plan))
                         .is_some()
                 {
-                    ask(&answers, &places, vec![(place.owner, want)]);
+                    ask(&answers, &mut waited, &places, vec![(place.owner, want)]);
                     continue;
                 }
                 match core.on_answer(place.owner, answer) {
-                    GetStep::Ask(asks) => ask(&answers, &places, asks),
+                    GetStep::Ask(asks) => ask(&answers, &mut waited, &places, asks),
                     GetStep::Reply(mut reply) => {
                         let answered = reply.answered.iter();
                         let answered = answered.map(|owner| places.node_for(*owner)).collect();
@@ -392,7 +403,10 @@ impl Coordinator {
     async fn ask_self(&self, plan: &Plan, stands_in_for: Option<NodeId>) -> GetAnswer {
         let target = plan.target.standing_in_for(stands_in_for);
         let (mut bytes, mut source) = (0, None);
-        let holding = match self.replica.read(&target).await {
+        let sent = self.waiting(self.me);
+        let read = self.replica.read(&target).await;
+        sent.ended(true);
+        let holding = match read {
             Ok(None) => Holding::Nothing,
             Ok(Some(held)) => match Object::decode(&held.encoded) {
                 Ok(object) => {

@@ -129,9 +129,16 @@ impl GetCore {
             .collect()
     }
 
-    /// Answers are late: asks everyone who was not asked yet.
+    /// Whether there is anyone who was not asked yet.
+    #[must_use]
+    pub fn can_ask_more(&self) -> bool {
+        !self.unasked.is_empty()
+    }
+
+    /// Answers are late: asks the best of those who were not asked yet.
     pub fn on_late(&mut self) -> Vec<(NodeId, Want)> {
-        let asked: Vec<NodeId> = self.unasked.drain(..).collect();
+        let next = 1.min(self.unasked.len());
+        let asked = self.unasked.drain(..next).collect();
         self.ask_for_objects(asked)
     }
 

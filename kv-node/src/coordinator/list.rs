@@ -13,15 +13,19 @@ use kv_net::message::{
 use kv_ring::{PartitionId, ReplicaSet, Topology};
 use kv_types::{Epoch, Key, NodeId, Object};
 
+use super::hedge::Waited;
 use super::list_core::{ReplicaPage, merge};
 use super::places::Places;
 use super::plan::{check, reachable};
-use super::{Coordinator, LATE_AFTER, describe, join};
+use super::{Coordinator, describe, join};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::storage_key;
 
 const DOING: &str = "list the partition";
+/// Answers under way.
+type Answers = FuturesUnordered<BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>>;
+
 /// The most keys and bytes of objects that one page carries.
 const MAX_ITEMS: u32 = 1000;
 const MAX_BYTES: u32 = 1 << 20;
@@ -113,15 +117,26 @@ impl Coordinator {
     ) -> Result<Vec<ReplicaPage>, Refusal> {
         let mut unasked = self.candidates(replicas, &Places::strict()).into_iter();
         let mut pages: Vec<(NodeId, ReplicaPage)> = Vec::new();
-        let mut answers: FuturesUnordered<
-            BoxFuture<'static, (NodeId, Result<ReplicaPage, Refusal>)>,
-        > = FuturesUnordered::new();
+        let mut answers = Answers::new();
         let send = |node: NodeId| -> BoxFuture<'static, _> {
             let page = Arc::clone(self).ask_for_page(node, ask.clone(), deadline);
             Box::pin(async move { (node, page.await) })
         };
-        answers.extend(unasked.by_ref().take(usize::from(needed)).map(send));
-        let mut late = Some(self.env.sleep(LATE_AFTER));
+        let mut waited = Waited::default();
+        let ask =
+            |answers: &Answers, waited: &mut Waited, nodes: &mut dyn Iterator<Item = NodeId>| {
+                for node in nodes {
+                    waited.add(node);
+                    answers.push(send(node));
+                }
+            };
+        ask(
+            &answers,
+            &mut waited,
+            &mut unasked.by_ref().take(usize::from(needed)),
+        );
+        let patience = self.patience(&waited);
+        let mut late = Some(self.env.sleep(patience));
         loop {
             let next = match late.take() {
                 None => answers.next().await,
@@ -131,11 +146,19 @@ impl Coordinator {
                         next
                     }
                     Either::Right(_) => {
-                        answers.extend(unasked.by_ref().map(send));
+                        if unasked.len() > 0 {
+                            if self.may_hedge(&waited) {
+                                ask(&answers, &mut waited, &mut unasked.by_ref().take(1));
+                            }
+                            late = Some(self.env.sleep(patience));
+                        }
                         continue;
                     }
                 },
             };
+            if let Some((node, _)) = &next {
+                waited.remove(*node);
+            }
             match next {
                 None => {
                     let got = replicas.count(|node| pages.iter().any(|(from, _)| *from == node));
@@ -144,7 +167,9 @@ impl Coordinator {
                 Some((_, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => {
                     return Err(refusal);
                 }
-                Some((_, Err(_))) => answers.extend(unasked.next().map(send)),
+                Some((_, Err(_))) => {
+                    ask(&answers, &mut waited, &mut unasked.by_ref().take(1));
+                }
                 Some((from, Ok(page))) => {
                     pages.push((from, page));
                     if replicas.is_met(|node| pages.iter().any(|(from, _)| *from == node), needed) {
@@ -152,7 +177,7 @@ impl Coordinator {
                     }
                     if answers.is_empty() {
                         // In a transition more than `needed` may have to answer.
-                        answers.extend(unasked.next().map(send));
+                        ask(&answers, &mut waited, &mut unasked.by_ref().take(1));
                     }
                 }
             }
