@@ -98,7 +98,7 @@ impl Scenario {
             victim: has_damage.then(|| rng.u8(1..=nodes)),
             quic,
         };
-        let clients = rng.u32(4..=10);
+        let clients = rng.u32(6..=14);
         let mut day = Self {
             seed,
             quic,
