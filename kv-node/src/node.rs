@@ -121,6 +121,7 @@ pub struct Node {
     membership: Arc<Membership>,
     store: Store,
     boot_counter: Arc<AtomicU64>,
+    loss: Arc<Notify>,
     in_flight: Arc<InFlight>,
 }
 
@@ -159,12 +160,14 @@ impl Node {
                 expected: node,
             });
         }
+        let watch = Arc::new(ClockWatch::default());
         let started = data.join(STARTED_FILE);
         let has_stored = owner(&store).await?.is_some();
-        let is_emptied = !has_stored && env.fs.open(&started).is_ok();
-        let boot = boots::count_start(&env, &store, &topology, node, is_emptied).await?;
+        let was_started = env.fs.open(&started).is_ok();
+        let is_emptied = !has_stored && was_started;
+        let boot = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
-        if !has_stored {
+        if !was_started {
             let written = replace_file(
                 &*env.fs,
                 &data,
@@ -183,7 +186,6 @@ impl Node {
         let watermarks = Arc::new(Watermarks::start(store.clone()).await?);
         let deletions = Arc::new(tombstones::Counts::default());
         let actor = completeness.actor(actor);
-        let watch = Arc::new(ClockWatch::default());
         let minter = Minter::start(
             actor,
             store.clone(),
@@ -311,6 +313,7 @@ impl Node {
         };
         env.spawn(recovery.run());
         let boot_counter = Arc::new(AtomicU64::new(boot));
+        let loss = Arc::new(Notify::new());
         let telling = Telling {
             env: env.clone(),
             me: node,
@@ -319,6 +322,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),
             watch: Arc::clone(&watch),
+            loss: Arc::clone(&loss),
         };
         env.spawn(telling.run());
         let service = Arc::new(Service {
@@ -348,6 +352,7 @@ impl Node {
             membership,
             store,
             boot_counter,
+            loss,
             in_flight: Arc::default(),
         }))
     }
@@ -390,6 +395,12 @@ impl Node {
     #[must_use]
     pub fn boot_counter(&self) -> u64 {
         self.boot_counter.load(Ordering::Relaxed)
+    }
+
+    /// Ends when it has turned out after the start that this node's disk was rolled back, copied or emptied. That is on record
+    /// by then, and the node answers nothing: stop it and start it again, and it fetches what it lacks. For one waiter.
+    pub async fn loss(&self) {
+        self.loss.notified().await;
     }
 
     /// For whom this node keeps something.

@@ -17,7 +17,7 @@ mod stand_ins;
 pub use deletions::{Deletion, DeletionPage};
 pub use stand_ins::{StandIn, StandInPage};
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,10 +189,8 @@ pub struct Copy {
     pub digest: u64,
     /// The key.
     pub key: Key,
-    /// Its place on the ring.
-    pub hash: KeyHash,
-    /// The object's bytes.
-    pub encoded: Bytes,
+    /// The newest dot of its clock.
+    pub newest: Hlc,
 }
 
 /// This node's copies.
@@ -282,9 +280,11 @@ impl Replica {
         new: NewWrite,
         deadline: Deadline,
     ) -> Result<Appended, Refusal> {
-        if target.stands_in_for.is_none() {
+        match target.stands_in_for {
             // It may have seen this very write before, and no longer know.
-            self.completeness.check(target.partition)?;
+            None => self.completeness.check(target.partition)?,
+            // What is hidden would go on to others with what is written.
+            Some(_) => self.completeness.check_stand_ins()?,
         }
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
@@ -525,46 +525,45 @@ impl Replica {
         Ok(self.secret.digest(Object::header_of(encoded)?))
     }
 
-    /// The copies of a partition under a node of its Merkle tree, at most `max` of them, without those that another
-    /// replica may have forgotten; and whether these are all.
+    /// Goes through the copies of a partition under a node of its Merkle tree, with their bytes, but for those that another
+    /// replica may have forgotten, until `visit` has had enough. Says whether these are all.
     ///
     /// # Errors
     /// [`Refusal`] when they cannot be read.
-    pub async fn copies_under(
+    pub async fn visit_copies(
         &self,
         (bucket, partition): Place,
         (depth, node): (u8, u32),
-        max: usize,
-    ) -> Result<(Vec<Copy>, bool), Refusal> {
+        mut visit: impl FnMut(Copy, Bytes) -> ControlFlow<()>,
+    ) -> Result<bool, Refusal> {
         let topology = self.topologies.current();
         let (partitions, mode) = (topology.partition_count(), topology.mode_of(bucket));
         let whole = partitions.hash_range(partition);
         let (first, last) = tree::positions(depth, node);
         let at = |position: u64| whole.start() | position >> partitions.bits();
         let (mut from, end) = storage_key::partition_range(bucket, &(at(first)..=at(last)));
-        let mut copies = Vec::new();
         loop {
             let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let left = (max - copies.len()).min(1_024);
-            let page = self.store.scan(from, end, left, 1 << 20).await?;
+            let page = self.store.scan(from, end, 1_024, 1 << 20).await?;
             for item in page.entries {
                 let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                let (_, hash) = storage_key::place(&item.key).ok_or_else(damaged_key)?;
+                let object = Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
+                if self.may_be_forgotten((bucket, partition), mode, &object) {
+                    continue;
+                }
                 let digest = self.digest(&item.value);
                 let copy = Copy {
                     id: self.secret.key_id(&item.key),
                     digest: digest.map_err(|damage| damaged(&key, damage))?,
+                    newest: object.clock().latest(),
                     key,
-                    hash,
-                    encoded: item.value,
                 };
-                if !self.may_be_forgotten((bucket, partition), mode, &copy) {
-                    copies.push(copy);
+                if visit(copy, item.value).is_break() {
+                    return Ok(false);
                 }
             }
             match page.next {
-                None => return Ok((copies, true)),
-                Some(_) if copies.len() >= max => return Ok((copies, false)),
+                None => return Ok(true),
                 Some(next) => from = next.start,
             }
         }

@@ -72,7 +72,9 @@ impl Service {
         let is_about_data = epoch_of(&request).is_some();
         // It would vote for its own change, too.
         let is_change = matches!(request, Request::Change(_));
-        if self.membership.is_rolled_back() && (is_about_data || is_change) {
+        // It would bring to others what they know was deleted.
+        let is_comparison = matches!(request, Request::Compare(_));
+        if self.membership.is_rolled_back() && (is_about_data || is_change || is_comparison) {
             let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
             return Refusal::new(ErrorCode::Storage, message)
                 .reply(self.topologies.current().epoch());

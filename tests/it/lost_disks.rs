@@ -7,9 +7,9 @@ use kv_node::tombstones::DeleteOptions;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId};
+use kv_types::{Key, Level, NodeId};
 
-use crate::client::{Client, metric, options, with};
+use crate::client::{BUCKET, Client, metric, options, with};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -29,6 +29,17 @@ async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
     }
     cluster.put_in_disk(node, disk);
     cluster.start(node).await.expect("it starts");
+}
+
+/// The disk of a node, without what it has stored.
+fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
+    let disk = cluster.fs(node).fork();
+    for path in disk.dump().into_keys() {
+        if path.starts_with(data().join("store")) {
+            kv_storage::fs::Fs::remove(&disk, &path).expect("a healthy disk");
+        }
+    }
+    disk
 }
 
 fn missing(cluster: &SimCluster, node: NodeId) -> u64 {
@@ -173,14 +184,7 @@ fn an_emptied_disk_is_filled_again() {
                 .expect("all are up");
         }
         handle.sleep(TOLD).await;
-        cluster.kill(N3);
-        let fs = cluster.fs(N3);
-        for path in fs.dump().into_keys() {
-            if path.starts_with(data().join("store")) {
-                kv_storage::fs::Fs::remove(&fs, &path).expect("a healthy disk");
-            }
-        }
-        cluster.start(N3).await.expect("it starts");
+        start_from(&cluster, N3, emptied(&cluster, N3)).await;
         assert!(missing(&cluster, N3) > 0);
         handle.sleep(TOLD).await;
         assert_eq!(missing(&cluster, N3), 0);
@@ -191,4 +195,107 @@ fn an_emptied_disk_is_filled_again() {
             assert_eq!(seen, Some(vec!["v".to_owned()]), "{key}");
         }
     });
+}
+
+#[test]
+fn a_restored_disk_is_noticed_also_if_all_nodes_start_at_once() {
+    with(5, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, N1, "k", "old")
+            .await
+            .expect("all are up");
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N3).fork();
+        handle.sleep(TOLD).await;
+        cluster.kill(N2);
+        client
+            .put(&cluster, N1, "new", "v")
+            .await
+            .expect("two are up");
+        cluster.kill(N1);
+        cluster.kill(N3);
+        cluster.put_in_disk(N3, copy);
+        for started in [N1, N2, N3].map(|node| cluster.launch(node)) {
+            started.await.expect("nobody kills it").expect("it starts");
+        }
+        assert_eq!(missing(&cluster, N3), 0, "nobody could be asked");
+        handle.sleep(TOLD).await;
+        assert_eq!(missing(&cluster, N3), 0, "it has fetched what it lacked");
+        cluster.kill(N1);
+        let seen = shown(&cluster, &mut client, N3, "new", Level::Quorum).await;
+        assert_eq!(seen, Some(vec!["v".to_owned()]));
+    });
+}
+
+#[test]
+fn what_was_deleted_does_not_come_back_with_two_restored_disks() {
+    with(6, three, |cluster, mut client, handle| async move {
+        client
+            .put(&cluster, N1, "k", "v")
+            .await
+            .expect("all are up");
+        handle.sleep(TOLD).await;
+        let copies = [N1, N3].map(|node| (node, cluster.fs(node).fork()));
+        let request = client.put_request("k", None, WriteKind::Delete);
+        let deleted = client.send_put(&cluster, N1, request, "").await;
+        deleted.expect("all are up");
+        handle.sleep(TOLD * 2).await;
+        for (node, copy) in copies {
+            start_from(&cluster, node, copy).await;
+        }
+        handle.sleep(TOLD * 2).await;
+        for via in [N1, N2, N3] {
+            assert_eq!(missing(&cluster, via), 0);
+            let seen = shown(&cluster, &mut client, via, "k", Level::Weak).await;
+            assert_eq!(seen, Some(Vec::new()), "{via}");
+        }
+    });
+}
+
+/// Keys of one partition, with partition keys of their own or under a single one.
+fn crowd(cluster: &SimCluster, count: usize, has_one_partition_key: bool) -> Vec<Key> {
+    let topology = cluster.topology();
+    let partition = |key: &Key| topology.locate(BUCKET, key.partition_key()).1;
+    let keys = (0_u32..).map(|number| {
+        let (partition, sort) = match has_one_partition_key {
+            true => ("p".to_owned(), number.to_string()),
+            false => (number.to_string(), String::new()),
+        };
+        Key::with_sort(partition, sort).expect("a short key")
+    });
+    let mut keys = keys.peekable();
+    let first = partition(keys.peek().expect("there is no end of them"));
+    keys.filter(|key| partition(key) == first)
+        .take(count)
+        .collect()
+}
+
+#[test]
+fn a_partition_that_holds_more_than_one_answer_can_is_fetched_part_by_part() {
+    for (has_one_partition_key, count) in [(false, 2_500), (true, 17_000)] {
+        with(7, three, move |cluster, mut client, handle| async move {
+            let keys = crowd(&cluster, count, has_one_partition_key);
+            for key in &keys {
+                let mut request = client.put_request("k", None, WriteKind::Put);
+                request.key = key.clone();
+                let put = client.send_put(&cluster, N1, request, "v").await;
+                put.expect("all are up");
+            }
+            handle.sleep(TOLD).await;
+            start_from(&cluster, N3, emptied(&cluster, N3)).await;
+            assert!(missing(&cluster, N3) > 0);
+            handle.sleep(TOLD * 3).await;
+            assert_eq!(missing(&cluster, N3), 0);
+            cluster.kill(N1);
+            cluster.kill(N2);
+            for key in keys.iter().step_by(100) {
+                let read = ReadOptions {
+                    level: Level::Weak,
+                    ..ReadOptions::default()
+                };
+                let read = client.get_key(&cluster, N3, key.clone(), read).await;
+                assert_eq!(read.expect("it is whole").0, ["v"], "{key}");
+            }
+        });
+    }
 }

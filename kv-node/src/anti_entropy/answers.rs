@@ -1,6 +1,7 @@
 //! The side that is compared with.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,13 +14,16 @@ use kv_ring::{PartitionId, Topology};
 use kv_types::{Epoch, NodeId};
 
 use super::shared;
+use super::tree::MAX_DEPTH;
 use super::trees::{Place, Trees};
 use crate::refusal::Refusal;
 use crate::replica::{Copy, Replica};
 use crate::topologies::Topologies;
 
 /// The most keys that are compared by name under the nodes of one question.
-pub(super) const MAX_KEYS: usize = 16_384;
+const MAX_KEYS: usize = 16_384;
+/// The same under a single node that cannot be divided further: nearly all of them belong to one partition key.
+const MAX_KEYS_UNDIVIDED: usize = 64 << 10;
 /// The most bytes of objects in an answer, but for the first.
 const MAX_BYTES: usize = 512 << 10;
 
@@ -86,26 +90,37 @@ impl Answers {
     /// [`Refusal`] for a partition that this node does not hold, or cannot read.
     pub async fn objects(&self, asked: &TreeObjectsV1) -> Result<Response, Refusal> {
         let (epoch, place) = self.held(&asked.under)?;
-        let (copies, _) =
-            copies(&self.replica, place, asked.under.depth, &asked.under.nodes).await?;
-        let ids: BTreeSet<u64> = asked.ids.iter().copied().collect();
-        let mut wanted = copies.iter().filter(|copy| ids.contains(&copy.id));
+        let mut missing: BTreeSet<u64> = asked.ids.iter().copied().collect();
         let (mut entries, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let complete = loop {
-            let Some(copy) = wanted.next() else {
-                break true;
-            };
-            bytes += copy.encoded.len();
-            if bytes > MAX_BYTES && !objects.is_empty() {
-                break false;
-            }
-            let object_bytes = u32::try_from(copy.encoded.len());
-            entries.push(ReplicaListEntryV1 {
-                key: copy.key.clone(),
-                object_bytes: object_bytes.expect("objects are at most a little over 16 MiB"),
+        let mut complete = true;
+        for node in &asked.under.nodes {
+            let under = (asked.under.depth, *node);
+            let visited = self.replica.visit_copies(place, under, |copy, encoded| {
+                if missing.contains(&copy.id) {
+                    bytes += encoded.len();
+                    if bytes > MAX_BYTES && !objects.is_empty() {
+                        complete = false;
+                        return ControlFlow::Break(());
+                    }
+                    missing.remove(&copy.id);
+                    let object_bytes = u32::try_from(encoded.len());
+                    entries.push(ReplicaListEntryV1 {
+                        key: copy.key,
+                        object_bytes: object_bytes
+                            .expect("objects are at most a little over 16 MiB"),
+                    });
+                    objects.push(encoded);
+                }
+                if missing.is_empty() {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
             });
-            objects.push(copy.encoded.clone());
-        };
+            visited.await?;
+            if !complete || missing.is_empty() {
+                break;
+            }
+        }
         let reply = ReplicaListReplyV1 {
             partition_epoch: epoch,
             entries,
@@ -149,13 +164,20 @@ pub(super) async fn copies(
     depth: u8,
     nodes: &[u32],
 ) -> Result<(Vec<Copy>, bool), Refusal> {
+    let most = match nodes {
+        [_] if depth >= MAX_DEPTH => MAX_KEYS_UNDIVIDED,
+        _ => MAX_KEYS,
+    };
     let mut all = Vec::new();
     for node in nodes {
-        let (copies, complete) = replica
-            .copies_under(place, (depth, *node), MAX_KEYS - all.len())
-            .await?;
-        all.extend(copies);
-        if !complete || all.len() >= MAX_KEYS {
+        let visited = replica.visit_copies(place, (depth, *node), |copy, _| {
+            if all.len() >= most {
+                return ControlFlow::Break(());
+            }
+            all.push(copy);
+            ControlFlow::Continue(())
+        });
+        if !visited.await? {
             return Ok((all, false));
         }
     }

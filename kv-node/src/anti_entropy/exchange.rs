@@ -16,7 +16,7 @@ use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
 
 use super::answers::{self, numbers, sum};
-use super::tree::FAN_OUT;
+use super::tree::{FAN_OUT, MAX_DEPTH};
 use super::trees::{Place, Trees};
 use super::{making, shared};
 use crate::completeness::Completeness;
@@ -42,6 +42,10 @@ const OBJECTS_AT_ONCE: usize = 8;
 /// Nodes in one question, and nodes whose keys are compared at once.
 const NODES_AT_ONCE: usize = 64;
 const LEAVES_AT_ONCE: usize = 16;
+/// Objects that are fetched from under the nodes of one question: a peer goes through all that is there for each answer.
+const OBJECTS_UNDER_ONE: usize = 1_024;
+/// Objects asked for by one request, where there are more under a node that cannot be divided.
+const OBJECTS_ASKED_FOR: usize = 4_096;
 
 /// The task that compares.
 #[derive(Debug)]
@@ -117,12 +121,15 @@ impl Exchange {
         let mut turn = self.env.host.random();
         loop {
             self.env.sleep(PERIOD).await;
-            // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
-            if self.membership.is_rolled_back() || self.completeness.missing() > 0 {
+            if self.membership.is_rolled_back() {
                 continue;
             }
             let topology = self.topologies.current();
             self.grow(&topology).await;
+            // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
+            if self.completeness.missing() > 0 {
+                continue;
+            }
             let now = self.env.now();
             let members = topology.members().iter().map(|member| member.node);
             let peers: Vec<NodeId> = members
@@ -369,28 +376,13 @@ impl Exchange {
             tracing::error!(%refusal, "what this node holds cannot be compared");
             Interrupted
         })?;
-        if !(reply.complete && complete) && nodes.len() > 1 {
-            for node in nodes {
-                let node = [*node];
-                Box::pin(self.compare_keys(topology, peer, place, (depth, &node), aim)).await?;
-            }
-            return Ok(());
-        }
-        if aim.is_everything() && !(reply.complete && complete) {
-            return Err(Interrupted);
-        }
+        let are_all = reply.complete && complete;
         let now_ms = self.env.host.wall_ms();
         let is_young = |copy: &Copy| {
-            if aim.is_everything() {
-                return false;
-            }
-            let Ok(object) = Object::decode(&copy.encoded) else {
-                return false;
-            };
             // A dot from the future is one of a clock that was wrong, and says nothing of its age.
-            let newest = object.clock().latest().millis();
-            (now_ms.saturating_sub(YOUNG_MS)..=now_ms + HybridClock::MAX_SKEW.as_millis() as u64)
-                .contains(&newest)
+            let latest = now_ms + HybridClock::MAX_SKEW.as_millis() as u64;
+            let young = now_ms.saturating_sub(YOUNG_MS)..=latest;
+            !aim.is_everything() && young.contains(&copy.newest.millis())
         };
         let known: BTreeMap<u64, &Copy> = mine.iter().map(|copy| (copy.id, copy)).collect();
         let mut wanted: BTreeSet<u64> = theirs
@@ -402,33 +394,44 @@ impl Exchange {
             })
             .map(|(id, _)| *id)
             .collect();
+        if !are_all || wanted.len() > OBJECTS_UNDER_ONE {
+            let parts = parts((depth, nodes));
+            for (depth, node) in &parts {
+                let part = (*depth, &[*node][..]);
+                Box::pin(self.compare_keys(topology, peer, place, part, aim)).await?;
+            }
+            if !parts.is_empty() {
+                return Ok(());
+            }
+        }
+        if aim.is_everything() && !are_all {
+            return Err(Interrupted);
+        }
         // Where the peer did not name all, what it did not name is not missing there.
         let is_missing = |copy: &Copy| reply.complete && !theirs.contains_key(&copy.id);
         let mut missing = Vec::new();
-        for copy in mine
-            .iter()
-            .filter(|copy| is_missing(copy) && !is_young(copy))
-        {
-            let (key, object) = (copy.key.clone(), copy.encoded.clone());
-            missing.push(self.bring(topology, peer, place, key, object, aim).boxed());
+        for copy in &mine {
+            if is_missing(copy) && !is_young(copy) {
+                let key = copy.key.clone();
+                missing.push(self.bring(topology, peer, place, key, aim).boxed());
+            }
         }
         while !wanted.is_empty() {
             let request = Request::TreeObjects(TreeObjectsV1 {
                 under: under.clone(),
-                ids: wanted.iter().copied().collect(),
+                ids: wanted.iter().copied().take(OBJECTS_ASKED_FOR).collect(),
             });
             let Response::TreeObjects(page, tail) = self.ask(topology, peer, request).await? else {
                 return Err(Interrupted);
             };
-            let is_last = page.complete || page.entries.is_empty();
+            if page.entries.is_empty() {
+                break;
+            }
             for (key, object) in objects(page, tail) {
                 let id = self
                     .take_in(topology, peer, place, key, &object, aim)
                     .await?;
                 wanted.remove(&id);
-            }
-            if is_last {
-                break;
             }
         }
         if aim.is_everything() && !wanted.is_empty() {
@@ -479,16 +482,14 @@ impl Exchange {
         peer: NodeId,
         place: Place,
         key: Key,
-        encoded: Bytes,
         aim: Aim,
     ) -> Result<(), Interrupted> {
-        let Aim::Relearning(through) = aim else {
-            return self.send(topology, peer, place.0, key, encoded).await;
-        };
         let target = target(topology, place, key);
-        let nothing = Object::new();
-        let relearnt = self.replica.relearn(&target, &nothing, through).await;
-        relearnt.map_err(|_| Interrupted)?;
+        if let Aim::Relearning(through) = aim {
+            let nothing = Object::new();
+            let relearnt = self.replica.relearn(&target, &nothing, through).await;
+            relearnt.map_err(|_| Interrupted)?;
+        }
         let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
         match held {
             None => Ok(()),
@@ -550,6 +551,18 @@ fn target(topology: &Topology, (bucket, partition): Place, key: Key) -> Target {
         epoch: topology.epoch(),
         mode: topology.mode_of(bucket),
         stands_in_for: None,
+    }
+}
+
+/// What a question is divided into: nodes one by one, and a single one into those below it, be there a tree or not. Empty
+/// where it can be divided no further.
+fn parts((depth, nodes): (u8, &[u32])) -> Vec<(u8, u32)> {
+    match nodes {
+        [node] if depth < MAX_DEPTH => (0..FAN_OUT as u32)
+            .map(|child| (depth + 1, node * FAN_OUT as u32 + child))
+            .collect(),
+        [_] => Vec::new(),
+        nodes => nodes.iter().map(|node| (depth, *node)).collect(),
     }
 }
 

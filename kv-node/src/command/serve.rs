@@ -74,7 +74,10 @@ async fn serve(config: Config) -> Result<()> {
         env.spawn(async move { write_metrics(&node, &env2, &path).await });
     }
 
-    wait_for_stop().await?;
+    let has_lost = tokio::select! {
+        stop = wait_for_stop() => { stop?; false }
+        () = node.loss() => true,
+    };
     tracing::info!("stopping: finishing what is in flight");
     tokio::select! {
         stopped = node.stop(GRACE) => stopped.context("the engine was not closed cleanly; the next start recovers from its log")?,
@@ -82,6 +85,11 @@ async fn serve(config: Config) -> Result<()> {
     }
     endpoint.close(Duration::from_secs(1)).await;
     tracing::info!("stopped");
+    if has_lost {
+        bail!(
+            "the other members remember a later start of this node: its disk was rolled back, copied or emptied. That is on record now, and this node took no part any more; start it again, and it fetches what it lacks from the others"
+        );
+    }
     Ok(())
 }
 

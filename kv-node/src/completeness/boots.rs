@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
-use kv_ring::{PartitionCount, Topology};
+use kv_ring::Topology;
 use kv_storage::WriteBatch;
 use kv_types::{Hlc, HybridClock, NodeId};
+use tokio::sync::Notify;
 
 use super::Record;
 use crate::clock_watch::{ClockWatch, offset_ms};
@@ -45,6 +46,7 @@ pub(crate) async fn count_start(
     topology: &Topology,
     me: NodeId,
     is_emptied: bool,
+    watch: &ClockWatch,
 ) -> Result<u64, StoreError> {
     let last = stored_counter(store).await?;
     let mut remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
@@ -54,11 +56,8 @@ pub(crate) async fn count_start(
         env.sleep(PATIENCE_AT_START).await;
         remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
     }
-    let latest = remembered
-        .iter()
-        .map(|answer| answer.reply.boot)
-        .max()
-        .unwrap_or(0);
+    watch.note(offsets(&remembered));
+    let latest = latest(&remembered);
     let has_lost = is_emptied || latest > last;
     let boot = latest.max(last) + 1;
     let mut batch = WriteBatch::new();
@@ -72,9 +71,7 @@ pub(crate) async fn count_start(
             latest,
             "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
         );
-        let floors = remembered.iter().map(|answer| answer.reply.floor);
-        let floor = floors.fold(floor::stored(store).await?, Hlc::max);
-        put_on_record(&mut batch, topology.partition_count(), env.wall(), floor)?;
+        put_on_record(&mut batch, env, store, topology, &remembered).await?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
     Ok(boot)
@@ -82,13 +79,17 @@ pub(crate) async fn count_start(
 
 /// Puts on record that what is stored is not all. What the node knew of the others' copies does not hold any more, and
 /// what it has promised them may be as much as the most that one of them has.
-fn put_on_record(
+async fn put_on_record(
     batch: &mut WriteBatch,
-    partitions: PartitionCount,
-    now: Hlc,
-    floor: Hlc,
+    env: &Env,
+    store: &Store,
+    topology: &Topology,
+    remembered: &[Answer],
 ) -> Result<(), StoreError> {
-    Record::of_loss(partitions, now.plus(HybridClock::MAX_SKEW)).keep_in(batch)?;
+    let floors = remembered.iter().map(|answer| answer.reply.floor);
+    let floor = floors.fold(floor::stored(store).await?, Hlc::max);
+    let now = env.wall().plus(HybridClock::MAX_SKEW);
+    Record::of_loss(topology.partition_count(), now).keep_in(batch)?;
     batch.delete_prefix(&storage_key::watermarks());
     floor::keep_in(batch, floor);
     Ok(())
@@ -99,6 +100,18 @@ struct Answer {
     reply: RememberReplyV1,
     /// By how much its clock is ahead.
     offset_ms: Option<i64>,
+}
+
+/// The latest counter that anyone remembers.
+fn latest(answers: &[Answer]) -> u64 {
+    let boots = answers.iter().map(|answer| answer.reply.boot);
+    boots.max().unwrap_or(0)
+}
+
+/// By how much the others' clocks are ahead.
+fn offsets(answers: &[Answer]) -> Vec<i64> {
+    let offsets = answers.iter().filter_map(|answer| answer.offset_ms);
+    offsets.collect()
 }
 
 /// Asks all other members what they remember of this node. Who does not answer in time is left out.
@@ -195,29 +208,52 @@ pub struct Telling {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) watch: Arc<ClockWatch>,
+    /// Told when the node must be started again to make up for a loss.
+    pub(crate) loss: Arc<Notify>,
 }
 
 impl Telling {
     /// Raises the counter and tells it, again and again.
     pub async fn run(self) {
+        let mut is_first = true;
         loop {
             let topology = self.topologies.current();
             let counter = self.counter.load(Ordering::Relaxed);
             let answers = ask_all(&self.env, &topology, self.me, counter, PATIENCE).await;
-            let offsets = answers.iter().filter_map(|answer| answer.offset_ms);
-            self.watch.note(offsets.collect());
-            if let Some(later) = answers.iter().map(|answer| answer.reply.boot).max()
-                && later > counter
-            {
-                self.membership.meet_later_self(later);
+            self.watch.note(offsets(&answers));
+            let latest = latest(&answers);
+            if latest > counter {
+                self.membership.meet_later_self(latest);
+                if is_first {
+                    self.put_loss_on_record(&topology, &answers).await;
+                }
                 return;
             }
+            // Where all members start at once, nobody could be asked at the start.
+            is_first &= answers.is_empty();
             let others = u32::try_from(topology.members().len()).unwrap_or(u32::MAX);
             self.env
                 .sleep(PERIOD.max(PERIOD_FOR_EACH.saturating_mul(others)))
                 .await;
             if let Err(error) = self.raise_to(counter + 1).await {
                 tracing::debug!(%error, "the boot counter does not rise");
+            }
+        }
+    }
+
+    /// Another process of this node that runs would have been met later. So this is what the disk lacks.
+    async fn put_loss_on_record(&self, topology: &Topology, answers: &[Answer]) {
+        let mut batch = WriteBatch::new();
+        batch.use_reserve();
+        batch.put(&counter_key(), &(latest(answers) + 1).to_le_bytes());
+        let noted = async {
+            put_on_record(&mut batch, &self.env, &self.store, topology, answers).await?;
+            committed(self.store.write(batch, Store::START_PATIENCE).await?).await
+        };
+        match noted.await {
+            Ok(()) => self.loss.notify_one(),
+            Err(error) => {
+                tracing::error!(%error, "what this node's disk lacks cannot be put on record; start the node again while others run");
             }
         }
     }

@@ -58,8 +58,8 @@ struct Progress {
     heard: BTreeSet<NodeId>,
     /// How many of those are complete.
     complete: usize,
-    /// The highest watermark of one of them.
-    through: Hlc,
+    /// The highest watermark of one of them, and whose it is.
+    most: Option<(Hlc, NodeId)>,
 }
 
 impl Progress {
@@ -132,6 +132,8 @@ impl Recovery {
     async fn fetch(&self) -> Result<(), StoreError> {
         let topology = self.topologies.current();
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
+        // Alone, this node may not know of buckets that make it an owner.
+        let mut is_current = topology.members().len() == 1;
         for partitions in incomplete.chunks(PARTITIONS_AT_ONCE) {
             let mut places = self.owned(&topology, partitions);
             let peers: BTreeSet<NodeId> = places
@@ -143,25 +145,47 @@ impl Recovery {
             for peer in peers.into_iter().filter(answering) {
                 self.compare(&topology, peer, &mut places).await;
             }
+            is_current |= places.values().any(|progress| !progress.heard.is_empty());
             let mut done: BTreeSet<PartitionId> = partitions.iter().copied().collect();
-            let mut marks: BTreeMap<Hlc, Vec<Place>> = BTreeMap::new();
+            let mut compared: BTreeMap<Option<(Hlc, NodeId)>, Vec<Place>> = BTreeMap::new();
             for (place, progress) in &places {
                 if progress.is_done() || planted!("complete copies without comparing") {
-                    marks.entry(progress.through).or_default().push(*place);
+                    compared.entry(progress.most).or_default().push(*place);
                 } else {
                     done.remove(&place.1);
                 }
             }
-            for (through, places) in marks {
-                self.floor.restate(through).await?;
-                self.replica.minter().rise_to(through);
-                self.watermarks.raise(&places, through).await?;
+            for (most, places) in compared {
+                if let Some((through, peer)) = most {
+                    for unsettled in self.let_go(&topology, peer, &places, through).await? {
+                        done.remove(&unsettled.1);
+                    }
+                }
             }
-            if !done.is_empty() {
+            if is_current && !done.is_empty() {
                 self.completeness.complete(&done).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes over the watermark of a peer whose copies are complete, and then lets go of what that one knows to be deleted:
+    /// owners whose copies are not complete either may have brought it meanwhile, and from here on they cannot any more.
+    /// Gives the places where that could not be done.
+    async fn let_go(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &[Place],
+        through: Hlc,
+    ) -> Result<Vec<Place>, StoreError> {
+        self.floor.restate(through).await?;
+        self.replica.minter().rise_to(through);
+        self.watermarks.raise(places, through).await?;
+        let through = places.iter().map(|place| (*place, through)).collect();
+        let settled = self.exchange.relearn(topology, peer, &through).await;
+        let places = places.iter().copied();
+        Ok(places.filter(|place| !settled.contains(place)).collect())
     }
 
     /// The places in some partitions that this node owns.
@@ -183,7 +207,7 @@ impl Recovery {
                     others,
                     heard: BTreeSet::new(),
                     complete: 0,
-                    through: Hlc::ZERO,
+                    most: None,
                 };
                 places.insert((bucket.id, *partition), progress);
             }
@@ -222,7 +246,7 @@ impl Recovery {
             progress.heard.insert(peer);
             if let Some(Some(mark)) = marks.get(&place) {
                 progress.complete += 1;
-                progress.through = progress.through.max(*mark);
+                progress.most = progress.most.max(Some((*mark, peer)));
             }
         }
     }

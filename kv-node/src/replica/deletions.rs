@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
 
-use super::{Change, Copy, Loaded, Replica, Target, damaged_key};
+use super::{Change, Loaded, Replica, Target, damaged_key};
 use crate::anti_entropy::trees::{Place, note};
 use crate::hints::Weight;
 use crate::refusal::Refusal;
@@ -164,11 +164,8 @@ impl Replica {
     }
 
     /// Whether a copy is as good as forgotten: another replica may have done so already.
-    pub(super) fn may_be_forgotten(&self, place: Place, mode: BucketMode, copy: &Copy) -> bool {
-        let through = self.watermark(place);
-        through > Hlc::ZERO
-            && Object::decode(&copy.encoded)
-                .is_ok_and(|object| is_forgettable(&object, mode, through))
+    pub(super) fn may_be_forgotten(&self, place: Place, mode: BucketMode, copy: &Object) -> bool {
+        is_forgettable(copy, mode, self.watermark(place))
     }
 
     /// What is stored, but for what was deleted up to a point and is as good as forgotten.

@@ -200,10 +200,35 @@ impl Client {
         options: ReadOptions,
         seen: Option<Context>,
     ) -> Result<(Vec<String>, GetReplyV1), Refused> {
+        self.read(network, via, key(name), options, seen).await
+    }
+
+    /// Reads any key as asked.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn get_key(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        key: Key,
+        options: ReadOptions,
+    ) -> Result<(Vec<String>, GetReplyV1), Refused> {
+        self.read(network, via, key, options, None).await
+    }
+
+    async fn read(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        key: Key,
+        options: ReadOptions,
+        seen: Option<Context>,
+    ) -> Result<(Vec<String>, GetReplyV1), Refused> {
         let request = GetV1 {
             head: self.head(),
             bucket: BUCKET,
-            key: key(name),
+            key,
             options,
             seen,
         };

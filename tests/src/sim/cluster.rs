@@ -414,6 +414,8 @@ impl SimCluster {
             let started = Node::start(options, env).await;
             let outcome = started.map(|started| {
                 this.network.attach(node, group, &started);
+                this.handle
+                    .spawn(group, this.clone().supervise(node, Arc::clone(&started)));
                 if let Some(endpoint) = endpoint {
                     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&started))));
                 }
@@ -427,6 +429,13 @@ impl SimCluster {
             }
         });
         outcome
+    }
+
+    /// Starts a node again that has to be, as a supervisor does.
+    async fn supervise(self, node: NodeId, started: Arc<Node>) {
+        started.loss().await;
+        self.kill(node);
+        drop(self.launch(node));
     }
 
     /// Starts a node that does not run.
