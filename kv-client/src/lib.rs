@@ -90,7 +90,7 @@ pub use kv_net::ErrorCode;
 pub use kv_ring as ring;
 pub use kv_types::{
     BlindPut, BucketMode, BucketName, BucketProperties, ClusterId, Context, Dot, Epoch, Hlc, Key,
-    KeyError, Level, NodeId, Outcome, Quorum, WriteId,
+    KeyError, Level, NodeId, Outcome, Quorum, RowCache, WriteId,
 };
 
 /// The README's snippet is compiled with the documentation's examples.

@@ -21,6 +21,8 @@ use crate::completeness::Completeness;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
+use crate::replica::Replica;
+use crate::replica::read_stages::ReadStages;
 use crate::store::Store;
 use crate::tombstones;
 use crate::topologies::Topologies;
@@ -38,6 +40,11 @@ pub enum Operation {
 
 impl Operation {
     const ALL: [Self; 3] = [Self::Get, Self::Put, Self::List];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +111,8 @@ pub struct Sources<'a> {
     pub deletions: &'a tombstones::Counts,
     /// What of the node's copies counts.
     pub completeness: &'a Completeness,
+    /// The copies.
+    pub replica: &'a Replica,
     /// How its clock goes.
     pub watch: &'a ClockWatch,
 }
@@ -126,6 +135,12 @@ struct StorageGauges {
     compactions: Gauge,
     damaged_places: Gauge,
     poisoned: Gauge,
+    reads: Family<StageLabels, Gauge>,
+    row_cache_bytes: Gauge,
+    block_cache_bytes: Gauge,
+    block_cache_hits: Gauge,
+    block_cache_misses: Gauge,
+    filter_skips: Gauge,
 }
 
 /// Largest latency kept apart, in microseconds: a minute.
@@ -232,6 +247,36 @@ impl Metrics {
             "storage_poisoned",
             "1 if a failed disk ended all writing until a restart",
             metrics.storage.poisoned.clone(),
+        );
+        registry.register(
+            "replica_reads",
+            "Reads of copies held here since the start, by where they were found",
+            metrics.storage.reads.clone(),
+        );
+        registry.register(
+            "storage_row_cache_bytes",
+            "Bytes of single rows that are kept in memory",
+            metrics.storage.row_cache_bytes.clone(),
+        );
+        registry.register(
+            "storage_block_cache_bytes",
+            "Bytes of blocks of tables that are kept in memory",
+            metrics.storage.block_cache_bytes.clone(),
+        );
+        registry.register(
+            "storage_block_cache_hits",
+            "Lookups that found their block in memory, since the start",
+            metrics.storage.block_cache_hits.clone(),
+        );
+        registry.register(
+            "storage_block_cache_misses",
+            "Lookups that had to read their block from the disk, since the start",
+            metrics.storage.block_cache_misses.clone(),
+        );
+        registry.register(
+            "storage_filter_skips",
+            "Tables that lookups passed by since the start, because a bloom filter knew that the key is not there",
+            metrics.storage.filter_skips.clone(),
         );
         registry.register(
             "gossip_sent_bytes",
@@ -389,6 +434,7 @@ impl Metrics {
             repairs,
             deletions,
             completeness,
+            replica,
             watch,
         } = sources;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -417,6 +463,23 @@ impl Metrics {
         self.storage.compactions.set(gauge(usage.compactions));
         self.storage.damaged_places.set(gauge(usage.damaged_places));
         self.storage.poisoned.set(i64::from(usage.poisoned));
+        self.storage
+            .row_cache_bytes
+            .set(gauge(usage.row_cache_bytes));
+        self.storage
+            .block_cache_bytes
+            .set(gauge(usage.block_cache_bytes));
+        self.storage
+            .block_cache_hits
+            .set(gauge(usage.block_cache_hits));
+        self.storage
+            .block_cache_misses
+            .set(gauge(usage.block_cache_misses));
+        self.storage.filter_skips.set(gauge(usage.filter_skips));
+        for (stage, count) in ReadStages::NAMES.into_iter().zip(replica.reads().counts()) {
+            let reads = self.storage.reads.get_or_create(&StageLabels { stage });
+            reads.set(gauge(count));
+        }
         self.gossip_bytes.set(gauge(membership.stats().bytes_sent));
         self.epoch.set(gauge(topologies.current().epoch().0));
         let up = membership

@@ -12,6 +12,7 @@
 //!    ([`crate::tombstones`]).
 
 mod deletions;
+pub mod read_stages;
 mod stand_ins;
 
 pub use deletions::{Deletion, DeletionPage};
@@ -25,10 +26,10 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::ReadSource;
 use kv_ring::{HashSecret, KeyHash, PartitionId};
-use kv_storage::{Commit, Seq, Source, WriteBatch};
+use kv_storage::{Commit, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
     Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
-    Object, Write, WriteId, WriteRefused, planted,
+    Object, RowCache, Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::tree;
@@ -46,6 +47,7 @@ use crate::tombstones::watermarks::Watermarks;
 use crate::topologies::Topologies;
 use crate::turns::Turns;
 use deletions::Grave;
+use read_stages::ReadStages;
 
 /// One key, and the topology under which a request reached it.
 #[derive(Debug, Clone)]
@@ -207,6 +209,7 @@ pub struct Replica {
     watermarks: Arc<Watermarks>,
     completeness: Arc<Completeness>,
     counts: Arc<Counts>,
+    reads: ReadStages,
 }
 
 /// What a replica is made of.
@@ -251,7 +254,14 @@ impl Replica {
             watermarks,
             completeness,
             counts,
+            reads: ReadStages::default(),
         }
+    }
+
+    /// Where reads of clients and coordinators found what they asked for.
+    #[must_use]
+    pub fn reads(&self) -> &ReadStages {
+        &self.reads
     }
 
     /// The node's source of dots.
@@ -443,7 +453,14 @@ impl Replica {
             None => self.completeness.check(target.partition)?,
             Some(_) => self.completeness.check_stand_ins()?,
         }
-        self.held(target).await
+        let topology = self.topologies.current();
+        let keeping = match topology.bucket(target.bucket) {
+            Some(bucket) if bucket.properties.row_cache == RowCache::On => Keeping::Rows,
+            _ => Keeping::Blocks,
+        };
+        let held = self.held_keeping(target, keeping).await?;
+        self.reads.note(held.as_ref().map(|held| held.source));
+        Ok(held)
     }
 
     /// What is held of a key, complete or not; `None` when nothing is.
@@ -451,7 +468,16 @@ impl Replica {
     /// # Errors
     /// [`Refusal`] when it cannot be read.
     pub async fn held(&self, target: &Target) -> Result<Option<Held>, Refusal> {
-        let Some(found) = self.store.get(&target.stored()).await? else {
+        self.held_keeping(target, Keeping::Blocks).await
+    }
+
+    async fn held_keeping(
+        &self,
+        target: &Target,
+        keeping: Keeping,
+    ) -> Result<Option<Held>, Refusal> {
+        let stored = target.stored();
+        let Some(found) = self.store.get_keeping(&stored, keeping).await? else {
             return Ok(None);
         };
         self.store.durable(found.seq).await?;

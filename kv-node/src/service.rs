@@ -382,6 +382,7 @@ impl Service {
             repairs: &self.exchange.counts,
             deletions: &self.forgetting.counts,
             completeness: &self.completeness,
+            replica: &self.replica,
             watch: &self.watch,
         })
     }

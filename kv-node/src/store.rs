@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_storage::{
-    Commit, Db, Durability, Found, Options, ScanPage, ScanRequest, Seq, Snapshot, WriteBatch,
-    WriteError, WriteObserver,
+    Commit, Db, Durability, Found, Keeping, Options, ScanPage, ScanRequest, Seq, Snapshot,
+    WriteBatch, WriteError, WriteObserver,
 };
 use tokio::sync::oneshot;
 
@@ -57,6 +57,16 @@ pub struct Usage {
     pub compactions: u64,
     /// Places that were found to be damaged since the start.
     pub damaged_places: u64,
+    /// Bytes of single rows that are kept in memory.
+    pub row_cache_bytes: u64,
+    /// Bytes of blocks of tables that are kept in memory.
+    pub block_cache_bytes: u64,
+    /// Lookups in blocks that found the block in memory, since the start.
+    pub block_cache_hits: u64,
+    /// Lookups in blocks that had to read them from the disk, since the start.
+    pub block_cache_misses: u64,
+    /// Tables that lookups passed by since the start, because a bloom filter knew that the key is not there.
+    pub filter_skips: u64,
     /// The store takes no more writes until the node is restarted.
     pub poisoned: bool,
 }
@@ -98,8 +108,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`] when its bytes cannot be read.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        self.get_keeping(key, Keeping::Rows).await
+    }
+
+    /// As [`Self::get`], and says what may stay in memory.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_keeping(
+        &self,
+        key: &[u8],
+        keeping: Keeping,
+    ) -> Result<Option<Found>, StoreError> {
         let (done, result) = oneshot::channel();
-        self.db.get_with(key, move |found| drop(done.send(found)));
+        self.db
+            .get_keeping(key, keeping, move |found| drop(done.send(found)));
         answered(result.await)?.map_err(failed)
     }
 
@@ -195,6 +218,11 @@ impl Store {
             flushes: stats.flushes,
             compactions: stats.compactions,
             damaged_places: stats.damaged_places as u64,
+            row_cache_bytes: stats.row_cache_bytes,
+            block_cache_bytes: stats.cache_bytes,
+            block_cache_hits: stats.cache_hits,
+            block_cache_misses: stats.cache_misses,
+            filter_skips: stats.filter_skips,
             poisoned: stats.poisoned,
         }
     }

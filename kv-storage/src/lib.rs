@@ -113,8 +113,8 @@ pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
     Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Ingest, IngestError, Iter,
-    LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot, Source,
-    Stats,
+    Keeping, LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot,
+    Source, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};

@@ -109,6 +109,17 @@ pub enum BlindPut {
     Sibling = 1,
 }
 
+/// Which rows of a bucket the nodes keep in memory one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum RowCache {
+    /// Those that are read often.
+    On = 0,
+    /// None, so that those of other buckets have the room: for what is read once, in order, or in large values. The blocks
+    /// in which rows lie are kept nevertheless.
+    Off = 1,
+}
+
 /// What a bucket promises. Every topology lists the properties of all buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketProperties {
@@ -120,6 +131,8 @@ pub struct BucketProperties {
     pub blind_put: BlindPut,
     /// After how many seconds values expire whose writers say nothing of it; 0 is never.
     pub ttl_s: u32,
+    /// Which rows stay in memory.
+    pub row_cache: RowCache,
 }
 
 impl BucketProperties {
@@ -134,6 +147,7 @@ impl BucketProperties {
             mode: BucketMode::Siblings,
             blind_put: BlindPut::Overwrite,
             ttl_s: 0,
+            row_cache: RowCache::On,
         })
     }
 }

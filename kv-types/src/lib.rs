@@ -34,7 +34,7 @@ pub mod quorum;
 mod wire;
 pub mod write_id;
 
-pub use bucket::{BlindPut, BucketMode, BucketName, BucketNameError, BucketProperties};
+pub use bucket::{BlindPut, BucketMode, BucketName, BucketNameError, BucketProperties, RowCache};
 pub use clock::{Clock, Dot, Interval};
 pub use context::{Context, ContextError, ContextKey};
 pub use hlc::{Hlc, HybridClock};

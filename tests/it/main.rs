@@ -11,6 +11,7 @@ mod hedges;
 mod limits;
 mod lost_disks;
 mod presets;
+mod read_stages;
 mod sessions;
 mod simulated_cluster;
 mod sloppy;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kv_client::{BlindPut, BucketMode, Context, Level};
+use kv_client::{BlindPut, BucketMode, Context, Level, RowCache};
 
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
@@ -300,8 +300,12 @@ pub(super) enum BucketCommand {
         /// After this time values are gone by themselves: 90s, 1h, 720h; never when left out
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ttl: Option<Duration>,
+        /// Whether nodes keep rows that are read often in memory one by one; off leaves the room to other buckets
+        #[arg(long, value_enum, default_value = "on")]
+        row_cache: RowCacheArg,
     },
-    /// Change how many replicas reads and writes need, what puts without a context do, and how long values live
+    /// Change how many replicas reads and writes need, what puts without a context do, how long values live, and what stays in
+    /// memory
     Set {
         /// Its name
         name: String,
@@ -317,6 +321,9 @@ pub(super) enum BucketCommand {
         /// After this time values that are written from now on are gone by themselves; 0s is never
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ttl: Option<Duration>,
+        /// Whether nodes keep rows that are read often in memory one by one
+        #[arg(long, value_enum)]
+        row_cache: Option<RowCacheArg>,
     },
     /// Drop a bucket with all that is in it
     Drop {
@@ -360,6 +367,24 @@ impl From<BlindPutArg> for BlindPut {
         match blind_put {
             BlindPutArg::Overwrite => Self::Overwrite,
             BlindPutArg::Sibling => Self::Sibling,
+        }
+    }
+}
+
+/// Whether nodes keep single rows in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RowCacheArg {
+    /// Those that are read often
+    On,
+    /// None; blocks are kept nevertheless
+    Off,
+}
+
+impl From<RowCacheArg> for RowCache {
+    fn from(row_cache: RowCacheArg) -> Self {
+        match row_cache {
+            RowCacheArg::On => Self::On,
+            RowCacheArg::Off => Self::Off,
         }
     }
 }

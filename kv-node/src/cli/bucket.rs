@@ -6,7 +6,9 @@ use comfy_table::Cell;
 use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
 use kv_client::transport::{SendError, SendFault};
-use kv_client::{BlindPut, BucketMode, BucketName, BucketProperties, Client, Outcome, Quorum};
+use kv_client::{
+    BlindPut, BucketMode, BucketName, BucketProperties, Client, Outcome, Quorum, RowCache,
+};
 use serde::Serialize;
 
 use super::args::BucketCommand;
@@ -30,6 +32,7 @@ struct BucketJson<'a> {
     mode: &'a str,
     blind_put: &'a str,
     ttl_s: u32,
+    row_cache: &'a str,
 }
 
 #[derive(Serialize)]
@@ -58,6 +61,7 @@ pub(super) async fn run(
             mode,
             blind_put,
             ttl,
+            row_cache,
         } => {
             let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
@@ -68,6 +72,7 @@ pub(super) async fn run(
                     mode: mode.into(),
                     blind_put: blind_put.into(),
                     ttl_s: ttl.map_or(Ok(0), whole_seconds)?,
+                    row_cache: row_cache.into(),
                     ..asked(majority, r, w)?
                 },
             };
@@ -79,6 +84,7 @@ pub(super) async fn run(
             w,
             blind_put,
             ttl,
+            row_cache,
         } => {
             let client = session.admin().await?;
             let topology = client.topology();
@@ -88,6 +94,7 @@ pub(super) async fn run(
                 properties: BucketProperties {
                     blind_put: blind_put.map_or(bucket.properties.blind_put, Into::into),
                     ttl_s: ttl.map_or(Ok(bucket.properties.ttl_s), whole_seconds)?,
+                    row_cache: row_cache.map_or(bucket.properties.row_cache, Into::into),
                     ..asked(bucket.properties, r, w)?
                 },
             };
@@ -121,6 +128,10 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             BlindPut::Overwrite => "overwrite",
             BlindPut::Sibling => "sibling",
         };
+        let row_cache = match bucket.properties.row_cache {
+            RowCache::On => "on",
+            RowCache::Off => "off",
+        };
         output.json_only(&BucketJson {
             schema: 1,
             bucket: bucket.name.as_str(),
@@ -131,15 +142,27 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             mode,
             blind_put,
             ttl_s: bucket.properties.ttl_s,
+            row_cache,
         })?;
         let numbers = [quorum.n(), quorum.r(), quorum.w()];
         let mut row = vec![Cell::new(bucket.name.as_str())];
         row.extend(numbers.map(Cell::new));
         row.extend([mode, blind_put].map(Cell::new));
         row.push(Cell::new(lifetime(bucket.properties.ttl_s)));
+        row.push(Cell::new(row_cache));
         rows.push(row);
     }
-    output.line(output.table(&["bucket", "n", "r", "w", "mode", "blind put", "ttl"], rows))?;
+    let titles = [
+        "bucket",
+        "n",
+        "r",
+        "w",
+        "mode",
+        "blind put",
+        "ttl",
+        "row cache",
+    ];
+    output.line(output.table(&titles, rows))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use kv_types::{
     ActorId, BlindPut, BucketId, BucketMode, BucketName, BucketProperties, ClusterId, Epoch,
-    NodeId, Quorum,
+    NodeId, Quorum, RowCache,
 };
 
 use super::ChainError;
@@ -60,6 +60,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         mode,
         blind_put,
         ttl_s,
+        row_cache,
     } = bucket.properties;
     writer.put(&bucket.id.0.to_le_bytes());
     writer.text(bucket.name.as_str());
@@ -71,6 +72,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         blind_put as u8,
     ]);
     writer.put(&ttl_s.to_le_bytes());
+    writer.put(&[row_cache as u8]);
 }
 
 fn put_slots(writer: &mut Writer, slots: &[u16]) {
@@ -189,6 +191,12 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         1 => BlindPut::Sibling,
         other => return Err(malformed("rule for blind puts", other)),
     };
+    let ttl_s = reader.u32()?;
+    let row_cache = match reader.array()? {
+        [0] => RowCache::On,
+        [1] => RowCache::Off,
+        [other] => return Err(malformed("row cache of a bucket", other)),
+    };
     Ok(Bucket {
         id,
         name,
@@ -196,7 +204,8 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
             quorum,
             mode,
             blind_put,
-            ttl_s: reader.u32()?,
+            ttl_s,
+            row_cache,
         },
     })
 }

@@ -22,7 +22,7 @@ impl Counter {
         self.cells[hint % CELLS].0.fetch_add(1, Relaxed) + 1
     }
 
-    pub(super) fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.cells.iter().map(|cell| cell.0.load(Relaxed)).sum()
     }
 }

@@ -32,7 +32,7 @@ mod write;
 pub use blocking::{Blocking, BlockingError};
 pub use ingest::{Ingest, IngestError};
 pub(crate) use open::{holds_data, take_lock};
-pub use read::{Found, Read, ReadJob, Source};
+pub use read::{Found, Keeping, Read, ReadJob, Source};
 pub use scan::{Entry, Iter, ScanPage, ScanRequest, Snapshot};
 pub use scrub::{ScrubCursor, ScrubReport};
 pub use state::Durability;
@@ -78,7 +78,7 @@ impl Db {
 
     /// Reads a key without blocking: from memory, or by telling that a job must read from disk.
     pub fn get(&self, key: &[u8]) -> Read {
-        read::get(&self.inner, key)
+        read::get(&self.inner, key, Keeping::Rows)
     }
 
     /// Reads a key and calls `done` with the outcome: before this returns if memory holds the
@@ -88,7 +88,17 @@ impl Db {
         key: &[u8],
         done: impl FnOnce(Result<Option<Found>, Error>) + Send + 'static,
     ) {
-        read::get_with(&self.inner, key, done);
+        self.get_keeping(key, Keeping::Rows, done);
+    }
+
+    /// As [`get_with`](Self::get_with), and says what may stay in memory.
+    pub fn get_keeping(
+        &self,
+        key: &[u8],
+        keeping: Keeping,
+        done: impl FnOnce(Result<Option<Found>, Error>) + Send + 'static,
+    ) {
+        read::get_with(&self.inner, key, keeping, done);
     }
 
     /// Applies a batch: visible to readers when this returns, durable when its ticket says so. Waits for no disk, only

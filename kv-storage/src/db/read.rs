@@ -27,6 +27,16 @@ pub enum Source {
     Disk,
 }
 
+/// What a point read may leave behind in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeping {
+    /// The row, if it is read often, and the block in which it was found.
+    #[default]
+    Rows,
+    /// Only the block. A row that is kept already is found nevertheless.
+    Blocks,
+}
+
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -57,6 +67,7 @@ pub struct ReadJob {
     hash: u64,
     at: Seq,
     mark: ReadMark,
+    keeping: Keeping,
     /// Newer places have not got the key.
     place: Place,
 }
@@ -73,7 +84,7 @@ impl ReadJob {
             .view
             .get_from(key, self.hash, self.at, Fetch::Blocking, self.place)
             .inspect_err(|error| self.inner.report_damage(error))?;
-        let found = offer(&self.inner, key, self.hash, self.mark, answer);
+        let found = offer(&self.inner, key, self.hash, self.mark, self.keeping, answer);
         Ok(found.map(from_disk))
     }
 }
@@ -86,8 +97,8 @@ impl fmt::Debug for ReadJob {
     }
 }
 
-pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
-    match try_get(inner, key) {
+pub(super) fn get(inner: &Arc<Inner>, key: &[u8], keeping: Keeping) -> Read {
+    match try_get(inner, key, keeping) {
         Ok(read) => read,
         Err(error) => {
             inner.report_damage(&error);
@@ -96,7 +107,7 @@ pub(super) fn get(inner: &Arc<Inner>, key: &[u8]) -> Read {
     }
 }
 
-fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
+fn try_get(inner: &Arc<Inner>, key: &[u8], keeping: Keeping) -> Result<Read, Error> {
     check_open(inner)?;
     let hash = key_hash(key);
     let Look { view, at, mark } = begin(inner, hash);
@@ -111,9 +122,12 @@ fn try_get(inner: &Arc<Inner>, key: &[u8]) -> Result<Read, Error> {
             hash,
             at,
             mark,
+            keeping,
             place,
         })),
-        answer => Ok(Read::Ready(Ok(offer(inner, key, hash, mark, answer)))),
+        answer => Ok(Read::Ready(Ok(offer(
+            inner, key, hash, mark, keeping, answer,
+        )))),
     }
 }
 
@@ -128,7 +142,7 @@ pub(super) fn get_blocking(inner: &Inner, key: &[u8]) -> Result<Option<Found>, E
     let answer = view
         .get(key, hash, at, Fetch::Blocking)
         .inspect_err(|error| inner.report_damage(error))?;
-    Ok(offer(inner, key, hash, mark, answer).map(from_disk))
+    Ok(offer(inner, key, hash, mark, Keeping::Rows, answer).map(from_disk))
 }
 
 /// What a lookup found that was allowed to read.
@@ -183,8 +197,15 @@ fn cached_row(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark) -> Option<Fo
 }
 
 /// Gives the answer of a lookup that is complete, and offers it to the row cache.
-fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -> Option<Found> {
-    if let Answer::Table(Some(found)) = &answer {
+fn offer(
+    inner: &Inner,
+    key: &[u8],
+    hash: u64,
+    mark: ReadMark,
+    keeping: Keeping,
+    answer: Answer,
+) -> Option<Found> {
+    if let (Answer::Table(Some(found)), Keeping::Rows) = (&answer, keeping) {
         let files = &inner.files;
         files.offer_row(key, hash, &found.value, found.seq, mark);
     }
@@ -194,9 +215,10 @@ fn offer(inner: &Inner, key: &[u8], hash: u64, mark: ReadMark, answer: Answer) -
 pub(super) fn get_with(
     inner: &Arc<Inner>,
     key: &[u8],
+    keeping: Keeping,
     done: impl FnOnce(Result<Option<Found>, Error>) + Send + 'static,
 ) {
-    match get(inner, key) {
+    match get(inner, key, keeping) {
         Read::Ready(outcome) => done(outcome),
         Read::NeedsIo(job) => inner
             .env
@@ -251,7 +273,7 @@ mod tests {
                 }
             });
             let answer = look.view.get(b"k", hash, look.at, Fetch::Blocking).unwrap();
-            offer(inner, b"k", hash, look.mark, answer);
+            offer(inner, b"k", hash, look.mark, Keeping::Rows, answer);
         }
         let found = get_blocking(inner, b"k").unwrap().unwrap();
         assert_eq!(&found.value[..], b"new");

@@ -38,6 +38,8 @@ pub struct Stats {
     pub row_cache_bytes: u64,
     /// Point reads that found their row there.
     pub row_cache_hits: u64,
+    /// Tables that lookups passed by because a filter knew that the key is not there.
+    pub filter_skips: u64,
     /// Spare log segments, ready for use.
     pub spare_segments: usize,
     /// Position of the log's end: bytes that were ever written to it.
@@ -163,6 +165,7 @@ pub(super) fn collect(inner: &Inner) -> Stats {
         cache_misses,
         row_cache_bytes: inner.files.rows.size_bytes(),
         row_cache_hits: inner.files.rows.hits(),
+        filter_skips: inner.files.filter_skips.sum(),
         log_bytes: front.wal.position(),
         log_syncs: inner.commits.calls(),
         flushes: counts.flushes,

@@ -23,6 +23,8 @@ pub(crate) struct TableFiles {
     pub store: u64,
     /// Rows that were found in a block, and offered to the row cache.
     offers: Counter,
+    /// Lookups that a filter kept from looking into a table.
+    pub filter_skips: Counter,
     /// Files whose last user is gone. They are removed by the next job, because a reader that happens to be
     /// the last user must not block on the file system.
     trash: Mutex<Vec<PathBuf>>,
@@ -40,6 +42,7 @@ impl TableFiles {
             budget,
             store,
             offers: Counter::default(),
+            filter_skips: Counter::default(),
             trash: Mutex::new(Vec::new()),
         }
     }

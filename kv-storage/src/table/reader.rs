@@ -248,6 +248,7 @@ impl Table {
     /// Like [`get`](Self::get), without a look at deleted ranges and blob files.
     fn get_version(&self, key: &[u8], hash: u64, at: Seq, fetch: Fetch) -> Result<Looked, Error> {
         if !self.filter.may_contain(hash) {
+            self.files.filter_skips.add(hash as usize);
             return Ok(Looked::Absent);
         }
         let number = self.index.find(KeyVersion::new(key, at));
