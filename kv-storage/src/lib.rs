@@ -112,9 +112,9 @@ mod wal;
 pub use batch::WriteBatch;
 pub use compress::Compression;
 pub use db::{
-    Blocking, BlockingError, Commit, Db, Durability, Entry, Found, Ingest, IngestError, Iter,
-    Keeping, LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport, Snapshot,
-    Source, Stats,
+    Blocking, BlockingError, Commit, CutReport, Db, Durability, Entry, Found, Ingest, IngestError,
+    Iter, Keeping, LevelStats, Read, ReadJob, ScanPage, ScanRequest, ScrubCursor, ScrubReport,
+    Snapshot, Source, Stats,
 };
 pub use env::{Clock, Env, InlineJobs, Job, JobClass, Jobs, MonotonicClock};
 pub use error::{Error, OpenError, WriteError};

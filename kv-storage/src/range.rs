@@ -29,6 +29,17 @@ impl KeyRange {
         }
     }
 
+    /// True if all keys of `other` lie in the range.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Between { .. }, Self::All) => false,
+            (Self::Between { .. }, Self::Between { first, last }) => {
+                self.contains(first) && self.contains(last)
+            }
+        }
+    }
+
     /// True if `key` lies in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {

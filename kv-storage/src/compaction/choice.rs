@@ -40,6 +40,8 @@ pub(crate) enum Reason {
     Garbage,
     /// Readers looked into a run in vain more often than merging it away would cost.
     Reads,
+    /// What is damaged is cut out of a table; never picked.
+    Damage,
     /// Nothing else was to do, and fewer runs make reads cheaper.
     Idle,
 }

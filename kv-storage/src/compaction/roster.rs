@@ -183,6 +183,12 @@ impl Roster {
         &self.fenced_blobs
     }
 
+    /// True if a compaction under way meets one that would be made by this choice.
+    pub(crate) fn collides(&self, choice: &Choice) -> bool {
+        let mut choices = self.in_flight.iter();
+        choices.any(|other| other.collides_with(choice))
+    }
+
     /// True if a compaction under way reads the table.
     pub(crate) fn is_input(&self, file: u64) -> bool {
         let mut choices = self.in_flight.iter();

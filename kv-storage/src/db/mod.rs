@@ -5,6 +5,7 @@ mod blocking;
 pub(crate) mod checkpoint;
 mod compact;
 mod covered;
+mod cut;
 mod edits;
 mod flush;
 mod front;
@@ -30,6 +31,7 @@ mod view;
 mod write;
 
 pub use blocking::{Blocking, BlockingError};
+pub use cut::CutReport;
 pub use ingest::{Ingest, IngestError};
 pub(crate) use open::{holds_data, take_lock};
 pub use read::{Found, Keeping, Read, ReadJob, Source};
@@ -45,6 +47,7 @@ use crate::error::{Error, OpenError, WriteError};
 use crate::hooks::Attachment;
 use crate::key::Seq;
 use crate::options::Options;
+use crate::range::KeyRange;
 use inner::Inner;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
@@ -227,6 +230,21 @@ impl Db {
         done: impl FnOnce(ScrubReport) + Send + 'static,
     ) {
         scrub::begin(&self.inner, rate, from, Box::new(done));
+    }
+
+    /// Gives up what cannot be read of tables and large values in which damage was met, as far as it touches no other keys
+    /// than those that may be lost, and calls `done` from a job of [`JobClass::Compaction`](crate::JobClass::Compaction):
+    /// the tables are written anew without it. Afterwards those keys have an older value or none, so mark them as
+    /// incomplete before, durably, and fetch them again from elsewhere.
+    ///
+    /// `done` gets an error if the file system failed; what was cut out before stays so. If the store is dropped before
+    /// the end, it is never called.
+    pub fn cut_out(
+        &self,
+        may_be_lost: Vec<KeyRange>,
+        done: impl FnOnce(Result<CutReport, Error>) + Send + 'static,
+    ) {
+        cut::begin(&self.inner, may_be_lost, Box::new(done));
     }
 
     /// Syncs the log, waits for running jobs to end their step, and gives the directory free.

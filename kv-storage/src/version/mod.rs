@@ -302,7 +302,7 @@ impl<R> Version<R> {
     }
 
     /// All runs with their places, newest first.
-    fn placed_runs(&self) -> impl Iterator<Item = (Place, &Run<R>)> {
+    pub(crate) fn placed_runs(&self) -> impl Iterator<Item = (Place, &Run<R>)> {
         (0u8..).zip(&self.levels).flat_map(|(level, runs)| {
             let placed = move |run: &Run<R>| Place { level, run: run.id };
             runs.runs.iter().map(move |run| (placed(run), run))

@@ -11,6 +11,7 @@ mod checkpoint;
 mod compaction;
 mod corruption;
 mod crash;
+mod cuts;
 mod determinism;
 mod faults;
 mod fences;
