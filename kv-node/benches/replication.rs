@@ -42,7 +42,7 @@ fn merkle(c: &mut Criterion) {
     });
     let trees = Trees::new(PartitionCount::default());
     trees.begin();
-    trees.end(Seq(0));
+    assert!(trees.end(Seq(0)));
     let mut n = 0_u64;
     c.bench_function("merkle: the tree takes in a write", |b| {
         b.iter(|| {

@@ -24,6 +24,7 @@ use kv_storage::WriteBatch;
 use kv_types::{ActorId, Epoch, Hlc, planted};
 use serde::{Deserialize, Serialize};
 
+use crate::anti_entropy::trees::Place;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
@@ -35,6 +36,8 @@ pub struct Completeness {
     record: RwLock<Record>,
     /// One change of the record at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Held while copies are compared to complete them, and while damage is cut out of some.
+    mending: tokio::sync::Mutex<()>,
 }
 
 /// What is stored, in postcard; `docs/formats/storage-key.md`.
@@ -86,6 +89,7 @@ impl Completeness {
             store,
             record: RwLock::new(record),
             changing: tokio::sync::Mutex::default(),
+            mending: tokio::sync::Mutex::default(),
         })
     }
 
@@ -158,6 +162,24 @@ impl Completeness {
         self.change(granted).await
     }
 
+    /// To be held while copies are compared to complete them, or cut: what is compared must not be lost meanwhile.
+    pub(crate) fn mending(&self) -> &tokio::sync::Mutex<()> {
+        &self.mending
+    }
+
+    /// Notes durably that copies in some places may lack what this node has acknowledged. Their watermarks go with that.
+    pub(crate) async fn lose(&self, places: &[Place]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::new();
+        for (bucket, partition) in places {
+            batch.delete(&storage_key::watermark(*bucket, *partition));
+        }
+        let lost = |record: &mut Record| {
+            let partitions = places.iter().map(|(_, partition)| partition.0);
+            record.incomplete.extend(partitions);
+        };
+        self.change_with(batch, lost).await
+    }
+
     /// Notes durably that all that others held of some partitions is here.
     pub(crate) async fn complete(
         &self,
@@ -188,10 +210,17 @@ impl Completeness {
     }
 
     async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+        self.change_with(WriteBatch::new(), change).await
+    }
+
+    async fn change_with(
+        &self,
+        mut batch: WriteBatch,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
         let _one = self.changing.lock().await;
         let mut record = self.read(Clone::clone);
         change(&mut record);
-        let mut batch = WriteBatch::new();
         record.keep_in(&mut batch)?;
         // It lets the node count again.
         batch.use_reserve();

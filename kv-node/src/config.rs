@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use confique::Config as _;
 use confique::meta::{FieldKind, Meta};
 
+use crate::healing::ScrubOptions;
 use crate::hints::HintOptions;
 use crate::tombstones::DeleteOptions;
 
@@ -110,6 +111,13 @@ pub struct Storage {
         (1..=64).contains(read_threads), "must be 1 to 64"
     ), layer_attr(arg(long, value_name = "COUNT")))]
     pub read_threads: u32,
+
+    /// How fast everything on the disk is read again in the background, to find what went bad, in MiB a second (0 to 4096;
+    /// 0 never does).
+    #[config(default = 4, env = "KV_NODE_SCRUB_MIB_S", validate(
+        *scrub_mib_s <= 4096, "must be at most 4096"
+    ), layer_attr(arg(long, value_name = "MIB")))]
+    pub scrub_mib_s: u32,
 }
 
 /// Failure detection.
@@ -208,6 +216,15 @@ impl Config {
         options.memtable_bytes = self.storage.memtable_mib as usize * (1 << 20);
         options.cache_bytes = u64::from(self.storage.cache_mib) << 20;
         options
+    }
+
+    /// How the disk is read in the background.
+    #[must_use]
+    pub fn scrub_options(&self) -> ScrubOptions {
+        ScrubOptions {
+            bytes_per_s: u64::from(self.storage.scrub_mib_s) << 20,
+            ..ScrubOptions::default()
+        }
     }
 
     /// The timings of gossip.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 use kv_storage::fs::Fs;
-use kv_storage::{Clock, Jobs};
+use kv_storage::{Clock, Job, JobClass, Jobs};
 use kv_types::Hlc;
 
 use crate::transport::Transport;
@@ -93,7 +93,7 @@ impl Env {
     pub fn storage(&self) -> kv_storage::Env {
         kv_storage::Env {
             fs: Arc::clone(&self.fs),
-            jobs: Arc::clone(&self.jobs),
+            jobs: Arc::new(TimedJobs(self.clone())),
             clock: Arc::new(HostClock(Arc::clone(&self.host))),
             seed: self.host.random(),
             hooks: kv_storage::Hooks::default(),
@@ -104,6 +104,26 @@ impl Env {
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Env").finish_non_exhaustive()
+    }
+}
+
+/// Jobs that wait do so as a task.
+struct TimedJobs(Env);
+
+impl Jobs for TimedJobs {
+    fn submit(&self, class: JobClass, job: Job) {
+        self.0.jobs.submit(class, job);
+    }
+
+    fn submit_after(&self, delay: Duration, class: JobClass, job: Job) {
+        if delay.is_zero() {
+            return self.submit(class, job);
+        }
+        let (wait, jobs) = (self.0.sleep(delay), Arc::clone(&self.0.jobs));
+        self.0.spawn(async move {
+            wait.await;
+            jobs.submit(class, job);
+        });
     }
 }
 

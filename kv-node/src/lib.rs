@@ -41,6 +41,7 @@ pub mod config;
 pub mod coordinator;
 pub mod env;
 pub mod evidence;
+pub mod healing;
 pub mod hints;
 pub mod liveness;
 pub mod membership;

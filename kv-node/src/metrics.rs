@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::anti_entropy::exchange::Counts;
 use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
+use crate::healing::Damages;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
@@ -77,6 +78,7 @@ pub struct Metrics {
     repair: RepairGauges,
     deletions: DeletionGauges,
     incomplete: Gauge,
+    cut_out: Gauge,
     clock_behind_ms: Gauge,
 }
 
@@ -111,6 +113,8 @@ pub struct Sources<'a> {
     pub deletions: &'a tombstones::Counts,
     /// What of the node's copies counts.
     pub completeness: &'a Completeness,
+    /// What was damaged.
+    pub damages: &'a Damages,
     /// The copies.
     pub replica: &'a Replica,
     /// How its clock goes.
@@ -190,6 +194,7 @@ impl Metrics {
             repair: RepairGauges::default(),
             deletions: DeletionGauges::default(),
             incomplete: Gauge::default(),
+            cut_out: Gauge::default(),
             clock_behind_ms: Gauge::default(),
             registry: Registry::default(),
         };
@@ -329,6 +334,11 @@ impl Metrics {
             metrics.incomplete.clone(),
         );
         registry.register(
+            "damage_cut_out",
+            "Ranges of keys that were cut out of the store since the start because they could not be read",
+            metrics.cut_out.clone(),
+        );
+        registry.register(
             "clock_behind_ms",
             "Milliseconds by which the clock is behind the median of all members, negative if it is ahead",
             metrics.clock_behind_ms.clone(),
@@ -434,6 +444,7 @@ impl Metrics {
             repairs,
             deletions,
             completeness,
+            damages,
             replica,
             watch,
         } = sources;
@@ -449,6 +460,7 @@ impl Metrics {
         self.deletions.overdue.set(gauge(overdue_s));
         let missing = u64::try_from(completeness.missing()).unwrap_or(u64::MAX);
         self.incomplete.set(gauge(missing));
+        self.cut_out.set(gauge(damages.cut_out()));
         self.clock_behind_ms.set(watch.behind_ms());
         self.hints.objects.set(gauge(pending.objects));
         self.hints.bytes.set(gauge(pending.bytes));

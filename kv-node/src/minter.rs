@@ -7,6 +7,7 @@
 //! 2. `held_since` lies above everything minted before this start: what was written before may have
 //!    been lost with the log's unsynced tail, so intervals are not extended over it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub struct Minter {
     /// `None` while this node has none: it may have minted dots under the last one that it no longer knows.
     actor: RwLock<Option<ActorId>>,
     watch: Arc<ClockWatch>,
-    held_since: Hlc,
+    held_since: AtomicU64,
     env: Env,
     store: Store,
     state: Mutex<State>,
@@ -77,7 +78,7 @@ impl Minter {
         Ok(Self {
             actor: RwLock::new(actor),
             watch,
-            held_since,
+            held_since: AtomicU64::new(held_since.0),
             env,
             store,
             state,
@@ -108,7 +109,13 @@ impl Minter {
     /// Since when this node has held its keys without a gap.
     #[must_use]
     pub fn held_since(&self) -> Hlc {
-        self.held_since
+        Hlc(self.held_since.load(Ordering::Acquire))
+    }
+
+    /// This node may have lost keys a moment ago: what it has minted so far it may not know any more.
+    pub(crate) fn hold_anew(&self) {
+        let now = self.state().clock.last().next();
+        self.held_since.fetch_max(now.0, Ordering::AcqRel);
     }
 
     /// A dot that was never given out before, and is later than all that were.

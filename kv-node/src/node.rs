@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainHash, Topology};
-use kv_storage::WriteObserver;
 use kv_storage::fs::replace_file;
+use kv_storage::{Events, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, NodeId};
 use tokio::sync::{Notify, watch};
 
@@ -25,6 +25,7 @@ use crate::completeness::boots::{self, Boots, Telling};
 use crate::completeness::recovery::Recovery;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
+use crate::healing::{self, Damages, Healing, ScrubOptions};
 use crate::hints::delivery::Delivery;
 use crate::hints::{HintOptions, Kept};
 use crate::liveness::Liveness;
@@ -62,6 +63,8 @@ pub struct NodeOptions {
     pub hints: HintOptions,
     /// When deletions are forgotten.
     pub deletes: DeleteOptions,
+    /// How its disk is read in the background, to find damage.
+    pub scrub: ScrubOptions,
 }
 
 /// In the data directory of a node that has run: if its store is empty again, it was lost.
@@ -139,6 +142,7 @@ impl Node {
             gossip,
             hints,
             deletes,
+            scrub,
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
@@ -149,7 +153,9 @@ impl Node {
 
         let trees = Arc::new(Trees::new(topology.partition_count()));
         let observer = Arc::clone(&trees) as Arc<dyn WriteObserver>;
-        let store = Store::open(&data.join("store"), storage, &env, observer)?;
+        let damages = Arc::new(Damages::default());
+        let events = Arc::clone(&damages) as Arc<dyn Events>;
+        let store = Store::open(&data.join("store"), storage, &env, observer, events)?;
         // Nobody writes user data yet, so the snapshot shows all that the trees were not told of.
         trees.begin();
         let snapshot = store.db().snapshot();
@@ -271,6 +277,19 @@ impl Node {
             has_forgotten: false,
         };
         env.spawn(rounds.run());
+        let healing = Healing {
+            env: env.clone(),
+            me: node,
+            damages: Arc::clone(&damages),
+            store: store.clone(),
+            topologies: Arc::clone(&topologies),
+            trees: Arc::clone(&trees),
+            replica: Arc::clone(&replica),
+            watermarks: Arc::clone(&watermarks),
+            completeness: Arc::clone(&completeness),
+        };
+        env.spawn(healing.run());
+        env.spawn(healing::scrub(env.clone(), store.clone(), scrub));
         let reaper = Reaper {
             env: env.clone(),
             topologies: Arc::clone(&topologies),
@@ -341,6 +360,7 @@ impl Node {
             forgetting,
             boots: Boots::new(store.clone(), Arc::clone(&membership)),
             completeness,
+            damages,
             watch,
             voting,
             changes,

@@ -304,6 +304,10 @@ impl Replica {
             was,
             gone_from,
         } = self.load(&stored, target.mode).await?;
+        if target.stands_in_for.is_none() {
+            // It may have become incomplete meanwhile.
+            self.completeness.check(target.partition)?;
+        }
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
@@ -459,6 +463,10 @@ impl Replica {
             _ => Keeping::Blocks,
         };
         let held = self.held_keeping(target, keeping).await?;
+        if target.stands_in_for.is_none() {
+            // It may have become incomplete meanwhile.
+            self.completeness.check(target.partition)?;
+        }
         self.reads.note(held.as_ref().map(|held| held.source));
         Ok(held)
     }

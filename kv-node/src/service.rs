@@ -24,6 +24,7 @@ use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
+use crate::healing::Damages;
 use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Operation, Sources};
@@ -55,6 +56,7 @@ pub struct Service {
     pub(crate) forgetting: Forgetting,
     pub(crate) boots: Boots,
     pub(crate) completeness: Arc<Completeness>,
+    pub(crate) damages: Arc<Damages>,
     pub(crate) watch: Arc<ClockWatch>,
     pub(crate) voting: Arc<Voting>,
     pub(crate) changes: Changes,
@@ -382,6 +384,7 @@ impl Service {
             repairs: &self.exchange.counts,
             deletions: &self.forgetting.counts,
             completeness: &self.completeness,
+            damages: &self.damages,
             replica: &self.replica,
             watch: &self.watch,
         })

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_storage::{
-    Commit, Db, Durability, Found, Keeping, Options, ScanPage, ScanRequest, Seq, Snapshot,
-    WriteBatch, WriteError, WriteObserver,
+    Commit, CutReport, Db, Durability, Events, Found, Keeping, KeyRange, Options, ScanPage,
+    ScanRequest, ScrubCursor, ScrubReport, Seq, Snapshot, WriteBatch, WriteError, WriteObserver,
 };
 use tokio::sync::oneshot;
 
@@ -79,7 +79,7 @@ impl Store {
     /// How long the start of a node waits for an engine that is behind after a crash.
     pub const START_PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Opens the engine in `dir`, whose writes an observer is told of. Blocks; called once, at the start of the node.
+    /// Opens the engine in `dir`, whose writes an observer is told of, and damage somebody else. Blocks; called once, at the start of the node.
     ///
     /// # Errors
     /// Whatever [`Db::open`] says.
@@ -88,9 +88,11 @@ impl Store {
         options: Options,
         env: &Env,
         observer: Arc<dyn WriteObserver>,
+        events: Arc<dyn Events>,
     ) -> Result<Self, kv_storage::OpenError> {
         let mut surroundings = env.storage();
         surroundings.hooks.observer = Some(observer);
+        surroundings.hooks.events = Some(events);
         let db = Db::open(dir, options, surroundings)?;
         // A node acts on what it finds in its store, so none of it may be lost any more.
         db.blocking().sync()?;
@@ -225,6 +227,28 @@ impl Store {
             filter_skips: stats.filter_skips,
             poisoned: stats.poisoned,
         }
+    }
+
+    /// Reads all tables once, so many bytes a second. What is damaged is told like any damage that is met.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the engine was stopped.
+    pub async fn scrub(&self, bytes_per_s: u64) -> Result<ScrubReport, StoreError> {
+        let (done, report) = oneshot::channel();
+        let from = ScrubCursor::default();
+        self.db
+            .scrub(bytes_per_s, from, move |scrubbed| drop(done.send(scrubbed)));
+        answered(report.await)
+    }
+
+    /// Gives up what cannot be read in some ranges.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the disk failed; what was cut out before stays so.
+    pub async fn cut_out(&self, ranges: Vec<KeyRange>) -> Result<CutReport, StoreError> {
+        let (done, report) = oneshot::channel();
+        self.db.cut_out(ranges, move |cut| drop(done.send(cut)));
+        answered(report.await)?.map_err(failed)
     }
 
     /// Lets the engine begin background work whose time has come. It ends with the task.

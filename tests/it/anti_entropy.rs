@@ -138,7 +138,8 @@ fn an_operator_has_copies_compared_at_once() {
         handle.sleep(Duration::from_millis(1_500)).await;
         let compared = ask(away).await;
         assert_eq!((compared.shared, compared.settled), (512, 512));
-        assert_eq!(compared.fetched, 100);
+        // What others bring in the same moment is counted as well.
+        assert!(compared.fetched >= 100, "{compared:?}");
         cluster.kill(first);
         cluster.kill(second);
         for n in 0..100 {

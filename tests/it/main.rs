@@ -5,6 +5,7 @@ mod arrows;
 mod buckets;
 mod client;
 mod clocks;
+mod damage;
 mod epochs;
 mod explain;
 mod hedges;

@@ -149,6 +149,7 @@ impl Exchange {
     /// Makes trees finer that have become too coarse.
     async fn grow(&self, topology: &Topology) {
         for place in self.trees.overfull() {
+            let _mending = self.completeness.mending().lock().await;
             let made = making::make_one(&self.trees, &self.store, &self.env, topology, place).await;
             if let Err(error) = made {
                 tracing::error!(%error, "a Merkle tree could not be made finer");

@@ -33,7 +33,10 @@ pub async fn make_all(
     let first = BucketId(storage_key::SYSTEM_BUCKET.0 + 1).0.to_be_bytes();
     let range = (Bytes::copy_from_slice(&first), Bound::Unbounded);
     make(trees, store, topology, &snapshot, range).await?;
-    trees.end(snapshot.seq());
+    if !trees.end(snapshot.seq()) {
+        let what = "what they are made from was cut out meanwhile".to_owned();
+        return Err(StoreError::Failed(what));
+    }
     Ok(())
 }
 
@@ -65,7 +68,9 @@ pub async fn make_one(
     let hashes = topology.partition_count().hash_range(partition);
     let (start, end) = storage_key::partition_range(bucket, &hashes);
     let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-    make(trees, store, topology, &snapshot, (start, end)).await
+    make(trees, store, topology, &snapshot, (start, end)).await?;
+    trees.end_one(place, snapshot.seq());
+    Ok(())
 }
 
 /// Reads a range in which the rows of a place stand together, and plants a tree for each place met.

@@ -28,6 +28,8 @@ pub struct Trees {
 #[derive(Debug)]
 struct State {
     stage: Stage,
+    /// What the trees are being made from is not what the store holds any more.
+    is_spoilt: bool,
     last: Seq,
     plots: BTreeMap<Place, Plot>,
 }
@@ -68,6 +70,7 @@ impl Trees {
             partitions,
             state: Mutex::new(State {
                 stage: Stage::Opening,
+                is_spoilt: false,
                 last: Seq(0),
                 plots: BTreeMap::new(),
             }),
@@ -83,6 +86,7 @@ impl Trees {
     pub fn begin_again(&self) -> Seq {
         let mut state = self.state();
         state.stage = Stage::Making;
+        state.is_spoilt = false;
         state.plots.clear();
         state.last
     }
@@ -93,15 +97,21 @@ impl Trees {
         self.state().stage == Stage::Made
     }
 
-    /// The first making ends: places that were not met hold only what was written since the snapshot.
-    pub fn end(&self, snapshot: Seq) {
+    /// The first making ends: places that were not met hold only what was written since the snapshot. False if the trees
+    /// have to be made once more.
+    #[must_use]
+    pub fn end(&self, snapshot: Seq) -> bool {
         let mut state = self.state();
+        if state.is_spoilt {
+            return false;
+        }
         for plot in state.plots.values_mut() {
             if plot.tree.is_none() {
                 plot.plant(snapshot, &[]);
             }
         }
         state.stage = Stage::Made;
+        true
     }
 
     /// Begins to make one tree anew. Gives the number that the snapshot must have reached.
@@ -116,6 +126,30 @@ impl Trees {
     pub fn plant(&self, place: Place, snapshot: Seq, items: &[Change]) {
         let mut state = self.state();
         state.plots.entry(place).or_default().plant(snapshot, items);
+    }
+
+    /// Ends the making of one tree: if nothing was met, the place is empty but for what was kept aside.
+    pub fn end_one(&self, place: Place, snapshot: Seq) {
+        if let Some(plot) = self.state().plots.get_mut(&place)
+            && plot.aside.is_some()
+        {
+            plot.plant(snapshot, &[]);
+        }
+    }
+
+    /// Forgets the trees of some places: until they are made anew, these differ from the peers'. False if all are being made,
+    /// which then has to be done once more.
+    #[must_use]
+    pub fn drop_some(&self, places: &[Place]) -> bool {
+        let mut state = self.state();
+        if state.stage != Stage::Made {
+            state.is_spoilt = true;
+            return false;
+        }
+        for place in places {
+            state.plots.remove(place);
+        }
+        true
     }
 
     /// The buckets in which something was written.
@@ -293,13 +327,13 @@ mod tests {
                 if n == 150.max(begin_at) {
                     let (seq, shown) = snapshot.take().expect("begun");
                     plant(&trees, seq, &shown);
-                    trees.end(seq);
+                    assert!(trees.end(seq));
                 }
             }
             let expected = Trees::new(PartitionCount::MIN);
             expected.begin();
             plant(&expected, Seq(0), &items);
-            expected.end(Seq(0));
+            assert!(expected.end(Seq(0)));
             let places: Vec<Place> = PartitionCount::MIN.iter().map(|p| (BUCKET, p)).collect();
             assert!(trees.are_made());
             assert_eq!(

@@ -65,6 +65,7 @@ async fn serve(config: Config) -> Result<()> {
         gossip: config.gossip_config(),
         hints: config.hint_options(),
         deletes: config.delete_options(),
+        scrub: config.scrub_options(),
     };
     let node = Node::start(options, env.clone()).await?;
     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));

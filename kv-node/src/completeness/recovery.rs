@@ -72,10 +72,15 @@ impl Progress {
 }
 
 impl Recovery {
-    /// Ends when nothing is missing any more.
+    /// Makes up for what is missing, as long as the node runs.
     pub async fn run(self) {
         let mut told = None;
-        while !self.is_whole() {
+        loop {
+            if self.is_whole() {
+                told = None;
+                self.env.sleep(PAUSE).await;
+                continue;
+            }
             if !self.completeness.has_actor() {
                 self.ask_for_actor().await;
             }
@@ -130,6 +135,7 @@ impl Recovery {
 
     /// Compares incomplete partitions with their other owners, and takes those off the record that are done.
     async fn fetch(&self) -> Result<(), StoreError> {
+        let _mending = self.completeness.mending().lock().await;
         let topology = self.topologies.current();
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
         // Alone, this node may not know of buckets that make it an owner.

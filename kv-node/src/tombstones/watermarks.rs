@@ -105,6 +105,14 @@ impl Watermarks {
         Ok(())
     }
 
+    /// Forgets those of places whose copies are not complete any more; that they are gone is stored with the record of that.
+    pub fn drop_some(&self, places: &[Place]) {
+        for marks in [&self.marks, &self.forgettable] {
+            let mut marks = marks.write().unwrap_or_else(PoisonError::into_inner);
+            marks.retain(|place, _| !places.contains(place));
+        }
+    }
+
     /// Forgets those of a bucket that is deleted.
     pub fn forget(&self, bucket: BucketId) {
         for marks in [&self.marks, &self.forgettable] {

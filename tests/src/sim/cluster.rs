@@ -9,6 +9,7 @@ use std::time::Duration;
 use kv_net::{Credentials, Endpoint, EndpointConfig};
 use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
+use kv_node::healing::ScrubOptions;
 use kv_node::hints::HintOptions;
 use kv_node::tombstones::DeleteOptions;
 use kv_node::topologies::Topologies;
@@ -26,6 +27,11 @@ use super::network::{SimNetwork, SimTransport, address_of, address_of_client};
 use super::papers::{Papers, WallTime};
 use super::udp::SimRuntime;
 
+/// Everything is read again all the time.
+const SCRUB: ScrubOptions = ScrubOptions {
+    bytes_per_s: 1 << 20,
+    pause: Duration::from_secs(10),
+};
 const CLUSTER: ClusterId = ClusterId(0xc1);
 /// Little, and not for long: so that days see the limits.
 const HINTS: HintOptions = HintOptions {
@@ -408,6 +414,7 @@ impl SimCluster {
             gossip: kv_gossip::Config::local(),
             hints: self.hints,
             deletes: self.deletes,
+            scrub: SCRUB,
         };
         let this = self.clone();
         self.handle.spawn(group, async move {

@@ -545,6 +545,7 @@ impl Nemesis {
             ("hint refused", "kv_hints_refused "),
             ("poisoned store", "kv_storage_poisoned "),
             ("damage found", "kv_storage_damaged_places "),
+            ("damage cut out", "kv_damage_cut_out "),
         ] {
             self.count(what, value(&metrics, name));
         }

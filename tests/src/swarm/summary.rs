@@ -42,6 +42,7 @@ pub const SUBSTANCE: &[&str] = &[
     "hung disk",
     "clock skew",
     "damaged file",
+    "damage cut out",
     "damage found",
     "node with a copy of its disk",
     "disk put back",

@@ -1,0 +1,196 @@
+//! Finds bytes that went bad on this node's disk, and makes up for them from the other owners.
+//!
+//! A scrub reads everything again and again, slowly. Where damage is met, by it or by anything else, and it touches user
+//! data only that others own too, this node's copies of the partitions in question become incomplete
+//! ([`crate::completeness`]), what cannot be read is cut out of the store, and recovery fetches it from the others. Damage
+//! of the node's own records cannot be made up for like that: the store has to be emptied.
+//!
+//! Invariants:
+//! 1. That copies are incomplete is durable before anything is cut out.
+//! 2. While something is cut out nothing is compared that was incomplete: the Merkle trees of those partitions are gone
+//!    from before the record until they are made anew.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kv_ring::{PartitionId, Topology};
+use kv_storage::{Damage, Events, KeyRange};
+use kv_types::NodeId;
+
+use crate::anti_entropy::making;
+use crate::anti_entropy::trees::{Place, Trees};
+use crate::completeness::Completeness;
+use crate::env::Env;
+use crate::replica::Replica;
+use crate::storage_key;
+use crate::store::{Store, StoreError};
+use crate::tombstones::watermarks::Watermarks;
+use crate::topologies::Topologies;
+
+/// How often it is looked for damage that was met.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How the disk is read in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// Bytes a second; 0 reads nothing.
+    pub bytes_per_s: u64,
+    /// The time between two passes over everything.
+    pub pause: Duration,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self {
+            bytes_per_s: 4 << 20,
+            pause: Duration::from_hours(1),
+        }
+    }
+}
+
+/// Damage that was met.
+#[derive(Debug, Default)]
+pub struct Damages {
+    /// What was not yet looked at.
+    new: Mutex<Vec<Damage>>,
+    cut_out: AtomicU64,
+}
+
+impl Damages {
+    /// Ranges of keys that were cut out since the start, because they could not be read.
+    #[must_use]
+    pub fn cut_out(&self) -> u64 {
+        self.cut_out.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Vec<Damage> {
+        std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Events for Damages {
+    fn damaged(&self, damage: &Damage) {
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        new.push(damage.clone());
+    }
+}
+
+/// The task that makes up for damage.
+#[derive(Debug)]
+pub struct Healing {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) damages: Arc<Damages>,
+    pub(crate) store: Store,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) completeness: Arc<Completeness>,
+}
+
+/// Reads everything, as long as the node runs.
+pub(crate) async fn scrub(env: Env, store: Store, options: ScrubOptions) {
+    if options.bytes_per_s == 0 {
+        return;
+    }
+    loop {
+        env.sleep(options.pause).await;
+        // What it meets comes as damage.
+        if store.scrub(options.bytes_per_s).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Healing {
+    /// Looks as long as the node runs.
+    pub async fn run(self) {
+        let mut ranges: Vec<KeyRange> = Vec::new();
+        loop {
+            self.env.sleep(PERIOD).await;
+            let topology = self.topologies.current();
+            for damage in self.damages.take() {
+                if touched(&topology, self.me, &damage.range).is_some() {
+                    ranges.push(damage.range);
+                } else {
+                    tracing::error!(
+                        file = %damage.file.display(), offset = damage.offset, what = damage.what, range = %damage.range,
+                        "this damage cannot be made up for while the node runs: empty its directory `store` and start it again, if other nodes hold what is in it"
+                    );
+                }
+            }
+            if ranges.is_empty() {
+                continue;
+            }
+            match self.heal(&topology, &ranges).await {
+                Ok(true) => ranges.clear(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "what is damaged is not cut out yet");
+                }
+            }
+        }
+    }
+
+    /// Cuts ranges out, as far as they cannot be read. Says whether that is done.
+    async fn heal(&self, topology: &Topology, ranges: &[KeyRange]) -> Result<bool, StoreError> {
+        let mut places: BTreeSet<Place> = BTreeSet::new();
+        for range in ranges {
+            places.extend(touched(topology, self.me, range).unwrap_or_default());
+        }
+        let places: Vec<Place> = places.into_iter().collect();
+        let _mending = self.completeness.mending().lock().await;
+        let were_made = self.trees.drop_some(&places);
+        self.replica.minter().hold_anew();
+        self.completeness.lose(&places).await?;
+        self.watermarks.drop_some(&places);
+        let report = self.store.cut_out(ranges.to_vec()).await?;
+        for place in places.iter().filter(|_| were_made) {
+            making::make_one(&self.trees, &self.store, &self.env, topology, *place).await?;
+        }
+        self.damages
+            .cut_out
+            .fetch_add(report.lost.len() as u64, Ordering::Relaxed);
+        for range in &report.lost {
+            tracing::warn!(%range, "what could not be read is cut out, and comes back from the other owners");
+        }
+        Ok(report.busy == 0)
+    }
+}
+
+/// The places that a range of stored keys touches; `None` if it may touch the node's own records, or what only this node
+/// holds.
+fn touched(topology: &Topology, me: NodeId, range: &KeyRange) -> Option<Vec<Place>> {
+    let KeyRange::Between { first, last } = range else {
+        return None;
+    };
+    let (first, last) = (storage_key::place(first)?, storage_key::place(last)?);
+    if first.0 == storage_key::SYSTEM_BUCKET {
+        return None;
+    }
+    let partitions = topology.partition_count();
+    let mut places = Vec::new();
+    for bucket in topology.buckets() {
+        if !(first.0..=last.0).contains(&bucket.id) {
+            continue;
+        }
+        let mut touched = PartitionId(0)..=PartitionId(u16::MAX);
+        if bucket.id == first.0 {
+            touched = partitions.partition_of(first.1)..=*touched.end();
+        }
+        if bucket.id == last.0 {
+            touched = *touched.start()..=partitions.partition_of(last.1);
+        }
+        for partition in partitions.iter().filter(|it| touched.contains(it)) {
+            let owners = topology.replicas(partition, bucket.properties.quorum.n());
+            if owners.contains(me) && owners.nodes().count() == 1 {
+                return None;
+            }
+            places.push((bucket.id, partition));
+        }
+    }
+    Some(places)
+}

@@ -1,0 +1,105 @@
+//! What goes bad on one disk is found, cut out, and comes back from the other owners.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kv_net::message::ReadOptions;
+use kv_tests::sim::SimCluster;
+use kv_types::{Level, NodeId};
+
+use crate::client::{Client, metric, with_cluster};
+
+const N1: NodeId = NodeId(1);
+const N2: NodeId = NodeId(2);
+const N3: NodeId = NodeId(3);
+/// Within this everything has been read again, and what was damaged is fetched.
+const HEALED: Duration = Duration::from_secs(30);
+
+/// Flips a byte in each file of large values on a node's disk; says how many there are.
+fn damage(cluster: &SimCluster, node: NodeId) -> usize {
+    let fs = cluster.fs(node);
+    let files = fs.dump().into_iter();
+    let blobs: Vec<(PathBuf, Vec<u8>)> = files
+        .filter(|(path, _)| path.extension().is_some_and(|ending| ending == "blob"))
+        .collect();
+    for (path, bytes) in &blobs {
+        let mut bad = bytes.clone();
+        bad[bytes.len() / 2] ^= 4;
+        fs.overwrite(path, bad).expect("it is there");
+    }
+    blobs.len()
+}
+
+async fn shown(cluster: &SimCluster, client: &mut Client, via: NodeId, key: &str) -> Vec<String> {
+    let read = ReadOptions {
+        level: Level::Weak,
+        ..ReadOptions::default()
+    };
+    let read = client.get_with(cluster, via, key, read).await;
+    read.expect("it answers").0
+}
+
+#[test]
+fn damaged_values_come_back_from_the_other_owners() {
+    with_cluster(1, |cluster, mut client, handle| async move {
+        let value = |number: u32| format!("{number}").repeat(200);
+        for number in 0..200 {
+            let key = format!("k{number}");
+            let put = client.put(&cluster, N1, &key, &value(number)).await;
+            put.expect("all are up");
+        }
+        handle.sleep(HEALED).await;
+        assert!(damage(&cluster, N3) > 3, "values lie in files of their own");
+        handle.sleep(HEALED).await;
+        assert!(metric(&cluster, N3, "kv_storage_damaged_places ") > 3);
+        assert_eq!(metric(&cluster, N3, "kv_incomplete_partitions "), 0);
+        let brought = [
+            (N3, "kv_anti_entropy_fetched "),
+            (N1, "kv_anti_entropy_sent "),
+            (N2, "kv_anti_entropy_sent "),
+        ];
+        let brought = brought.map(|(node, name)| metric(&cluster, node, name));
+        assert!(brought.iter().sum::<u64>() > 3, "{brought:?}");
+        cluster.kill(N1);
+        cluster.kill(N2);
+        for number in 0..200 {
+            let key = format!("k{number}");
+            let seen = shown(&cluster, &mut client, N3, &key).await;
+            assert_eq!(seen, [value(number)], "{key}");
+        }
+    });
+}
+
+#[test]
+fn while_the_others_are_away_what_is_damaged_is_not_missed() {
+    with_cluster(2, |cluster, mut client, handle| async move {
+        for number in 0..200 {
+            let (key, value) = (format!("k{number}"), "v".repeat(300));
+            let put = client.put(&cluster, N1, &key, &value).await;
+            put.expect("all are up");
+        }
+        handle.sleep(HEALED).await;
+        cluster.kill(N1);
+        cluster.kill(N2);
+        assert!(damage(&cluster, N3) > 3);
+        handle.sleep(HEALED).await;
+        assert!(metric(&cluster, N3, "kv_incomplete_partitions ") > 0);
+        let weak = ReadOptions {
+            level: Level::Weak,
+            ..ReadOptions::default()
+        };
+        let mut refused = 0;
+        for number in 0..200 {
+            let key = format!("k{number}");
+            match client.get_with(&cluster, N3, &key, weak).await {
+                Ok((values, _)) => assert_eq!(values, ["v".repeat(300)], "{key}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 3, "{refused}");
+        cluster.start(N1).await.expect("a healthy disk");
+        cluster.start(N2).await.expect("a healthy disk");
+        handle.sleep(HEALED).await;
+        assert_eq!(metric(&cluster, N3, "kv_incomplete_partitions "), 0);
+    });
+}
