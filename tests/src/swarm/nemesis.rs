@@ -1,6 +1,7 @@
 //! Makes things go wrong, and right again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -594,6 +595,14 @@ fn flip(fs: &SimFs, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut files = fs.dump();
     files.retain(|_, bytes| !bytes.is_empty());
+    // Mostly where users' data lies: a disk has more of that than of anything else.
+    let is_data = |path: &PathBuf| {
+        let ending = path.extension();
+        ending.is_some_and(|ending| ending == "sst" || ending == "blob")
+    };
+    if files.keys().any(is_data) && rng.u8(0..4) > 0 {
+        files.retain(|path, _| is_data(path));
+    }
     if files.is_empty() {
         return;
     }
