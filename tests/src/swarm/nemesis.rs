@@ -293,8 +293,8 @@ impl Nemesis {
                 steps.push((begin, Step::Propose(one)));
                 steps.push((cut, Step::CutPower(between)));
                 steps.push((cut, Step::Start(between)));
-                // By then it has started again, most often.
-                steps.push((cut + Duration::from_millis(300), Step::Propose(other)));
+                // By then it has started again, most often: it waits half a second for the one that it does not hear.
+                steps.push((cut + Duration::from_millis(900), Step::Propose(other)));
                 steps
             }
             Fault::Blackout => blocked(links(&|_, _| true)),
