@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kv_ring::{PartitionId, Topology};
+use kv_ring::{KeyHash, PartitionId, Topology};
 use kv_storage::{Damage, Events, KeyRange};
-use kv_types::NodeId;
+use kv_types::{BucketId, NodeId};
 
 use crate::anti_entropy::making;
 use crate::anti_entropy::trees::{Place, Trees};
@@ -161,13 +161,22 @@ impl Healing {
     }
 }
 
+/// The bucket and the hash with which a bound of a range begins. Bounds are shortened keys: what they lack is less than
+/// anything.
+fn place_from(bound: &[u8]) -> (BucketId, KeyHash) {
+    let mut whole = [0; 12];
+    let given = bound.len().min(whole.len());
+    whole[..given].copy_from_slice(&bound[..given]);
+    storage_key::place(&whole).expect("a bucket and a hash are twelve bytes")
+}
+
 /// The places that a range of stored keys touches; `None` if it may touch the node's own records, or what only this node
 /// holds.
 fn touched(topology: &Topology, me: NodeId, range: &KeyRange) -> Option<Vec<Place>> {
     let KeyRange::Between { first, last } = range else {
         return None;
     };
-    let (first, last) = (storage_key::place(first)?, storage_key::place(last)?);
+    let (first, last) = (place_from(first), place_from(last));
     if first.0 == storage_key::SYSTEM_BUCKET {
         return None;
     }
@@ -193,4 +202,20 @@ fn touched(topology: &Topology, me: NodeId, range: &KeyRange) -> Option<Vec<Plac
         }
     }
     Some(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shortened_bounds_name_their_bucket_and_hash() {
+        let at = |bound: &[u8]| place_from(bound);
+        assert_eq!(at(b""), (BucketId(0), KeyHash(0)));
+        assert_eq!(at(b"\0\0\0\x01"), (BucketId(1), KeyHash(0)));
+        let hash = KeyHash(0x7fda << 48);
+        assert_eq!(at(b"\0\0\0\x01\x7f\xda"), (BucketId(1), hash));
+        let long = b"\0\0\0\x02\0\0\0\0\0\0\0\x09key";
+        assert_eq!(at(long), (BucketId(2), KeyHash(9)));
+    }
 }

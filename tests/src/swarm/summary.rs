@@ -42,7 +42,6 @@ pub const SUBSTANCE: &[&str] = &[
     "hung disk",
     "clock skew",
     "damaged file",
-    "damage cut out",
     "damage found",
     "node with a copy of its disk",
     "disk put back",
