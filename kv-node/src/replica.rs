@@ -535,6 +535,8 @@ impl Replica {
         let start = start.max(partition_start);
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let page = self.store.scan(start, end, max_items, max_bytes).await?;
+        // It may have become incomplete meanwhile.
+        self.completeness.check(partition)?;
         let mut entries = Vec::with_capacity(page.entries.len());
         let mut newest = None;
         for item in page.entries {
