@@ -16,6 +16,7 @@ pub mod boots;
 pub mod recovery;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use crate::anti_entropy::trees::Place;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
+use crate::tombstones::watermarks::Watermarks;
 
 /// What of this node's copies does not count.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub struct Completeness {
     changing: tokio::sync::Mutex<()>,
     /// Held while copies are compared to complete them, and while damage is cut out of some.
     mending: tokio::sync::Mutex<()>,
+    /// Held by readers while something is done that only complete copies allow.
+    losing: tokio::sync::RwLock<()>,
+    /// The node ends, because of a loss that is on record: nothing may take its place there.
+    is_closed: AtomicBool,
 }
 
 /// What is stored, in postcard; `docs/formats/storage-key.md`.
@@ -90,6 +96,8 @@ impl Completeness {
             record: RwLock::new(record),
             changing: tokio::sync::Mutex::default(),
             mending: tokio::sync::Mutex::default(),
+            losing: tokio::sync::RwLock::default(),
+            is_closed: AtomicBool::new(false),
         })
     }
 
@@ -167,8 +175,18 @@ impl Completeness {
         &self.mending
     }
 
+    /// Keeps all copies as complete as they are while the guard lives.
+    pub(crate) async fn hold(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.losing.read().await
+    }
+
     /// Notes durably that copies in some places may lack what this node has acknowledged. Their watermarks go with that.
-    pub(crate) async fn lose(&self, places: &[Place]) -> Result<(), StoreError> {
+    pub(crate) async fn lose(
+        &self,
+        places: &[Place],
+        watermarks: &Watermarks,
+    ) -> Result<(), StoreError> {
+        let _alone = self.losing.write().await;
         let mut batch = WriteBatch::new();
         for (bucket, partition) in places {
             batch.delete(&storage_key::watermark(*bucket, *partition));
@@ -177,7 +195,27 @@ impl Completeness {
             let partitions = places.iter().map(|(_, partition)| partition.0);
             record.incomplete.extend(partitions);
         };
-        self.change_with(batch, lost).await
+        self.change_with(batch, lost).await?;
+        watermarks.drop_some(places);
+        Ok(())
+    }
+
+    /// Notes durably, with the rest of a batch, that everything may be lost. Nothing is noted any more after that until the
+    /// node is started again.
+    pub(crate) async fn lose_everything(
+        &self,
+        record: Record,
+        batch: WriteBatch,
+    ) -> Result<(), StoreError> {
+        let lost = |kept: &mut Record| *kept = record;
+        self.is_closed.store(true, Ordering::Release);
+        let _one = self.changing.lock().await;
+        self.write(batch, lost).await
+    }
+
+    /// Whether nothing is to be made up for any more before the node is started again.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Notes durably that all that others held of some partitions is here.
@@ -215,10 +253,22 @@ impl Completeness {
 
     async fn change_with(
         &self,
-        mut batch: WriteBatch,
+        batch: WriteBatch,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), StoreError> {
         let _one = self.changing.lock().await;
+        if self.is_closed() {
+            let what = "a loss is on record, and this node has to be started again".to_owned();
+            return Err(StoreError::Refused(what));
+        }
+        self.write(batch, change).await
+    }
+
+    async fn write(
+        &self,
+        mut batch: WriteBatch,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
         let mut record = self.read(Clone::clone);
         change(&mut record);
         record.keep_in(&mut batch)?;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kv_ring::{KeyHash, PartitionId, Topology};
-use kv_storage::{Damage, Events, KeyRange};
+use kv_storage::{CutReport, Damage, Events, KeyRange};
 use kv_types::{BucketId, NodeId};
 
 use crate::anti_entropy::making;
@@ -31,6 +31,8 @@ use crate::topologies::Topologies;
 
 /// How often it is looked for damage that was met.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The longest time between two tries to cut out what could not be.
+const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// How the disk is read in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,55 +111,87 @@ impl Healing {
     /// Looks as long as the node runs.
     pub async fn run(self) {
         let mut ranges: Vec<KeyRange> = Vec::new();
+        let mut pause = PERIOD;
         loop {
-            self.env.sleep(PERIOD).await;
+            self.env.sleep(pause).await;
             let topology = self.topologies.current();
             for damage in self.damages.take() {
-                if touched(&topology, self.me, &damage.range).is_some() {
-                    ranges.push(damage.range);
-                } else {
-                    tracing::error!(
-                        file = %damage.file.display(), offset = damage.offset, what = damage.what, range = %damage.range,
-                        "this damage cannot be made up for while the node runs: empty its directory `store` and start it again, if other nodes hold what is in it"
-                    );
-                }
+                let file = damage.file.display();
+                tracing::debug!(%file, damage.offset, damage.what, "damage was met");
+                pause = PERIOD;
+                self.add(&topology, &mut ranges, damage.range);
             }
-            if ranges.is_empty() {
+            if ranges.is_empty() || self.completeness.is_closed() {
                 continue;
             }
             match self.heal(&topology, &ranges).await {
-                Ok(true) => ranges.clear(),
-                Ok(false) => {}
+                Ok(report) => {
+                    let before = ranges.len();
+                    for range in report.left.iter().filter_map(kv_storage::Error::range) {
+                        self.add(&topology, &mut ranges, range.clone());
+                    }
+                    if ranges.len() > before {
+                        pause = PERIOD;
+                    } else if report.busy == 0 && report.failed.is_empty() {
+                        ranges.clear();
+                        pause = PERIOD;
+                    } else {
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "what is damaged is not cut out yet");
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
     }
 
-    /// Cuts ranges out, as far as they cannot be read. Says whether that is done.
-    async fn heal(&self, topology: &Topology, ranges: &[KeyRange]) -> Result<bool, StoreError> {
+    /// Takes a range in that was found to be damaged, if it can be made up for.
+    fn add(&self, topology: &Topology, ranges: &mut Vec<KeyRange>, range: KeyRange) {
+        if touched(topology, self.me, &range).is_none() {
+            tracing::error!(
+                %range,
+                "damage of these keys cannot be made up for while the node runs: empty its directory `store` and start it again, if other nodes hold what is in it"
+            );
+        } else if !ranges.contains(&range) {
+            ranges.push(range);
+        }
+    }
+
+    /// Cuts ranges out, as far as they cannot be read.
+    async fn heal(
+        &self,
+        topology: &Topology,
+        ranges: &[KeyRange],
+    ) -> Result<CutReport, StoreError> {
         let mut places: BTreeSet<Place> = BTreeSet::new();
         for range in ranges {
             places.extend(touched(topology, self.me, range).unwrap_or_default());
         }
         let places: Vec<Place> = places.into_iter().collect();
         let _mending = self.completeness.mending().lock().await;
-        let were_made = self.trees.drop_some(&places);
+        let _ = self.trees.drop_some(&places);
         self.replica.minter().hold_anew();
-        self.completeness.lose(&places).await?;
-        self.watermarks.drop_some(&places);
-        let report = self.store.cut_out(ranges.to_vec()).await?;
-        for place in places.iter().filter(|_| were_made) {
-            making::make_one(&self.trees, &self.store, &self.env, topology, *place).await?;
+        self.completeness.lose(&places, &self.watermarks).await?;
+        let cut = self.store.cut_out(ranges.to_vec()).await;
+        // Once more: all trees may have been begun anew meanwhile, from what was there before the cut.
+        let are_made = self.trees.drop_some(&places);
+        for place in places.iter().filter(|_| are_made) {
+            let made = making::make_one(&self.trees, &self.store, &self.env, topology, *place);
+            if made.await.is_err() {
+                // Something is damaged still. Without a tree it is compared by its keys.
+                let _ = self.trees.drop_some(&[*place]);
+            }
         }
+        let report = cut?;
         self.damages
             .cut_out
             .fetch_add(report.lost.len() as u64, Ordering::Relaxed);
         for range in &report.lost {
             tracing::warn!(%range, "what could not be read is cut out, and comes back from the other owners");
         }
-        Ok(report.busy == 0)
+        Ok(report)
     }
 }
 

@@ -341,6 +341,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),
             watch: Arc::clone(&watch),
+            completeness: Arc::clone(&completeness),
             loss: Arc::clone(&loss),
         };
         env.spawn(telling.run());

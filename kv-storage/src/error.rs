@@ -79,6 +79,14 @@ impl Error {
         }
     }
 
+    /// The keys that damage touches; `None` if this is no damage.
+    pub fn range(&self) -> Option<&KeyRange> {
+        match self {
+            Self::Corrupt { range, .. } => Some(range),
+            _ => None,
+        }
+    }
+
     /// True if stored bytes are damaged.
     pub(crate) fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt { .. })

@@ -13,7 +13,7 @@ use kv_storage::WriteBatch;
 use kv_types::{Hlc, HybridClock, NodeId};
 use tokio::sync::Notify;
 
-use super::Record;
+use super::{Completeness, Record};
 use crate::clock_watch::{ClockWatch, offset_ms};
 use crate::env::Env;
 use crate::membership::Membership;
@@ -71,13 +71,14 @@ pub(crate) async fn count_start(
             latest,
             "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
         );
-        put_on_record(&mut batch, env, store, topology, &remembered).await?;
+        let record = put_on_record(&mut batch, env, store, topology, &remembered).await?;
+        record.keep_in(&mut batch)?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
     Ok(boot)
 }
 
-/// Puts on record that what is stored is not all. What the node knew of the others' copies does not hold any more, and
+/// What is to be put on record where what is stored is not all, with the rest of the batch. What the node knew of the others' copies does not hold any more, and
 /// what it has promised them may be as much as the most that one of them has.
 async fn put_on_record(
     batch: &mut WriteBatch,
@@ -85,14 +86,13 @@ async fn put_on_record(
     store: &Store,
     topology: &Topology,
     remembered: &[Answer],
-) -> Result<(), StoreError> {
+) -> Result<Record, StoreError> {
     let floors = remembered.iter().map(|answer| answer.reply.floor);
     let floor = floors.fold(floor::stored(store).await?, Hlc::max);
     let now = env.wall().plus(HybridClock::MAX_SKEW);
-    Record::of_loss(topology.partition_count(), now).keep_in(batch)?;
     batch.delete_prefix(&storage_key::watermarks());
     floor::keep_in(batch, floor);
-    Ok(())
+    Ok(Record::of_loss(topology.partition_count(), now))
 }
 
 /// What another member said.
@@ -208,6 +208,7 @@ pub struct Telling {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) watch: Arc<ClockWatch>,
+    pub(crate) completeness: Arc<Completeness>,
     /// Told when the node must be started again to make up for a loss.
     pub(crate) loss: Arc<Notify>,
 }
@@ -247,8 +248,9 @@ impl Telling {
         batch.use_reserve();
         batch.put(&counter_key(), &(latest(answers) + 1).to_le_bytes());
         let noted = async {
-            put_on_record(&mut batch, &self.env, &self.store, topology, answers).await?;
-            committed(self.store.write(batch, Store::START_PATIENCE).await?).await
+            let record = put_on_record(&mut batch, &self.env, &self.store, topology, answers);
+            let record = record.await?;
+            self.completeness.lose_everything(record, batch).await
         };
         match noted.await {
             Ok(()) => self.loss.notify_one(),

@@ -76,7 +76,7 @@ impl Recovery {
     pub async fn run(self) {
         let mut told = None;
         loop {
-            if self.is_whole() {
+            if self.is_whole() || self.completeness.is_closed() {
                 told = None;
                 self.env.sleep(PAUSE).await;
                 continue;
@@ -188,7 +188,14 @@ impl Recovery {
         self.floor.restate(through).await?;
         self.replica.minter().rise_to(through);
         self.watermarks.raise(places, through).await?;
-        let through = places.iter().map(|place| (*place, through)).collect();
+        // A round that was under way when the copies were lost may have raised the peer's meanwhile. Later ones cannot: they
+        // need this node.
+        let marks = self.watermarks_of(topology, peer, places).await;
+        let through = marks
+            .into_iter()
+            .flatten()
+            .filter_map(|(place, mark)| Some((place, mark?.max(through))))
+            .collect();
         let settled = self.exchange.relearn(topology, peer, &through).await;
         let places = places.iter().copied();
         Ok(places.filter(|place| !settled.contains(place)).collect())

@@ -108,6 +108,10 @@ impl Replica {
         // In a bucket that was dropped there is nothing any more, or nothing for long.
         if let Some(mode) = mode.filter(|_| held.seq.is_some()) {
             if !is_forgettable(&held.object, mode, through) {
+                if held.gone_from != Some(deletion.from) {
+                    // It is left over from a row that was damaged and cut out; what came back says for itself when it goes.
+                    let _ = self.store.write(batch, Store::REQUEST_PATIENCE).await?;
+                }
                 return Ok(false);
             }
             batch.delete_noted(stored, &note(held.was.item, 0));

@@ -84,6 +84,7 @@ impl Forgetting {
             let message = "this node has not promised to take nothing new from so far back";
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
+        let _whole = self.completeness.hold().await;
         let mut places: Vec<Place> = Vec::with_capacity(asked.places.len());
         for place in &asked.places {
             let partition = PartitionId(place.partition);

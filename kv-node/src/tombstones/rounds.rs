@@ -226,6 +226,9 @@ impl Rounds {
             WatermarkStep::Raise,
             WatermarkStep::Forget,
         ] {
+            let whole = self.forgetting.completeness.hold().await;
+            let completeness = &self.forgetting.completeness;
+            places.retain(|(_, partition), _| !completeness.is_incomplete(*partition));
             let own: Vec<Place> = places.keys().copied().collect();
             match step {
                 WatermarkStep::Seal => {}
@@ -235,6 +238,7 @@ impl Rounds {
                 }
                 WatermarkStep::Forget => self.forgetting.watermarks.let_forget(&own, through),
             }
+            drop(whole);
             for peer in &peers {
                 let shared = shared_with(*peer, &places);
                 let message = WatermarkV1 {

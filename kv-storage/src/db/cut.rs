@@ -31,6 +31,8 @@ pub struct CutReport {
     pub left: Vec<Error>,
     /// Tables that compactions are reading: try again later.
     pub busy: u64,
+    /// Failures of the file system: those tables are as they were.
+    pub failed: Vec<Error>,
 }
 
 type Input = Arc<Placed<Arc<Table>>>;
@@ -70,7 +72,8 @@ fn run(inner: &Arc<Inner>, may_be_lost: &[KeyRange]) -> Result<CutReport, Error>
                 inner.report_damage(&error);
                 report.left.push(error);
             }
-            Err(error) => return Err(error),
+            // The disk may give the others.
+            Err(error) => report.failed.push(error),
         }
     }
     Ok(report)

@@ -237,7 +237,7 @@ impl Db {
     /// the tables are written anew without it. Afterwards those keys have an older value or none, so mark them as
     /// incomplete before, durably, and fetch them again from elsewhere.
     ///
-    /// `done` gets an error if the file system failed; what was cut out before stays so. If the store is dropped before
+    /// `done` gets an error if the store takes no more writes; what was cut out before stays so. If the store is dropped before
     /// the end, it is never called.
     pub fn cut_out(
         &self,
