@@ -15,7 +15,7 @@ const N3: NodeId = NodeId(3);
 /// Within this everything has been read again, and what was damaged is fetched.
 const HEALED: Duration = Duration::from_secs(30);
 
-/// Flips a byte in each file of large values on a node's disk; says how many there are.
+/// Flips two bytes in each file of large values on a node's disk; says how many there are.
 fn damage(cluster: &SimCluster, node: NodeId) -> usize {
     let fs = cluster.fs(node);
     let files = fs.dump().into_iter();
@@ -24,7 +24,8 @@ fn damage(cluster: &SimCluster, node: NodeId) -> usize {
         .collect();
     for (path, bytes) in &blobs {
         let mut bad = bytes.clone();
-        bad[bytes.len() / 2] ^= 4;
+        bad[bytes.len() / 4] ^= 4;
+        bad[bytes.len() * 3 / 4] ^= 4;
         fs.overwrite(path, bad).expect("it is there");
     }
     blobs.len()
@@ -66,6 +67,31 @@ fn damaged_values_come_back_from_the_other_owners() {
             let key = format!("k{number}");
             let seen = shown(&cluster, &mut client, N3, &key).await;
             assert_eq!(seen, [value(number)], "{key}");
+        }
+    });
+}
+
+#[test]
+fn what_went_bad_while_a_node_was_down_comes_back_as_well() {
+    with_cluster(3, |cluster, mut client, handle| async move {
+        for number in 0..200 {
+            let (key, value) = (format!("k{number}"), "v".repeat(300));
+            let put = client.put(&cluster, N1, &key, &value).await;
+            put.expect("all are up");
+        }
+        handle.sleep(HEALED).await;
+        cluster.kill(N3);
+        assert!(damage(&cluster, N3) > 3);
+        cluster.start(N3).await.expect("its own records are whole");
+        // What is met first keeps the trees from being made, and each try meets one more.
+        handle.sleep(HEALED * 4).await;
+        assert!(metric(&cluster, N3, "kv_damage_cut_out ") > 3);
+        assert_eq!(metric(&cluster, N3, "kv_incomplete_partitions "), 0);
+        cluster.kill(N1);
+        cluster.kill(N2);
+        for number in 0..200 {
+            let seen = shown(&cluster, &mut client, N3, &format!("k{number}")).await;
+            assert_eq!(seen, ["v".repeat(300)], "k{number}");
         }
     });
 }
