@@ -2,15 +2,17 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kv_tests::swarm::{Scenario, Summary, run};
+use kv_tests::swarm::{Report, Scenario, Summary, run};
 
 /// How long clients work on each day.
 const WORK: Duration = Duration::from_secs(60);
 /// How many days are lived for each commit: with mere messages, and over QUIC.
 const MESSAGE_DAYS: usize = 200;
-const QUIC_DAYS: usize = 40;
+const QUIC_DAYS: usize = 24;
 /// How many of them are lived twice, with mere messages and over QUIC.
 const TWICE: usize = 20;
 
@@ -49,24 +51,39 @@ fn days() -> (Vec<Scenario>, Vec<Scenario>) {
     (messages, quic)
 }
 
+/// The days of this commit, lived once for all tests, and what came of them.
+static LIVED: LazyLock<Vec<(Scenario, Report)>> = LazyLock::new(|| {
+    let (messages, quic) = days();
+    // Those over QUIC take longest, so they come first.
+    let days: Vec<Scenario> = quic.into_iter().chain(messages).collect();
+    in_two_threads(&days, |day| (day.clone(), run(day, false)))
+});
+
+/// Does something with each, in no order.
+fn in_two_threads<T: Sync, O: Send>(all: &[T], each: impl Fn(&T) -> O + Sync) -> Vec<O> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push(each(one));
+        }
+        done
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(some);
+        let mut done = some();
+        done.extend(other.join().expect("the other thread does not panic"));
+        done
+    })
+}
+
 #[test]
 fn no_day_of_this_commit_breaks_a_promise() {
-    let (messages, quic) = days();
-    println!("first seed {}", messages[0].seed.min(quic[0].seed));
-    let days: Vec<Scenario> = messages.into_iter().chain(quic).collect();
-    let live = |part: usize| {
-        let mut summary = Summary::default();
-        for day in days.iter().skip(part).step_by(2) {
-            summary.add(day.seed, &run(day, false));
-        }
-        summary
-    };
-    let summary = std::thread::scope(|scope| {
-        let other = scope.spawn(|| live(1));
-        let mut summary = live(0);
-        summary.merge(other.join().expect("a day does not panic"));
-        summary
-    });
+    println!("seeds from {} on", first_seed());
+    let mut summary = Summary::default();
+    for (day, report) in LIVED.iter() {
+        summary.add(day.seed, report);
+    }
     println!("{summary}");
     assert!(
         summary.failures.is_empty(),
@@ -88,32 +105,23 @@ fn no_day_of_this_commit_breaks_a_promise() {
 
 #[test]
 fn a_day_repeats_itself_bit_for_bit_in_another_process() {
-    let (messages, quic) = days();
-    let repeat = |days: &[Scenario]| {
-        for day in days {
-            let one = run(day, false);
-            assert!(one.simulated >= WORK);
-            assert_eq!(
-                trace_elsewhere(day.seed),
-                format!("{:016x}", one.trace),
-                "{day}"
-            );
-        }
-        println!(
-            "{} of {} traces are equal, {}",
-            days.len(),
-            days.len(),
-            if days[0].quic {
-                "over QUIC"
-            } else {
-                "with mere messages"
-            }
+    let over_quic = LIVED.iter().filter(|(day, _)| day.quic).take(TWICE);
+    let with_messages = LIVED.iter().filter(|(day, _)| !day.quic).take(TWICE);
+    let days: Vec<_> = over_quic.chain(with_messages).collect();
+    assert_eq!(days.len(), 2 * TWICE);
+    in_two_threads(&days, |(day, one)| {
+        assert!(one.simulated >= WORK);
+        assert_eq!(
+            trace_elsewhere(day.seed),
+            format!("{:016x}", one.trace),
+            "{day}"
         );
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| repeat(&quic[..TWICE]));
-        repeat(&messages[..TWICE]);
     });
+    println!(
+        "{} of {} traces are equal, half of them over QUIC",
+        days.len(),
+        days.len()
+    );
 }
 
 /// The trace of a day that another process lives.

@@ -218,6 +218,9 @@ impl Disk {
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_names)
             .into_iter()
             .partition(|change| change.directory() == Some(dir));
+        let takes_names = now
+            .iter()
+            .any(|change| !matches!(change, NameChange::Create { .. }));
         for change in now {
             let doubtful = std::mem::take(&mut self.doubtful_names);
             self.doubtful_names = doubtful
@@ -227,7 +230,9 @@ impl Disk {
             change.apply(&mut self.durable_names);
         }
         self.pending_names = later;
-        self.drop_unreachable();
+        if takes_names {
+            self.drop_unreachable();
+        }
     }
 
     /// Later syncs of this process prove nothing about what is pending now.
@@ -383,6 +388,9 @@ impl Disk {
     }
 
     pub(super) fn free(&self) -> u64 {
+        if self.capacity == u64::MAX {
+            return u64::MAX;
+        }
         self.capacity.saturating_sub(self.used())
     }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use kv_node::tombstones::DeleteOptions;
-use kv_storage::Options;
 use kv_types::{Level, NodeId};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -140,7 +139,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     } else {
         SimCluster::new
     };
-    let cluster = make(handle.clone(), nodes, REPLICAS, Options::tiny());
+    let cluster = make(handle.clone(), nodes, REPLICAS, scenario.storage());
     let cluster = match scenario.forgets {
         true => cluster.with_deletes(DeleteOptions {
             keep: FORGOTTEN_AFTER,

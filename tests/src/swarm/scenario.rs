@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kv_storage::Options;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Event, Fault, NodeNumber, Plan, with_restores};
@@ -36,6 +37,9 @@ pub struct Scenario {
     /// Deletions are forgotten within the day.
     #[serde(default)]
     pub forgets: bool,
+    /// How much nodes keep in memory and in their logs before they write tables, in KiB.
+    #[serde(default = "smallest_buffer")]
+    pub buffer_kib: usize,
     /// How long clients work, in milliseconds.
     pub work_ms: u64,
     /// How clients work.
@@ -64,6 +68,11 @@ pub struct Mix {
     /// Writes of values that are too long for the streams shared by small messages.
     #[serde(default)]
     pub large: u64,
+}
+
+/// A table for every few writes.
+fn smallest_buffer() -> usize {
+    4
 }
 
 impl Scenario {
@@ -98,7 +107,7 @@ impl Scenario {
             victim: has_damage.then(|| rng.u8(1..=nodes)),
             quic,
         };
-        let clients = rng.u32(6..=14);
+        let clients = rng.u32(4..=11);
         let mut day = Self {
             seed,
             quic,
@@ -111,6 +120,7 @@ impl Scenario {
             mix,
             events: plan.draw(&mut rng),
             forgets: rng.bool(),
+            buffer_kib: smallest_buffer(),
             sessions: false,
         };
         day.mix.passing = share(&mut rng);
@@ -124,11 +134,19 @@ impl Scenario {
             day.mix.weak = 0;
             day.events = with_restores(day.events, &plan, &mut rng);
         }
+        day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
         day
     }
-}
 
-impl Scenario {
+    /// The engine of each node.
+    #[must_use]
+    pub fn storage(&self) -> Options {
+        let mut options = Options::tiny();
+        options.memtable_bytes = self.buffer_kib << 10;
+        options.log_segment_bytes = options.log_segment_bytes.max((self.buffer_kib as u64) << 9);
+        options
+    }
+
     /// Whether a disk is put back, and with it what was deleted meanwhile.
     #[must_use]
     pub fn restores(&self) -> bool {
@@ -151,9 +169,10 @@ impl fmt::Display for Scenario {
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire}, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large; {} faults",
+            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large; {} faults",
             self.seed,
             self.nodes,
+            self.buffer_kib,
             self.keys,
             self.clients.len(),
             self.rest_ms,
