@@ -89,8 +89,8 @@ pub use view::Digest;
 pub use kv_net::ErrorCode;
 pub use kv_ring as ring;
 pub use kv_types::{
-    BlindPut, BucketMode, BucketName, BucketProperties, ClusterId, Context, Dot, Epoch, Hlc, Key,
-    KeyError, Level, NodeId, Outcome, Quorum, RowCache, WriteId,
+    BlindPut, BucketMode, BucketName, BucketProperties, ClusterId, Context, Dot, Durability, Epoch,
+    Hlc, Key, KeyError, Level, NodeId, Outcome, Quorum, RowCache, WriteId,
 };
 
 /// The README's snippet is compiled with the documentation's examples.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_net::message::{PutV1, WriteKind, WriteOptions};
 use kv_net::{Request, Response};
-use kv_types::{Context, Key, Level, NodeId, Object, WriteId};
+use kv_types::{Context, Durability, Key, Level, NodeId, Object, WriteId};
 
 use crate::bucket::{Bucket, MaybeKey};
 use crate::error::Error;
@@ -17,7 +17,8 @@ use crate::get::unexplained;
 use crate::route::Ranking;
 use crate::session::{Call, Place};
 
-/// A write that was acknowledged: it survives the loss of power on every node of [`Self::acked`].
+/// A write that was acknowledged: it survives the loss of power on every node of [`Self::acked`], unless less was asked for
+/// ([`Durability`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// What to write with next, so that this write and all that it replaced are replaced.
@@ -41,6 +42,8 @@ pub(crate) struct WriteRequest {
     pub(crate) level: Level,
     pub(crate) w: Option<u8>,
     ttl: Option<Duration>,
+    durability: Option<Durability>,
+    distinct_zones: u8,
     pub(crate) timeout: Duration,
 }
 
@@ -57,6 +60,8 @@ impl WriteRequest {
             level,
             w: None,
             ttl: None,
+            durability: None,
+            distinct_zones: 0,
             timeout,
         }
     }
@@ -80,6 +85,8 @@ impl WriteRequest {
             level,
             w,
             ttl,
+            durability,
+            distinct_zones,
             timeout,
         } = self;
         let key: Key = key?;
@@ -89,7 +96,13 @@ impl WriteRequest {
             .map_or(0, |context| context.as_bytes().len());
         check_size("the context", context_bytes, Context::LONGEST_BYTES)?;
         let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let options = WriteOptions { level, w, ttl_ms };
+        let options = WriteOptions {
+            level,
+            w,
+            ttl_ms,
+            durability,
+            distinct_zones,
+        };
         let write_id = bucket.session.new_write_id();
         let place = Place::Key(key.clone());
         let (session, name, token, written_key) = (
@@ -180,9 +193,24 @@ macro_rules! write_request {
                 self
             }
 
-            /// How many replicas must hold it durably, in place of the level's number: 1 to n.
+            /// How many replicas must hold it, in place of the level's number: 1 to n.
             pub fn w(mut self, w: u8) -> Self {
                 self.0.w = Some(w);
+                self
+            }
+
+            /// What of it must be on disks before it is acknowledged. Default: what the bucket says.
+            ///
+            /// With [`Durability::Memory`] and [`Durability::One`] a loss of power may take what was acknowledged, or hide it
+            /// from quorum reads until it is repaired.
+            pub fn durability(mut self, durability: Durability) -> Self {
+                self.0.durability = Some(durability);
+                self
+            }
+
+            /// In how many zones those must be who acknowledge it, at least; no more than n, and than there are.
+            pub fn distinct_zones(mut self, zones: u8) -> Self {
+                self.0.distinct_zones = zones;
                 self
             }
 

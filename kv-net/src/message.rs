@@ -7,8 +7,8 @@
 
 use bytes::Bytes;
 use kv_types::{
-    BucketId, BucketName, BucketProperties, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome,
-    WriteId,
+    BucketId, BucketName, BucketProperties, Context, Dot, Durability, Epoch, Hlc, Key, Level,
+    NodeId, Outcome, WriteId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,10 @@ pub struct WriteOptions {
     /// After how many milliseconds the value expires, counted from the creation of its write id; 0 is never, `None` what
     /// the bucket says.
     pub ttl_ms: Option<u64>,
+    /// What must be synced by the acknowledgement; `None` what the bucket says.
+    pub durability: Option<Durability>,
+    /// In how many zones those must be who acknowledge, at least; 0 and 1 ask for nothing.
+    pub distinct_zones: u8,
 }
 
 /// Client → coordinator: read a key. Any node coordinates reads.
@@ -185,9 +189,20 @@ pub struct ReplicaWriteV1 {
     pub bucket: BucketId,
     /// The key.
     pub key: Key,
+    /// What the answer waits for.
+    pub answer: AnswerWhen,
 }
 
-/// Replica → coordinator: the object is merged and durable here.
+/// What a replica waits for before it says that it has a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerWhen {
+    /// The write is in memory, and will be synced soon.
+    Taken,
+    /// It survives a loss of power.
+    Synced,
+}
+
+/// Replica → coordinator: the object is merged here, and durable if that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaWriteReplyV1 {
     /// The epoch of the partition's last change at the replica: answers of one tally share it.
@@ -208,6 +223,8 @@ pub struct StandInWriteV1 {
     pub owner: NodeId,
     /// It may count towards w: it must reach the owner.
     pub obligation: bool,
+    /// What the answer waits for.
+    pub answer: AnswerWhen,
 }
 
 /// Coordinator → fallback: what do you keep for an owner that is away? The answer is that of a replica.

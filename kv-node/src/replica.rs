@@ -4,10 +4,10 @@
 //! 1. Changes of one key happen one after another ([`Turns`]); each reads the engine, never a cache.
 //! 2. A turn ends once the change has its place in the log; acknowledging waits until the log is
 //!    durable up to there. A merge that changes nothing waits just the same, because what it found
-//!    may not be durable yet.
+//!    may not be durable yet. Only a writer who asks for it is answered earlier.
 //! 3. Nothing is appended for a partition that changed owners since the request's topology: the
 //!    check and the append are one critical section with the adoption of a topology.
-//! 4. Nothing is told to anyone, digest included, before it is durable.
+//! 4. Nothing is told to any reader, digest included, before it is durable.
 //! 5. Nothing new is taken in from at or below the floor, and nothing that was deleted and forgotten comes back
 //!    ([`crate::tombstones`]).
 
@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
-use kv_net::message::ReadSource;
+use kv_net::message::{AnswerWhen, ReadSource};
 use kv_ring::{HashSecret, KeyHash, PartitionId};
-use kv_storage::{Commit, Keeping, Seq, Source, WriteBatch};
+use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
     Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
     Object, RowCache, Write, WriteId, WriteRefused, planted,
@@ -48,6 +48,9 @@ use crate::topologies::Topologies;
 use crate::turns::Turns;
 use deletions::Grave;
 use read_stages::ReadStages;
+
+/// How soon a write is synced for which nobody waits.
+const SYNC_WITHIN: Duration = Duration::from_millis(10);
 
 /// One key, and the topology under which a request reached it.
 #[derive(Debug, Clone)]
@@ -94,6 +97,8 @@ pub struct NewWrite {
     pub write: Write,
     /// What the writer had read; `None` takes what this replica holds as read.
     pub read: Option<Clock>,
+    /// Whether somebody will wait until it is durable here.
+    pub answer: AnswerWhen,
 }
 
 /// A coordinated write that has its place in the log.
@@ -296,6 +301,7 @@ impl Replica {
             // What is hidden would go on to others with what is written.
             Some(_) => self.completeness.check_stand_ins()?,
         }
+        let answer = new.answer;
         let stored = target.stored();
         let _turn = self.turns.take(&stored).await?;
         let Loaded {
@@ -359,7 +365,7 @@ impl Replica {
             })?;
         }
         let encoded = object.encode();
-        let new = Change {
+        let change = Change {
             stored,
             encoded: encoded.clone(),
             was,
@@ -371,7 +377,8 @@ impl Replica {
             new_dots: vec![dot.hlc],
             is_owed: true,
         };
-        let commit = self.append(target, new, Some(deadline)).await?;
+        let append = self.append(target, change, answer, Some(deadline));
+        let commit = append.await?;
         Ok(Appended {
             object,
             encoded,
@@ -402,6 +409,21 @@ impl Replica {
         incoming: &Object,
         arrival: Arrival,
     ) -> Result<(), Refusal> {
+        self.take_in(target, incoming, arrival, AnswerWhen::Synced)
+            .await
+    }
+
+    /// As [`Self::merge`], but on return it may only be about to become durable.
+    ///
+    /// # Errors
+    /// As [`Self::merge`].
+    pub async fn take_in(
+        &self,
+        target: &Target,
+        incoming: &Object,
+        arrival: Arrival,
+        answer: AnswerWhen,
+    ) -> Result<(), Refusal> {
         self.minter.observe(incoming.clock().latest());
         let stored = target.stored();
         let turn = self.turns.take(&stored).await?;
@@ -421,7 +443,7 @@ impl Replica {
             object.oldest_dot().is_none() && object.clock().latest() <= self.through(target);
         if !changed || is_past {
             drop(turn);
-            if let Some(seq) = seq {
+            if let Some(seq) = seq.filter(|_| answer == AnswerWhen::Synced) {
                 self.store.durable(seq).await?;
             }
             return Ok(());
@@ -439,7 +461,7 @@ impl Replica {
             new_dots: arrival.new_dots(incoming, target.stands_in_for.is_some()),
             is_owed: !matches!(arrival, Arrival::Spare(_)),
         };
-        let commit = self.append(target, new, None).await?;
+        let commit = self.append(target, new, answer, None).await?;
         drop(turn);
         if planted!("let a replica acknowledge before its log is synced") {
             return Ok(());
@@ -647,6 +669,7 @@ impl Replica {
         &self,
         target: &Target,
         new: Change,
+        answer: AnswerWhen,
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let admit = |owner| {
@@ -654,7 +677,7 @@ impl Replica {
                 .admit(owner, new.was.weight, new.weight, new.is_owed)
         };
         let admitted = target.stands_in_for.map(admit).transpose()?;
-        let commit = self.append_admitted(target, &new, deadline).await?;
+        let commit = self.append_admitted(target, &new, answer, deadline).await?;
         if let Some(admitted) = admitted {
             admitted.stored();
         }
@@ -665,8 +688,13 @@ impl Replica {
         &self,
         target: &Target,
         new: &Change,
+        answer: AnswerWhen,
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
+        let syncing = match answer {
+            AnswerWhen::Synced => Syncing::Sync,
+            AnswerWhen::Taken => Syncing::Interval(SYNC_WITHIN),
+        };
         let mut batch = WriteBatch::new();
         if target.stands_in_for.is_some() {
             batch.put(&new.stored, &new.encoded);
@@ -684,8 +712,9 @@ impl Replica {
             let appended = self
                 .topologies
                 .unchanged_since(target.epoch, target.partition, || {
-                    self.floor
-                        .above(&new.new_dots, || self.store.try_write(batch.clone()))
+                    self.floor.above(&new.new_dots, || {
+                        self.store.try_write(batch.clone(), syncing)
+                    })
                 })
                 .map_err(Refusal::stale)?
                 .map_err(|_| below_floor())?;

@@ -254,7 +254,9 @@ impl Service {
     ) -> Result<ReplicaWriteReplyV1, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
         let object = sent_object(&encoded)?;
-        self.replica.merge(&plan.target, &object, arrival).await?;
+        self.replica
+            .take_in(&plan.target, &object, arrival, write.answer)
+            .await?;
         Ok(ReplicaWriteReplyV1 {
             partition_epoch: plan.partition_epoch,
         })
@@ -273,7 +275,9 @@ impl Service {
         } else {
             Arrival::Spare(write.head.write_id)
         };
-        self.replica.merge(&target, &object, arrival).await?;
+        self.replica
+            .take_in(&target, &object, arrival, write.answer)
+            .await?;
         Ok(Response::StandInWrite(ReplicaWriteReplyV1 {
             partition_epoch: plan.partition_epoch,
         }))

@@ -151,9 +151,13 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub fn try_write(&self, batch: WriteBatch) -> Result<Commit, StoreError> {
+    pub fn try_write(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+    ) -> Result<Commit, StoreError> {
         self.db
-            .write(batch, Durability::Sync)
+            .write(batch, durability)
             .map_err(|refused| refusal(&refused))
     }
 

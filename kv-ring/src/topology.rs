@@ -111,6 +111,20 @@ impl Topology {
         self.members.get(index)
     }
 
+    /// The zone of each member, as a number.
+    #[must_use]
+    pub fn zone_numbers(&self) -> BTreeMap<NodeId, u16> {
+        let mut numbers = BTreeMap::new();
+        let mut number = |zone| {
+            let next = u16::try_from(numbers.len()).unwrap_or(u16::MAX);
+            *numbers.entry(zone).or_insert(next)
+        };
+        let zones = self.members.iter();
+        zones
+            .map(|member| (member.node, number(member.zone.as_str())))
+            .collect()
+    }
+
     /// The actor under which a member mints dots: the latest granted to it.
     #[must_use]
     pub fn actor_of(&self, node: NodeId) -> Option<ActorId> {

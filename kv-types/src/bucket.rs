@@ -4,6 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::durability::Durability;
 use crate::quorum::{Quorum, QuorumError};
 
 /// The name of a bucket: 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`, beginning with a letter or digit.
@@ -133,6 +134,8 @@ pub struct BucketProperties {
     pub ttl_s: u32,
     /// Which rows stay in memory.
     pub row_cache: RowCache,
+    /// What must survive a loss of power when a write is acknowledged whose writer says nothing of it.
+    pub durability: Durability,
 }
 
 impl BucketProperties {
@@ -148,6 +151,7 @@ impl BucketProperties {
             blind_put: BlindPut::Overwrite,
             ttl_s: 0,
             row_cache: RowCache::On,
+            durability: Durability::Quorum,
         })
     }
 }

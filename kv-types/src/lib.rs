@@ -23,6 +23,7 @@
 pub mod bucket;
 pub mod clock;
 pub mod context;
+mod durability;
 pub mod hlc;
 pub mod id;
 pub mod key;
@@ -37,6 +38,7 @@ pub mod write_id;
 pub use bucket::{BlindPut, BucketMode, BucketName, BucketNameError, BucketProperties, RowCache};
 pub use clock::{Clock, Dot, Interval};
 pub use context::{Context, ContextError, ContextKey};
+pub use durability::Durability;
 pub use hlc::{Hlc, HybridClock};
 pub use id::{ActorId, BucketId, ClusterId, Epoch, IdError, NodeId};
 pub use key::{Key, KeyError};

@@ -60,7 +60,7 @@ async fn put(
         options: WriteOptions {
             level: Level::Quorum,
             w: Some(w),
-            ttl_ms: None,
+            ..WriteOptions::default()
         },
         ..client.put_request(name, None, WriteKind::Put)
     };

@@ -6,6 +6,7 @@ mod buckets;
 mod client;
 mod clocks;
 mod damage;
+mod durability;
 mod epochs;
 mod explain;
 mod hedges;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_net::Role;
 use kv_net::message::{
-    FloorReplyV1, FloorV1, PlaceV1, ReadOptions, ReplicaReadV1, ReplicaWriteV1, Request, Response,
-    WatermarkStep, WatermarkV1, WriteKind,
+    AnswerWhen, FloorReplyV1, FloorV1, PlaceV1, ReadOptions, ReplicaReadV1, ReplicaWriteV1,
+    Request, Response, WatermarkStep, WatermarkV1, WriteKind,
 };
 use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::{Handle, SimCluster};
@@ -92,6 +92,7 @@ fn a_deletion_that_all_have_is_forgotten_and_a_late_copy_of_the_value_does_not_b
                 head,
                 bucket: BUCKET,
                 key: key(KEY),
+                answer: AnswerWhen::Synced,
             };
             Request::Repair(message, late.clone())
         };
@@ -283,6 +284,7 @@ fn copy_of(client: &mut Client, dot: Hlc) -> (ReplicaWriteV1, Bytes) {
         head,
         bucket: BUCKET,
         key: key(KEY),
+        answer: AnswerWhen::Synced,
     };
     (message, object.encode())
 }

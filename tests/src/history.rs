@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_types::{Level, NodeId, WriteId};
+use kv_types::{Durability, Level, NodeId, WriteId};
 
 /// A key, by its number.
 pub type KeyNumber = u32;
@@ -31,6 +31,8 @@ pub struct Write {
     pub client: u32,
     /// How many replicas it asked for.
     pub level: Level,
+    /// What of it was to be on disks when it was acknowledged.
+    pub durability: Durability,
     /// It deletes.
     pub is_delete: bool,
     /// Its value expires at some time, so it may not show.
@@ -48,6 +50,13 @@ pub struct Write {
 }
 
 impl Write {
+    /// When it was acknowledged as one that no loss of power takes, if it was.
+    #[must_use]
+    pub fn lasts_from(&self) -> Option<Duration> {
+        self.acked_at()
+            .filter(|_| self.durability != Durability::Memory)
+    }
+
     /// When it was acknowledged, if it was.
     #[must_use]
     pub fn acked_at(&self) -> Option<Duration> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, CompareReplyV1, CompareV1, DataHead,
+    AnswerWhen, BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, CompareReplyV1, CompareV1, DataHead,
     ExplainedGetV1, ExplainedPutV1, ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1,
     HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1,
     PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1, ReadOptions, ReadSource, RememberReplyV1,
@@ -13,7 +13,9 @@ use crate::message::{
     TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1,
     WatermarkReplyV1, WatermarkStep, WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteOptions,
 };
-use kv_types::{ActorId, BucketId, Context, Dot, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId};
+use kv_types::{
+    ActorId, BucketId, Context, Dot, Durability, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId,
+};
 use proptest::prelude::*;
 
 fn head() -> DataHead {
@@ -88,6 +90,8 @@ fn put() -> PutV1 {
             level: Level::Weak,
             w: None,
             ttl_ms: Some(300),
+            durability: Some(Durability::One),
+            distinct_zones: 2,
         },
         forwarded: true,
     }
@@ -194,6 +198,7 @@ fn requests() -> Vec<Request> {
                 head: head(),
                 bucket,
                 key: key(),
+                answer: AnswerWhen::Taken,
             },
             "object".into(),
         ),
@@ -227,6 +232,7 @@ fn requests() -> Vec<Request> {
                 key: key(),
                 owner: NodeId(7),
                 obligation: true,
+                answer: AnswerWhen::Synced,
             },
             "object".into(),
         ),
@@ -242,6 +248,7 @@ fn requests() -> Vec<Request> {
                 head: head(),
                 bucket,
                 key: key(),
+                answer: AnswerWhen::Synced,
             },
             "object".into(),
         ),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, CompareV1, FloorV1, HintsV1, MetricsV1, RememberV1,
+    AnswerWhen, BallotV1, ChangeKind, ChangeV1, CompareV1, FloorV1, HintsV1, MetricsV1, RememberV1,
     ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1,
     TopologyV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep,
     WatermarkV1, WatermarksV1,
@@ -164,6 +164,7 @@ fn requests() -> Vec<Request> {
         head: head.clone(),
         bucket,
         key: key.clone(),
+        answer: AnswerWhen::Synced,
     };
     let nodes = || TreeNodesV1 {
         epoch: Epoch(1),
@@ -240,6 +241,7 @@ fn requests() -> Vec<Request> {
                 key: key.clone(),
                 owner: NodeId(2),
                 obligation: true,
+                answer: AnswerWhen::Synced,
             },
             "object".into(),
         ),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
 use kv_net::message::{
-    CompareReplyV1, CompareV1, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request, Response,
-    TreeNodesV1, TreeObjectsV1, TreeRootsV1,
+    AnswerWhen, CompareReplyV1, CompareV1, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request,
+    Response, TreeNodesV1, TreeObjectsV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
@@ -515,7 +515,12 @@ impl Exchange {
             trace: 0,
             write_id: WriteId::from_bytes([0; 16]),
         };
-        let message = ReplicaWriteV1 { head, bucket, key };
+        let message = ReplicaWriteV1 {
+            head,
+            bucket,
+            key,
+            answer: AnswerWhen::Synced,
+        };
         let request = Request::Repair(message, encoded);
         match self.ask(topology, peer, request).await? {
             Response::Repair(_) => {

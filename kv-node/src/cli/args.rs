@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kv_client::{BlindPut, BucketMode, Context, Level, RowCache};
+use kv_client::{BlindPut, BucketMode, Context, Durability, Level, RowCache};
 
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
@@ -101,9 +101,20 @@ pub(super) struct WriteArgs {
     /// How much to ask before it counts as done
     #[arg(long, value_enum)]
     pub(super) level: Option<LevelArg>,
-    /// How many replicas must hold it durably
+    /// How many replicas must hold it
     #[arg(long)]
     pub(super) w: Option<u8>,
+    /// What of it must be on disks before it counts as done [the bucket's]
+    #[arg(long, value_enum)]
+    pub(super) durability: Option<DurabilityArg>,
+    /// In how many zones those replicas must be, at least
+    #[arg(
+        long,
+        value_name = "ZONES",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(super) distinct_zones: u8,
     /// The whole time of a request: 500ms, 2s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) deadline: Option<Duration>,
@@ -303,9 +314,12 @@ pub(super) enum BucketCommand {
         /// Whether nodes keep rows that are read often in memory one by one; off leaves the room to other buckets
         #[arg(long, value_enum, default_value = "on")]
         row_cache: RowCacheArg,
+        /// What of a write must be on disks before it counts as done
+        #[arg(long, value_enum, default_value = "quorum")]
+        durability: DurabilityArg,
     },
-    /// Change how many replicas reads and writes need, what puts without a context do, how long values live, and what stays in
-    /// memory
+    /// Change how many replicas reads and writes need, what puts without a context do, how long values live, what stays in
+    /// memory, and what is on disks before a write counts as done
     Set {
         /// Its name
         name: String,
@@ -324,6 +338,9 @@ pub(super) enum BucketCommand {
         /// Whether nodes keep rows that are read often in memory one by one
         #[arg(long, value_enum)]
         row_cache: Option<RowCacheArg>,
+        /// What of a write must be on disks before it counts as done
+        #[arg(long, value_enum)]
+        durability: Option<DurabilityArg>,
     },
     /// Drop a bucket with all that is in it
     Drop {
@@ -385,6 +402,30 @@ impl From<RowCacheArg> for RowCache {
         match row_cache {
             RowCacheArg::On => Self::On,
             RowCacheArg::Off => Self::Off,
+        }
+    }
+}
+
+/// What of a write must be on disks before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DurabilityArg {
+    /// Nothing: a loss of power at all who have it loses it
+    Memory,
+    /// At the replica that coordinates it
+    One,
+    /// At each replica that is waited for
+    Quorum,
+    /// At all replicas of the key
+    All,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Memory => Self::Memory,
+            DurabilityArg::One => Self::One,
+            DurabilityArg::Quorum => Self::Quorum,
+            DurabilityArg::All => Self::All,
         }
     }
 }

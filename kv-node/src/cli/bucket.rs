@@ -7,7 +7,8 @@ use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
 use kv_client::transport::{SendError, SendFault};
 use kv_client::{
-    BlindPut, BucketMode, BucketName, BucketProperties, Client, Outcome, Quorum, RowCache,
+    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Outcome, Quorum,
+    RowCache,
 };
 use serde::Serialize;
 
@@ -33,6 +34,7 @@ struct BucketJson<'a> {
     blind_put: &'a str,
     ttl_s: u32,
     row_cache: &'a str,
+    durability: &'a str,
 }
 
 #[derive(Serialize)]
@@ -62,6 +64,7 @@ pub(super) async fn run(
             blind_put,
             ttl,
             row_cache,
+            durability,
         } => {
             let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
@@ -73,6 +76,7 @@ pub(super) async fn run(
                     blind_put: blind_put.into(),
                     ttl_s: ttl.map_or(Ok(0), whole_seconds)?,
                     row_cache: row_cache.into(),
+                    durability: durability.into(),
                     ..asked(majority, r, w)?
                 },
             };
@@ -85,6 +89,7 @@ pub(super) async fn run(
             blind_put,
             ttl,
             row_cache,
+            durability,
         } => {
             let client = session.admin().await?;
             let topology = client.topology();
@@ -95,6 +100,7 @@ pub(super) async fn run(
                     blind_put: blind_put.map_or(bucket.properties.blind_put, Into::into),
                     ttl_s: ttl.map_or(Ok(bucket.properties.ttl_s), whole_seconds)?,
                     row_cache: row_cache.map_or(bucket.properties.row_cache, Into::into),
+                    durability: durability.map_or(bucket.properties.durability, Into::into),
                     ..asked(bucket.properties, r, w)?
                 },
             };
@@ -132,6 +138,12 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             RowCache::On => "on",
             RowCache::Off => "off",
         };
+        let durability = match bucket.properties.durability {
+            Durability::Memory => "memory",
+            Durability::One => "one",
+            Durability::Quorum => "quorum",
+            Durability::All => "all",
+        };
         output.json_only(&BucketJson {
             schema: 1,
             bucket: bucket.name.as_str(),
@@ -143,6 +155,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             blind_put,
             ttl_s: bucket.properties.ttl_s,
             row_cache,
+            durability,
         })?;
         let numbers = [quorum.n(), quorum.r(), quorum.w()];
         let mut row = vec![Cell::new(bucket.name.as_str())];
@@ -150,6 +163,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
         row.extend([mode, blind_put].map(Cell::new));
         row.push(Cell::new(lifetime(bucket.properties.ttl_s)));
         row.push(Cell::new(row_cache));
+        row.push(Cell::new(durability));
         rows.push(row);
     }
     let titles = [
@@ -161,6 +175,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
         "blind put",
         "ttl",
         "row cache",
+        "durability",
     ];
     output.line(output.table(&titles, rows))?;
     Ok(())

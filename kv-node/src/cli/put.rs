@@ -27,10 +27,15 @@ macro_rules! with_options {
         let $crate::cli::args::WriteArgs {
             level,
             w,
+            durability,
+            distinct_zones,
             deadline,
             context,
         } = $options;
-        let mut request = $request;
+        let mut request = $request.distinct_zones(distinct_zones);
+        if let Some(durability) = durability {
+            request = request.durability(durability.into());
+        }
         if let Some(level) = level {
             request = request.level(level.into());
         }

@@ -12,14 +12,14 @@ use kv_net::message::{
     Request, Response, StandInReadV1, StepKind, TopologyV1,
 };
 use kv_ring::Topology;
-use kv_types::{Clock, Epoch, Hlc, Level, NodeId, Object, Quorum, planted};
+use kv_types::{Clock, Durability, Epoch, Hlc, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
 use super::hedge::Waited;
 use super::journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
-use super::put_core::{PutAnswer, PutCore, PutStep};
+use super::put_core::{Need, PutAnswer, PutCore, PutStep};
 use super::sends::{Copies, SentAs};
 use super::{Coordinator, describe, join};
 use crate::env::Deadline;
@@ -186,7 +186,11 @@ impl Coordinator {
         needed: u8,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
-        let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
+        let mut core = PutCore::new(
+            plan.replicas.clone(),
+            Need::of(needed),
+            plan.partition_epoch,
+        );
         let holds =
             |owner: &NodeId| found.answered.contains(owner) && !found.repair.contains(owner);
         let mut is_enough = false;
@@ -194,7 +198,7 @@ impl Coordinator {
         for owner in plan.replicas.nodes() {
             if holds(&owner) {
                 let answer = PutAnswer::Acked(plan.partition_epoch);
-                is_enough |= core.on_answer(owner, answer) == PutStep::Reply;
+                is_enough |= core.on_answer(owner, owner, answer) == PutStep::Reply;
             } else {
                 others.push(owner);
             }
@@ -211,6 +215,7 @@ impl Coordinator {
                 plan: plan.clone(),
                 head: head.clone(),
                 object: object.encode(),
+                durability: Durability::Quorum,
                 deadline,
             };
             let (this, object) = (Arc::clone(self), object.clone());
@@ -229,7 +234,7 @@ impl Coordinator {
         }
         let counting = async {
             while let Some((owner, answer)) = answers.next().await {
-                match core.on_answer(owner, answer) {
+                match core.on_answer(owner, owner, answer) {
                     PutStep::Wait => {}
                     PutStep::Reply => return Ok(()),
                     PutStep::Fail => break,

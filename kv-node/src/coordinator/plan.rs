@@ -6,10 +6,11 @@ use std::time::Duration;
 use kv_net::ErrorCode;
 use kv_net::message::{DataHead, ReadOptions, StepKind, WriteOptions};
 use kv_ring::{ClusterMode, Fence, PartitionId, ReplicaSet, Topology, fence};
-use kv_types::{BucketId, BucketProperties, Epoch, Key, Level, NodeId, Quorum};
+use kv_types::{BucketId, BucketProperties, Durability, Epoch, Key, Level, NodeId, Quorum};
 
 use super::journal::Journal;
 use super::places::Places;
+use super::put_core::Need;
 use crate::liveness::Liveness;
 use crate::refusal::Refusal;
 use crate::replica::Target;
@@ -101,6 +102,44 @@ impl Plan {
                 .quorum(self.properties.quorum)
                 .with(None, options.w),
         )
+    }
+
+    /// What of a write must be on disks before it is acknowledged.
+    #[must_use]
+    pub fn durability(&self, options: &WriteOptions) -> Durability {
+        options.durability.unwrap_or(self.properties.durability)
+    }
+
+    /// What a write needs, whoever coordinates it.
+    ///
+    /// # Errors
+    /// [`Refusal`] for an impossible `w`, or more zones than there are.
+    pub fn need(&self, options: &WriteOptions) -> Result<Need, Refusal> {
+        let quorum = self.write_quorum(options)?;
+        let count = match self.durability(options) {
+            Durability::All => quorum.n(),
+            _ => quorum.w(),
+        };
+        if options.distinct_zones < 2 {
+            return Ok(Need::of(count));
+        }
+        let need = Need {
+            zones: options.distinct_zones,
+            zone_of: self.topology.zone_numbers(),
+            ..Need::of(count)
+        };
+        let most = need.zones_of(need.zone_of.keys().copied());
+        let most = most.min(usize::from(quorum.n()));
+        if usize::from(need.zones) > most {
+            let message = format!(
+                "a write to {} zones cannot be: it has {} replicas, and the nodes are in {} zones",
+                need.zones,
+                quorum.n(),
+                need.zones_of(need.zone_of.keys().copied())
+            );
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        }
+        Ok(need)
     }
 
     /// The level of a request: where it names none, that of the cluster's mode; but who names a number of replicas means

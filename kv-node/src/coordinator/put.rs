@@ -7,14 +7,16 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, ExplainedPutV1, PutReplyV1, PutV1, Request, Response, StepKind, WriteKind,
+    AnswerWhen, DataHead, ExplainedPutV1, PutReplyV1, PutV1, Request, Response, StepKind, WriteKind,
 };
-use kv_types::{BlindPut, BucketMode, Clock, Level, NodeId, Object, Payload, Write, planted};
+use kv_types::{
+    BlindPut, BucketMode, Clock, Durability, Level, NodeId, Object, Payload, Write, planted,
+};
 
 use super::journal::Journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
-use super::put_core::{PutCore, PutStep};
+use super::put_core::{Need, PutCore, PutStep};
 use super::sends::{Copies, Sends, SentAs};
 use super::{Coordinator, unexpected};
 use crate::env::Deadline;
@@ -68,7 +70,9 @@ impl Coordinator {
         let topology = self.topologies.current();
         let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.w)?;
-        let needed = plan.write_quorum(&request.options)?.w();
+        let durability = plan.durability(&request.options);
+        let mut need = plan.need(&request.options)?;
+        let needed = need.count;
         if is_explained {
             self.keep_journal(&mut plan, level, needed);
         }
@@ -94,6 +98,10 @@ impl Coordinator {
             self.env.now(),
             DOING,
         )?;
+        self.zones_reachable(&plan, &places, &need)?;
+        if durability == Durability::One {
+            need.from = Some(places.owner_behind(self.me).unwrap_or(self.me));
+        }
         if read.is_none() && level != Level::Eventual {
             self.catch_up_with_readers(&plan, &request.head, needed, deadline)
                 .await?;
@@ -103,10 +111,22 @@ impl Coordinator {
             expires_ms: expiry(&request, &plan)?,
             payload,
         };
+        let answer = match durability {
+            Durability::Memory => AnswerWhen::Taken,
+            _ => AnswerWhen::Synced,
+        };
         let mine = plan.target.standing_in_for(places.owner_behind(self.me));
         let appended = self
             .replica
-            .coordinate(&mine, NewWrite { write, read }, deadline)
+            .coordinate(
+                &mine,
+                NewWrite {
+                    write,
+                    read,
+                    answer,
+                },
+                deadline,
+            )
             .await?;
         let context = self
             .contexts
@@ -118,7 +138,14 @@ impl Coordinator {
             }
         });
         let acked = self
-            .replicate(plan, places, request.head, appended, needed, deadline)
+            .replicate(
+                plan,
+                places,
+                request.head,
+                appended,
+                (need, durability),
+                deadline,
+            )
             .await?;
         let reply = PutReplyV1 {
             context,
@@ -126,6 +153,24 @@ impl Coordinator {
             needed,
         };
         Ok((reply, journal))
+    }
+
+    /// Refuses at once where those that may answer are in too few zones.
+    fn zones_reachable(&self, plan: &Plan, places: &Places, need: &Need) -> Result<(), Refusal> {
+        if need.zones < 2 {
+            return Ok(());
+        }
+        let now = self.env.now();
+        let mut nodes: Vec<NodeId> = plan.replicas.nodes().map(|o| places.node_for(o)).collect();
+        if places.are_sloppy() {
+            nodes.extend(self.fallbacks(plan));
+        }
+        nodes.retain(|node| *node == self.me || self.liveness.may_answer(*node, now));
+        let got = need.zones_of(nodes);
+        if got >= usize::from(need.zones) {
+            return Ok(());
+        }
+        Err(too_few_zones(need, got))
     }
 
     /// Whether this node, no owner of the key, has to coordinate a sloppy write: it may stand in, and no owner can be
@@ -254,27 +299,29 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Brings an appended write to `needed` replicas, or to those that stand in for them, this node among them. The
-    /// others are still told when that many have it.
+    /// Brings an appended write to as many replicas as it needs, or to those that stand in for them, this node among them.
+    /// The others are still told when those have it.
     async fn replicate(
         self: &Arc<Self>,
         plan: Plan,
         places: Places,
         head: DataHead,
         appended: Appended,
-        needed: u8,
+        (need, durability): (Need, Durability),
         deadline: Deadline,
     ) -> Result<Vec<NodeId>, Refusal> {
-        let mut core = PutCore::new(plan.replicas.clone(), needed, plan.partition_epoch);
+        let needed = need.count;
+        let mut core = PutCore::new(plan.replicas.clone(), need, plan.partition_epoch);
         // What goes on after the reply must end some time, however long the client would wait.
         let copies = Copies {
             plan,
             head,
             object: appended.encoded.clone(),
+            durability,
             deadline: deadline.at_most(&self.env, MOST_SENDING),
         };
         let mut sends = Sends::new(Arc::clone(self), copies, places);
-        sends.begin(appended, needed);
+        sends.begin(appended, core.need());
         let counting = async {
             let mut late = Some(self.env.sleep(STAND_IN_AFTER));
             loop {
@@ -292,17 +339,17 @@ impl Coordinator {
                         }
                     }
                 };
-                let Some((owner, answer)) = next else {
+                let Some((owner, from, answer)) = next else {
                     break;
                 };
-                match core.on_answer(owner, answer) {
+                match core.on_answer(owner, from, answer) {
                     PutStep::Wait => {}
                     PutStep::Reply => return Ok(()),
                     PutStep::Fail => break,
                     PutStep::Restart(epoch) => return Err(Refusal::stale(epoch).unknown()),
                 }
             }
-            Err(Refusal::not_enough(needed, core.count(), DOING).unknown())
+            Err(too_few(&core).unknown())
         };
         let counted = self.env.timeout(deadline.left(&self.env), counting).await;
         let holders = sends.holders(&core.acked());
@@ -341,6 +388,7 @@ impl Coordinator {
                         plan,
                         head,
                         object: object.encode(),
+                        durability: Durability::Quorum,
                         deadline,
                     };
                     copies.send(this, node, SentAs::Repair).await;
@@ -348,6 +396,31 @@ impl Coordinator {
             });
         }
     }
+}
+
+/// What is missing.
+fn too_few(core: &PutCore) -> Refusal {
+    let need = core.need();
+    let not_enough = Refusal::not_enough(need.count, core.count(), DOING);
+    if core.count() < need.count {
+        return not_enough;
+    }
+    if core.zones() < need.zones {
+        return too_few_zones(need, usize::from(core.zones()));
+    }
+    let message = "the node that coordinates the write could not sync it; its log says why";
+    Refusal {
+        message: message.to_owned(),
+        ..not_enough
+    }
+}
+
+fn too_few_zones(need: &Need, got: usize) -> Refusal {
+    let message = format!(
+        "needed replicas in {} zones to {DOING}, got them in {got}; see which nodes are down with `kv status`, or ask for fewer",
+        need.zones
+    );
+    Refusal::new(ErrorCode::NotEnoughReplicas, message)
 }
 
 /// When the value of a write expires: counted from when its client made it, so that all repetitions say the same.

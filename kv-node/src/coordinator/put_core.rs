@@ -1,6 +1,6 @@
 //! The decision of a write: who has acknowledged, and is that enough? Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kv_ring::ReplicaSet;
 use kv_types::{Epoch, NodeId, planted};
@@ -29,63 +29,113 @@ pub enum PutStep {
     Restart(Epoch),
 }
 
+/// What a write needs before its writer is told that it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// How many acknowledgements, one for each owner.
+    pub count: u8,
+    /// This owner's, or that of the node that stands in for it, must be among them.
+    pub from: Option<NodeId>,
+    /// In how many zones those must be who acknowledge.
+    pub zones: u8,
+    /// The zone of each node; empty where it does not matter.
+    pub zone_of: BTreeMap<NodeId, u16>,
+}
+
+impl Need {
+    /// So many acknowledgements, from anyone.
+    #[must_use]
+    pub fn of(count: u8) -> Self {
+        Self {
+            count,
+            from: None,
+            zones: 0,
+            zone_of: BTreeMap::new(),
+        }
+    }
+
+    /// In how many zones nodes are.
+    pub fn zones_of(&self, nodes: impl IntoIterator<Item = NodeId>) -> usize {
+        let zones = nodes.into_iter().filter_map(|node| self.zone_of.get(&node));
+        zones.collect::<BTreeSet<_>>().len()
+    }
+}
+
 /// Counts acknowledgements of one write, once for each owner, all under one epoch of the partition. Who stands in for an
 /// owner counts in its place.
 #[derive(Debug)]
 pub struct PutCore {
     replicas: ReplicaSet,
-    needed: u8,
+    need: Need,
     partition_epoch: Epoch,
     acked: BTreeSet<NodeId>,
     failed: BTreeSet<NodeId>,
+    /// Who has acknowledged, for whomever.
+    holders: BTreeSet<NodeId>,
 }
 
 impl PutCore {
-    /// A write that needs `needed` acknowledgements from `replicas`, under one epoch.
+    /// A write that needs acknowledgements from `replicas`, under one epoch.
     #[must_use]
-    pub fn new(replicas: ReplicaSet, needed: u8, partition_epoch: Epoch) -> Self {
+    pub fn new(replicas: ReplicaSet, need: Need, partition_epoch: Epoch) -> Self {
         Self {
             replicas,
-            needed,
+            need,
             partition_epoch,
             acked: BTreeSet::new(),
             failed: BTreeSet::new(),
+            holders: BTreeSet::new(),
         }
     }
 
-    /// Takes in an answer.
-    pub fn on_answer(&mut self, from: NodeId, answer: PutAnswer) -> PutStep {
+    /// Takes in an answer that counts for an owner.
+    pub fn on_answer(&mut self, owner: NodeId, from: NodeId, answer: PutAnswer) -> PutStep {
         match answer {
             PutAnswer::Acked(epoch) if epoch == self.partition_epoch => {
-                self.acked.insert(from);
+                self.acked.insert(owner);
+                self.holders.insert(from);
             }
             PutAnswer::Acked(epoch) | PutAnswer::Stale(epoch) if epoch > self.partition_epoch => {
                 return PutStep::Restart(epoch);
             }
             PutAnswer::Acked(_) | PutAnswer::Stale(_) | PutAnswer::Failed => {
-                self.failed.insert(from);
+                self.failed.insert(owner);
             }
         }
-        let mut needed = self.needed;
+        let mut needed = self.need.count;
         if planted!("acknowledge before the quorum") {
             needed = needed.min(1);
         }
         if planted!("count the coordinator twice") && self.acked.len() + 1 == usize::from(needed) {
             needed -= 1;
         }
-        if self
-            .replicas
-            .is_met(|node| self.acked.contains(&node), needed)
+        let has_acked = |node: &NodeId| self.acked.contains(node);
+        let may_ack = |node: &NodeId| !self.failed.contains(node);
+        if self.replicas.is_met(|node| has_acked(&node), needed)
+            && self.need.from.iter().all(has_acked)
+            && self.zones() >= self.need.zones
         {
             PutStep::Reply
-        } else if self
-            .replicas
-            .is_met(|node| !self.failed.contains(&node), self.needed)
+        } else if self.replicas.is_met(|node| may_ack(&node), self.need.count)
+            && self.need.from.iter().all(may_ack)
         {
             PutStep::Wait
         } else {
             PutStep::Fail
         }
+    }
+
+    /// In how many zones those are who have acknowledged; not counted where nobody asks for it.
+    #[must_use]
+    pub fn zones(&self) -> u8 {
+        let zones = self.need.zones_of(self.holders.iter().copied());
+        u8::try_from(zones).unwrap_or(u8::MAX)
+    }
+
+    /// What it needs.
+    #[must_use]
+    pub fn need(&self) -> &Need {
+        &self.need
     }
 
     /// Whether an owner's acknowledgement is counted already.
@@ -139,10 +189,10 @@ mod tests {
             (2, &[(1, ACK, Wait), (9, ACK, Wait), (2, ACK, Reply)]),
         ];
         for (needed, answers) in table {
-            let mut core = PutCore::new(stable(), needed, EPOCH);
+            let mut core = PutCore::new(stable(), Need::of(needed), EPOCH);
             for (from, answer, step) in answers {
                 assert_eq!(
-                    core.on_answer(node(*from), *answer),
+                    core.on_answer(node(*from), node(*from), *answer),
                     *step,
                     "w={needed}: {answers:?}"
                 );
@@ -153,39 +203,74 @@ mod tests {
     #[test]
     fn in_transition_both_sides_must_meet_the_quorum() {
         let joint = ReplicaSet::joint([node(1), node(2), node(3)], [node(1), node(2), node(4)]);
-        let mut core = PutCore::new(joint, 2, EPOCH);
-        assert_eq!(core.on_answer(node(3), ACK), PutStep::Wait);
+        let mut core = PutCore::new(joint, Need::of(2), EPOCH);
+        assert_eq!(core.on_answer(node(3), node(3), ACK), PutStep::Wait);
         assert_eq!(
-            core.on_answer(node(1), ACK),
+            core.on_answer(node(1), node(1), ACK),
             PutStep::Wait,
             "two of the old, one of the new"
         );
         assert_eq!(core.count(), 1);
-        assert_eq!(core.on_answer(node(4), ACK), PutStep::Reply);
+        assert_eq!(core.on_answer(node(4), node(4), ACK), PutStep::Reply);
     }
 
     #[test]
     fn answers_of_a_newer_epoch_end_the_tally() {
-        let mut core = PutCore::new(stable(), 2, EPOCH);
-        assert_eq!(core.on_answer(node(1), ACK), PutStep::Wait);
+        let mut core = PutCore::new(stable(), Need::of(2), EPOCH);
+        assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Wait);
         assert_eq!(
-            core.on_answer(node(2), PutAnswer::Acked(Epoch(6))),
+            core.on_answer(node(2), node(2), PutAnswer::Acked(Epoch(6))),
             PutStep::Restart(Epoch(6))
         );
         assert_eq!(
-            core.on_answer(node(3), PutAnswer::Stale(Epoch(7))),
+            core.on_answer(node(3), node(3), PutAnswer::Stale(Epoch(7))),
             PutStep::Restart(Epoch(7))
         );
     }
 
     #[test]
     fn an_answer_of_an_older_epoch_does_not_count() {
-        let mut core = PutCore::new(stable(), 2, EPOCH);
+        let mut core = PutCore::new(stable(), Need::of(2), EPOCH);
         assert_eq!(
-            core.on_answer(node(1), PutAnswer::Acked(Epoch(4))),
+            core.on_answer(node(1), node(1), PutAnswer::Acked(Epoch(4))),
             PutStep::Wait
         );
-        assert_eq!(core.on_answer(node(2), ACK), PutStep::Wait);
-        assert_eq!(core.on_answer(node(3), ACK), PutStep::Reply);
+        assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(3), node(3), ACK), PutStep::Reply);
+    }
+
+    #[test]
+    fn an_acknowledgement_may_be_needed_from_one_of_them() {
+        let need = Need {
+            from: Some(node(1)),
+            ..Need::of(2)
+        };
+        let mut core = PutCore::new(stable(), need.clone(), EPOCH);
+        assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(3), node(3), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Reply);
+        let mut core = PutCore::new(stable(), need, EPOCH);
+        assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(1), node(1), LOST), PutStep::Fail);
+    }
+
+    #[test]
+    fn zones_are_those_of_the_nodes_that_hold_it() {
+        let need = Need {
+            zones: 2,
+            zone_of: [(1, 0), (2, 0), (3, 1), (4, 2)]
+                .map(|(number, zone)| (node(number), zone))
+                .into(),
+            ..Need::of(2)
+        };
+        let mut core = PutCore::new(stable(), need.clone(), EPOCH);
+        assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Wait);
+        assert_eq!(core.zones(), 1);
+        assert_eq!(core.on_answer(node(3), node(3), ACK), PutStep::Reply);
+        // Who stands in for the second is elsewhere.
+        let mut core = PutCore::new(stable(), need, EPOCH);
+        assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(2), node(4), ACK), PutStep::Reply);
     }
 }

@@ -8,13 +8,15 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{DataHead, ReplicaWriteV1, Request, Response, StandInWriteV1, StepKind};
-use kv_types::{NodeId, planted};
+use kv_net::message::{
+    AnswerWhen, DataHead, ReplicaWriteV1, Request, Response, StandInWriteV1, StepKind,
+};
+use kv_types::{Durability, NodeId, planted};
 
 use super::Coordinator;
 use super::places::Places;
 use super::plan::Plan;
-use super::put_core::PutAnswer;
+use super::put_core::{Need, PutAnswer};
 use crate::env::Deadline;
 use crate::replica::Appended;
 
@@ -24,6 +26,7 @@ pub(super) struct Copies {
     pub(super) plan: Plan,
     pub(super) head: DataHead,
     pub(super) object: Bytes,
+    pub(super) durability: Durability,
     pub(super) deadline: Deadline,
 }
 
@@ -52,8 +55,13 @@ impl Copies {
             plan,
             head,
             object,
+            durability,
             deadline,
         } = self;
+        let answer = match durability {
+            Durability::Memory | Durability::One => AnswerWhen::Taken,
+            Durability::Quorum | Durability::All => AnswerWhen::Synced,
+        };
         let head = DataHead {
             epoch: plan.target.epoch,
             ..head
@@ -69,8 +77,18 @@ impl Copies {
             _ => StepKind::Sent,
         });
         let request = match sent_as {
-            SentAs::Write => Request::ReplicaWrite(ReplicaWriteV1 { head, bucket, key }, object),
-            SentAs::Repair => Request::Repair(ReplicaWriteV1 { head, bucket, key }, object),
+            SentAs::Write | SentAs::Repair => {
+                let message = ReplicaWriteV1 {
+                    head,
+                    bucket,
+                    key,
+                    answer,
+                };
+                match sent_as {
+                    SentAs::Repair => Request::Repair(message, object),
+                    _ => Request::ReplicaWrite(message, object),
+                }
+            }
             SentAs::StandIn(owner) | SentAs::Spare(owner) => {
                 let message = StandInWriteV1 {
                     head,
@@ -78,6 +96,7 @@ impl Copies {
                     key,
                     owner,
                     obligation: matches!(sent_as, SentAs::StandIn(_)),
+                    answer,
                 };
                 Request::StandInWrite(message, object)
             }
@@ -139,19 +158,22 @@ impl Sends {
     }
 
     /// Sends to all owners, or to those that stand in for them, and waits for this node's own log.
-    pub(super) fn begin(&mut self, appended: Appended, needed: u8) {
+    pub(super) fn begin(&mut self, appended: Appended, need: &Need) {
         let this = Arc::clone(&self.coordinator);
         let me = this.me;
         let mine = self.places.owner_behind(me).unwrap_or(me);
         let (now, places) = (this.env.now(), self.places.clone());
         let is_up = |owner| this.liveness.is_up(places.node_for(owner), now);
         // Those who are suspected are left out, unless the quorum needs them.
-        let enough_up = self.copies.plan.replicas.is_met(is_up, needed);
+        let replicas = &self.copies.plan.replicas;
+        let nodes_up = replicas.nodes().filter(|owner| is_up(*owner));
+        let zones_up = need.zones_of(nodes_up.map(|owner| places.node_for(owner)));
+        let enough_up = replicas.is_met(is_up, need.count) && zones_up >= usize::from(need.zones);
         let is_worth = |owner: &NodeId| {
             let node = places.node_for(*owner);
             is_up(*owner) || (!enough_up && this.liveness.may_answer(node, now))
         };
-        let owners = self.copies.plan.replicas.nodes();
+        let owners = replicas.nodes();
         let owners = owners.filter(|owner| *owner != mine);
         let (asked, left_out): (Vec<NodeId>, Vec<NodeId>) = owners.partition(is_worth);
         for owner in asked {
@@ -163,11 +185,15 @@ impl Sends {
         *self.under_way.entry(mine).or_default() += 1;
         let plan = self.copies.plan.clone();
         let epoch = plan.partition_epoch;
+        let durability = self.copies.durability;
         self.answers.push(Box::pin(async move {
             if planted!("acknowledge before the log is synced") {
                 return (mine, me, PutAnswer::Acked(epoch));
             }
-            let durable = this.replica.durable(appended).await;
+            let durable = match durability {
+                Durability::Memory => Ok(()),
+                _ => this.replica.durable(appended).await,
+            };
             let stands_in_for = (mine != me).then_some(mine);
             plan.note(this.env.now(), me, stands_in_for, || match &durable {
                 Ok(()) => StepKind::Acknowledged,
@@ -180,8 +206,8 @@ impl Sends {
         }));
     }
 
-    /// The next answer, and the owner for which it counts; `None` when no more can come.
-    pub(super) async fn next(&mut self) -> Option<(NodeId, PutAnswer)> {
+    /// The next answer, the owner for which it counts, and whose it is; `None` when no more can come.
+    pub(super) async fn next(&mut self) -> Option<(NodeId, NodeId, PutAnswer)> {
         loop {
             let (owner, from, answer) = self.answers.next().await?;
             let under_way = self.under_way.entry(owner).or_default();
@@ -190,11 +216,11 @@ impl Sends {
             match answer {
                 PutAnswer::Acked(_) => {
                     self.acked_by.entry(owner).or_insert(from);
-                    return Some((owner, answer));
+                    return Some((owner, from, answer));
                 }
-                PutAnswer::Stale(_) => return Some((owner, answer)),
+                PutAnswer::Stale(_) => return Some((owner, from, answer)),
                 PutAnswer::Failed if self.replace(owner) || !is_last => {}
-                PutAnswer::Failed => return Some((owner, answer)),
+                PutAnswer::Failed => return Some((owner, from, answer)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use kv_net::message::{DataHead, ReplicaWriteV1, Request, Response};
+use kv_net::message::{AnswerWhen, DataHead, ReplicaWriteV1, Request, Response};
 use kv_ring::Topology;
 use kv_types::{NodeId, Object, WriteId, planted};
 
@@ -158,6 +158,7 @@ impl Delivery {
             head,
             bucket: kept.bucket,
             key: kept.key.clone(),
+            answer: AnswerWhen::Synced,
         };
         let request = Request::Repair(message, kept.encoded.clone());
         let answer = self.env.transport.call(peer, request, PATIENCE).await;

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use kv_net::message::AnswerWhen;
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
 
@@ -261,7 +262,8 @@ impl Replica {
             new_dots: Vec::new(),
             is_owed: true,
         };
-        committed(self.append(target, new, None).await?).await?;
+        let append = self.append(target, new, AnswerWhen::Synced, None);
+        committed(append.await?).await?;
         Ok(())
     }
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use kv_types::{
-    ActorId, BlindPut, BucketId, BucketMode, BucketName, BucketProperties, ClusterId, Epoch,
-    NodeId, Quorum, RowCache,
+    ActorId, BlindPut, BucketId, BucketMode, BucketName, BucketProperties, ClusterId, Durability,
+    Epoch, NodeId, Quorum, RowCache,
 };
 
 use super::ChainError;
@@ -61,6 +61,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         blind_put,
         ttl_s,
         row_cache,
+        durability,
     } = bucket.properties;
     writer.put(&bucket.id.0.to_le_bytes());
     writer.text(bucket.name.as_str());
@@ -72,7 +73,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         blind_put as u8,
     ]);
     writer.put(&ttl_s.to_le_bytes());
-    writer.put(&[row_cache as u8]);
+    writer.put(&[row_cache as u8, durability as u8]);
 }
 
 fn put_slots(writer: &mut Writer, slots: &[u16]) {
@@ -192,10 +193,18 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         other => return Err(malformed("rule for blind puts", other)),
     };
     let ttl_s = reader.u32()?;
-    let row_cache = match reader.array()? {
-        [0] => RowCache::On,
-        [1] => RowCache::Off,
-        [other] => return Err(malformed("row cache of a bucket", other)),
+    let [row_cache, durability] = reader.array()?;
+    let row_cache = match row_cache {
+        0 => RowCache::On,
+        1 => RowCache::Off,
+        other => return Err(malformed("row cache of a bucket", other)),
+    };
+    let durability = match durability {
+        0 => Durability::Memory,
+        1 => Durability::One,
+        2 => Durability::Quorum,
+        3 => Durability::All,
+        other => return Err(malformed("durability of a bucket", other)),
     };
     Ok(Bucket {
         id,
@@ -206,6 +215,7 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
             blind_put,
             ttl_s,
             row_cache,
+            durability,
         },
     })
 }

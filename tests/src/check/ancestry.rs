@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_types::{Level, WriteId};
+use kv_types::{Durability, Level, WriteId};
 
 use crate::history::{Fate, History, KeyNumber, Write};
 
@@ -214,8 +214,16 @@ pub fn is_strict(level: Level) -> bool {
     matches!(level, Level::Quorum | Level::All)
 }
 
-/// Whether reads at one level see what was acknowledged at the other.
+/// Whether reads at a level see a write that was acknowledged before: then as many replicas as its level says have it, and
+/// no loss of power takes it from them.
 #[must_use]
-pub fn overlap(read: Level, write: Level, replicas: u8) -> bool {
-    answers(read, replicas) + answers(write, replicas) > replicas
+pub fn overlap(read: Level, write: &Write, replicas: u8) -> bool {
+    let hold = match write.durability {
+        Durability::Memory | Durability::One => 0,
+        Durability::Quorum => answers(write.level, replicas),
+        // Others may hold it in a replica's place.
+        Durability::All if answers(write.level, replicas) == 0 => 0,
+        Durability::All => replicas,
+    };
+    answers(read, replicas) + hold > replicas
 }

@@ -48,7 +48,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
         let missed = covered.first_missing(|id| {
             let write = &history.writes[&id];
             write.acked_at().is_some_and(|at| at < read.begun)
-                && overlap(read.level, write.level, replicas)
+                && overlap(read.level, write, replicas)
         });
         missed.map(|id| {
             let write = &history.writes[&id];

@@ -12,7 +12,7 @@ pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, shown) in history.shown() {
         let covered = ancestry.covered(key, &shown, Duration::MAX);
-        let lost = covered.first_missing(|id| history.writes[&id].acked_at().is_some());
+        let lost = covered.first_missing(|id| history.writes[&id].lasts_from().is_some());
         if let Some(id) = lost {
             let at = history.writes[&id].acked_at().unwrap_or_default();
             let what = format!("{id:?} of key {key}, acknowledged at {at:?}, is gone");
@@ -24,6 +24,8 @@ pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use kv_types::Durability;
+
     use super::*;
     use crate::check::testing::Story;
 
@@ -40,6 +42,16 @@ mod tests {
         story.hold(1, &[3]);
         assert!(rules(&story).is_empty(), "through one of unknown fate");
         story.put(4, 50, &[]).acked(60);
+        assert_eq!(rules(&story), ["lost"]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_in_memory_may_go_and_what_is_synced_once_may_not() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10).durability = Durability::Memory;
+        story.hold(1, &[]);
+        assert!(rules(&story).is_empty());
+        story.put(2, 20, &[]).acked(30).durability = Durability::One;
         assert_eq!(rules(&story), ["lost"]);
     }
 

@@ -52,7 +52,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
                 .is_some_and(|write| write.attempts > 1);
             let earlier = by.iter().find(|(_, write)| {
                 write.acked_at().is_some_and(|at| at < read.begun)
-                    && overlap(read.level, write.level, replicas)
+                    && overlap(read.level, write, replicas)
                     && !is_excused
             });
             if let Some((by, _)) = earlier {

@@ -1,6 +1,6 @@
 //! Siblings are truly concurrent: none of them was made by someone who had been shown another.
 
-use kv_types::WriteId;
+use kv_types::{Durability, WriteId};
 
 use super::Violation;
 use super::ancestry::{Ancestry, is_strict};
@@ -54,6 +54,7 @@ fn must_replace(history: &History, blind: WriteId, earlier: WriteId) -> bool {
     blind.is_blind
         && is_strict(blind.level)
         && is_strict(earlier.level)
+        && earlier.durability == Durability::Quorum
         && earlier.attempts == 1
         && earlier.acked_at().is_some_and(|at| at < blind.begun)
 }

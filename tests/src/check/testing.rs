@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kv_types::{Level, NodeId, WriteId};
+use kv_types::{Durability, Level, NodeId, WriteId};
 
 use super::Violation;
 use crate::history::{Fate, Held, History, Read, Seen, Write};
@@ -36,6 +36,7 @@ impl Story {
             key: 1,
             client: 1,
             level: Level::Quorum,
+            durability: Durability::Quorum,
             is_delete: false,
             expires: false,
             is_blind: false,

@@ -117,8 +117,7 @@ impl Client {
             context,
             options: WriteOptions {
                 level: Level::Quorum,
-                w: None,
-                ttl_ms: None,
+                ..WriteOptions::default()
             },
             forwarded: false,
         }

@@ -194,17 +194,45 @@ pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) 
     let node = rng.u8(1..=plan.nodes);
     let mut at_ms = rng.u64(OLDEST_COPY_MS..OLDEST_COPY_MS * 2);
     while at_ms < plan.until_ms {
+        let lasts_ms = rng.u64(20..4_000);
         events.push(Event {
             at_ms,
-            lasts_ms: rng.u64(20..4_000),
+            lasts_ms,
             fault: Fault::Restore {
                 node,
                 age_ms: rng.u64(NEWEST_COPY_MS..OLDEST_COPY_MS),
             },
         });
+        if rng.bool() {
+            events.extend(cornered(plan, node, at_ms, lasts_ms, rng));
+        }
         at_ms += rng.u64(OLDEST_COPY_MS..3 * OLDEST_COPY_MS);
     }
     events
+}
+
+/// Keeps from one other node what the restored one takes in before, and from the restored one those that know of it after.
+fn cornered(
+    plan: &Plan,
+    restored: NodeNumber,
+    at_ms: u64,
+    lasts_ms: u64,
+    rng: &mut Rng,
+) -> [Event; 2] {
+    let others = (1..=plan.nodes).filter(|node| *node != restored);
+    let mut others: Vec<NodeNumber> = others.collect();
+    rng.shuffle(&mut others);
+    let (unaware, aware) = others.split_at(1);
+    let before_ms = rng.u64(500..4_000);
+    let split = |at_ms, lasts_ms, part: &[NodeNumber]| Event {
+        at_ms,
+        lasts_ms,
+        fault: Fault::Split(part.to_vec()),
+    };
+    [
+        split(at_ms - before_ms, before_ms, unaware),
+        split(at_ms, lasts_ms + rng.u64(2_000..6_000), aware),
+    ]
 }
 
 /// Of what happened since a newer copy the others may not have heard.

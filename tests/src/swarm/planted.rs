@@ -34,5 +34,5 @@ pub const PLANTED: &[&str] = &[
     "forget deletions by their age",
     "raise a watermark without comparing",
     "let incomplete copies answer",
-    "complete copies without comparing",
+    "complete copies after one comparison",
 ];

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use kv_node::tombstones::DeleteOptions;
-use kv_types::{Level, NodeId};
+use kv_types::{Durability, Level, NodeId};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -257,6 +257,12 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
         nemesis.count("eventual write", u64::from(write.level == Level::Eventual));
+        let acked = |durability| write.durability == durability && write.acked_at().is_some();
+        nemesis.count(
+            "write acked in memory",
+            u64::from(acked(Durability::Memory)),
+        );
+        nemesis.count("write synced once", u64::from(acked(Durability::One)));
     }
     let large = history
         .writes

@@ -68,6 +68,12 @@ pub struct Mix {
     /// Writes of values that are too long for the streams shared by small messages.
     #[serde(default)]
     pub large: u64,
+    /// Writes that are acknowledged before any replica has synced them.
+    #[serde(default)]
+    pub memory: u64,
+    /// Writes that are acknowledged when one replica has synced them.
+    #[serde(default)]
+    pub one: u64,
 }
 
 /// A table for every few writes.
@@ -99,6 +105,8 @@ impl Scenario {
             } else {
                 [0, 0, 0, 40][rng.usize(0..4)]
             },
+            memory: 0,
+            one: 0,
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
@@ -135,6 +143,12 @@ impl Scenario {
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
+        if rng.u8(0..4) == 0 {
+            day.mix.memory = share(&mut rng);
+            // The one disk must not be taken away.
+            let may_lose_disks = has_damage || day.restores();
+            day.mix.one = if may_lose_disks { 0 } else { share(&mut rng) };
+        }
         day
     }
 
@@ -165,11 +179,13 @@ impl fmt::Display for Scenario {
             deletes,
             passing,
             large,
+            memory,
+            one,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large; {} faults",
+            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once; {} faults",
             self.seed,
             self.nodes,
             self.buffer_kib,

@@ -64,6 +64,8 @@ pub const SUBSTANCE: &[&str] = &[
     "write of unknown fate",
     "weak write",
     "eventual write",
+    "write acked in memory",
+    "write synced once",
     "hint delivered",
     "comparison",
     "object fetched by comparison",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kv_net::message::{GetReplyV1, PutV1, ReadOptions, WriteKind};
-use kv_types::{Clock, Context, ContextKey, Hlc, Level, NodeId, Outcome, WriteId};
+use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Level, NodeId, Outcome, WriteId};
 
 use super::scenario::{Mix, Scenario};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
@@ -106,6 +106,21 @@ impl Worker {
         }
     }
 
+    fn durability(&mut self) -> Durability {
+        let Mix { memory, one, .. } = self.mix;
+        if memory + one == 0 {
+            return Durability::Quorum;
+        }
+        let draw = self.rng.u64(0..1_000);
+        if draw < memory {
+            Durability::Memory
+        } else if draw < memory + one {
+            Durability::One
+        } else {
+            Durability::Quorum
+        }
+    }
+
     fn via(&mut self) -> NodeId {
         NodeId(u128::from(self.rng.u8(1..=self.nodes)))
     }
@@ -177,11 +192,14 @@ impl Worker {
         if expires {
             request.options.ttl_ms = Some(self.rng.u64(1..20_000));
         }
+        let durability = self.durability();
+        request.options.durability = Some(durability);
         let id = request.head.write_id;
         let write = Write {
             key,
             client: self.number,
             level: request.options.level,
+            durability,
             is_delete,
             expires,
             is_blind,
