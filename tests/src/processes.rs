@@ -91,6 +91,8 @@ pub struct ProcessCluster {
     dir: tempfile::TempDir,
     addresses: Vec<String>,
     running: Vec<Option<Child>>,
+    /// What nodes are started with besides.
+    arguments: Vec<String>,
     /// Where each node has a network of its own.
     namespaces: Option<Namespaces>,
 }
@@ -173,6 +175,7 @@ impl ProcessCluster {
             dir,
             addresses,
             running: (0..nodes).map(|_| None).collect(),
+            arguments: Vec::new(),
             namespaces,
         }
     }
@@ -193,6 +196,12 @@ impl ProcessCluster {
     #[must_use]
     pub fn address(&self, index: usize) -> &str {
         &self.addresses[index]
+    }
+
+    /// Has nodes started with further arguments from now on.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        let more = arguments.iter().map(|argument| (*argument).to_owned());
+        self.arguments.extend(more);
     }
 
     /// Starts a node that does not run.
@@ -218,6 +227,7 @@ impl ProcessCluster {
                 "--data",
             ])
             .arg(self.data(index))
+            .args(&self.arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stderr(log.expect("a log file"))
