@@ -115,7 +115,7 @@ impl Scenario {
             victim: has_damage.then(|| rng.u8(1..=nodes)),
             quic,
         };
-        let clients = rng.u32(4..=11);
+        let clients = rng.u32(3..=8);
         let mut day = Self {
             seed,
             quic,
