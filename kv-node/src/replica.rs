@@ -114,6 +114,14 @@ pub struct Appended {
     durable: Durable,
 }
 
+impl Appended {
+    /// Whether the write was there before.
+    #[must_use]
+    pub fn was_there(&self) -> bool {
+        matches!(self.durable, Durable::Seq(_))
+    }
+}
+
 /// When something becomes durable.
 #[derive(Debug)]
 enum Durable {
@@ -443,7 +451,9 @@ impl Replica {
             object.oldest_dot().is_none() && object.clock().latest() <= self.through(target);
         if !changed || is_past {
             drop(turn);
-            if let Some(seq) = seq.filter(|_| answer == AnswerWhen::Synced) {
+            let is_waited_for = answer == AnswerWhen::Synced
+                && !planted!("acknowledge what was there before it is synced");
+            if let Some(seq) = seq.filter(|_| is_waited_for) {
                 self.store.durable(seq).await?;
             }
             return Ok(());

@@ -37,6 +37,8 @@ pub struct Write {
     pub is_delete: bool,
     /// Its value expires at some time, so it may not show.
     pub expires: bool,
+    /// It came with the context of another key: it must be refused.
+    pub is_astray: bool,
     /// It came without a context: its coordinator may have superseded anything.
     pub is_blind: bool,
     /// What its client had been shown, and so may be superseded by it.

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{Hlc, HybridClock, NodeId};
+use kv_types::{Hlc, HybridClock, NodeId, planted};
 use tokio::sync::Notify;
 
 use super::{Completeness, Record};
@@ -90,7 +90,9 @@ async fn put_on_record(
     let floors = remembered.iter().map(|answer| answer.reply.floor);
     let floor = floors.fold(floor::stored(store).await?, Hlc::max);
     let now = env.wall().plus(HybridClock::MAX_SKEW);
-    batch.delete_prefix(&storage_key::watermarks());
+    if !planted!("keep watermarks over a loss") {
+        batch.delete_prefix(&storage_key::watermarks());
+    }
     floor::keep_in(batch, floor);
     Ok(Record::of_loss(topology.partition_count(), now))
 }

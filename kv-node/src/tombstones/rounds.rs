@@ -202,16 +202,16 @@ impl Rounds {
                 .find(|(_, floor)| floor.floor < through)
                 .map(|(node, _)| *node)
         };
+        let peers: BTreeSet<NodeId> = places.values().flatten().copied().collect();
+        if planted!("compare before the floors are promised") {
+            self.settle_all(topology, &peers, &mut places).await;
+        }
         let floors = self.floors(topology, &members, Some(through)).await?;
         if let Some(by) = is_promised(&floors) {
             return Err(HeldUp { by });
         }
-        let peers: BTreeSet<NodeId> = places.values().flatten().copied().collect();
-        // Twice: what the last of them had reaches the first one then.
-        for _ in 0..2 {
-            for peer in &peers {
-                self.settle(topology, *peer, &mut places).await;
-            }
+        if !planted!("compare before the floors are promised") {
+            self.settle_all(topology, &peers, &mut places).await;
         }
         if self.forgetting.seal().await.is_err() {
             return Err(HeldUp { by: me });
@@ -265,6 +265,18 @@ impl Rounds {
             }
         }
         Ok(())
+    }
+
+    /// Compares with all peers, twice: what the last of them had reaches the first one then.
+    async fn settle_all(
+        &self,
+        topology: &Topology,
+        peers: &BTreeSet<NodeId>,
+        places: &mut BTreeMap<Place, Vec<NodeId>>,
+    ) {
+        for peer in peers.iter().chain(peers) {
+            self.settle(topology, *peer, places).await;
+        }
     }
 
     /// Compares with a peer what this node shares with it of some places, and takes out of them where that failed.

@@ -23,6 +23,7 @@ use super::counter::Counter;
 use super::row_set::SharedSet;
 use crate::hash::key_hash;
 use crate::key::Seq;
+use crate::planted::planted;
 use crate::prefetch::prefetch;
 use bytes::Bytes;
 use std::fmt;
@@ -153,6 +154,9 @@ impl RowCache {
 
     /// Notes a write. Call it for each written key before the write becomes visible.
     pub(crate) fn on_write(&self, hash: u64, seq: Seq) {
+        if planted!("keep a cached row over a write") {
+            return;
+        }
         // Relaxed is enough: who sees the write has synchronised with its publication.
         if let Some(note) = self.stripe(hash) {
             note.fetch_max(seq.0, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 //! Only what was written shows: the right value under the right key, and never a write that was answered with "not
-//! applied".
+//! applied". Nor is a write done that came with the context of another key.
 
 use super::Violation;
 use crate::history::{Fate, History, KeyNumber, Seen};
@@ -10,9 +10,20 @@ pub fn check(history: &History) -> Vec<Violation> {
     let read = history.reads.iter().map(|read| (read.key, &read.seen));
     let held = history.held.iter().map(|held| (held.key, &held.seen));
     let shown = read.chain(held);
+    let astray = history.writes.iter().filter(|(_, write)| write.is_astray);
+    let accepted = astray
+        .filter(|(_, write)| write.acked_at().is_some())
+        .map(|(id, write)| {
+            let what = format!(
+                "{id:?} of key {} was done with the context of another key",
+                write.key
+            );
+            Violation::new("astray", what)
+        });
     shown
         .flat_map(|(key, seen)| seen.iter().map(move |seen| (key, seen)))
         .filter_map(|(key, seen)| judge(history, key, seen))
+        .chain(accepted)
         .collect()
 }
 
@@ -43,6 +54,19 @@ fn judge(history: &History, key: KeyNumber, seen: &Seen) -> Option<Violation> {
 mod tests {
     use super::*;
     use crate::check::testing::{Story, id};
+
+    #[test]
+    fn the_context_of_another_key_is_refused() {
+        let mut story = Story::new();
+        let astray = story.put(1, 0, &[]);
+        astray.not_applied();
+        astray.is_astray = true;
+        assert_eq!(check(&story.history), []);
+        let astray = story.put(2, 20, &[]);
+        astray.acked(30);
+        astray.is_astray = true;
+        assert_eq!(story.rules(check), ["astray"]);
+    }
 
     #[test]
     fn what_was_written_may_show_and_nothing_else() {

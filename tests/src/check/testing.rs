@@ -39,6 +39,7 @@ impl Story {
             durability: Durability::Quorum,
             is_delete: false,
             expires: false,
+            is_astray: false,
             is_blind: false,
             read: read.iter().map(|number| id(*number)).collect(),
             begun: ms(begun),

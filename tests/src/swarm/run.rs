@@ -254,6 +254,8 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         nemesis.count(fate, 1);
         nemesis.count("delete", u64::from(write.is_delete));
         nemesis.count("passing write", u64::from(write.expires));
+        let is_refused = write.is_astray && write.fate == Fate::NotApplied;
+        nemesis.count("foreign context refused", u64::from(is_refused));
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
         nemesis.count("eventual write", u64::from(write.level == Level::Eventual));

@@ -74,6 +74,9 @@ pub struct Mix {
     /// Writes that are acknowledged when one replica has synced them.
     #[serde(default)]
     pub one: u64,
+    /// Reads that are followed by a write of another key with the context of the one that was read.
+    #[serde(default)]
+    pub astray: u64,
 }
 
 /// A table for every few writes.
@@ -107,6 +110,7 @@ impl Scenario {
             },
             memory: 0,
             one: 0,
+            astray: 0,
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
@@ -143,6 +147,7 @@ impl Scenario {
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
+        day.mix.astray = [0, 10][rng.usize(0..2)];
         if rng.u8(0..4) == 0 {
             day.mix.memory = share(&mut rng);
             // The one disk must not be taken away.
@@ -181,11 +186,12 @@ impl fmt::Display for Scenario {
             large,
             memory,
             one,
+            astray,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once; {} faults",
+            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray; {} faults",
             self.seed,
             self.nodes,
             self.buffer_kib,

@@ -75,6 +75,7 @@ pub const SUBSTANCE: &[&str] = &[
     "node left alone",
     "passing write",
     "blind write",
+    "foreign context refused",
     "delete",
     "large write",
     "rivals",

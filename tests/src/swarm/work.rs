@@ -78,6 +78,10 @@ impl Worker {
                 continue;
             };
             let mut context = context;
+            if self.mix.astray > 0 && self.keys > 1 && self.chance(self.mix.astray) {
+                self.write_astray((key + 1) % self.keys, context.clone())
+                    .await;
+            }
             // Now and then a writer goes on from its own write, without reading again; now and then it only reads.
             for _ in 0..self.rng.u8(0..4) {
                 let Some((id, next)) = self.write(key, Some(context), read.clone()).await else {
@@ -176,13 +180,13 @@ impl Worker {
         context: Option<Context>,
         read: BTreeSet<WriteId>,
     ) -> Option<(WriteId, Context)> {
+        let is_blind = context.is_none();
         let is_delete = self.chance(self.mix.deletes);
         let kind = if is_delete {
             WriteKind::Delete
         } else {
             WriteKind::Put
         };
-        let is_blind = context.is_none();
         let mut request = self.client.put_request(&name(key), context, kind);
         request.options.level = self.level();
         if self.mix.large > 0 && self.chance(self.mix.large) {
@@ -202,6 +206,7 @@ impl Worker {
             durability,
             is_delete,
             expires,
+            is_astray: false,
             is_blind,
             read,
             begun: self.handle.now(),
@@ -216,6 +221,40 @@ impl Worker {
         let context = context?;
         self.saw(key, &context);
         Some((id, context))
+    }
+
+    /// Writes with the context of another key, once.
+    async fn write_astray(&mut self, key: KeyNumber, context: Context) {
+        let request = self
+            .client
+            .put_request(&name(key), Some(context), WriteKind::Put);
+        let id = request.head.write_id;
+        let write = Write {
+            key,
+            client: self.number,
+            level: request.options.level,
+            durability: Durability::Quorum,
+            is_delete: false,
+            expires: false,
+            is_astray: true,
+            is_blind: false,
+            read: BTreeSet::new(),
+            begun: self.handle.now(),
+            attempts: 1,
+            fate: Fate::Unknown,
+        };
+        self.notes().writes.insert(id, write);
+        let via = self.via();
+        let value = History::value_of(id);
+        let sent = self.client.send_put(&self.network, via, request, &value);
+        let fate = match sent.await {
+            Ok(_) => Fate::Acked(self.handle.now()),
+            Err((_, Outcome::NotApplied)) => Fate::NotApplied,
+            Err((_, Outcome::Unknown)) => Fate::Unknown,
+        };
+        if let Some(write) = self.notes().writes.get_mut(&id) {
+            write.fate = fate;
+        }
     }
 
     /// Remembers what an answer covers, in a session.
