@@ -84,6 +84,8 @@ pub struct Read {
     pub ended: Duration,
     /// Its client keeps a session: it said what it had seen.
     pub in_session: bool,
+    /// It is one key of a listing.
+    pub is_listed: bool,
     /// What it showed.
     pub seen: Vec<Seen>,
 }

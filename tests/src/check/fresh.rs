@@ -23,7 +23,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
     let judge = |read: &Read| {
         let covered = ancestry.covered(read.key, &read.ids(), read.ended);
         let older = covered.first_missing(|id| {
-            is_strict(read.level) && shown.get(&id).is_some_and(|since| *since < read.begun)
+            stays_shown(read) && shown.get(&id).is_some_and(|since| *since < read.begun)
         });
         if let Some(id) = older {
             let what = format!(
@@ -69,10 +69,15 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
     history.reads.iter().filter_map(judge).collect()
 }
 
+/// Whether later such reads show what it has shown: a listing repairs nothing.
+fn stays_shown(read: &Read) -> bool {
+    is_strict(read.level) && !read.is_listed
+}
+
 /// When each write was first shown by a strict read.
 fn shown_since(history: &History) -> BTreeMap<WriteId, Duration> {
     let mut since = BTreeMap::new();
-    for read in history.reads.iter().filter(|read| is_strict(read.level)) {
+    for read in history.reads.iter().filter(|read| stays_shown(read)) {
         for id in read.ids() {
             let first = since.entry(id).or_insert(read.ended);
             *first = read.ended.min(*first);

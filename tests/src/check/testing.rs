@@ -79,6 +79,7 @@ impl Story {
             begun: ms(begun),
             ended: ms(ended),
             in_session: false,
+            is_listed: false,
             seen: self.seen(seen),
         };
         self.history.reads.push(read);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, GetReplyV1, GetV1, PutReplyV1, PutV1, ReadOptions, Request, Response, WriteKind,
-    WriteOptions,
+    DataHead, GetReplyV1, GetV1, ListReplyV1, ListV1, PutReplyV1, PutV1, ReadOptions, Request,
+    Response, SiblingHeadV1, WriteKind, WriteOptions,
 };
 use kv_node::adapters::QuicTransport;
 use kv_node::transport::{CallFailure, Peer, Transport};
@@ -216,6 +216,36 @@ impl Client {
         self.read(network, via, key, options, None).await
     }
 
+    /// Lists a page of a partition, with the values as text.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn list(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        (partition, after): (u16, Option<Key>),
+        max_items: u32,
+        options: ReadOptions,
+    ) -> Result<(ListReplyV1, Vec<String>), Refused> {
+        let request = ListV1 {
+            head: self.head(),
+            bucket: BUCKET,
+            partition,
+            after,
+            max_items,
+            options,
+        };
+        match self.ask(network, via, Request::List(request)).await {
+            Ok(Response::List(page, tail)) => {
+                let siblings = page.entries.iter().flat_map(|entry| &entry.siblings);
+                let values = values(siblings, tail);
+                Ok((page, values))
+            }
+            other => Err(refused(other)),
+        }
+    }
+
     async fn read(
         &mut self,
         network: &impl AsRef<SimNetwork>,
@@ -232,7 +262,7 @@ impl Client {
             seen,
         };
         match self.ask(network, via, Request::Get(request)).await {
-            Ok(Response::Get(reply, tail)) => Ok((values(&reply, tail), reply)),
+            Ok(Response::Get(reply, tail)) => Ok((values(&reply.siblings, tail), reply)),
             other => Err(refused(other)),
         }
     }
@@ -246,19 +276,26 @@ fn refused(answer: Result<Response, CallFailure>) -> Refused {
     }
 }
 
-fn values(reply: &GetReplyV1, mut tail: Bytes) -> Vec<String> {
-    let live = reply.siblings.iter().filter(|sibling| !sibling.tombstone);
+fn values<'a>(
+    siblings: impl IntoIterator<Item = &'a SiblingHeadV1>,
+    mut tail: Bytes,
+) -> Vec<String> {
+    let live = siblings.into_iter().filter(|sibling| !sibling.tombstone);
     live.map(|sibling| {
         String::from_utf8(tail.split_to(sibling.value_bytes as usize).to_vec()).expect("text")
     })
     .collect()
 }
 
-/// A key.
+/// A key; with a slash in its name, a row of a partition key.
 ///
 /// # Panics
 /// When it is too long.
 #[must_use]
 pub fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).expect("a short key")
+    match name.split_once('/') {
+        None => Key::new(name.to_owned()),
+        Some((partition, row)) => Key::with_sort(partition.to_owned(), row.to_owned()),
+    }
+    .expect("a short key")
 }

@@ -1,6 +1,7 @@
 //! After the bad day: everything is mended, must serve again, and must become equal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use kv_net::Role;
@@ -39,7 +40,7 @@ pub(super) struct Healing<'a> {
     /// Nodes whose durable bytes were destroyed: their stores are emptied, as an operator would, so that they fetch all
     /// from the others. Those that do not start even so are taken away.
     pub damaged: BTreeSet<NodeId>,
-    pub keys: u32,
+    pub keys: Range<KeyNumber>,
     pub has_large_values: bool,
     /// Nodes that are well are not started anew.
     pub leaves_well: bool,
@@ -258,7 +259,7 @@ impl Healing<'_> {
     /// brought, and gets it with the next read.
     async fn converge(&mut self, client: &mut Client) {
         let nodes = self.whole();
-        for number in 0..self.keys {
+        for number in self.keys.clone() {
             let via = nodes[number as usize % nodes.len()];
             let owners = self.owners(number);
             let level = if owners.len() < usize::from(REPLICAS) {
@@ -296,7 +297,7 @@ impl Healing<'_> {
     /// Waits until all owners of all keys hold the same without anyone reading them.
     async fn wait_for_convergence(&mut self, client: &mut Client) {
         let limit = self.handle.now() + COMPARING_LIMIT;
-        for number in 0..self.keys {
+        for number in self.keys.clone() {
             // What differs at the end is judged when all is collected.
             while !self.is_equal(client, number).await && self.handle.now() < limit {
                 self.handle.sleep(Duration::from_millis(500)).await;
@@ -327,7 +328,8 @@ impl Healing<'_> {
     /// The owners of a key that must serve.
     fn owners(&self, number: KeyNumber) -> Vec<NodeId> {
         let topology = self.cluster.topology();
-        let (_, partition) = topology.locate(BUCKET, name(number).as_bytes());
+        let key = key(&name(number));
+        let (_, partition) = topology.locate(BUCKET, key.partition_key());
         let owners = topology.replicas(partition, REPLICAS);
         owners
             .nodes()
@@ -339,7 +341,7 @@ impl Healing<'_> {
     async fn collect(&mut self, client: &mut Client) -> Vec<Held> {
         let mut all = Vec::new();
         let limit = self.handle.now() + SERVE_LIMIT;
-        for number in 0..self.keys {
+        for number in self.keys.clone() {
             let mut held = self.held_by_owners(client, number).await;
             // What is forgotten is not forgotten by all in the same moment.
             while !is_same(&held) && self.handle.now() < limit {

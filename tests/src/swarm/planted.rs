@@ -45,4 +45,5 @@ pub const PLANTED: &[&str] = &[
     "keep watermarks over a loss",
     "let a restored voter vote",
     "keep what was delivered",
+    "list past a truncated page",
 ];

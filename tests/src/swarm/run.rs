@@ -184,7 +184,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         cluster: &cluster,
         nemesis: &nemesis,
         damaged,
-        keys: scenario.keys,
+        keys: scenario.key_numbers(),
         has_large_values: scenario.mix.large > 0,
         leaves_well: !scenario.quic && scenario.seed % 3 == 1,
         by_itself: scenario.seed.is_multiple_of(2),
@@ -240,7 +240,10 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         ("message blocked", network.blocked),
         ("message twice", network.duplicated),
         ("datagram nobody took", network.untaken),
-        ("read", history.reads.len() as u64),
+        (
+            "read",
+            history.reads.iter().filter(|read| !read.is_listed).count() as u64,
+        ),
         ("write", history.writes.len() as u64),
     ] {
         nemesis.count(what, times);
@@ -273,6 +276,8 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
     nemesis.count("large write", large.count() as u64);
     let in_sessions = history.reads.iter().filter(|read| read.in_session);
     nemesis.count("read in a session", in_sessions.count() as u64);
+    let listed = history.reads.iter().filter(|read| read.is_listed);
+    nemesis.count("listed key", listed.count() as u64);
     let siblings = history.reads.iter().filter(|read| read.seen.len() > 1);
     nemesis.count("read with siblings", siblings.count() as u64);
     nemesis.counts()

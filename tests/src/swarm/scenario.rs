@@ -1,6 +1,7 @@
 //! Everything about one day, as a seed draws it or a file holds it.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -8,6 +9,9 @@ use kv_storage::Options;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Event, Fault, NodeNumber, Plan, with_restores};
+use super::work::FIRST_ROW;
+
+use crate::history::KeyNumber;
 
 /// Replicas of each key.
 pub const REPLICAS: u8 = 3;
@@ -40,6 +44,9 @@ pub struct Scenario {
     /// How much nodes keep in memory and in their logs before they write tables, in KiB.
     #[serde(default = "smallest_buffer")]
     pub buffer_kib: usize,
+    /// All keys are rows of one partition key.
+    #[serde(default)]
+    pub has_rows: bool,
     /// How long clients work, in milliseconds.
     pub work_ms: u64,
     /// How clients work.
@@ -77,6 +84,9 @@ pub struct Mix {
     /// Reads that are followed by a write of another key with the context of the one that was read.
     #[serde(default)]
     pub astray: u64,
+    /// Listings of what is in the partition of a key.
+    #[serde(default)]
+    pub lists: u64,
 }
 
 /// A table for every few writes.
@@ -111,6 +121,7 @@ impl Scenario {
             memory: 0,
             one: 0,
             astray: 0,
+            lists: 0,
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
@@ -133,6 +144,7 @@ impl Scenario {
             events: plan.draw(&mut rng),
             forgets: rng.bool(),
             buffer_kib: smallest_buffer(),
+            has_rows: false,
             sessions: false,
         };
         day.mix.passing = share(&mut rng);
@@ -147,6 +159,8 @@ impl Scenario {
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
+        day.has_rows = rng.u8(0..4) == 0;
+        day.mix.lists = [0, 40][rng.usize(0..2)];
         day.mix.astray = [0, 10][rng.usize(0..2)];
         if rng.u8(0..4) == 0 {
             day.mix.memory = share(&mut rng);
@@ -155,6 +169,13 @@ impl Scenario {
             day.mix.one = if may_lose_disks { 0 } else { share(&mut rng) };
         }
         day
+    }
+
+    /// The numbers of the keys that clients use.
+    #[must_use]
+    pub fn key_numbers(&self) -> Range<KeyNumber> {
+        let first = if self.has_rows { FIRST_ROW } else { 0 };
+        first..first + self.keys
     }
 
     /// The engine of each node.
@@ -187,11 +208,12 @@ impl fmt::Display for Scenario {
             memory,
             one,
             astray,
+            lists,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray; {} faults",
+            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
             self.buffer_kib,

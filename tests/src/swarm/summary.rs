@@ -59,6 +59,7 @@ pub const SUBSTANCE: &[&str] = &[
     "read",
     "read with siblings",
     "read in a session",
+    "listed key",
     "write acknowledged",
     "write not applied",
     "write of unknown fate",

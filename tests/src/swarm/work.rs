@@ -1,12 +1,14 @@
 //! What clients do, and write down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kv_net::message::{GetReplyV1, PutV1, ReadOptions, WriteKind};
-use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Level, NodeId, Outcome, WriteId};
+use kv_net::message::{PutV1, ReadOptions, SiblingHeadV1, WriteKind};
+use kv_ring::Topology;
+use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, WriteId};
 
 use super::scenario::{Mix, Scenario};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
@@ -17,10 +19,19 @@ use crate::sim::{Handle, SimCluster};
 /// What all clients write into.
 pub type Notebook = Arc<Mutex<History>>;
 
+/// Keys from here on are rows of one partition key.
+pub const FIRST_ROW: KeyNumber = 1 << 16;
+/// The longest pages of a listing.
+const MOST_LISTED: u32 = 6;
+
 /// The name of a key.
 #[must_use]
 pub fn name(key: KeyNumber) -> String {
-    format!("k{key}")
+    if key < FIRST_ROW {
+        format!("k{key}")
+    } else {
+        format!("rows/k{key}")
+    }
 }
 
 /// One client at work.
@@ -31,7 +42,8 @@ pub(super) struct Worker {
     handle: Handle,
     rng: Rng,
     nodes: u8,
-    keys: u32,
+    keys: Range<KeyNumber>,
+    topology: Arc<Topology>,
     rest_ms: u64,
     mix: Mix,
     notebook: Notebook,
@@ -55,7 +67,8 @@ impl Worker {
             handle: handle.clone(),
             rng: Rng::with_seed(scenario.seed ^ u64::from(number) << 40),
             nodes: scenario.nodes,
-            keys: scenario.keys,
+            keys: scenario.key_numbers(),
+            topology: Arc::clone(cluster.topology()),
             rest_ms: scenario.rest_ms,
             mix: scenario.mix,
             notebook: Arc::clone(notebook),
@@ -69,7 +82,11 @@ impl Worker {
         while self.handle.now() < until {
             let rest = Duration::from_millis(self.rng.u64(0..self.rest_ms.max(1)));
             self.handle.sleep(rest).await;
-            let key = self.rng.u32(0..self.keys);
+            let key = self.rng.u32(self.keys.clone());
+            if self.mix.lists > 0 && self.chance(self.mix.lists) {
+                self.list(key).await;
+                continue;
+            }
             if self.chance(self.mix.blind) {
                 self.write(key, None, BTreeSet::new()).await;
                 continue;
@@ -78,9 +95,10 @@ impl Worker {
                 continue;
             };
             let mut context = context;
-            if self.mix.astray > 0 && self.keys > 1 && self.chance(self.mix.astray) {
-                self.write_astray((key + 1) % self.keys, context.clone())
-                    .await;
+            let other =
+                self.keys.start + (key + 1 - self.keys.start) % (self.keys.end - self.keys.start);
+            if self.mix.astray > 0 && other != key && self.chance(self.mix.astray) {
+                self.write_astray(other, context.clone()).await;
             }
             // Now and then a writer goes on from its own write, without reading again; now and then it only reads.
             for _ in 0..self.rng.u8(0..4) {
@@ -167,11 +185,70 @@ impl Worker {
             begun,
             ended: self.handle.now(),
             in_session: self.seen.is_some(),
-            seen: seen(&reply, values),
+            is_listed: false,
+            seen: seen(&reply.siblings, &mut values.into_iter()),
         };
         let ids = read.ids();
         self.notes().reads.push(read);
         Some((reply.context, ids))
+    }
+
+    /// Lists the partition of a key, page by page, and notes what was shown of each key in it.
+    async fn list(&mut self, key: KeyNumber) {
+        let (level, via) = (self.level(), self.via());
+        let options = ReadOptions {
+            level,
+            ..ReadOptions::default()
+        };
+        let place = |number: KeyNumber| {
+            let key = crate::sim::client::key(&name(number));
+            let (_, partition) = self.topology.locate(BUCKET, key.partition_key());
+            (partition, key)
+        };
+        let (partition, _) = place(key);
+        let mut shown: BTreeMap<Key, (KeyNumber, Vec<Seen>)> = BTreeMap::new();
+        for number in self.keys.clone() {
+            let (of_key, key) = place(number);
+            if of_key == partition {
+                shown.insert(key, (number, Vec::new()));
+            }
+        }
+        let begun = self.handle.now();
+        let mut after = None;
+        loop {
+            let from = (partition.0, after.take());
+            let most = self.rng.u32(1..=MOST_LISTED);
+            let page = self.client.list(&self.network, via, from, most, options);
+            let Ok((page, values)) = page.await else {
+                self.trace(3);
+                return;
+            };
+            self.trace(200 + page.entries.len() as u64);
+            let mut values = values.into_iter();
+            for entry in page.entries {
+                let seen = seen(&entry.siblings, &mut values);
+                match shown.get_mut(&entry.key) {
+                    Some((_, all)) => all.extend(seen),
+                    None => panic!("{} was never written", entry.key),
+                }
+            }
+            after = page.next_after;
+            if after.is_none() {
+                break;
+            }
+        }
+        let ended = self.handle.now();
+        let reads = shown.into_values().map(|(key, seen)| Read {
+            key,
+            client: self.number,
+            level,
+            begun,
+            ended,
+            in_session: false,
+            is_listed: true,
+            seen,
+        });
+        self.notes().reads.extend(reads.collect::<Vec<_>>());
     }
 
     async fn write(
@@ -301,11 +378,10 @@ impl Worker {
 }
 
 /// The siblings of a reply with their values.
-fn seen(reply: &GetReplyV1, values: Vec<String>) -> Vec<Seen> {
-    let mut values = values.into_iter();
-    let see = |head: &kv_net::message::SiblingHeadV1| Seen {
+fn seen(siblings: &[SiblingHeadV1], values: &mut impl Iterator<Item = String>) -> Vec<Seen> {
+    let see = |head: &SiblingHeadV1| Seen {
         id: head.write_id,
         value: if head.tombstone { None } else { values.next() },
     };
-    reply.siblings.iter().map(see).collect()
+    siblings.iter().map(see).collect()
 }
