@@ -506,6 +506,8 @@ pub enum StepKind {
         /// Why.
         why: String,
     },
+    /// It holds the object in memory; more was not asked for.
+    Taken,
 }
 
 /// Coordinator → client: the answer to a read, and why it is so. The tail is that of the answer.

@@ -119,6 +119,14 @@ impl Coordinator {
         let mut nodes = plan.fallbacks();
         let now = self.env.now();
         nodes.retain(|node| self.liveness.is_up(*node, now));
+        if plan.distinct_zones > 1 {
+            // Those come first that are elsewhere than the owners that are there.
+            let zone = |node| plan.topology.member(node).map(|member| &member.zone);
+            let owners = plan.replicas.nodes();
+            let owners = owners.filter(|node| self.liveness.is_up(*node, now));
+            let zones: Vec<_> = owners.map(zone).collect();
+            nodes.sort_by_key(|node| zones.contains(&zone(*node)));
+        }
         nodes
     }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[repr(u8)]
 pub enum Durability {
     /// On none: they have it in memory, and in the operating system's. It survives the end of their processes. If all of
-    /// them lose power within some ten milliseconds, it is lost, though it was acknowledged.
+    /// them lose power before they have synced it, it is lost, though it was acknowledged. That takes some ten milliseconds, and
+    /// longer where disks do not keep up.
     Memory = 0,
     /// On the one that coordinates it; the others have it in memory. It is not lost unless that disk is; but after a loss of
     /// power at one of the others fewer replicas than were asked for may have it, and reads may miss it until it is repaired.
@@ -16,6 +17,6 @@ pub enum Durability {
     /// On each of the w nodes that are waited for.
     #[default]
     Quorum = 2,
-    /// On all replicas of the key, however small w is: none may be away.
+    /// On all replicas of the key, however small w is: none may be away, but that at level `eventual` others stand in for them.
     All = 3,
 }

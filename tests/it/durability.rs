@@ -11,6 +11,7 @@ use crate::client::{Client, options, with, with_cluster};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const NOTICE: Duration = Duration::from_secs(8);
+const HANGS: Duration = Duration::from_secs(20);
 
 async fn put(
     cluster: &SimCluster,
@@ -52,7 +53,7 @@ async fn read(cluster: &SimCluster, client: &mut Client, name: &str, r: u8) -> V
 
 fn hang(cluster: &SimCluster, handle: &Handle, nodes: &[NodeId]) {
     for node in nodes {
-        let until = handle.now() + Duration::from_secs(60);
+        let until = handle.now() + HANGS;
         cluster.conditions(*node).hang_until(until);
     }
 }
@@ -118,6 +119,48 @@ fn one_waits_for_the_disk_of_the_coordinator_only() {
         hang(&cluster, &handle, &NODES[..1]);
         let asked = put(&cluster, &mut client, "b", synced(Durability::One)).await;
         assert_eq!(asked.map_err(|(_, outcome)| outcome), Err(Outcome::Unknown));
+    });
+}
+
+#[test]
+fn one_waits_for_that_disk_though_others_stand_in() {
+    let make = |handle| SimCluster::new(handle, 5, 3, options());
+    with(6, make, |cluster, mut client, handle| async move {
+        for n in 0..10 {
+            let name = format!("w{n}");
+            let first = put(&cluster, &mut client, &name, in_zones(0, Level::Quorum));
+            first.await.expect("all are up");
+        }
+        let all: Vec<NodeId> = cluster.nodes().collect();
+        hang(&cluster, &handle, &all);
+        for n in 0..10 {
+            let one = WriteOptions {
+                level: Level::Eventual,
+                ..synced(Durability::One)
+            };
+            let asked = put(&cluster, &mut client, &format!("k{n}"), one).await;
+            assert!(asked.is_err(), "no disk has it");
+        }
+    });
+}
+
+#[test]
+fn a_write_that_is_repeated_is_synced_as_its_repetition_asks() {
+    with_cluster(7, |cluster, mut client, handle| async move {
+        let first = put(&cluster, &mut client, "first", synced(Durability::Quorum)).await;
+        first.expect("all are up");
+        hang(&cluster, &handle, &NODES);
+        let mut request = client.put_request("a", None, WriteKind::Put);
+        request.options = synced(Durability::Memory);
+        let sent = client.send_put(&cluster, NODES[0], request.clone(), "v");
+        sent.await.expect("no disk is waited for");
+        request.options = synced(Durability::Quorum);
+        let sent = client.send_put(&cluster, NODES[0], request.clone(), "v");
+        let outcome = sent.await.map(drop).map_err(|(_, outcome)| outcome);
+        assert_eq!(outcome, Err(Outcome::Unknown));
+        handle.sleep(HANGS + NOTICE).await;
+        let sent = client.send_put(&cluster, NODES[0], request, "v");
+        sent.await.expect("the disks are well");
     });
 }
 

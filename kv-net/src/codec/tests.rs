@@ -134,6 +134,7 @@ fn explanation() -> ExplanationV1 {
         StepKind::Sent,
         StepKind::Repaired,
         StepKind::Acknowledged,
+        StepKind::Taken,
         StepKind::Failed {
             why: "off".to_owned(),
         },

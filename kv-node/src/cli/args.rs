@@ -249,7 +249,7 @@ pub(super) struct ImportArgs {
     /// How many replicas must answer a read
     #[arg(long)]
     pub(super) r: Option<u8>,
-    /// How many replicas must hold a record durably
+    /// How many replicas must hold a record
     #[arg(long)]
     pub(super) w: Option<u8>,
     /// The whole time of one request

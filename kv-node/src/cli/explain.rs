@@ -140,6 +140,7 @@ impl Told<'_> {
             StepKind::Sent => "is sent the object".to_owned(),
             StepKind::Repaired => "is sent the object, as its own is older".to_owned(),
             StepKind::Acknowledged => "has it on its disk".to_owned(),
+            StepKind::Taken => "has it in memory".to_owned(),
             StepKind::Failed { why } => format!("fails: {why}"),
         }
     }

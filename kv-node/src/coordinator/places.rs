@@ -90,6 +90,9 @@ impl Places {
 
     /// Has a node stand in for an owner, whoever did so before.
     pub fn put_in(&mut self, node: NodeId, owner: NodeId) {
+        if let Spare::Listed(spare) = &mut self.spare {
+            spare.retain(|other| *other != node);
+        }
         self.stand_ins.insert(owner, node);
     }
 
@@ -155,6 +158,12 @@ mod tests {
         places.put_in(NodeId(5), NodeId(1));
         assert_eq!(asked(&places), [5, 4, 3]);
         assert_eq!(places.replace(NodeId(3), fallbacks), Some(NodeId(6)));
+        // Not even when somebody else takes its place.
+        assert_eq!(places.replace(NodeId(1), fallbacks), None);
+        let mut places = self::places(&[2]);
+        places.put_in(NodeId(5), NodeId(1));
+        assert_eq!(places.replace(NodeId(1), fallbacks), Some(NodeId(6)));
+        assert_eq!(places.replace(NodeId(3), fallbacks), None);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Plan {
     pub replicas: ReplicaSet,
     /// The epoch of its partition's last change: all answers must share it.
     pub partition_epoch: Epoch,
+    /// In how many zones those should be who answer; 0 and 1 ask for nothing.
+    pub distinct_zones: u8,
     /// Where it is noted what happens, if the client wants to know.
     pub journal: Option<Arc<Journal>>,
 }
@@ -61,6 +63,7 @@ impl Plan {
             properties,
             replicas,
             partition_epoch,
+            distinct_zones: 0,
             journal: None,
         })
     }

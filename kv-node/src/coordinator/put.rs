@@ -73,6 +73,7 @@ impl Coordinator {
         let durability = plan.durability(&request.options);
         let mut need = plan.need(&request.options)?;
         let needed = need.count;
+        plan.distinct_zones = need.zones;
         if is_explained {
             self.keep_journal(&mut plan, level, needed);
         }
@@ -100,7 +101,7 @@ impl Coordinator {
         )?;
         self.zones_reachable(&plan, &places, &need)?;
         if durability == Durability::One {
-            need.from = Some(places.owner_behind(self.me).unwrap_or(self.me));
+            need.from = Some(self.me);
         }
         if read.is_none() && level != Level::Eventual {
             self.catch_up_with_readers(&plan, &request.head, needed, deadline)
@@ -355,13 +356,12 @@ impl Coordinator {
             Err(too_few(&core).unknown())
         };
         let counted = self.env.timeout(deadline.left(&self.env), counting).await;
-        let holders = sends.holders(&core.acked());
         sends.go_on();
         if planted!("say \"not applied\" after sending") && !matches!(counted, Ok(Ok(()))) {
             return Err(Refusal::not_enough(needed, core.count(), DOING));
         }
         match counted {
-            Ok(Ok(())) => Ok(holders),
+            Ok(Ok(())) => Ok(core.holders()),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Refusal::timeout(needed, core.count(), DOING).unknown()),
         }

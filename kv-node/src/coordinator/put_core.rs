@@ -8,7 +8,7 @@ use kv_types::{Epoch, NodeId, planted};
 /// What a replica answered to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutAnswer {
-    /// The write is durable there, under this epoch of the partition.
+    /// The write is there, durably if that was asked for, under this epoch of the partition.
     Acked(Epoch),
     /// It knows a newer topology of the partition, and did nothing.
     Stale(Epoch),
@@ -34,7 +34,7 @@ pub enum PutStep {
 pub struct Need {
     /// How many acknowledgements, one for each owner.
     pub count: u8,
-    /// This owner's, or that of the node that stands in for it, must be among them.
+    /// This node's must be among them.
     pub from: Option<NodeId>,
     /// In how many zones those must be who acknowledge.
     pub zones: u8,
@@ -109,16 +109,15 @@ impl PutCore {
         if planted!("count the coordinator twice") && self.acked.len() + 1 == usize::from(needed) {
             needed -= 1;
         }
-        let has_acked = |node: &NodeId| self.acked.contains(node);
-        let may_ack = |node: &NodeId| !self.failed.contains(node);
-        if self.replicas.is_met(|node| has_acked(&node), needed)
-            && self.need.from.iter().all(has_acked)
+        let has_acked = |owner| self.acked.contains(&owner);
+        let may_ack = |owner| !self.failed.contains(&owner);
+        let has_it = |node: &NodeId| self.holders.contains(node);
+        if self.replicas.is_met(has_acked, needed)
+            && self.need.from.iter().all(has_it)
             && self.zones() >= self.need.zones
         {
             PutStep::Reply
-        } else if self.replicas.is_met(|node| may_ack(&node), self.need.count)
-            && self.need.from.iter().all(may_ack)
-        {
+        } else if self.replicas.is_met(may_ack, self.need.count) {
             PutStep::Wait
         } else {
             PutStep::Fail
@@ -144,10 +143,10 @@ impl PutCore {
         self.acked.contains(&owner)
     }
 
-    /// For which owners it was acknowledged so far.
+    /// Who has acknowledged so far.
     #[must_use]
-    pub fn acked(&self) -> Vec<NodeId> {
-        self.acked.iter().copied().collect()
+    pub fn holders(&self) -> Vec<NodeId> {
+        self.holders.iter().copied().collect()
     }
 
     /// How many acknowledgements count towards the need.
@@ -251,7 +250,12 @@ mod tests {
         assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Reply);
         let mut core = PutCore::new(stable(), need, EPOCH);
         assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Wait);
-        assert_eq!(core.on_answer(node(1), node(1), LOST), PutStep::Fail);
+        let stands_in = core.on_answer(node(1), node(4), ACK);
+        assert_eq!(
+            stands_in,
+            PutStep::Wait,
+            "another in its place is not enough"
+        );
     }
 
     #[test]

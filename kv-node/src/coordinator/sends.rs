@@ -110,7 +110,10 @@ impl Copies {
                 | Response::Repair(reply)
                 | Response::StandInWrite(reply),
             ) => {
-                note(StepKind::Acknowledged);
+                note(match answer {
+                    AnswerWhen::Taken => StepKind::Taken,
+                    AnswerWhen::Synced => StepKind::Acknowledged,
+                });
                 PutAnswer::Acked(reply.partition_epoch)
             }
             Ok(_) => PutAnswer::Failed,
@@ -141,8 +144,6 @@ pub(super) struct Sends {
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// How many are on their way for each owner.
     under_way: BTreeMap<NodeId, u8>,
-    /// Who has acknowledged for each owner.
-    acked_by: BTreeMap<NodeId, NodeId>,
 }
 
 impl Sends {
@@ -153,7 +154,6 @@ impl Sends {
             places,
             answers: FuturesUnordered::new(),
             under_way: BTreeMap::new(),
-            acked_by: BTreeMap::new(),
         }
     }
 
@@ -196,6 +196,7 @@ impl Sends {
             };
             let stands_in_for = (mine != me).then_some(mine);
             plan.note(this.env.now(), me, stands_in_for, || match &durable {
+                Ok(()) if durability == Durability::Memory => StepKind::Taken,
                 Ok(()) => StepKind::Acknowledged,
                 Err(refusal) => StepKind::Failed {
                     why: refusal.message.clone(),
@@ -214,11 +215,7 @@ impl Sends {
             *under_way -= 1;
             let is_last = *under_way == 0;
             match answer {
-                PutAnswer::Acked(_) => {
-                    self.acked_by.entry(owner).or_insert(from);
-                    return Some((owner, from, answer));
-                }
-                PutAnswer::Stale(_) => return Some((owner, from, answer)),
+                PutAnswer::Acked(_) | PutAnswer::Stale(_) => return Some((owner, from, answer)),
                 PutAnswer::Failed if self.replace(owner) || !is_last => {}
                 PutAnswer::Failed => return Some((owner, from, answer)),
             }
@@ -233,12 +230,6 @@ impl Sends {
         }
     }
 
-    /// Who holds the write, of those that count for these owners.
-    pub(super) fn holders(&self, owners: &[NodeId]) -> Vec<NodeId> {
-        let holder = |owner| self.acked_by.get(owner).copied();
-        owners.iter().filter_map(holder).collect()
-    }
-
     /// Lets the rest arrive without anyone waiting for it.
     pub(super) fn go_on(self) {
         if !self.answers.is_empty() {
@@ -247,10 +238,19 @@ impl Sends {
         }
     }
 
-    /// Whether another node could be found to stand in for an owner.
+    /// Whether another node could be found to stand in for an owner. Nobody does for the one in whose place this node has the
+    /// write: it would be free then to be counted for another one.
     fn replace(&mut self, owner: NodeId) -> bool {
         let (coordinator, plan) = (&self.coordinator, &self.copies.plan);
-        let next = self.places.replace(owner, || coordinator.fallbacks(plan));
+        let me = coordinator.me;
+        if owner == self.places.owner_behind(me).unwrap_or(me) {
+            return false;
+        }
+        let next = self.places.replace(owner, || {
+            let mut others = coordinator.fallbacks(plan);
+            others.retain(|node| *node != me);
+            others
+        });
         if let Some(node) = next {
             self.send_to(owner, node);
         }

@@ -219,7 +219,9 @@ pub fn is_strict(level: Level) -> bool {
 #[must_use]
 pub fn overlap(read: Level, write: &Write, replicas: u8) -> bool {
     let hold = match write.durability {
-        Durability::Memory | Durability::One => 0,
+        Durability::Memory => 0,
+        // At its coordinator, which is one of them.
+        Durability::One => answers(write.level, replicas).min(1),
         Durability::Quorum => answers(write.level, replicas),
         // Others may hold it in a replica's place.
         Durability::All if answers(write.level, replicas) == 0 => 0,

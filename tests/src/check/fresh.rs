@@ -23,7 +23,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
     let judge = |read: &Read| {
         let covered = ancestry.covered(read.key, &read.ids(), read.ended);
         let older = covered.first_missing(|id| {
-            stays_shown(read) && shown.get(&id).is_some_and(|since| *since < read.begun)
+            is_strict(read.level) && shown.get(&id).is_some_and(|since| *since < read.begun)
         });
         if let Some(id) = older {
             let what = format!(
@@ -69,7 +69,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
     history.reads.iter().filter_map(judge).collect()
 }
 
-/// Whether later such reads show what it has shown: a listing repairs nothing.
+/// Whether later reads at such levels show what it has shown: a listing repairs nothing.
 fn stays_shown(read: &Read) -> bool {
     is_strict(read.level) && !read.is_listed
 }
@@ -99,7 +99,7 @@ fn seen_in_sessions(history: &History) -> BTreeMap<(u32, WriteId), Duration> {
         }
     }
     for (id, write) in &history.writes {
-        if let Some(at) = write.acked_at() {
+        if let Some(at) = write.lasts_from() {
             saw(write.client, *id, at);
         }
     }

@@ -37,6 +37,9 @@ fn judge(history: &History, key: KeyNumber, seen: &Seen) -> Option<Violation> {
     if write.key != key {
         return violation("invented", "belongs to another key");
     }
+    if write.is_astray {
+        return violation("astray", "shows, written with the context of another key");
+    }
     let expected = (!write.is_delete).then(|| History::value_of(id));
     if seen.value != expected {
         return violation("invented", "shows another value than was written");

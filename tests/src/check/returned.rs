@@ -28,7 +28,8 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
             let by = memory
                 .entry(seen.id)
                 .or_insert_with(|| superseders(seen.id));
-            if let Some((by, _)) = by.first()
+            let lasting = by.iter().find(|(_, write)| write.lasts_from().is_some());
+            if let Some((by, _)) = lasting
                 && !ancestry.is_forgotten(history, seen.id)
             {
                 let what = format!(

@@ -211,6 +211,36 @@ pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) 
     events
 }
 
+/// Takes the power from a node that heard of writes twice and could not sync them; of the others, first one hears nothing,
+/// and then one of those that do.
+pub(super) fn doubted(plan: &Plan, rng: &mut Rng) -> Vec<Event> {
+    let mut nodes: Vec<NodeNumber> = (1..=plan.nodes).collect();
+    rng.shuffle(&mut nodes);
+    let (doubted, unaware, aware) = (nodes[0], nodes[1], nodes[2]);
+    let hangs_ms = rng.u64(50..400);
+    let begins_ms = rng.u64(3_000..plan.until_ms.max(4_000) - 500);
+    let power_ms = begins_ms + hangs_ms;
+    let event = |at_ms, lasts_ms, fault| Event {
+        at_ms,
+        lasts_ms,
+        fault,
+    };
+    vec![
+        event(begins_ms - 100, hangs_ms + 100, Fault::Split(vec![unaware])),
+        event(
+            begins_ms,
+            hangs_ms,
+            Fault::Lossy {
+                loss: 0,
+                duplicates: 500,
+            },
+        ),
+        event(begins_ms, hangs_ms, Fault::HungDisk(doubted)),
+        event(power_ms, 50, Fault::PowerCut(vec![doubted])),
+        event(power_ms, rng.u64(500..3_000), Fault::Split(vec![aware])),
+    ]
+}
+
 /// Keeps from one other node what the restored one takes in before, and from the restored one those that know of it after.
 fn cornered(
     plan: &Plan,

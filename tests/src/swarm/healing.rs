@@ -26,6 +26,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const SERVE_LIMIT: Duration = Duration::from_secs(15);
 /// Nothing is kept for others any more within this time: an owner that does not come back is waited for, too.
 const HINT_LIMIT: Duration = Duration::from_secs(90);
+/// How long replicas are watched while nobody writes.
+const REST: Duration = Duration::from_secs(12);
 /// Comparisons have found everything within this time.
 const COMPARING_LIMIT: Duration = Duration::from_secs(60);
 /// A small cluster that has done little must not use more of a disk, in bytes; nor if it holds large values.
@@ -46,6 +48,8 @@ pub(super) struct Healing<'a> {
     pub leaves_well: bool,
     /// Nobody reads: comparisons must make all replicas equal.
     pub by_itself: bool,
+    /// Nothing may be on its way any more after that.
+    pub may_rest: bool,
     /// A disk was put back, and with it perhaps what had been forgotten.
     pub restores: bool,
     pub found: Vec<Violation>,
@@ -70,6 +74,9 @@ impl Healing<'_> {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .held = held;
+        if self.may_rest {
+            self.rest().await;
+        }
         self.bounds();
     }
 
@@ -421,6 +428,24 @@ impl Healing<'_> {
             seen,
             bytes: bytes.to_vec(),
         })
+    }
+
+    /// Replicas that are equal stay so while nobody writes, though each forgets what it may in its own time: comparisons
+    /// bring nobody anything.
+    async fn rest(&mut self) {
+        let nodes = self.whole();
+        let before = self.nemesis.brought(&nodes);
+        self.handle.sleep(REST).await;
+        let brought = self.nemesis.brought(&nodes) - before;
+        self.nemesis.count("rest", 1);
+        if brought > 0 {
+            self.wrong(
+                "restless",
+                format!(
+                    "comparisons brought {brought} objects though all were equal and nobody wrote"
+                ),
+            );
+        }
     }
 
     /// Nothing grows without limit.

@@ -555,6 +555,16 @@ impl Nemesis {
         self.look_at_deletions(node);
     }
 
+    /// How many objects comparisons have brought to nodes, or had them bring.
+    pub fn brought(&self, nodes: &[NodeId]) -> u64 {
+        let running = nodes.iter().filter_map(|node| self.cluster.node(*node));
+        let brought = running.map(|node| {
+            let metrics = node.metrics();
+            value(&metrics, "kv_anti_entropy_fetched ") + value(&metrics, "kv_anti_entropy_sent ")
+        });
+        brought.sum()
+    }
+
     /// Counts what a node forgot. Gives how many values it met that had been forgotten.
     pub fn look_at_deletions(&self, node: NodeId) -> u64 {
         let Some(running) = self.cluster.node(node) else {

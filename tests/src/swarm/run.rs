@@ -189,6 +189,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         leaves_well: !scenario.quic && scenario.seed % 3 == 1,
         by_itself: scenario.seed.is_multiple_of(2),
         restores: scenario.restores(),
+        may_rest: scenario.seed.is_multiple_of(4) && scenario.keeps_bytes(),
         found,
     };
     healing.heal(&notebook).await;

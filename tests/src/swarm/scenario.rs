@@ -8,7 +8,7 @@ use fastrand::Rng;
 use kv_storage::Options;
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Event, Fault, NodeNumber, Plan, with_restores};
+use super::fault::{Event, Fault, NodeNumber, Plan, doubted, with_restores};
 use super::work::FIRST_ROW;
 
 use crate::history::KeyNumber;
@@ -159,6 +159,11 @@ impl Scenario {
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
+        if !quic && rng.u8(0..4) == 0 {
+            for _ in 0..4 {
+                day.events.extend(doubted(&plan, &mut rng));
+            }
+        }
         day.has_rows = rng.u8(0..4) == 0;
         day.mix.lists = [0, 40][rng.usize(0..2)];
         day.mix.astray = [0, 10][rng.usize(0..2)];
@@ -185,6 +190,18 @@ impl Scenario {
         options.memtable_bytes = self.buffer_kib << 10;
         options.log_segment_bytes = options.log_segment_bytes.max((self.buffer_kib as u64) << 9);
         options
+    }
+
+    /// Whether no node has to fetch again what it had.
+    #[must_use]
+    pub fn keeps_bytes(&self) -> bool {
+        let takes_bytes = |event: &Event| {
+            matches!(
+                event.fault,
+                Fault::Restore { .. } | Fault::Damage { .. } | Fault::FlippedRead { .. }
+            )
+        };
+        !self.events.iter().any(takes_bytes)
     }
 
     /// Whether a disk is put back, and with it what was deleted meanwhile.

@@ -60,6 +60,7 @@ pub const SUBSTANCE: &[&str] = &[
     "read with siblings",
     "read in a session",
     "listed key",
+    "rest",
     "write acknowledged",
     "write not applied",
     "write of unknown fate",
