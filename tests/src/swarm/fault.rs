@@ -105,6 +105,9 @@ pub enum Fault {
         between: NodeNumber,
         /// When it loses power.
         after_ms: u64,
+        /// Its disk hangs until then.
+        #[serde(default)]
+        hangs: bool,
     },
     /// Nobody hears anybody.
     Blackout,
@@ -301,8 +304,8 @@ impl Plan {
         let mut at_ms = 500;
         while at_ms < self.until_ms {
             let kind = kinds[rng.usize(0..kinds.len())];
-            // It takes the right millisecond, so rivals try several times.
-            let times = if kind == RIVALS { 4 } else { 1 };
+            // Rivals try several times, and have to be apart until both have proposed.
+            let (times, least_ms) = if kind == RIVALS { (4, 1_500) } else { (1, 20) };
             let times = (at_ms..self.until_ms).step_by(2_000).take(times);
             for at_ms in times {
                 if let Some((fault, most_ms)) = self.draw_one(kind, rng) {
@@ -310,7 +313,7 @@ impl Plan {
                     let most_ms = most_ms >> rng.u32(0..5);
                     events.push(Event {
                         at_ms,
-                        lasts_ms: rng.u64(20..most_ms.max(21)),
+                        lasts_ms: rng.u64(20..most_ms.max(21)).max(least_ms),
                         fault,
                     });
                 }
@@ -394,11 +397,14 @@ impl Plan {
                 if between == node {
                     return None;
                 }
+                let hangs = rng.bool();
                 let fault = Fault::Rivals {
                     one: node,
                     other,
                     between,
-                    after_ms: rng.u64(0..40),
+                    // It takes the right millisecond, unless its vote is on no disk until then.
+                    after_ms: rng.u64(if hangs { 30..150 } else { 0..40 }),
+                    hangs,
                 };
                 (fault, 8_000)
             }

@@ -282,6 +282,7 @@ impl Nemesis {
                 other,
                 between,
                 after_ms,
+                hangs,
             } => {
                 let (one, other, between) = (id(*one), id(*other), id(*between));
                 let cut = begin + Duration::from_millis(*after_ms);
@@ -290,6 +291,9 @@ impl Nemesis {
                 let untold = vec![(one, between), (between, one)];
                 steps.push((cut, Step::Block(untold.clone())));
                 steps.push((end.max(cut), Step::Unblock(untold)));
+                if *hangs {
+                    steps.push((begin, Step::HangUntil(between, cut)));
+                }
                 steps.push((begin, Step::Propose(one)));
                 steps.push((cut, Step::CutPower(between)));
                 steps.push((cut, Step::Start(between)));
