@@ -499,6 +499,10 @@ impl Replica {
             // It may have become incomplete meanwhile.
             self.completeness.check(target.partition)?;
         }
+        let held = match held {
+            Some(held) if self.is_forgotten_by_others(target, &held.encoded)? => None,
+            held => held,
+        };
         self.reads.note(held.as_ref().map(|held| held.source));
         Ok(held)
     }
@@ -566,23 +570,32 @@ impl Replica {
         // A key of an earlier partition begins at this one's start.
         let start = start.max(partition_start);
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let page = self.store.scan(start, end, max_items, max_bytes).await?;
+        let mode = topology.mode_of(bucket);
+        let (mut entries, mut newest) = (Vec::new(), None);
+        let mut from = start;
+        let complete = loop {
+            let page = self.store.scan(from, end.clone(), max_items, max_bytes);
+            let page = page.await?;
+            for item in page.entries {
+                newest = newest.max(Some(item.seq));
+                let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
+                let place = (bucket, partition);
+                if !self.may_be_forgotten_of(place, mode, &key, &item.value)? {
+                    entries.push((key, item.value));
+                }
+            }
+            match page.next {
+                // Where a page ends that has nothing in it nobody could tell.
+                Some(next) if entries.is_empty() => from = next.start,
+                next => break next.is_none(),
+            }
+        };
         // It may have become incomplete meanwhile.
         self.completeness.check(partition)?;
-        let mut entries = Vec::with_capacity(page.entries.len());
-        let mut newest = None;
-        for item in page.entries {
-            newest = newest.max(Some(item.seq));
-            let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-            entries.push((key, item.value));
-        }
         if let Some(seq) = newest {
             self.store.durable(seq).await?;
         }
-        Ok(HeldPage {
-            entries,
-            complete: page.next.is_none(),
-        })
+        Ok(HeldPage { entries, complete })
     }
 
     /// The keyed digest of an encoded object: equal exactly when the objects are.
