@@ -11,7 +11,7 @@ use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainHash, Topology};
 use kv_storage::fs::replace_file;
-use kv_storage::{Events, WriteObserver};
+use kv_storage::{Db, Events, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, NodeId};
 use tokio::sync::{Notify, watch};
 
@@ -422,6 +422,12 @@ impl Node {
     /// by then, and the node answers nothing: stop it and start it again, and it fetches what it lacks. For one waiter.
     pub async fn loss(&self) {
         self.loss.notified().await;
+    }
+
+    /// Its engine, to look at what is stored.
+    #[must_use]
+    pub fn engine(&self) -> &Db {
+        self.store.db()
     }
 
     /// For whom this node keeps something.

@@ -6,7 +6,7 @@
 //! | [`host`] | one node's clocks, randomness, tasks and blocking jobs |
 //! | [`network`] | messages with delays, and nodes that are cut off |
 //! | [`udp`], [`papers`], [`entropy`] | what nodes need that speak real QUIC: datagrams, certificates, seeded keys |
-//! | [`cluster`] | nodes with disks: start, kill, cut power, pause |
+//! | [`cluster`], [`image`] | nodes with disks: start, kill, cut power, pause; what would survive on a disk |
 //! | [`client`] | clients that choose their node |
 
 pub mod client;
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod entropy;
 pub mod executor;
 pub mod host;
+pub mod image;
 pub mod network;
 pub mod papers;
 pub mod udp;

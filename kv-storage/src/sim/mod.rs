@@ -105,6 +105,17 @@ impl SimFs {
         }
     }
 
+    /// An independent copy of what certainly survives if the power is cut now, on a disk on which nothing goes wrong.
+    #[must_use]
+    pub fn certain(&self) -> Self {
+        let mut disk = self.guard().certain();
+        let process = disk.next_process();
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+            process,
+        }
+    }
+
     /// Calls made so far through any handle.
     pub fn calls(&self) -> u64 {
         self.guard().calls

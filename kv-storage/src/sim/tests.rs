@@ -44,6 +44,31 @@ fn synced_files_survive_and_unsynced_ones_come_back_in_many_ways() {
 }
 
 #[test]
+fn what_is_certain_is_what_was_synced_and_nothing_else() {
+    let fs = SimFs::new();
+    let mut grown = write(&fs, "grown", &[1; 600]);
+    grown.sync().unwrap();
+    write(&fs, "gone", b"gone").sync().unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    grown.append(&[2; 100]).unwrap();
+    fs.remove(&path("gone")).unwrap();
+    write(&fs, "nameless", b"its name is not synced")
+        .sync()
+        .unwrap();
+    fs.plan(fs.calls(), Fault::Io);
+
+    let certain = fs.certain();
+    let expected = [
+        (path("grown"), vec![1; 600]),
+        (path("gone"), b"gone".to_vec()),
+    ];
+    assert_eq!(certain.dump(), expected.into());
+    write(&certain, "new", b"no fault was planned for this disk");
+    assert!(fs.create(&path("failing")).is_err(), "nor taken from that");
+    assert_eq!(fs.dump()[&path("grown")].len(), 700);
+}
+
+#[test]
 fn the_same_seed_loses_the_same_bytes() {
     let build = |seed| {
         let fs = SimFs::new();

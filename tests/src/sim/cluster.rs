@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use super::client::Client;
 use super::executor::{Group, Handle, OUTSIDE};
 use super::host::{Conditions, SimHost, SimJobs};
+use super::image::Image;
 use super::network::{SimNetwork, SimTransport, address_of, address_of_client};
 use super::papers::{Papers, WallTime};
 use super::udp::SimRuntime;
@@ -57,6 +58,8 @@ pub struct SimCluster {
 #[derive(Debug)]
 struct Machine {
     fs: SimFs,
+    /// Since when it has this disk.
+    disk_since: Option<Duration>,
     conditions: Arc<Conditions>,
     /// Its process, from the moment in which that begins to start.
     process: Option<Group>,
@@ -131,6 +134,7 @@ impl SimCluster {
                 .expect("an empty disk");
             let machine = Machine {
                 fs,
+                disk_since: None,
                 conditions: Arc::default(),
                 process: None,
                 running: None,
@@ -350,15 +354,29 @@ impl SimCluster {
         self.machine(node, |machine| machine.fs.clone())
     }
 
+    /// What a node's store has that certainly survives if its power is cut now; nothing when that is no store.
+    #[must_use]
+    pub fn image(&self, node: NodeId) -> Option<Image> {
+        Image::of(&self.fs(node).certain(), &self.storage)
+    }
+
     /// Puts another disk into the machine of a node that does not run.
     ///
     /// # Panics
     /// When it runs.
     pub fn put_in_disk(&self, node: NodeId, disk: SimFs) {
+        let now = self.handle.now();
         self.machine(node, |machine| {
             assert!(machine.process.is_none(), "{node} runs");
             machine.fs = disk;
+            machine.disk_since = Some(now);
         });
+    }
+
+    /// When the disk of a node was put into its machine, if that was after the beginning.
+    #[must_use]
+    pub fn disk_since(&self, node: NodeId) -> Option<Duration> {
+        self.machine(node, |machine| machine.disk_since)
     }
 
     /// What is wrong with a node's machine.

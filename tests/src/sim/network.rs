@@ -8,6 +8,7 @@
 //! Where nodes speak real QUIC ([`super::udp`]), the same network carries their datagrams, under the same faults.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -52,7 +53,20 @@ struct State {
     duplicate_permille: u64,
     counts: Counts,
     recorded: Option<Vec<Recorded>>,
+    overheard: Option<Overheard>,
 }
+
+/// Whoever is told of messages between nodes in the moment in which they are sent.
+pub trait Overhear: fmt::Debug + Send + Sync {
+    /// A node asks another one.
+    fn request(&self, to: NodeId, request: &Request);
+
+    /// A node answers a request.
+    fn response(&self, from: NodeId, request: &Request, response: &Response);
+}
+
+/// Somebody who listens as long as they are there.
+type Overheard = Weak<dyn Overhear>;
 
 /// The bytes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +203,15 @@ impl SimNetwork {
         state.duplicate_permille = 0;
     }
 
+    /// Tells somebody of all messages between nodes from now on.
+    pub fn tell(&self, who: Overheard) {
+        self.state().overheard = Some(who);
+    }
+
+    fn listener(&self) -> Option<Arc<dyn Overhear>> {
+        self.state().overheard.as_ref()?.upgrade()
+    }
+
     /// Keeps the bytes of all messages from now on.
     pub fn record(&self) {
         self.state().recorded = Some(Vec::new());
@@ -236,6 +259,9 @@ impl SimNetwork {
     ) -> BoxFuture<'static, Result<Response, CallFailure>> {
         let this = self.clone();
         let method = request.method();
+        if let Some(listener) = self.listener() {
+            listener.request(to, request);
+        }
         let bytes = payload(&codec::encode_request(request));
         self.note(end_of(&from), to, &bytes);
         self.keep(|| Recorded::Request(method, bytes.clone()));
@@ -278,7 +304,11 @@ impl SimNetwork {
             });
         }
         let method = request.method();
+        let listener = self.listener().map(|listener| (listener, request.clone()));
         let response = self.arrive(from, to, request, budget).await?;
+        if let Some((listener, request)) = listener {
+            listener.response(to, &request, &response);
+        }
         self.deliver(to, end).await?;
         let sent = codec::encode_response(&response);
         let bytes = payload(&sent);

@@ -41,6 +41,13 @@ pub enum Fault {
     Ring,
     /// One node is cut off from the other nodes, on and off.
     Flapping(NodeNumber),
+    /// A node and all others but one do not hear each other.
+    Hermit {
+        /// The node.
+        node: NodeNumber,
+        /// Whom it still hears.
+        friend: NodeNumber,
+    },
     /// So many of 1,000 messages are lost, and so many requests arrive twice.
     Lossy {
         /// Lost.
@@ -151,6 +158,7 @@ impl Fault {
                 | Self::Deafen(_)
                 | Self::Ring
                 | Self::Flapping(_)
+                | Self::Hermit { .. }
                 | Self::Lossy { .. }
                 | Self::SlowLink { .. }
                 | Self::SlowDisk { .. }
@@ -172,6 +180,7 @@ impl Fault {
             Self::Deafen(_) => "deaf nodes",
             Self::Ring => "ring",
             Self::Flapping(_) => "flapping",
+            Self::Hermit { .. } => "hermit",
             Self::Lossy { .. } => "lossy network",
             Self::SlowLink { .. } => "slow link",
             Self::DiskError { .. } => "disk error",
@@ -208,6 +217,8 @@ pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) 
         });
         if rng.bool() {
             events.extend(cornered(plan, node, at_ms, lasts_ms, rng));
+        } else if plan.nodes > 3 && rng.bool() {
+            events.extend(outvoted(plan, node, at_ms, rng));
         }
         at_ms += rng.u64(OLDEST_COPY_MS..3 * OLDEST_COPY_MS);
     }
@@ -266,6 +277,32 @@ fn cornered(
         split(at_ms - before_ms, before_ms, unaware),
         split(at_ms, lasts_ms + rng.u64(2_000..6_000), aware),
     ]
+}
+
+/// Cuts a node off with one other one before its disk is put back: what it votes on meanwhile is not decided, so that it is asked
+/// once more when it has forgotten.
+fn outvoted(plan: &Plan, restored: NodeNumber, at_ms: u64, rng: &mut Rng) -> [Event; 1] {
+    let ally = 1 + (restored - 1 + rng.u8(1..plan.nodes)) % plan.nodes;
+    let before_ms = OLDEST_COPY_MS.min(at_ms);
+    [Event {
+        at_ms: at_ms - before_ms,
+        lasts_ms: before_ms + rng.u64(0..1_000),
+        fault: Fault::Split(vec![restored, ally]),
+    }]
+}
+
+/// Keeps what others have for some nodes from reaching them, while they are there for whoever wants deletions forgotten.
+pub(super) fn hermits(plan: &Plan, rng: &mut Rng) -> Vec<Event> {
+    let hermit = |_| {
+        let node = rng.u8(1..=plan.nodes);
+        let friend = 1 + (node - 1 + rng.u8(1..plan.nodes)) % plan.nodes;
+        Event {
+            at_ms: rng.u64(1_000..plan.until_ms.max(2_000)),
+            lasts_ms: rng.u64(5_000..20_000),
+            fault: Fault::Hermit { node, friend },
+        }
+    };
+    (0..3).map(hermit).collect()
 }
 
 /// Of what happened since a newer copy the others may not have heard.

@@ -6,6 +6,7 @@
 //! | [`fault`] | what may go wrong, and when |
 //! | [`nemesis`] | makes it go wrong |
 //! | [`planted`] | bugs that are there on purpose, to show that days find them |
+//! | [`witness`] | looks at the disks of all nodes when somebody is told something |
 //! | [`work`] | what clients do, and write down |
 //! | `operator` | changes of the topology meanwhile, and what became of them |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
@@ -22,6 +23,7 @@ pub mod run;
 pub mod scenario;
 pub mod shrink;
 pub mod summary;
+pub mod witness;
 pub mod work;
 
 pub use run::{Report, run};

@@ -214,6 +214,14 @@ impl Nemesis {
                 let apart = (from.0 + count - to.0 % count) % count;
                 from != CLIENTS && to != CLIENTS && apart != 1 && apart != count - 1
             })),
+            Fault::Hermit { node, friend } => {
+                let (node, friend) = (id(*node), id(*friend));
+                blocked(links(&|from, to| {
+                    let is_between_nodes = from != CLIENTS && to != CLIENTS;
+                    let is_hermit = from == node || to == node;
+                    is_between_nodes && is_hermit && from != friend && to != friend
+                }))
+            }
             Fault::Flapping(node) => {
                 let node = id(*node);
                 let cut = links(&|from, to| {

@@ -18,6 +18,7 @@ use super::healing::Healing;
 use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
 use super::operator::{Ledger, Operator};
 use super::scenario::{REPLICAS, Scenario};
+use super::witness::Witness;
 use super::work::{Notebook, Worker};
 use crate::check::{self, Violation};
 use crate::history::{Fate, History};
@@ -159,8 +160,9 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         ..History::default()
     }));
     let until = Duration::from_millis(scenario.work_ms);
+    let witness = Witness::new(scenario, handle, &cluster);
     for number in &scenario.clients {
-        let worker = Worker::new(scenario, *number, handle, &cluster, &notebook);
+        let worker = Worker::new(scenario, *number, handle, &cluster, &notebook, &witness);
         handle.spawn(OUTSIDE, worker.work(until));
     }
     let ledger = Ledger::default();
@@ -195,6 +197,10 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     healing.heal(&notebook).await;
     let whole = healing.whole();
     let mut violations = healing.found;
+    violations.extend(witness.found());
+    for (what, times) in witness.looks() {
+        nemesis.count(what, times);
+    }
     let created = std::mem::take(&mut *ledger.lock().unwrap_or_else(PoisonError::into_inner));
     violations.extend(created.judge(handle, &cluster, &whole).await);
     for (what, times) in created.counts() {

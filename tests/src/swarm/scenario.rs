@@ -8,7 +8,7 @@ use fastrand::Rng;
 use kv_storage::Options;
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Event, Fault, NodeNumber, Plan, doubted, with_restores};
+use super::fault::{Event, Fault, NodeNumber, Plan, doubted, hermits, with_restores};
 use super::work::FIRST_ROW;
 
 use crate::history::KeyNumber;
@@ -151,11 +151,15 @@ impl Scenario {
         // While some node was started a moment ago nobody forgets.
         if day.forgets && rng.bool() {
             day.events.retain(|event| event.fault.leaves_processes());
+            if rng.bool() {
+                day.events.extend(hermits(&plan, &mut rng));
+            }
         }
         day.sessions = rng.bool();
         if !quic && rng.u8(0..5) < 2 {
             // What only the node knew whose disk is put back is gone.
             day.mix.weak = 0;
+            day.operators = day.operators.max(1);
             day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];

@@ -11,6 +11,7 @@ use kv_ring::Topology;
 use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, WriteId};
 
 use super::scenario::{Mix, Scenario};
+use super::witness::{Acknowledged, Witness};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
 use crate::sim::client::{BUCKET, Client};
 use crate::sim::network::SimNetwork;
@@ -47,6 +48,7 @@ pub(super) struct Worker {
     rest_ms: u64,
     mix: Mix,
     notebook: Notebook,
+    witness: Arc<Witness>,
     /// Of a client that keeps a session, what it has seen of each key.
     seen: Option<BTreeMap<KeyNumber, Clock>>,
     contexts: ContextKey,
@@ -59,6 +61,7 @@ impl Worker {
         handle: &Handle,
         cluster: &SimCluster,
         notebook: &Notebook,
+        witness: &Arc<Witness>,
     ) -> Self {
         Self {
             client: cluster.client(u64::from(number)),
@@ -72,6 +75,7 @@ impl Worker {
             rest_ms: scenario.rest_ms,
             mix: scenario.mix,
             notebook: Arc::clone(notebook),
+            witness: Arc::clone(witness),
             seen: scenario.sessions.then(BTreeMap::new),
             contexts: ContextKey::new(cluster.topology().secret().context_key()),
         }
@@ -177,6 +181,8 @@ impl Worker {
             return None;
         };
         self.trace(2 + reply.siblings.len() as u64);
+        let named = crate::sim::client::key(&name(key));
+        self.witness.answered(&named, level, begun, &reply);
         self.saw(key, &reply.context);
         let read = Read {
             key,
@@ -275,11 +281,11 @@ impl Worker {
         }
         let durability = self.durability();
         request.options.durability = Some(durability);
-        let id = request.head.write_id;
+        let (id, level) = (request.head.write_id, request.options.level);
         let write = Write {
             key,
             client: self.number,
-            level: request.options.level,
+            level,
             durability,
             is_delete,
             expires,
@@ -292,10 +298,19 @@ impl Worker {
         };
         self.notes().writes.insert(id, write);
         let (fate, context) = self.send(request).await;
-        if let Some(write) = self.notes().writes.get_mut(&id) {
+        let begun = self.notes().writes.get_mut(&id).map(|write| {
             write.fate = fate;
-        }
+            write.begun
+        });
         let context = context?;
+        self.witness.acknowledged(&Acknowledged {
+            key: &crate::sim::client::key(&name(key)),
+            id,
+            level,
+            durability,
+            begun: begun.unwrap_or_default(),
+            context: &context,
+        });
         self.saw(key, &context);
         Some((id, context))
     }
