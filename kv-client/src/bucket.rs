@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kv_types::{BucketName, Key, KeyError, NodeId};
+use kv_types::{BucketName, Key, KeyError, NodeId, WriteId};
 
+use crate::fate::Fate;
 use crate::get::Get;
 use crate::into_key::IntoKey;
 use crate::put::{Delete, Put};
@@ -68,6 +69,12 @@ impl Bucket {
     /// did not see survives.
     pub fn delete(&self, key: impl IntoKey) -> Delete {
         Delete::new(self.clone(), key.into_key())
+    }
+
+    /// Asks what became of a write whose [`outcome`](crate::Error::outcome) is unknown, by its
+    /// [`write_id`](Put::write_id).
+    pub fn fate(&self, key: impl IntoKey, write_id: WriteId) -> Fate {
+        Fate::new(self.clone(), key.into_key(), write_id)
     }
 
     /// Reads a key, lets `change` decide on all its siblings, and writes the decision with the

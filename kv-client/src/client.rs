@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_ring::Topology;
-use kv_types::{BucketName, BucketNameError, Level};
+use kv_types::{BucketName, BucketNameError, Level, WriteId};
 
 use crate::bucket::Bucket;
 use crate::collection::Collection;
 use crate::connect_error::ConnectError;
 use crate::error::Error;
+use crate::fate::Fate;
 use crate::get::Get;
 use crate::into_key::IntoKey;
 use crate::net::NetTransport;
@@ -96,6 +97,11 @@ impl Client {
     /// Writes a key of the bucket `default`. See [`Bucket::put`].
     pub fn put(&self, key: impl IntoKey, value: impl Into<Bytes>) -> Put {
         self.default_bucket().put(key, value)
+    }
+
+    /// Asks what became of a write of a key of the bucket `default`. See [`Bucket::fate`].
+    pub fn fate(&self, key: impl IntoKey, write_id: WriteId) -> Fate {
+        self.default_bucket().fate(key, write_id)
     }
 
     /// Deletes a key of the bucket `default`. See [`Bucket::delete`].

@@ -6,12 +6,14 @@ use core::task::{Context as TaskContext, Poll};
 use std::sync::Arc;
 
 use futures::stream::{Stream, StreamExt};
+use kv_types::WriteId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bucket::Bucket;
 use crate::codec::{Codec, Json, Postcard};
 use crate::error::Error;
+use crate::fate::Fate;
 use crate::get::Get;
 use crate::key_codec::KeyCodec;
 use crate::put::{Delete, Put};
@@ -132,6 +134,11 @@ where
             key.to_key(),
             C::encode(value)?,
         ))
+    }
+
+    /// Asks what became of a write of a key. See [`Bucket::fate`].
+    pub fn fate(&self, key: &K, write_id: WriteId) -> Fate {
+        Fate::new(self.bucket.clone(), key.to_key(), write_id)
     }
 
     /// Deletes a key.

@@ -20,7 +20,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`client`], [`bucket`], [`collection`] | [`Client`], [`Bucket`], [`Collection`]: where requests begin |
-//! | [`get`], [`put`], [`update`], [`scan`], [`many`] | the requests |
+//! | [`get`], [`put`], [`update`], [`scan`], [`many`], [`fate`] | the requests |
 //! | [`read`], [`resolve`], [`view`] | what a read found, and how to make one value of several |
 //! | [`key_codec`], [`codec`], [`into_key`] | typed keys and values as bytes |
 //! | [`target`], [`context_file`], [`options`] | which cluster, as whom, with which defaults |
@@ -45,6 +45,7 @@ mod directory;
 pub mod error;
 pub mod explain;
 mod failure;
+pub mod fate;
 pub mod get;
 mod health;
 pub mod into_key;
@@ -73,6 +74,7 @@ pub use collection::Collection;
 pub use context_file::{ContextDirectory, ContextFile};
 pub use cursor::Cursor;
 pub use error::{ConnectError, Error};
+pub use fate::{Fate, WriteFate};
 pub use into_key::IntoKey;
 pub use key_codec::{KeyCodec, KeyPart};
 pub use many::Many;
@@ -90,7 +92,7 @@ pub use kv_net::ErrorCode;
 pub use kv_ring as ring;
 pub use kv_types::{
     BlindPut, BucketMode, BucketName, BucketProperties, ClusterId, Context, Dot, Durability, Epoch,
-    Hlc, Key, KeyError, Level, NodeId, Outcome, Quorum, RowCache, WriteId,
+    Hlc, Key, KeyError, Level, NodeId, Outcome, Quorum, RowCache, WriteId, WriteIdError,
 };
 
 /// The README's snippet is compiled with the documentation's examples.

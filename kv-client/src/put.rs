@@ -44,6 +44,7 @@ pub(crate) struct WriteRequest {
     ttl: Option<Duration>,
     durability: Option<Durability>,
     distinct_zones: u8,
+    write_id: WriteId,
     pub(crate) timeout: Duration,
 }
 
@@ -51,6 +52,7 @@ impl WriteRequest {
     pub(crate) fn new(bucket: Bucket, key: MaybeKey, kind: WriteKind, value: Bytes) -> Self {
         let options = bucket.session.options();
         let (level, timeout) = (options.level, options.deadline);
+        let write_id = bucket.session.new_write_id();
         Self {
             bucket,
             key,
@@ -62,6 +64,7 @@ impl WriteRequest {
             ttl: None,
             durability: None,
             distinct_zones: 0,
+            write_id,
             timeout,
         }
     }
@@ -87,6 +90,7 @@ impl WriteRequest {
             ttl,
             durability,
             distinct_zones,
+            write_id,
             timeout,
         } = self;
         let key: Key = key?;
@@ -103,7 +107,6 @@ impl WriteRequest {
             durability,
             distinct_zones,
         };
-        let write_id = bucket.session.new_write_id();
         let place = Place::Key(key.clone());
         let (session, name, token, written_key) = (
             Arc::clone(&bucket.session),
@@ -173,8 +176,9 @@ macro_rules! write_request {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// All attempts carry one write id, so that a retry makes no second sibling. Dropping the future
-        /// gives up the wait; the write may then be applied or not.
+        /// All attempts carry one [write id](Self::write_id), so that a retry makes no second sibling; so does a clone that is
+        /// awaited to repeat the write, within a minute. Dropping the future gives up the wait; the write may then be applied or
+        /// not, which [`Bucket::fate`] tells.
         #[derive(Debug, Clone)]
         #[must_use = "a request is sent when it is awaited"]
         pub struct $name(WriteRequest);
@@ -185,6 +189,12 @@ macro_rules! write_request {
             pub fn context(mut self, context: Context) -> Self {
                 self.0.context = Some(context);
                 self
+            }
+
+            /// The name of the write, to ask what became of it where the answer does not say: [`Bucket::fate`].
+            #[must_use]
+            pub fn write_id(&self) -> WriteId {
+                self.0.write_id
             }
 
             /// How much is asked before it counts as done. Default: the client's.

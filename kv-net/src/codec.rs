@@ -59,6 +59,7 @@ pub fn encode_request(request: &Request) -> Encoded {
         Request::Hints(body) => Encoded::new(number, body, none()),
         Request::ExplainGet(body) => Encoded::new(number, body, none()),
         Request::ExplainPut(body, tail) => Encoded::new(number, body, tail.clone()),
+        Request::Fate(body) => Encoded::new(number, body, none()),
         Request::Compare(body) => Encoded::new(number, body, none()),
         Request::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
         Request::StandInWrite(body, tail) => Encoded::new(number, body, tail.clone()),
@@ -91,6 +92,7 @@ pub fn decode_request(method: Method, payload: &Bytes) -> Result<Request, Decode
             let (body, tail) = put(payload)?;
             Request::ExplainPut(body, tail)
         }
+        Method::Fate => Request::Fate(whole(payload)?),
         Method::Compare => Request::Compare(whole(payload)?),
         Method::List => Request::List(whole(payload)?),
         Method::Topology => Request::Topology(whole(payload)?),
@@ -159,6 +161,7 @@ pub fn encode_response(response: &Response) -> Encoded {
         Response::Hints(body) => Encoded::new(number, body, none()),
         Response::ExplainGet(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::ExplainPut(body) => Encoded::new(number, body, none()),
+        Response::Fate(body) => Encoded::new(number, body, none()),
         Response::Compare(body) => Encoded::new(number, body, none()),
         Response::Vote(body, tail) => Encoded::new(number, body, tail.clone()),
         Response::StandInWrite(body) => Encoded::new(number, body, none()),
@@ -223,6 +226,7 @@ pub fn decode_response(
             Response::ExplainGet(body, tail)
         }
         Method::ExplainPut => Response::ExplainPut(whole(payload)?),
+        Method::Fate => Response::Fate(whole(payload)?),
         Method::Compare => Response::Compare(whole(payload)?),
         Method::Vote => {
             let (body, tail) = with_tail(payload)?;

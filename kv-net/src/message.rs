@@ -5,6 +5,8 @@
 //! Structures end in `V1` and never change: a change is a new structure under a new method. Enums
 //! only grow at their end. `docs/formats/wire.md` has the bytes, pinned by golden tests.
 
+mod fate;
+
 use bytes::Bytes;
 use kv_types::{
     BucketId, BucketName, BucketProperties, Context, Dot, Durability, Epoch, Hlc, Key, Level,
@@ -13,6 +15,8 @@ use kv_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
+
+pub use fate::{FateReplyV1, FateV1, WriteFate};
 
 /// What every request about data carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -544,6 +548,8 @@ pub struct FloorReplyV1 {
     pub reading: Hlc,
     /// Up to where it has promised.
     pub floor: Hlc,
+    /// No dot that it gave to a write is later than both this point and a minute after the write's creation.
+    pub late_through: Hlc,
 }
 
 /// A partition of a bucket.
@@ -879,6 +885,8 @@ pub enum Request {
     ExplainGet(GetV1),
     /// Write a key, and say why it is answered so; the bytes are the value.
     ExplainPut(PutV1, Bytes),
+    /// What became of a write.
+    Fate(FateV1),
     /// Compare copies with the other owners.
     Compare(CompareV1),
     /// Merge an object; the bytes are the object.
@@ -936,6 +944,8 @@ pub enum Response {
     ExplainGet(ExplainedGetV1, Bytes),
     /// To [`Request::ExplainPut`].
     ExplainPut(ExplainedPutV1),
+    /// To [`Request::Fate`].
+    Fate(FateReplyV1),
     /// To [`Request::Compare`].
     Compare(CompareReplyV1),
     /// To [`Request::ReplicaWrite`].

@@ -69,6 +69,8 @@ pub enum Method {
     ExplainPut = 10,
     /// [`Request::Compare`]
     Compare = 11,
+    /// [`Request::Fate`]
+    Fate = 12,
     /// [`Request::ReplicaWrite`]
     ReplicaWrite = 16,
     /// [`Request::ReplicaRead`]
@@ -103,7 +105,7 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Get,
         Self::Put,
         Self::List,
@@ -115,6 +117,7 @@ impl Method {
         Self::ExplainGet,
         Self::ExplainPut,
         Self::Compare,
+        Self::Fate,
         Self::ReplicaWrite,
         Self::ReplicaRead,
         Self::ReplicaList,
@@ -155,6 +158,7 @@ impl Method {
             | Self::Put
             | Self::ExplainGet
             | Self::ExplainPut
+            | Self::Fate
             | Self::List
             | Self::ReplicaWrite
             | Self::ReplicaRead
@@ -187,6 +191,7 @@ impl Role {
             | Method::Put
             | Method::ExplainGet
             | Method::ExplainPut
+            | Method::Fate
             | Method::List
             | Method::Topology
             | Method::Status
@@ -233,6 +238,7 @@ impl Request {
             Self::ExplainGet(_) => Method::ExplainGet,
             Self::ExplainPut(..) => Method::ExplainPut,
             Self::Compare(_) => Method::Compare,
+            Self::Fate(_) => Method::Fate,
             Self::ReplicaWrite(..) => Method::ReplicaWrite,
             Self::ReplicaRead(_) => Method::ReplicaRead,
             Self::ReplicaList(_) => Method::ReplicaList,
@@ -268,6 +274,7 @@ impl Response {
             Self::ExplainGet(..) => Method::ExplainGet,
             Self::ExplainPut(_) => Method::ExplainPut,
             Self::Compare(_) => Method::Compare,
+            Self::Fate(_) => Method::Fate,
             Self::ReplicaWrite(_) => Method::ReplicaWrite,
             Self::ReplicaRead(..) => Method::ReplicaRead,
             Self::ReplicaList(..) => Method::ReplicaList,
@@ -312,6 +319,7 @@ mod tests {
             (Method::ExplainGet,   [true,  true,  true]),
             (Method::ExplainPut,   [true,  true,  true]),
             (Method::Compare,      [false, false, true]),
+            (Method::Fate,         [true,  true,  true]),
             (Method::ReplicaWrite, [true,  false, false]),
             (Method::ReplicaRead,  [true,  false, false]),
             (Method::ReplicaList,  [true,  false, false]),

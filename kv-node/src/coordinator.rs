@@ -13,6 +13,7 @@ pub mod places;
 pub mod plan;
 mod put;
 pub mod put_core;
+pub(crate) mod recall;
 mod sends;
 
 use std::sync::Arc;
@@ -73,6 +74,11 @@ impl Coordinator {
             hedges: HedgeBudget::default(),
             contexts,
         }
+    }
+
+    /// The topology that this node lives by.
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.topologies.current()
     }
 
     /// The owners worth asking: this node first, then those that are up, in slot order, then those that others stand in

@@ -13,6 +13,7 @@
 //! | [`service`] | one match: request → the component that owns it |
 //! | [`coordinator`] | plans, fans out, and feeds answers to pure cores |
 //! | [`replica`] | what this node holds; the only code that writes user data |
+//! | [`fates`] | what became of a write whose client does not know |
 //! | [`hints`] | what this node keeps for owners that are away |
 //! | [`anti_entropy`] | replicas compare what they hold, all the time |
 //! | [`tombstones`] | when what was deleted is forgotten |
@@ -41,6 +42,7 @@ pub mod config;
 pub mod coordinator;
 pub mod env;
 pub mod evidence;
+pub mod fates;
 pub mod healing;
 pub mod hints;
 pub mod liveness;

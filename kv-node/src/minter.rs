@@ -4,7 +4,8 @@
 //! Invariants:
 //! 1. A point is given out only below a mark that is already durable, so a restarted node, which
 //!    begins above the mark, can never mint a dot twice.
-//! 2. `held_since` lies above everything minted before this start: what was written before may have
+//! 2. A point that is later than asked for is on record before it is given out.
+//! 3. `held_since` lies above everything minted before this start: what was written before may have
 //!    been lost with the log's unsynced tail, so intervals are not extended over it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,8 @@ pub struct Minter {
     actor: RwLock<Option<ActorId>>,
     watch: Arc<ClockWatch>,
     held_since: AtomicU64,
+    /// The latest point that was given out though an earlier one was asked for.
+    late_through: AtomicU64,
     env: Env,
     store: Store,
     state: Mutex<State>,
@@ -79,6 +82,8 @@ impl Minter {
             actor: RwLock::new(actor),
             watch,
             held_since: AtomicU64::new(held_since.0),
+            // What was given out before is on no record, but below.
+            late_through: AtomicU64::new(held_since.0),
             env,
             store,
             state,
@@ -145,6 +150,24 @@ impl Minter {
             self.raise_mark().await?;
             raised = true;
         }
+    }
+
+    /// As [`Self::mint`]. Where the clock is beyond a point, it is noted that the dot is later than that.
+    ///
+    /// # Errors
+    /// As [`Self::mint`].
+    pub async fn mint_by(&self, point: Hlc) -> Result<Dot, Refusal> {
+        let dot = self.mint().await?;
+        if dot.hlc > point {
+            self.late_through.fetch_max(dot.hlc.0, Ordering::AcqRel);
+        }
+        Ok(dot)
+    }
+
+    /// No dot that was minted [by](Self::mint_by) a point is later than both that point and this one.
+    #[must_use]
+    pub fn late_through(&self) -> Hlc {
+        Hlc(self.late_through.load(Ordering::Acquire))
     }
 
     /// Learns of a dot minted elsewhere, so that what is minted here next comes after it.

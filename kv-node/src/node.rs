@@ -25,6 +25,7 @@ use crate::completeness::boots::{self, Boots, Telling};
 use crate::completeness::recovery::Recovery;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
+use crate::fates::Fates;
 use crate::healing::{self, Damages, Healing, ScrubOptions};
 use crate::hints::delivery::Delivery;
 use crate::hints::{HintOptions, Kept};
@@ -40,6 +41,7 @@ use crate::storage_key;
 use crate::store::{Store, StoreError};
 use crate::tombstones::answers::Forgetting;
 use crate::tombstones::floor::Floor;
+use crate::tombstones::promises::Promises;
 use crate::tombstones::rounds::Rounds;
 use crate::tombstones::watermarks::Watermarks;
 use crate::tombstones::{self, DeleteOptions};
@@ -268,9 +270,14 @@ impl Node {
             completeness: Arc::clone(&completeness),
             counts: deletions,
         };
+        let promises = Promises {
+            env: env.clone(),
+            forgetting: forgetting.clone(),
+        };
         let rounds = Rounds {
             env: env.clone(),
             forgetting: forgetting.clone(),
+            promises: promises.clone(),
             exchange: Arc::clone(&exchange),
             trouble: None,
             next: None,
@@ -331,6 +338,11 @@ impl Node {
             liveness,
         };
         env.spawn(recovery.run());
+        let fates = Fates {
+            env: env.clone(),
+            coordinator: Arc::clone(&coordinator),
+            promises,
+        };
         let boot_counter = Arc::new(AtomicU64::new(boot));
         let loss = Arc::new(Notify::new());
         let telling = Telling {
@@ -359,6 +371,7 @@ impl Node {
             answers,
             exchange,
             forgetting,
+            fates,
             boots: Boots::new(store.clone(), Arc::clone(&membership)),
             completeness,
             damages,

@@ -344,7 +344,8 @@ impl Replica {
         if planted!("let a write supersede what its writer never saw") {
             read = object.clock().clone();
         }
-        let dot = self.minter.mint().await?;
+        let latest_dot = new.write.write_id.latest_dot();
+        let dot = self.minter.mint_by(latest_dot).await?;
         let known = writer_knows(Some(read.clone()), [dot]);
         let is_deletion = new.write.payload.value().is_none();
         // What this node minted as a stand-in may have gone to the owner and been forgotten here.
@@ -382,7 +383,8 @@ impl Replica {
                 is: object.gone_from(target.mode),
             },
             weight: Weight::of(&object, encoded.len()),
-            new_dots: vec![dot.hlc],
+            // Once the floor has passed the write's own time, somebody may have been told that it never will be applied.
+            new_dots: vec![dot.hlc, latest_dot],
             is_owed: true,
         };
         let append = self.append(target, change, answer, Some(deadline));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeReplyV1, CompareV1, DataHead, MetricsReplyV1, RememberReplyV1, RememberV1,
+    ChangeReplyV1, CompareV1, DataHead, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1,
     ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
     ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1,
     StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
@@ -24,6 +24,7 @@ use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
+use crate::fates::Fates;
 use crate::healing::Damages;
 use crate::hints::Kept;
 use crate::membership::Membership;
@@ -54,6 +55,7 @@ pub struct Service {
     pub(crate) answers: Answers,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) forgetting: Forgetting,
+    pub(crate) fates: Fates,
     pub(crate) boots: Boots,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) damages: Arc<Damages>,
@@ -104,6 +106,10 @@ impl Service {
                 let explained = self.coordinator.explain_put(put, value, deadline);
                 let answered = self.measured(Operation::Put, explained).await;
                 answered.map(Response::ExplainPut)
+            }
+            Request::Fate(asked) => {
+                let fate = self.fates.of(&asked, deadline).await;
+                fate.map(|fate| Response::Fate(FateReplyV1 { fate }))
             }
             Request::Compare(asked) => self.compare_now(asked, deadline).await,
             Request::List(list) => {
@@ -423,6 +429,7 @@ fn epoch_of(request: &Request) -> Option<Epoch> {
         Request::Get(get) | Request::ExplainGet(get) => &get.head,
         Request::Put(put, _) | Request::ExplainPut(put, _) => &put.head,
         Request::List(list) => &list.head,
+        Request::Fate(asked) => &asked.head,
         Request::ReplicaWrite(write, _) | Request::Repair(write, _) => &write.head,
         Request::ReplicaRead(read) => &read.head,
         Request::StandInWrite(write, _) => &write.head,

@@ -19,6 +19,7 @@
 
 pub mod answers;
 pub mod floor;
+pub mod promises;
 pub mod rounds;
 pub mod watermarks;
 

@@ -46,4 +46,4 @@ pub use object::{Admission, Object, Payload, Retired, Sibling, Write, WriteRefus
 pub use outcome::Outcome;
 pub use quorum::{Level, Quorum, QuorumError};
 pub use wire::DecodeError;
-pub use write_id::WriteId;
+pub use write_id::{WriteId, WriteIdError};

@@ -156,7 +156,7 @@ pub enum Admission {
     Known,
     /// Older than what the key remembers: whether it was applied cannot be told.
     TooOld,
-    /// Created later than this node's clock plus [`Retired::HORIZON_MS`]: a clock is wrong.
+    /// Created later than this node's clock plus [`WriteId::HORIZON_MS`]: a clock is wrong.
     FromTheFuture,
 }
 
@@ -349,20 +349,32 @@ impl Object {
     /// How a write with this id must be treated here.
     #[must_use]
     pub fn admit(&self, write_id: WriteId, now_ms: u64) -> Admission {
-        let held = self.siblings.iter().any(|s| s.write_id == write_id);
         let forgotten = write_id.created_ms() <= self.retired.floor_ms()
-            || write_id.created_ms().saturating_add(Retired::HORIZON_MS) < now_ms;
+            || write_id.created_ms().saturating_add(WriteId::HORIZON_MS) < now_ms;
         if crate::planted!("apply a repeated write anew") {
             Admission::New
-        } else if held || self.retired.contains(write_id) {
+        } else if self.knows(write_id) {
             Admission::Known
         } else if forgotten {
             Admission::TooOld
-        } else if write_id.created_ms() > now_ms.saturating_add(Retired::HORIZON_MS) {
+        } else if write_id.created_ms() > now_ms.saturating_add(WriteId::HORIZON_MS) {
             Admission::FromTheFuture
         } else {
             Admission::New
         }
+    }
+
+    /// Whether a write is remembered here, live or superseded.
+    #[must_use]
+    pub fn knows(&self, write_id: WriteId) -> bool {
+        self.siblings.iter().any(|s| s.write_id == write_id) || self.retired.contains(write_id)
+    }
+
+    /// Creation time of the youngest write that was superseded here and is remembered no more, in milliseconds since the Unix
+    /// epoch; 0 if all are. What was created later and is not [known](Self::knows) was never applied here.
+    #[must_use]
+    pub fn remembers_after_ms(&self) -> u64 {
+        self.retired.floor_ms()
     }
 
     /// The concurrent values and tombstones of the key, as a reader sees them.

@@ -9,6 +9,7 @@ mod damage;
 mod durability;
 mod epochs;
 mod explain;
+mod fates;
 mod hedges;
 mod limits;
 mod lost_disks;

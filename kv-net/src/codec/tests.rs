@@ -4,14 +4,15 @@ use super::*;
 use crate::error::ErrorCode;
 use crate::message::{
     AnswerWhen, BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, CompareReplyV1, CompareV1, DataHead,
-    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FloorReplyV1, FloorV1, GetV1, HintsReplyV1,
-    HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1, MetricsV1,
-    PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1, ReadOptions, ReadSource, RememberReplyV1,
-    RememberV1, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
-    ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusReplyV1, StatusV1,
-    StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1,
-    TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1,
-    WatermarkReplyV1, WatermarkStep, WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteOptions,
+    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FateReplyV1, FateV1, FloorReplyV1, FloorV1,
+    GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1,
+    MetricsV1, PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1, ReadOptions, ReadSource,
+    RememberReplyV1, RememberV1, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1,
+    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
+    StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
+    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer,
+    VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1, WatermarksReplyV1,
+    WatermarksV1, WriteFate, WriteOptions,
 };
 use kv_types::{
     ActorId, BucketId, Context, Dot, Durability, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId,
@@ -193,6 +194,12 @@ fn requests() -> Vec<Request> {
             bucket: Some(bucket),
             first: 1,
             last: 300,
+        }),
+        Request::Fate(FateV1 {
+            head: head(),
+            bucket,
+            key: key(),
+            write_id: WriteId::from_bytes(*b"0123456789abcdef"),
         }),
         Request::ReplicaWrite(
             ReplicaWriteV1 {
@@ -394,6 +401,12 @@ fn responses() -> Vec<(Method, Response)> {
             }),
         ),
         (
+            Method::Fate,
+            Response::Fate(FateReplyV1 {
+                fate: WriteFate::Unknown { settles_ms: 300 },
+            }),
+        ),
+        (
             Method::ReplicaWrite,
             Response::ReplicaWrite(ReplicaWriteReplyV1 { partition_epoch }),
         ),
@@ -476,6 +489,7 @@ fn responses() -> Vec<(Method, Response)> {
         (
             Method::Floor,
             Response::Floor(FloorReplyV1 {
+                late_through: Hlc(0x0102_0304_0506_0709),
                 boot: 2,
                 reading: Hlc(0x0102_0304_0506_0708),
                 floor: Hlc(1),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::support::*;
 use kv_net::message::{
-    AnswerWhen, BallotV1, ChangeKind, ChangeV1, CompareV1, FloorV1, HintsV1, MetricsV1, RememberV1,
-    ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1, StatusV1,
-    TopologyV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep,
+    AnswerWhen, BallotV1, ChangeKind, ChangeV1, CompareV1, FateV1, FloorV1, HintsV1, MetricsV1,
+    RememberV1, ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
+    StatusV1, TopologyV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep,
     WatermarkV1, WatermarksV1,
 };
 use kv_net::{
@@ -206,6 +206,12 @@ fn requests() -> Vec<Request> {
             bucket: None,
             first: 0,
             last: 0,
+        }),
+        Request::Fate(FateV1 {
+            head: head.clone(),
+            bucket,
+            key: key.clone(),
+            write_id: head.write_id,
         }),
         Request::ReplicaWrite(write, "object".into()),
         Request::ReplicaRead(ReplicaReadV1 {

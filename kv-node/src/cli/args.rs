@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kv_client::{BlindPut, BucketMode, Context, Durability, Level, RowCache};
+use kv_client::{BlindPut, BucketMode, Context, Durability, Level, RowCache, WriteId};
 
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ pub(super) enum Command {
     Delete(DeleteArgs),
     /// Make one value of a key's siblings
     Resolve(ResolveArgs),
+    /// Tell what became of a write whose outcome is unknown
+    Fate(FateArgs),
     /// Write the records of a file
     Import(ImportArgs),
     /// Print all records as JSON lines
@@ -201,6 +203,18 @@ pub(super) struct ResolveArgs {
     pub(super) latest: bool,
     #[command(flatten)]
     pub(super) write: WriteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FateArgs {
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+    /// The write, as the error that left it unknown names it
+    #[arg(value_name = "WRITE")]
+    pub(super) write_id: WriteId,
+    /// The whole time of the request: 500ms, 2s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -32,6 +32,7 @@ mod context;
 mod explain;
 mod export;
 mod failure;
+mod fate;
 mod get;
 mod hints;
 mod import;
@@ -85,6 +86,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Get(args) => get::run(&session, output, args).await,
         Command::Delete(args) => put::delete(&session, output, args).await,
         Command::Resolve(args) => resolve::run(&session, output, args).await,
+        Command::Fate(args) => fate::run(&session, output, args).await,
         Command::Import(args) => import::run(&session, output, args).await,
         Command::Export(args) => export::run(&session, output, args).await,
         Command::Status(args) => status::run(&session, output, args).await,

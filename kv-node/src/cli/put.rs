@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::args::{DeleteArgs, PutArgs};
 use super::explain;
 use super::failure::Failure;
+use super::fate;
 use super::output::Output;
 use super::session::{Session, names};
 use super::value::{self, KeyJson};
@@ -16,6 +17,7 @@ struct WrittenJson<'a> {
     #[serde(flatten)]
     key: KeyJson,
     ok: bool,
+    write_id: String,
     context: String,
     acked: &'a [String],
     w: u8,
@@ -62,12 +64,14 @@ pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Re
         put = put.ttl(ttl);
     }
     let put = with_options!(put, args.write);
+    let id = put.write_id();
+    let unknown = |error| fate::explain_unknown(error, &key, id);
     let written = if args.explain {
-        let (written, explanation) = put.explain().await?;
+        let (written, explanation) = put.explain().await.map_err(unknown)?;
         explain::show(output, &client.topology(), &explanation)?;
         written
     } else {
-        put.await?
+        put.await.map_err(unknown)?
     };
     report(output, &client, &key, &written)
 }
@@ -81,12 +85,14 @@ pub(super) async fn delete(
     let key = value::key(&args.key)?;
     let (client, bucket) = session.bucket(&args.key.bucket).await?;
     let delete = with_options!(bucket.delete(&key), args.write);
+    let id = delete.write_id();
+    let unknown = |error| fate::explain_unknown(error, &key, id);
     let written = if args.explain {
-        let (written, explanation) = delete.explain().await?;
+        let (written, explanation) = delete.explain().await.map_err(unknown)?;
         explain::show(output, &client.topology(), &explanation)?;
         written
     } else {
-        delete.await?
+        delete.await.map_err(unknown)?
     };
     report(output, &client, &key, &written)
 }
@@ -109,6 +115,7 @@ pub(super) fn report(
         schema: 1,
         key: KeyJson::of(key),
         ok: true,
+        write_id: written.write_id.to_string(),
         context: written.context.to_string(),
         acked: &acked,
         w: written.needed,

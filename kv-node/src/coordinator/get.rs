@@ -45,7 +45,7 @@ type Answers = FuturesUnordered<BoxFuture<'static, (Place, Want, GetAnswer)>>;
 
 /// How many owners must hold what a read shows, so that every later read meets one of them, and it is as new as every
 /// write that was acknowledged: r, and more than n - r.
-fn holders_that_last(quorum: Quorum) -> u8 {
+pub(super) fn holders_that_last(quorum: Quorum) -> u8 {
     quorum.r().max(quorum.n() - quorum.r() + 1)
 }
 
@@ -177,7 +177,7 @@ impl Coordinator {
     }
 
     /// Brings what a read found to those that hold less, until so many hold it that no later read misses it.
-    async fn make_it_last(
+    pub(super) async fn make_it_last(
         self: &Arc<Self>,
         plan: &Plan,
         head: &DataHead,

@@ -45,25 +45,28 @@ impl Forgetting {
     /// # Errors
     /// [`Refusal`] when the promise cannot be made durable.
     pub async fn floor(&self, asked: &FloorV1) -> Result<Response, Refusal> {
-        let (reading, floor) = self.promise(asked.promise).await?;
-        Ok(Response::Floor(FloorReplyV1 {
-            boot: self.boot,
-            reading,
-            floor,
-        }))
+        self.promise(asked.promise).await.map(Response::Floor)
     }
 
     /// The same, for this node itself.
-    pub(super) async fn promise(&self, to: Option<Hlc>) -> Result<(Hlc, Hlc), Refusal> {
+    pub(super) async fn promise(&self, to: Option<Hlc>) -> Result<FloorReplyV1, Refusal> {
         self.check_memory()?;
-        let reading = self.floor.reading();
-        let Some(to) = to else {
-            return Ok((reading, self.floor.at()));
+        let (reading, minter) = (self.floor.reading(), self.replica.minter());
+        let floor = match to {
+            None => self.floor.at(),
+            Some(to) => {
+                // So that what is minted from now on is above.
+                minter.rise_to(to.min(reading));
+                self.floor.raise(to, || self.kept.oldest()).await?
+            }
         };
-        // So that what is minted from now on is above.
-        self.replica.minter().rise_to(to.min(reading));
-        let floor = self.floor.raise(to, || self.kept.oldest()).await?;
-        Ok((reading, floor))
+        Ok(FloorReplyV1 {
+            boot: self.boot,
+            reading,
+            floor,
+            // Only now: what is taken in after the promise is another write.
+            late_through: minter.late_through(),
+        })
     }
 
     /// One of the two steps in which the watermarks of some places rise.

@@ -10,24 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream;
-use kv_net::message::{
-    FloorReplyV1, FloorV1, PlaceV1, Request, Response, WatermarkStep, WatermarkV1,
-};
+use kv_net::message::{FloorReplyV1, PlaceV1, Request, Response, WatermarkStep, WatermarkV1};
 use kv_ring::Topology;
 use kv_types::{Hlc, NodeId, planted};
 
 use super::answers::Forgetting;
 use super::floor::READINGS;
+use super::promises::{HeldUp, Promises};
 use crate::anti_entropy::exchange::Exchange;
 use crate::anti_entropy::trees::Place;
 use crate::env::Env;
 use crate::replica::Deletion;
-use crate::transport::Peer;
 
-/// How long a peer may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the least age of a tombstone passes until people are told who holds rounds up.
 const PATIENCE_BEFORE_TELLING: u32 = 4;
 /// The longest time between two rounds.
@@ -46,6 +41,7 @@ const PLACES_AT_ONCE: usize = 1_024;
 pub struct Rounds {
     pub(crate) env: Env,
     pub(crate) forgetting: Forgetting,
+    pub(crate) promises: Promises,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) trouble: Option<Trouble>,
     /// Where the next look at what is deleted begins.
@@ -60,11 +56,6 @@ pub struct Trouble {
     by: NodeId,
     since: Duration,
     is_told: bool,
-}
-
-/// Why a round ended early.
-struct HeldUp {
-    by: NodeId,
 }
 
 impl Rounds {
@@ -184,12 +175,7 @@ impl Rounds {
         waiting: &BTreeMap<Place, Hlc>,
     ) -> Result<(), HeldUp> {
         let me = self.forgetting.me;
-        let members: Vec<NodeId> = topology
-            .members()
-            .iter()
-            .map(|member| member.node)
-            .collect();
-        let readings = self.floors(topology, &members, None).await?;
+        let readings = self.promises.all(topology, None).await?;
         let through = readings.values().map(|floor| floor.reading).min();
         let through = through.unwrap_or(Hlc::ZERO);
         places.retain(|place, _| waiting.get(place).is_some_and(|oldest| *oldest <= through));
@@ -206,7 +192,7 @@ impl Rounds {
         if planted!("compare before the floors are promised") {
             self.settle_all(topology, &peers, &mut places).await;
         }
-        let floors = self.floors(topology, &members, Some(through)).await?;
+        let floors = self.promises.all(topology, Some(through)).await?;
         if let Some(by) = is_promised(&floors) {
             return Err(HeldUp { by });
         }
@@ -254,7 +240,8 @@ impl Rounds {
                         })
                         .collect(),
                 };
-                let answer = self.ask(topology, *peer, Request::Watermark(message)).await;
+                let request = Request::Watermark(message);
+                let answer = self.promises.ask(topology, *peer, request).await;
                 // One that is not told to forget remembers for longer, which does no harm.
                 let is_done = matches!(answer, Some(Response::Watermark(_)));
                 if !is_done && step != WatermarkStep::Forget {
@@ -296,44 +283,6 @@ impl Rounds {
                 places.remove(&place);
             }
         }
-    }
-
-    /// The answers of all members about their floors.
-    async fn floors(
-        &self,
-        topology: &Topology,
-        members: &[NodeId],
-        promise: Option<Hlc>,
-    ) -> Result<BTreeMap<NodeId, FloorReplyV1>, HeldUp> {
-        let me = self.forgetting.me;
-        let ask = |node: NodeId| async move {
-            if node == me {
-                let promised = self.forgetting.promise(promise).await;
-                let (reading, floor) = promised.map_err(|_| HeldUp { by: me })?;
-                let boot = self.forgetting.boot;
-                return Ok((
-                    me,
-                    FloorReplyV1 {
-                        boot,
-                        reading,
-                        floor,
-                    },
-                ));
-            }
-            let request = Request::Floor(FloorV1 { promise });
-            match self.ask(topology, node, request).await {
-                Some(Response::Floor(floor)) => Ok((node, floor)),
-                _ => Err(HeldUp { by: node }),
-            }
-        };
-        let answers = join_all(members.iter().map(|node| ask(*node))).await;
-        answers.into_iter().collect()
-    }
-
-    async fn ask(&self, topology: &Topology, node: NodeId, request: Request) -> Option<Response> {
-        let address = topology.member(node)?.address.clone();
-        let peer = Peer { node, address };
-        self.env.transport.call(peer, request, PATIENCE).await.ok()
     }
 
     /// Tells people how far forgetting is behind, and who holds it up.

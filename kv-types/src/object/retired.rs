@@ -16,8 +16,6 @@ pub struct Retired {
 }
 
 impl Retired {
-    /// How long a superseded write id is remembered, in milliseconds. Clients retry for less.
-    pub const HORIZON_MS: u64 = 60_000;
     /// The most ids remembered; more push out the oldest, which raises the floor.
     pub const MAX_ENTRIES: usize = 64;
 
@@ -68,7 +66,7 @@ impl Retired {
 
     /// Forgets what is older than the horizon or over the count, raising the floor over it.
     pub(super) fn forget(&mut self, now_ms: u64) {
-        let horizon = now_ms.saturating_sub(Self::HORIZON_MS);
+        let horizon = now_ms.saturating_sub(WriteId::HORIZON_MS);
         let mut created: Vec<u64> = self.entries.iter().map(|(id, _)| id.created_ms()).collect();
         created.sort_unstable();
         let over = created.len().saturating_sub(Self::MAX_ENTRIES);

@@ -134,7 +134,7 @@ fn ids_are_forgotten_after_the_horizon_and_then_refused() {
     write(&mut object, put(1), &Clock::new(), dot(1, 10));
     let read = object.clock().clone();
     write(&mut object, put(2), &read, dot(1, 20));
-    let later = NOW_MS + Retired::HORIZON_MS + 1;
+    let later = NOW_MS + WriteId::HORIZON_MS + 1;
     let third = Write {
         write_id: WriteId::new(later, [3; 10]),
         payload: Payload::Tombstone,
@@ -153,7 +153,7 @@ fn ids_are_forgotten_after_the_horizon_and_then_refused() {
         object.admit(WriteId::new(later, [9; 10]), later),
         Admission::New
     );
-    let future = WriteId::new(later + Retired::HORIZON_MS + 1, [9; 10]);
+    let future = WriteId::new(later + WriteId::HORIZON_MS + 1, [9; 10]);
     assert_eq!(object.admit(future, later), Admission::FromTheFuture);
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, GetReplyV1, GetV1, ListReplyV1, ListV1, PutReplyV1, PutV1, ReadOptions, Request,
-    Response, SiblingHeadV1, WriteKind, WriteOptions,
+    DataHead, FateV1, GetReplyV1, GetV1, ListReplyV1, ListV1, PutReplyV1, PutV1, ReadOptions,
+    Request, Response, SiblingHeadV1, WriteFate, WriteKind, WriteOptions,
 };
 use kv_node::adapters::QuicTransport;
 use kv_node::transport::{CallFailure, Peer, Transport};
@@ -242,6 +242,29 @@ impl Client {
                 let values = values(siblings, tail);
                 Ok((page, values))
             }
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Asks what became of a write.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn fate(
+        &mut self,
+        network: &impl AsRef<SimNetwork>,
+        via: NodeId,
+        name: &str,
+        write_id: WriteId,
+    ) -> Result<WriteFate, Refused> {
+        let request = FateV1 {
+            head: self.head(),
+            bucket: BUCKET,
+            key: key(name),
+            write_id,
+        };
+        match self.ask(network, via, Request::Fate(request)).await {
+            Ok(Response::Fate(reply)) => Ok(reply.fate),
             other => Err(refused(other)),
         }
     }

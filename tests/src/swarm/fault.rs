@@ -298,11 +298,11 @@ pub(super) fn hermits(plan: &Plan, rng: &mut Rng) -> Vec<Event> {
         let friend = 1 + (node - 1 + rng.u8(1..plan.nodes)) % plan.nodes;
         Event {
             at_ms: rng.u64(1_000..plan.until_ms.max(2_000)),
-            lasts_ms: rng.u64(5_000..20_000),
+            lasts_ms: rng.u64(4_500..9_000),
             fault: Fault::Hermit { node, friend },
         }
     };
-    (0..3).map(hermit).collect()
+    (0..6).map(hermit).collect()
 }
 
 /// Of what happened since a newer copy the others may not have heard.

@@ -10,6 +10,7 @@
 //! | [`work`] | what clients do, and write down |
 //! | `operator` | changes of the topology meanwhile, and what became of them |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
+//! | `settling` | long afterwards: what nodes say became of writes must be true |
 //! | [`run`](mod@run) | one day from beginning to end, and what was found |
 //! | [`shrink`] | makes a failing day smaller |
 //! | [`summary`] | many days together |
@@ -21,6 +22,7 @@ mod operator;
 pub mod planted;
 pub mod run;
 pub mod scenario;
+mod settling;
 pub mod shrink;
 pub mod summary;
 pub mod witness;

@@ -46,4 +46,5 @@ pub const PLANTED: &[&str] = &[
     "let a restored voter vote",
     "keep what was delivered",
     "list past a truncated page",
+    "settle a write before all have promised",
 ];

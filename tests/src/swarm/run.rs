@@ -18,6 +18,7 @@ use super::healing::Healing;
 use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
 use super::operator::{Ledger, Operator};
 use super::scenario::{REPLICAS, Scenario};
+use super::settling;
 use super::witness::Witness;
 use super::work::{Notebook, Worker};
 use crate::check::{self, Violation};
@@ -212,6 +213,12 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     }
     let history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
     violations.extend(check::all(&history, REPLICAS));
+    let is_long = scenario.forgets && !scenario.quic && scenario.seed % 4 == 3;
+    if is_long && whole.len() == cluster.nodes().count() {
+        let (asked, wrong) = settling::settle(handle, &cluster, &history, FORGOTTEN_AFTER).await;
+        nemesis.count("write settled", asked);
+        violations.extend(wrong);
+    }
     note_end(handle, &cluster);
     Report {
         violations,

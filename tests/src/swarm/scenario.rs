@@ -87,6 +87,9 @@ pub struct Mix {
     /// Listings of what is in the partition of a key.
     #[serde(default)]
     pub lists: u64,
+    /// Writes of unknown fate after which it is asked what became of them.
+    #[serde(default)]
+    pub asks: u64,
 }
 
 /// A table for every few writes.
@@ -122,6 +125,7 @@ impl Scenario {
             one: 0,
             astray: 0,
             lists: 0,
+            asks: 0,
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
@@ -171,6 +175,7 @@ impl Scenario {
         day.has_rows = rng.u8(0..4) == 0;
         day.mix.lists = [0, 40][rng.usize(0..2)];
         day.mix.astray = [0, 10][rng.usize(0..2)];
+        day.mix.asks = [0, 500][rng.usize(0..2)];
         if rng.u8(0..4) == 0 {
             day.mix.memory = share(&mut rng);
             // The one disk must not be taken away.
@@ -230,6 +235,7 @@ impl fmt::Display for Scenario {
             one,
             astray,
             lists,
+            asks: _,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kv_net::message::{PutV1, ReadOptions, SiblingHeadV1, WriteKind};
+use kv_net::message::{PutV1, ReadOptions, SiblingHeadV1, WriteFate, WriteKind};
 use kv_ring::Topology;
 use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, WriteId};
 
@@ -297,7 +297,10 @@ impl Worker {
             fate: Fate::Unknown,
         };
         self.notes().writes.insert(id, write);
-        let (fate, context) = self.send(request).await;
+        let (mut fate, context) = self.send(request).await;
+        if fate == Fate::Unknown && self.mix.asks > 0 && self.chance(self.mix.asks) {
+            fate = self.ask_about(key, id).await;
+        }
         let begun = self.notes().writes.get_mut(&id).map(|write| {
             write.fate = fate;
             write.begun
@@ -346,6 +349,27 @@ impl Worker {
         };
         if let Some(write) = self.notes().writes.get_mut(&id) {
             write.fate = fate;
+        }
+    }
+
+    /// Asks what became of a write.
+    async fn ask_about(&mut self, key: KeyNumber, id: WriteId) -> Fate {
+        let (via, named) = (self.via(), name(key));
+        let asked = self.client.fate(&self.network, via, &named, id);
+        match asked.await {
+            Ok(WriteFate::Applied { .. }) => {
+                self.trace(300);
+                Fate::Acked(self.handle.now())
+            }
+            // Never so early.
+            Ok(WriteFate::NotApplied | WriteFate::Gone) => {
+                self.trace(301);
+                Fate::NotApplied
+            }
+            Ok(WriteFate::Unknown { .. }) | Err(_) => {
+                self.trace(302);
+                Fate::Unknown
+            }
         }
     }
 
