@@ -198,7 +198,7 @@ impl Node {
             actor,
             store.clone(),
             env.clone(),
-            floor.at(),
+            floor.promised(),
             Arc::clone(&watch),
         )
         .await?;

@@ -18,8 +18,9 @@ mod stand_ins;
 pub use deletions::{Deletion, DeletionPage};
 pub use stand_ins::{StandIn, StandInPage};
 
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -223,6 +224,8 @@ pub struct Replica {
     completeness: Arc<Completeness>,
     counts: Arc<Counts>,
     reads: ReadStages,
+    /// Places with keys whose clocks have many gaps, and up to where.
+    gaps: Mutex<BTreeMap<Place, Hlc>>,
 }
 
 /// What a replica is made of.
@@ -268,6 +271,7 @@ impl Replica {
             completeness,
             counts,
             reads: ReadStages::default(),
+            gaps: Mutex::default(),
         }
     }
 
@@ -339,6 +343,8 @@ impl Replica {
                 return Err(stale_write_id(new.write.write_id.created_ms(), now_ms));
             }
         }
+        self.close_gaps(target, &mut object);
+        self.note_gaps(target, &object);
         let created_ms = new.write.write_id.created_ms();
         let mut read = new.read.unwrap_or_else(|| object.clock_at(created_ms));
         if planted!("let a write supersede what its writer never saw") {
@@ -460,6 +466,7 @@ impl Replica {
             }
             return Ok(());
         }
+        self.note_gaps(target, &object);
         let encoded = object.encode();
         let new = Change {
             stored,

@@ -181,7 +181,7 @@ impl Service {
             return Err(Refusal::new(ErrorCode::Denied, "only nodes are remembered"));
         };
         let boot = self.boots.remember(from, told).await?;
-        let floor = self.forgetting.floor.at();
+        let floor = self.forgetting.floor.promised();
         Ok(Response::Remember(RememberReplyV1 {
             boot,
             wall_ms: self.env.host.wall_ms(),

@@ -462,6 +462,12 @@ impl Object {
         live.chain(retired)
     }
 
+    /// Closes the gaps in its clock up to a point ([`Clock::close_gaps`]): for a replica that knows of all dots of the key up to
+    /// there that have not been superseded.
+    pub fn close_gaps(&mut self, through: Hlc) {
+        self.clock.close_gaps(through);
+    }
+
     /// Every dot this object has heard of; sealed into the context of a read.
     #[must_use]
     pub fn clock(&self) -> &Clock {

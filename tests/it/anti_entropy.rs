@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use kv_net::Role;
 use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::{Method, Role};
+use kv_tests::sim::network::Recorded;
 use kv_types::{Level, NodeId};
 
-use crate::client::with_cluster;
+use crate::client::{BUCKET, with_cluster};
 
 #[test]
 fn a_replica_that_was_away_gets_what_it_missed_though_nobody_reads_it() {
@@ -92,6 +93,70 @@ fn what_differs_is_found_by_trees_that_only_followed_the_log() {
             let (values, _) = read.expect("one answer is enough");
             assert_eq!(values, ["v"], "{name}");
         }
+    });
+}
+
+/// Ten thousand differences in a million keys of 4,096 partitions are as dense as this.
+#[test]
+fn scattered_differences_are_found_with_few_bytes() {
+    const PARTITIONS: u16 = 16;
+    const KEYS: usize = 244 * PARTITIONS as usize;
+    with_cluster(9, |cluster, mut client, handle| async move {
+        let [first, second, away] = [NodeId(1), NodeId(2), NodeId(3)];
+        let topology = cluster.topology();
+        let is_in = |name: &String| {
+            let key = crate::client::key(name);
+            topology.locate(BUCKET, key.partition_key()).1.0 < PARTITIONS
+        };
+        let names = (0..).map(|n| format!("k{n}")).filter(is_in);
+        let names: Vec<String> = names.take(KEYS).collect();
+        for name in &names {
+            let put = client.put(&cluster, first, name, "v").await;
+            put.expect("all are up");
+        }
+        handle.sleep(Duration::from_secs(15)).await;
+        let links: Vec<_> = [first, second]
+            .iter()
+            .flat_map(|node| [(*node, away), (away, *node)])
+            .collect();
+        cluster.network.block(&links);
+        let differing = names.iter().step_by(100);
+        for name in differing.clone() {
+            let put = client.put(&cluster, first, name, "w").await;
+            put.expect("two of three are enough");
+        }
+        // What is younger is left alone.
+        handle.sleep(Duration::from_secs(11)).await;
+        cluster.network.record();
+        cluster.network.unblock(&links);
+        handle.sleep(Duration::from_secs(20)).await;
+        let mut asked = 0;
+        for message in cluster.network.take_recorded() {
+            asked += match message {
+                Recorded::Request(
+                    Method::TreeRoots | Method::TreeNodes | Method::TreeKeys | Method::TreeObjects,
+                    bytes,
+                )
+                | Recorded::Response(
+                    Method::TreeRoots | Method::TreeNodes | Method::TreeKeys,
+                    _,
+                    bytes,
+                ) => bytes.len(),
+                _ => 0,
+            };
+        }
+        let weak = ReadOptions {
+            level: Level::Weak,
+            ..ReadOptions::default()
+        };
+        for name in differing.clone() {
+            let read = client.get_with(&cluster, away, name, weak).await;
+            let (values, _) = read.expect("one answer is enough");
+            assert_eq!(values, ["w"], "{name}");
+        }
+        let each = asked / differing.count();
+        assert!(each <= 600, "{each} bytes for each difference");
+        println!("{each} bytes of questions and answers for each difference");
     });
 }
 

@@ -300,6 +300,57 @@ fn is_refused(answer: &Response) -> bool {
 }
 
 #[test]
+fn a_promise_is_told_only_once_it_is_durable() {
+    with(12, three, |cluster, _, handle| async move {
+        handle.sleep(KEEP * 2).await;
+        let node = NodeId(3);
+        let told = floor(&cluster, node, None).await;
+        let hangs = handle.now() + BUDGET * 3;
+        cluster.conditions(node).hang_until(hangs);
+        let promise = Request::Floor(FloorV1 {
+            promise: Some(told.reading),
+        });
+        let from = Role::Node(NodeId(1));
+        let answer = cluster.network.call(from, node, &promise, BUDGET).await;
+        assert!(answer.is_err(), "its disk hangs: {answer:?}");
+        assert_eq!(floor(&cluster, node, None).await.floor, told.floor);
+        handle.sleep(BUDGET * 3).await;
+        assert_eq!(floor(&cluster, node, None).await.floor, told.reading);
+    });
+}
+
+#[test]
+fn a_clock_has_few_intervals_however_often_its_writers_were_started() {
+    with(13, three, |cluster, mut client, handle| async move {
+        let mut most = 0;
+        for round in 0..60 {
+            // Nobody ever deletes.
+            let put = client.put(&cluster, VIA, KEY, "v").await;
+            put.expect("all are up");
+            let object = held(&cluster, &mut client, VIA).await.expect("it is there");
+            let object = Object::decode(&object).expect("an object");
+            most = object.clock().intervals().len().max(most);
+            cluster.kill(VIA);
+            cluster.start(VIA).await.expect("it starts again");
+            // Some of its runs are too short for a promise.
+            handle
+                .sleep(if round % 3 == 0 { KEEP * 3 } else { KEEP / 2 })
+                .await;
+        }
+        assert!((9..=14).contains(&most), "{most} intervals");
+        let all = ReadOptions {
+            level: Level::All,
+            ..ReadOptions::default()
+        };
+        let (values, _) = client
+            .get_with(&cluster, VIA, KEY, all)
+            .await
+            .expect("all are up");
+        assert_eq!(values, ["v"]);
+    });
+}
+
+#[test]
 fn below_its_floor_a_node_takes_nothing_new_also_after_it_has_lost_power() {
     with(6, three, |cluster, mut client, handle| async move {
         handle.sleep(KEEP * 2).await;

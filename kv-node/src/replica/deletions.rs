@@ -1,6 +1,8 @@
 //! How this node's copies are forgotten: single ones that were deleted, and dropped buckets.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -14,6 +16,9 @@ use crate::hints::Weight;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, committed};
+
+/// How many gaps a clock may have until it is seen to that they can be closed.
+const MOST_GAPS: usize = 8;
 
 /// A copy of which readers see nothing, from some time on.
 #[derive(Debug, Clone)]
@@ -158,6 +163,38 @@ impl Replica {
             return self.floor.reading();
         }
         self.watermarks.forgettable(place)
+    }
+
+    /// Closes the gaps in the clock of an own copy that is about to be written, up to the watermark: all owners know the same of
+    /// what lies below. Only who coordinates a write does that, so that all get the same from it.
+    pub(super) fn close_gaps(&self, target: &Target, object: &mut Object) {
+        if target.stands_in_for.is_some() {
+            return;
+        }
+        let through = if planted!("close gaps before owners are equal") {
+            Hlc(u64::MAX - 1)
+        } else {
+            self.watermark((target.bucket, target.partition))
+        };
+        object.close_gaps(through);
+    }
+
+    /// Notes where clocks have many gaps: watermarks are to rise there, though there may be nothing to forget.
+    pub(super) fn note_gaps(&self, target: &Target, object: &Object) {
+        if target.stands_in_for.is_none() && object.clock().gaps() > MOST_GAPS {
+            let place = (target.bucket, target.partition);
+            let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+            let latest = object.clock().latest();
+            gaps.entry(place).or_insert(latest);
+        }
+    }
+
+    /// Where clocks have gaps that a watermark would close, and up to where it must rise for that.
+    #[must_use]
+    pub fn gaps(&self) -> BTreeMap<Place, Hlc> {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.retain(|place, latest| self.watermark(*place) < *latest);
+        gaps.clone()
     }
 
     /// That of the place where a copy is.

@@ -53,7 +53,7 @@ impl Forgetting {
         self.check_memory()?;
         let (reading, minter) = (self.floor.reading(), self.replica.minter());
         let floor = match to {
-            None => self.floor.at(),
+            None => self.floor.promised(),
             Some(to) => {
                 // So that what is minted from now on is above.
                 minter.rise_to(to.min(reading));
@@ -83,7 +83,7 @@ impl Forgetting {
             let message = "this node was started anew, and may have lost what was compared";
             return Err(Refusal::new(ErrorCode::Overloaded, message));
         }
-        if asked.through > self.floor.at() {
+        if asked.through > self.floor.promised() {
             let message = "this node has not promised to take nothing new from so far back";
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }

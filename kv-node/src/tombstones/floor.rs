@@ -9,6 +9,7 @@
 //!    disk holds again, whatever an old copy of that disk keeps ([`Floor::restate`]).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,8 +33,10 @@ pub struct Floor {
     at: RwLock<Hlc>,
     /// What the clock showed, and when, by a time that no one can set.
     readings: Mutex<VecDeque<(Duration, Hlc)>>,
-    /// What is durable; one raise at a time.
-    durable: tokio::sync::Mutex<Hlc>,
+    /// What is durable.
+    promised: AtomicU64,
+    /// One raise at a time.
+    raising: tokio::sync::Mutex<()>,
 }
 
 impl Floor {
@@ -49,14 +52,15 @@ impl Floor {
             keep,
             at: RwLock::new(at),
             readings: Mutex::default(),
-            durable: tokio::sync::Mutex::new(at),
+            promised: AtomicU64::new(at.0),
+            raising: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Where it is.
+    /// Where it is, durably: what others may be told.
     #[must_use]
-    pub fn at(&self) -> Hlc {
-        *self.at.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn promised(&self) -> Hlc {
+        Hlc(self.promised.load(Ordering::Acquire))
     }
 
     /// How long tombstones are kept at least.
@@ -99,12 +103,10 @@ impl Floor {
         to: Hlc,
         oldest_kept: impl FnOnce() -> Option<Hlc>,
     ) -> Result<Hlc, StoreError> {
-        let mut durable = self.durable.lock().await;
-        if to <= *durable {
-            return Ok(*durable);
-        }
-        if to > self.reading() {
-            return Ok(*durable);
+        let _one = self.raising.lock().await;
+        let promised = self.promised();
+        if to <= promised || to > self.reading() {
+            return Ok(promised);
         }
         {
             // Whoever takes something in holds this lock, so either it is accounted for, or it comes after the promise.
@@ -112,12 +114,12 @@ impl Floor {
             let keeps_older = oldest_kept().is_some_and(|oldest| oldest <= to)
                 && !planted!("let a floor rise over what is kept for others");
             if keeps_older {
-                return Ok(*durable);
+                return Ok(promised);
             }
             *at = (*at).max(to);
         }
         if !planted!("tell a floor before it is durable") {
-            self.make_durable(to, &mut durable).await?;
+            self.make_durable(to).await?;
         }
         Ok(to)
     }
@@ -128,24 +130,24 @@ impl Floor {
     /// # Errors
     /// [`StoreError`]; in this run of the node the promise holds all the same.
     pub async fn restate(&self, to: Hlc) -> Result<(), StoreError> {
-        let mut durable = self.durable.lock().await;
-        if to <= *durable {
+        let _one = self.raising.lock().await;
+        if to <= self.promised() {
             return Ok(());
         }
         {
             let mut at = self.at.write().unwrap_or_else(PoisonError::into_inner);
             *at = (*at).max(to);
         }
-        self.make_durable(to, &mut durable).await
+        self.make_durable(to).await
     }
 
-    async fn make_durable(&self, to: Hlc, durable: &mut Hlc) -> Result<(), StoreError> {
+    async fn make_durable(&self, to: Hlc) -> Result<(), StoreError> {
         let mut batch = WriteBatch::new();
         // It lets space be freed.
         batch.use_reserve();
         keep_in(&mut batch, to);
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
-        *durable = to;
+        self.promised.store(to.0, Ordering::Release);
         Ok(())
     }
 

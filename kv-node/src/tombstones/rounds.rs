@@ -87,12 +87,14 @@ impl Rounds {
             }
             round_at = now;
             let topology = self.forgetting.topologies.current();
-            let mine = self.mine(&topology, &waiting);
+            let mut wanted = self.forgetting.replica.gaps();
+            wanted.extend(waiting.iter().map(|(place, oldest)| (*place, *oldest)));
+            let mine = self.mine(&topology, &wanted);
             let is_my_turn = !mine.is_empty();
             let outcome = if mine.is_empty() {
                 Ok(())
             } else {
-                self.round(&topology, mine, &waiting).await
+                self.round(&topology, mine, &wanted).await
             };
             // What its watermarks have passed now goes at once, as it does elsewhere.
             self.has_forgotten |= outcome.is_ok() && is_my_turn;
@@ -172,13 +174,13 @@ impl Rounds {
         &self,
         topology: &Topology,
         mut places: BTreeMap<Place, Vec<NodeId>>,
-        waiting: &BTreeMap<Place, Hlc>,
+        wanted: &BTreeMap<Place, Hlc>,
     ) -> Result<(), HeldUp> {
         let me = self.forgetting.me;
         let readings = self.promises.all(topology, None).await?;
         let through = readings.values().map(|floor| floor.reading).min();
         let through = through.unwrap_or(Hlc::ZERO);
-        places.retain(|place, _| waiting.get(place).is_some_and(|oldest| *oldest <= through));
+        places.retain(|place, _| wanted.get(place).is_some_and(|oldest| *oldest <= through));
         if places.is_empty() {
             return Ok(());
         }

@@ -360,6 +360,32 @@ const GOLDEN: &str = concat!(
     "020202",             // values
 );
 
+/// What a key costs beside its name and value: see `docs/performance.md`.
+#[test]
+fn what_is_stored_with_a_value_is_small() {
+    let at = |millis: u64| Hlc::from_millis(1_764_000_000_000 + millis);
+    let header = |object: &Object| {
+        let encoded = object.encode();
+        Object::header_of(&encoded).expect("whole").len()
+    };
+    let mut object = Object::new();
+    write(
+        &mut object,
+        put(1),
+        &Clock::new(),
+        Dot::new(ActorId(1), at(0)),
+    );
+    assert_eq!(header(&object), 50, "written once");
+    // An hour later its old writes are not remembered any more.
+    for (number, actor) in [(2, 1), (3, 2), (4, 3)] {
+        let read = object.clock().clone();
+        let dot = Dot::new(ActorId(actor), at(3_600_000 * u64::from(number)));
+        write(&mut object, put(number), &read, dot);
+    }
+    object.retired.forget(NOW_MS + 2 * WriteId::HORIZON_MS);
+    assert_eq!(header(&object), 77, "written by each of three nodes");
+}
+
 fn delete(n: u8) -> Write {
     Write {
         write_id: id(n),

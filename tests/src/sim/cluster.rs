@@ -438,6 +438,9 @@ impl SimCluster {
         self.handle.spawn(group, async move {
             let started = Node::start(options, env).await;
             let outcome = started.map(|started| {
+                if let Some(listener) = this.network.listener() {
+                    listener.started(node);
+                }
                 this.network.attach(node, group, &started);
                 this.handle
                     .spawn(group, this.clone().supervise(node, Arc::clone(&started)));

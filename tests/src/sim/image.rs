@@ -1,5 +1,6 @@
 //! What stands in a node's store that nothing runs on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use kv_node::storage_key;
 use kv_ring::PartitionId;
 use kv_storage::sim::SimFs;
 use kv_storage::{Db, Entry, Env, Options};
-use kv_types::{BucketId, Epoch, Hlc, NodeId, Object};
+use kv_types::{ActorId, BucketId, Epoch, Hlc, NodeId, Object};
 
 use super::cluster::data;
 
@@ -19,6 +20,9 @@ pub struct Image(Db);
 
 /// What a voter has on its disk: of which epoch, what it has promised, and what it has accepted.
 type Vote = (Epoch, Option<BallotV1>, Option<(BallotV1, Vec<u8>)>);
+
+/// What is on record of a loss: whether there was one, the actor since, the partitions, and what is hidden.
+type Loss = (bool, Option<(ActorId, Epoch)>, BTreeSet<u16>, Hlc);
 
 /// Something in it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +116,18 @@ impl Image {
         };
         let bytes = bytes[..].try_into().map_err(|_| Unreadable)?;
         Ok(Hlc(u64::from_le_bytes(bytes)))
+    }
+
+    /// The partitions whose copies may lack what the node has acknowledged.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn incomplete(&self) -> Result<BTreeSet<u16>, Unreadable> {
+        let Some(bytes) = self.value(&storage_key::system("completeness"))? else {
+            return Ok(BTreeSet::new());
+        };
+        let loss: Loss = postcard::from_bytes(&bytes).map_err(|_| Unreadable)?;
+        Ok(loss.2)
     }
 
     /// How the node has voted last.

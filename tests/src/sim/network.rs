@@ -58,11 +58,14 @@ struct State {
 
 /// Whoever is told of messages between nodes in the moment in which they are sent.
 pub trait Overhear: fmt::Debug + Send + Sync {
-    /// A node asks another one.
-    fn request(&self, to: NodeId, request: &Request);
+    /// A node has started, and has done nothing else yet.
+    fn started(&self, node: NodeId);
+
+    /// Somebody asks a node.
+    fn request(&self, from: NodeId, to: NodeId, request: &Request);
 
     /// A node answers a request.
-    fn response(&self, from: NodeId, request: &Request, response: &Response);
+    fn response(&self, from: NodeId, to: NodeId, request: &Request, response: &Response);
 }
 
 /// Somebody who listens as long as they are there.
@@ -208,7 +211,8 @@ impl SimNetwork {
         self.state().overheard = Some(who);
     }
 
-    fn listener(&self) -> Option<Arc<dyn Overhear>> {
+    /// Who listens.
+    pub(super) fn listener(&self) -> Option<Arc<dyn Overhear>> {
         self.state().overheard.as_ref()?.upgrade()
     }
 
@@ -260,7 +264,7 @@ impl SimNetwork {
         let this = self.clone();
         let method = request.method();
         if let Some(listener) = self.listener() {
-            listener.request(to, request);
+            listener.request(end_of(&from), to, request);
         }
         let bytes = payload(&codec::encode_request(request));
         self.note(end_of(&from), to, &bytes);
@@ -307,7 +311,7 @@ impl SimNetwork {
         let listener = self.listener().map(|listener| (listener, request.clone()));
         let response = self.arrive(from, to, request, budget).await?;
         if let Some((listener, request)) = listener {
-            listener.response(to, &request, &response);
+            listener.response(to, end, &request, &response);
         }
         self.deliver(to, end).await?;
         let sent = codec::encode_response(&response);

@@ -47,4 +47,5 @@ pub const PLANTED: &[&str] = &[
     "keep what was delivered",
     "list past a truncated page",
     "settle a write before all have promised",
+    "close gaps before owners are equal",
 ];

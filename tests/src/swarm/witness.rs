@@ -12,7 +12,9 @@
 //! | a node promises a floor | that is on its disk, and never falls |
 //! | watermarks are about to rise | all owners hold the same from below, and nobody keeps anything from there for others |
 //! | a voter answers | its vote is on its disk, and does not contradict an earlier one |
-//! | any of these | what readers find in memory is what the engine has stored |
+//! | watermarks rise | their owners were compared after all members had promised |
+//! | a node has started that has lost something | its watermarks went with it |
+//! | any of the first three | what readers find in memory is what the engine has stored |
 //!
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
@@ -24,8 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 use kv_net::message::{
-    AnswerWhen, BallotV1, GetReplyV1, PlaceV1, Request, Response, VoteAnswer, VoteStep, VoteV1,
-    WatermarkStep, WatermarkV1,
+    AnswerWhen, BallotV1, FloorV1, GetReplyV1, PlaceV1, Request, Response, VoteAnswer, VoteStep,
+    VoteV1, WatermarkStep, WatermarkV1,
 };
 use kv_node::storage_key;
 use kv_ring::{PartitionId, Topology};
@@ -86,6 +88,13 @@ struct State {
     floors: BTreeMap<NodeId, Vec<(Duration, Hlc)>>,
     /// When each voter was first asked for each vote, by number.
     asked: BTreeMap<(NodeId, Epoch, BallotV1, bool), u64>,
+    /// Since when each node had its disk when it started last.
+    disks: BTreeMap<NodeId, Option<Duration>>,
+    /// When anybody was first asked to vote on an instance.
+    opened: BTreeMap<Epoch, Duration>,
+    /// Who was promised a floor by whom, and compared with whom last, by number.
+    promised: BTreeMap<(NodeId, Hlc), u64>,
+    compared: BTreeMap<(NodeId, NodeId), u64>,
     /// What each voter has answered on each instance, and before which number.
     told: BTreeMap<(NodeId, Epoch), Vec<Told>>,
     next: u64,
@@ -149,6 +158,10 @@ impl Witness {
                 looks: BTreeMap::new(),
                 floors: BTreeMap::new(),
                 asked: BTreeMap::new(),
+                disks: BTreeMap::new(),
+                opened: BTreeMap::new(),
+                promised: BTreeMap::new(),
+                compared: BTreeMap::new(),
                 told: BTreeMap::new(),
                 next: 0,
                 sent: BTreeSet::new(),
@@ -400,6 +413,54 @@ impl Witness {
         until.map(|(_, floor)| *floor).max().unwrap_or(Hlc::ZERO)
     }
 
+    /// Somebody asks or answers about floors, comparisons, or watermarks.
+    fn note_order(&self, by: NodeId, with: NodeId, what: Order) {
+        let mut state = self.state();
+        state.next += 1;
+        let number = state.next;
+        match what {
+            Order::Promised(through) => _ = state.promised.insert((by, through), number),
+            Order::Compared => _ = state.compared.insert((by, with), number),
+            Order::Raises(through) => {
+                let promised = state.promised.get(&(by, through)).copied();
+                let compared = state.compared.get(&(by, with)).copied();
+                if compared < promised {
+                    let what = format!(
+                        "{by} raises watermarks of {with} to {through:?} without having compared with it after all had promised"
+                    );
+                    drop(state);
+                    self.wrong("order", what);
+                }
+            }
+        }
+    }
+
+    /// A node has started.
+    fn look_at_loss(&self, node: NodeId) {
+        let since = self.cluster.disk_since(node);
+        let is_first = self.state().disks.insert(node, since) != Some(since);
+        if since.is_none() || !is_first || self.damaged.contains(&node) {
+            return;
+        }
+        self.count("look at a loss");
+        let Some(image) = self.cluster.image(node) else {
+            return;
+        };
+        let Ok(incomplete) = image.incomplete() else {
+            return;
+        };
+        let mut kept = incomplete.iter().filter_map(|partition| {
+            let mark = image.watermark(BUCKET, PartitionId(*partition)).ok()?;
+            (mark > Hlc::ZERO).then_some((*partition, mark))
+        });
+        if let Some((partition, mark)) = kept.next() {
+            let what = format!(
+                "{node} starts with an incomplete partition {partition}, whose watermark is {mark:?}"
+            );
+            self.wrong("watermark-kept", what);
+        }
+    }
+
     /// Watermarks are about to rise.
     fn raise(&self, raise: &WatermarkV1) {
         let places: Vec<PlaceV1> = {
@@ -504,9 +565,11 @@ impl Witness {
 
     /// A voter is asked.
     fn vote_asked(&self, voter: NodeId, vote: &VoteV1) {
+        let now = self.handle.now();
         let mut state = self.state();
         state.next += 1;
         let (number, accept) = (state.next, vote.step == VoteStep::Accept);
+        state.opened.entry(vote.epoch).or_insert(now);
         let asked = (voter, vote.epoch, vote.ballot, accept);
         state.asked.entry(asked).or_insert(number);
     }
@@ -529,6 +592,14 @@ impl Witness {
         );
         let (earlier, number) = {
             let mut state = self.state();
+            let opened = state.opened.get(&vote.epoch).copied();
+            if self.cluster.disk_since(voter) > opened {
+                let what = format!(
+                    "{voter} answers {answer:?} to {vote:?}, which was open before its disk was put back"
+                );
+                drop(state);
+                return self.wrong("vote", what);
+            }
             let number = state.asked.get(&asked).copied().unwrap_or(0);
             let before = state.next;
             let told = state.told.entry((voter, vote.epoch)).or_default();
@@ -632,16 +703,40 @@ impl Witness {
     }
 }
 
+/// A step on the way to higher watermarks.
+enum Order {
+    Promised(Hlc),
+    Compared,
+    Raises(Hlc),
+}
+
 impl Overhear for Witness {
-    fn request(&self, to: NodeId, request: &Request) {
+    fn started(&self, node: NodeId) {
+        self.look_at_loss(node);
+    }
+
+    fn request(&self, from: NodeId, to: NodeId, request: &Request) {
         match request {
             Request::Vote(vote, _) => self.vote_asked(to, vote),
-            Request::Watermark(raise) if raise.step == WatermarkStep::Raise => self.raise(raise),
+            Request::TreeRoots(_) => self.note_order(from, to, Order::Compared),
+            Request::Watermark(raise) if raise.step == WatermarkStep::Raise => {
+                self.note_order(from, to, Order::Raises(raise.through));
+                self.raise(raise);
+            }
             _ => {}
         }
     }
 
-    fn response(&self, from: NodeId, request: &Request, response: &Response) {
+    fn response(&self, from: NodeId, to: NodeId, request: &Request, response: &Response) {
+        if let (
+            Request::Floor(FloorV1 {
+                promise: Some(through),
+            }),
+            Response::Floor(_),
+        ) = (request, response)
+        {
+            self.note_order(to, from, Order::Promised(*through));
+        }
         match (request, response) {
             (Request::Vote(vote, _), Response::Vote(reply, _)) => {
                 self.vote_told(from, vote, reply.answer);
