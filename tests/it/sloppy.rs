@@ -125,6 +125,36 @@ fn without_its_owners_a_key_is_written_and_read_and_they_get_it_when_they_are_ba
 }
 
 #[test]
+fn others_answer_for_owners_that_stand_still_before_anyone_knows_it() {
+    with(21, five, |cluster, mut client, _| async move {
+        let (owners, _) = owners(&cluster);
+        put(&cluster, &mut client, owners[0], Level::Eventual, "v")
+            .await
+            .expect("all run");
+        for owner in &owners[1..] {
+            cluster.pause(*owner);
+        }
+        let begun = client.now();
+        let values = get(&cluster, &mut client, owners[0], Level::Eventual)
+            .await
+            .expect("three run");
+        assert_eq!(values, ["v"]);
+        let took = client.now() - begun;
+        assert!(took < Duration::from_millis(200), "{took:?}");
+        // A strict read must not be answered by others.
+        let strict = get(&cluster, &mut client, owners[0], Level::Quorum).await;
+        assert!(strict.is_err(), "{strict:?}");
+        for owner in &owners[1..] {
+            cluster.resume(*owner);
+        }
+        let values = get(&cluster, &mut client, owners[0], Level::Quorum)
+            .await
+            .expect("all run");
+        assert_eq!(values, ["v"]);
+    });
+}
+
+#[test]
 fn what_is_kept_survives_the_death_of_its_keeper() {
     with(9, five, |cluster, mut client, handle| async move {
         let (owners, others) = owners(&cluster);

@@ -1,5 +1,6 @@
 //! The driver of a read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use super::hedge::Waited;
 use super::journal;
 use super::places::Places;
 use super::plan::{Plan, reachable};
+use super::put::STAND_IN_AFTER;
 use super::put_core::{Need, PutAnswer, PutCore, PutStep};
 use super::sends::{Copies, SentAs};
 use super::{Coordinator, describe, join};
@@ -286,8 +288,10 @@ impl Coordinator {
             };
         ask(&answers, &mut waited, &places, core.start());
 
+        let mut answered: BTreeMap<NodeId, NodeId> = BTreeMap::new();
         let collecting = async {
             let patience = self.patience(&waited);
+            let very_late = self.env.now() + STAND_IN_AFTER;
             let mut late = Some(self.env.sleep(patience));
             loop {
                 let next = match late.take() {
@@ -298,11 +302,33 @@ impl Coordinator {
                             next
                         }
                         Either::Right(_) => {
-                            if core.can_ask_more() {
-                                if self.may_hedge(&waited) {
-                                    ask(&answers, &mut waited, &places, core.on_late());
+                            if core.can_ask_more() && self.may_hedge(&waited) {
+                                ask(&answers, &mut waited, &places, core.on_late());
+                            }
+                            let now = self.env.now();
+                            if places.are_sloppy() && now >= very_late {
+                                // Whoever is late may answer yet; of the two, the first one counts.
+                                let silent = waited.nodes();
+                                let owners = plan.replicas.nodes();
+                                let silent: Vec<NodeId> = owners
+                                    .filter(|owner| silent.contains(&places.node_for(*owner)))
+                                    .collect();
+                                for owner in silent {
+                                    answered.remove(&owner);
+                                    if places.replace(owner, || self.fallbacks(plan)).is_some() {
+                                        let asks = vec![(owner, Want::Object)];
+                                        ask(&answers, &mut waited, &places, asks);
+                                    }
                                 }
-                                late = Some(self.env.sleep(patience));
+                                continue;
+                            }
+                            if places.are_sloppy() || core.can_ask_more() {
+                                let rest = very_late.saturating_sub(now);
+                                let pause = match core.can_ask_more() {
+                                    true => patience,
+                                    false => rest,
+                                };
+                                late = Some(self.env.sleep(pause));
                             }
                             continue;
                         }
@@ -312,6 +338,20 @@ impl Coordinator {
                     return Err(Refusal::not_enough(needed, core.count(), DOING));
                 };
                 waited.remove(place.node);
+                let who = answered.get(&place.owner);
+                if who.is_some_and(|node| *node != place.node) {
+                    continue;
+                }
+                if answer == GetAnswer::Failed {
+                    answered.remove(&place.owner);
+                    // Another node may be about to answer in its place.
+                    let now = places.node_for(place.owner);
+                    if now != place.node && waited.nodes().contains(&now) {
+                        continue;
+                    }
+                } else {
+                    answered.insert(place.owner, place.node);
+                }
                 // Where another node may stand in for one that failed, that one is asked.
                 if answer == GetAnswer::Failed
                     && places
@@ -324,13 +364,11 @@ impl Coordinator {
                 match core.on_answer(place.owner, answer) {
                     GetStep::Ask(asks) => ask(&answers, &mut waited, &places, asks),
                     GetStep::Reply(mut reply) => {
-                        let answered = reply.answered.iter();
-                        let answered = answered.map(|owner| places.node_for(*owner)).collect();
+                        let by = |owner: &NodeId| answered.get(owner).copied().unwrap_or(*owner);
+                        let who = reply.answered.iter().map(by).collect();
                         // Those who stand in keep what they were given for the owner, and need no more.
-                        reply
-                            .repair
-                            .retain(|owner| places.node_for(*owner) == *owner);
-                        return Ok((reply, answered));
+                        reply.repair.retain(|owner| by(owner) == *owner);
+                        return Ok((reply, who));
                     }
                     GetStep::Fail => return Err(Refusal::not_enough(needed, core.count(), DOING)),
                     GetStep::Restart(epoch) => return Err(Refusal::stale(epoch)),

@@ -64,6 +64,11 @@ impl Waited {
         self.nodes.push(node);
     }
 
+    /// Who has not answered.
+    pub(super) fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
     /// It answered, or will not.
     pub(super) fn remove(&mut self, node: NodeId) {
         if let Some(at) = self.nodes.iter().position(|waited| *waited == node) {

@@ -27,7 +27,7 @@ const DOING: &str = "hold the write";
 /// The longest that one replica is waited for, also after the client has its reply.
 const MOST_SENDING: Duration = Duration::from_secs(5);
 /// How long owners may take before others stand in for them.
-const STAND_IN_AFTER: Duration = Duration::from_millis(100);
+pub(super) const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// Writes a key: on return it is durable on as many replicas as the request asks for.

@@ -564,8 +564,24 @@ impl Witness {
     }
 
     /// A voter is asked.
-    fn vote_asked(&self, voter: NodeId, vote: &VoteV1) {
+    fn vote_asked(&self, from: NodeId, voter: NodeId, vote: &VoteV1) {
         let now = self.handle.now();
+        let opened = self.state().opened.get(&vote.epoch).copied();
+        if opened.is_some() && self.cluster.disk_since(from) > opened {
+            // A proposer's vote for itself is no message.
+            let own = self.cluster.image(from).map(|image| image.vote());
+            let is_its_own = |(epoch, promised, _): &(Epoch, Option<BallotV1>, _)| {
+                *epoch == vote.epoch && *promised == Some(vote.ballot)
+            };
+            if let Some(Ok(Some(own))) = own
+                && is_its_own(&own)
+            {
+                let what = format!(
+                    "{from} votes for its own {vote:?}, on what was open before its disk was put back"
+                );
+                self.wrong("vote", what);
+            }
+        }
         let mut state = self.state();
         state.next += 1;
         let (number, accept) = (state.next, vote.step == VoteStep::Accept);
@@ -717,7 +733,7 @@ impl Overhear for Witness {
 
     fn request(&self, from: NodeId, to: NodeId, request: &Request) {
         match request {
-            Request::Vote(vote, _) => self.vote_asked(to, vote),
+            Request::Vote(vote, _) => self.vote_asked(from, to, vote),
             Request::TreeRoots(_) => self.note_order(from, to, Order::Compared),
             Request::Watermark(raise) if raise.step == WatermarkStep::Raise => {
                 self.note_order(from, to, Order::Raises(raise.through));
