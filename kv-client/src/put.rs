@@ -1,7 +1,7 @@
 //! Writing and deleting one key.
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::explain::Explanation;
 use crate::get::unexplained;
 use crate::route::Ranking;
-use crate::session::{Call, Place};
+use crate::session::{Call, Place, Session};
 
 /// A write that was acknowledged: it survives the loss of power on every node of [`Self::acked`], unless less was asked for
 /// ([`Durability`]).
@@ -31,6 +31,22 @@ pub struct Written {
     pub write_id: WriteId,
 }
 
+/// The id of a write, from the moment on in which somebody wants to know it.
+#[derive(Debug, Default)]
+struct Name(OnceLock<WriteId>);
+
+impl Name {
+    fn of(&self, session: &Session) -> WriteId {
+        *self.0.get_or_init(|| session.new_write_id())
+    }
+}
+
+impl Clone for Name {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// What puts and deletes have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct WriteRequest {
@@ -44,7 +60,7 @@ pub(crate) struct WriteRequest {
     ttl: Option<Duration>,
     durability: Option<Durability>,
     distinct_zones: u8,
-    write_id: WriteId,
+    name: Name,
     pub(crate) timeout: Duration,
 }
 
@@ -52,7 +68,6 @@ impl WriteRequest {
     pub(crate) fn new(bucket: Bucket, key: MaybeKey, kind: WriteKind, value: Bytes) -> Self {
         let options = bucket.session.options();
         let (level, timeout) = (options.level, options.deadline);
-        let write_id = bucket.session.new_write_id();
         Self {
             bucket,
             key,
@@ -64,7 +79,7 @@ impl WriteRequest {
             ttl: None,
             durability: None,
             distinct_zones: 0,
-            write_id,
+            name: Name::default(),
             timeout,
         }
     }
@@ -90,9 +105,10 @@ impl WriteRequest {
             ttl,
             durability,
             distinct_zones,
-            write_id,
+            name,
             timeout,
         } = self;
+        let write_id = name.of(&bucket.session);
         let key: Key = key?;
         check_size("the value", value.len(), Object::MAX_VALUE_BYTES)?;
         let context_bytes = context
@@ -176,9 +192,8 @@ macro_rules! write_request {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
-        /// All attempts carry one [write id](Self::write_id), so that a retry makes no second sibling; so does a clone that is
-        /// awaited to repeat the write, within a minute. Dropping the future gives up the wait; the write may then be applied or
-        /// not, which [`Bucket::fate`] tells.
+        /// All attempts carry one [write id](Self::write_id), so that a retry makes no second sibling; a clone is another write.
+        /// Dropping the future gives up the wait; the write may then be applied or not, which [`Bucket::fate`] tells.
         #[derive(Debug, Clone)]
         #[must_use = "a request is sent when it is awaited"]
         pub struct $name(WriteRequest);
@@ -191,10 +206,11 @@ macro_rules! write_request {
                 self
             }
 
-            /// The name of the write, to ask what became of it where the answer does not say: [`Bucket::fate`].
+            /// The name of the write, to ask what became of it where the answer does not say: [`Bucket::fate`]. It gets one now, if
+            /// it had none, and must be sent within a minute then.
             #[must_use]
             pub fn write_id(&self) -> WriteId {
-                self.0.write_id
+                self.0.name.of(&self.0.bucket.session)
             }
 
             /// How much is asked before it counts as done. Default: the client's.

@@ -550,6 +550,8 @@ pub struct FloorReplyV1 {
     pub floor: Hlc,
     /// No dot that it gave to a write is later than both this point and a minute after the write's creation.
     pub late_through: Hlc,
+    /// It may have lost, with a part of its disk, what was made up to here.
+    pub lost_through: Hlc,
 }
 
 /// A partition of a bucket.

@@ -57,6 +57,8 @@ pub(crate) struct Record {
     incomplete: BTreeSet<u16>,
     /// Of what is kept for others, nothing that was minted up to here is shown.
     hidden_through: Hlc,
+    /// What was made up to here may have been here once, though nobody remembers it.
+    lost_through: Hlc,
 }
 
 impl Record {
@@ -67,6 +69,7 @@ impl Record {
             grant: None,
             incomplete: partitions.iter().map(|partition| partition.0).collect(),
             hidden_through: now,
+            lost_through: now,
         }
     }
 
@@ -188,6 +191,7 @@ impl Completeness {
         &self,
         places: &[Place],
         watermarks: &Watermarks,
+        now: Hlc,
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
         let mut batch = WriteBatch::new();
@@ -197,6 +201,7 @@ impl Completeness {
         let lost = |record: &mut Record| {
             let partitions = places.iter().map(|(_, partition)| partition.0);
             record.incomplete.extend(partitions);
+            record.lost_through = record.lost_through.max(now);
         };
         self.change_with(batch, lost).await?;
         watermarks.drop_some(places);
@@ -237,6 +242,11 @@ impl Completeness {
     /// Up to where what is kept for others is not shown.
     pub(crate) fn hidden_through(&self) -> Hlc {
         self.read(|record| record.hidden_through)
+    }
+
+    /// Up to where this node may have held what nobody remembers.
+    pub(crate) fn lost_through(&self) -> Hlc {
+        self.read(|record| record.lost_through)
     }
 
     /// All that was kept for others before something was lost is delivered.

@@ -15,13 +15,16 @@ use std::time::Duration;
 
 use kv_net::message::{FateV1, PlaceV1, Request, Response, WatermarksV1, WriteFate};
 use kv_ring::Topology;
-use kv_types::{Hlc, NodeId, Object, WriteId, planted};
+use kv_types::{BucketMode, Hlc, NodeId, Object, Sibling, WriteId, planted};
 
 use crate::coordinator::Coordinator;
 use crate::coordinator::recall::Recalled;
 use crate::env::{Deadline, Env};
 use crate::refusal::Refusal;
 use crate::tombstones::promises::Promises;
+
+/// What depends on others may be asked again after so long.
+const SOON_MS: u64 = 1_000;
 
 /// Who finds out.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ struct Evidence<'a> {
     object: &'a Object,
     /// No owner is missing.
     heard_all: bool,
+    /// Somebody may keep something of its key for an owner, and remember what no owner has heard of.
+    may_be_kept: bool,
     /// What all members had said before the owners were asked.
     promised: Promised,
     /// Up to here an owner may have forgotten what was deleted; `None` where one did not say.
@@ -51,6 +56,8 @@ struct Promised {
     floor: Hlc,
     /// The write has no later dot.
     settles: Hlc,
+    /// What was made up to here may have been lost with a disk.
+    lost: Hlc,
 }
 
 impl Promised {
@@ -70,7 +77,11 @@ impl Fates {
             plan,
             object,
             heard_all,
-        } = self.coordinator.recall(asked, deadline).await?;
+            may_be_kept,
+        } = self
+            .coordinator
+            .recall(asked, promised.is_enough(), deadline)
+            .await?;
         let is_known = object.knows(asked.write_id);
         let forgotten = if is_known || !heard_all || !promised.is_enough() {
             None
@@ -87,11 +98,13 @@ impl Fates {
         let evidence = Evidence {
             object: &object,
             heard_all,
+            may_be_kept,
             promised,
             forgotten,
         };
         let keep = self.promises.forgetting.floor.keep();
-        Ok(judge(asked.write_id, &evidence, keep))
+        let (mode, now_ms) = (plan.properties.mode, self.env.host.wall_ms());
+        Ok(judge(asked.write_id, &evidence, mode, now_ms, keep))
     }
 
     /// What all members say, after they were asked to promise what settles the write.
@@ -99,6 +112,7 @@ impl Fates {
         let mut promised = Promised {
             floor: Hlc::ZERO,
             settles: write_id.latest_dot(),
+            lost: Hlc::ZERO,
         };
         let topology = self.coordinator.topology();
         // Once more if a member's clock was so far ahead that it gave out later dots.
@@ -114,6 +128,8 @@ impl Fates {
             };
             let floors = told.values().map(|told| told.floor);
             promised.floor = floors.min().unwrap_or(Hlc::ZERO);
+            let lost = told.values().map(|told| told.lost_through);
+            promised.lost = lost.max().unwrap_or(Hlc::ZERO);
             let late = told.values().map(|told| told.late_through);
             promised.settles = promised.settles.max(late.max().unwrap_or(Hlc::ZERO));
             if promised.floor >= promised.settles {
@@ -152,27 +168,38 @@ impl Fates {
 }
 
 /// What can be said.
-fn judge(write_id: WriteId, evidence: &Evidence<'_>, keep: Duration) -> WriteFate {
+fn judge(
+    write_id: WriteId,
+    evidence: &Evidence<'_>,
+    mode: BucketMode,
+    now_ms: u64,
+    keep: Duration,
+) -> WriteFate {
     let object = evidence.object;
     if object.knows(write_id) {
-        let mut siblings = object.siblings();
-        let shows = siblings.any(|sibling| sibling.write_id() == write_id);
+        let is_it =
+            |sibling: &Sibling| sibling.write_id() == write_id && !sibling.is_expired(now_ms);
+        let shows = match mode {
+            BucketMode::Siblings => object.siblings().any(is_it),
+            BucketMode::Lww => object.last_written().is_some_and(is_it),
+        };
         return WriteFate::Applied { shows };
     }
-    let may_come = !evidence.promised.is_enough();
-    if !evidence.heard_all || may_come && !planted!("settle a write before all have promised") {
+    let may_come = !evidence.promised.is_enough() || evidence.may_be_kept;
+    let may_come = may_come && !planted!("settle a write before all have promised");
+    let settled = (!may_come && evidence.heard_all).then_some(evidence.forgotten);
+    let Some(Some(forgotten)) = settled else {
+        let settles_ms = evidence.promised.settles.plus(keep).millis();
         return WriteFate::Unknown {
-            settles_ms: evidence.promised.settles.plus(keep).millis(),
+            settles_ms: settles_ms.max(now_ms + SOON_MS),
         };
-    }
+    };
     // Its dot may be earlier than its creation, by as much as clients' clocks may be ahead, and by what a disk is late.
     let earliest_ms = write_id
         .created_ms()
         .saturating_sub(2 * WriteId::HORIZON_MS);
     let is_remembered = write_id.created_ms() > object.remembers_after_ms()
-        && evidence
-            .forgotten
-            .is_some_and(|mark| mark.millis() < earliest_ms);
+        && forgotten.max(evidence.promised.lost).millis() < earliest_ms;
     if is_remembered {
         WriteFate::NotApplied
     } else {
@@ -211,10 +238,37 @@ mod tests {
         let evidence = Evidence {
             object,
             heard_all,
-            promised: Promised { floor, settles },
+            may_be_kept: false,
+            promised: Promised {
+                floor,
+                settles,
+                lost: Hlc::ZERO,
+            },
             forgotten,
         };
-        judge(id(CREATED_MS), &evidence, KEEP)
+        judge(id(CREATED_MS), &evidence, BucketMode::Siblings, 0, KEEP)
+    }
+
+    #[test]
+    fn what_may_be_kept_for_an_owner_or_have_been_lost_is_not_denied() {
+        let (settles, nothing) = (id(CREATED_MS).latest_dot(), Object::new());
+        let judged = |may_be_kept, lost| {
+            let evidence = Evidence {
+                object: &nothing,
+                heard_all: true,
+                may_be_kept,
+                promised: Promised {
+                    floor: settles,
+                    settles,
+                    lost,
+                },
+                forgotten: Some(Hlc::ZERO),
+            };
+            judge(id(CREATED_MS), &evidence, BucketMode::Siblings, 0, KEEP)
+        };
+        assert_eq!(judged(false, Hlc::ZERO), WriteFate::NotApplied);
+        assert_eq!(judged(false, settles), WriteFate::Gone);
+        assert!(matches!(judged(true, Hlc::ZERO), WriteFate::Unknown { .. }));
     }
 
     #[test]
@@ -258,9 +312,9 @@ mod tests {
         for held in [&nothing, &other] {
             let fate = judged(held, true, settled, Some(early));
             assert_eq!(fate, WriteFate::NotApplied);
-            for forgotten in [Some(late), None] {
-                assert_eq!(judged(held, true, settled, forgotten), WriteFate::Gone);
-            }
+            assert_eq!(judged(held, true, settled, Some(late)), WriteFate::Gone);
+            let fate = judged(held, true, settled, None);
+            assert!(matches!(fate, WriteFate::Unknown { .. }), "nobody said");
         }
     }
 

@@ -173,7 +173,10 @@ impl Healing {
         let _mending = self.completeness.mending().lock().await;
         let _ = self.trees.drop_some(&places);
         self.replica.minter().hold_anew();
-        self.completeness.lose(&places, &self.watermarks).await?;
+        let now = self.replica.minter().reading();
+        self.completeness
+            .lose(&places, &self.watermarks, now)
+            .await?;
         let cut = self.store.cut_out(ranges.to_vec()).await;
         // Once more: all trees may have been begun anew meanwhile, from what was there before the cut.
         let are_made = self.trees.drop_some(&places);

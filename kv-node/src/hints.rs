@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::{HintsReplyV1, PendingHintsV1};
-use kv_types::{Hlc, NodeId, Object};
+use kv_types::{Hlc, NodeId, Object, Sibling};
 
 use crate::refusal::Refusal;
 
@@ -74,7 +74,13 @@ impl Weight {
     /// That of an object which has so many bytes.
     #[must_use]
     pub fn of(object: &Object, bytes: usize) -> Self {
-        let oldest = object.oldest_dot().unwrap_or(Hlc(u64::MAX));
+        let oldest = |sibling: &Sibling| {
+            let oldest = sibling.dots().iter().map(|dot| dot.hlc).min();
+            // A clock that was ahead made it no younger.
+            oldest.map(|oldest| oldest.min(sibling.write_id().latest_dot()))
+        };
+        let oldest = object.all_siblings().filter_map(oldest).min();
+        let oldest = oldest.unwrap_or(Hlc(u64::MAX));
         Self {
             bytes,
             span: oldest.millis() / SPAN_MS,

@@ -262,7 +262,6 @@ impl Node {
             boot,
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),
-            store: store.clone(),
             replica: Arc::clone(&replica),
             kept: Arc::clone(&kept),
             floor: Arc::clone(&floor),

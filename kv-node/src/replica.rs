@@ -192,7 +192,8 @@ impl Arrival {
         let own = incoming.siblings().filter(|s| s.write_id() == id);
         let own = own.flat_map(|s| s.dots()).map(|dot| dot.hlc);
         let latest = stands_in.then(|| incoming.clock().latest());
-        own.chain(latest).collect()
+        // A clock that was ahead gave it a later dot, but not more time.
+        own.chain(latest).chain([id.latest_dot()]).collect()
     }
 }
 
@@ -329,6 +330,10 @@ impl Replica {
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
+                if answer == AnswerWhen::Synced {
+                    // It may carry another write, which nobody must hear of before.
+                    self.store.durable(seq).await?;
+                }
                 let encoded = object.encode();
                 let known = writer_knows(new.read, object.dots_of(new.write.write_id));
                 return Ok(Appended {
@@ -401,6 +406,15 @@ impl Replica {
             known,
             durable: Durable::Commit(commit),
         })
+    }
+
+    /// Makes durable all that this node holds.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the disk failed.
+    pub async fn sync(&self) -> Result<(), Refusal> {
+        let held = self.store.db().snapshot().seq();
+        Ok(self.store.durable(held).await?)
     }
 
     /// Waits until a coordinated write is durable here.

@@ -382,6 +382,11 @@ impl Object {
         self.siblings.iter().filter(|s| !self.is_hidden(s))
     }
 
+    /// The same, and those that readers do not see, because their write was superseded under another of its dots.
+    pub fn all_siblings(&self) -> impl Iterator<Item = &Sibling> {
+        self.siblings.iter()
+    }
+
     /// The one sibling that a reader sees where the last writer wins: the one whose first dot is the latest. A late
     /// repetition of a write makes it no later.
     #[must_use]

@@ -490,6 +490,7 @@ fn responses() -> Vec<(Method, Response)> {
             Method::Floor,
             Response::Floor(FloorReplyV1 {
                 late_through: Hlc(0x0102_0304_0506_0709),
+                lost_through: Hlc(0x0102_0304_0506_0710),
                 boot: 2,
                 reading: Hlc(0x0102_0304_0506_0708),
                 floor: Hlc(1),

@@ -121,6 +121,8 @@ impl Answers {
                 break;
             }
         }
+        // Whoever takes them in may hear of a write that this node could still forget.
+        self.replica.sync().await?;
         let reply = ReplicaListReplyV1 {
             partition_epoch: epoch,
             entries,

@@ -79,9 +79,12 @@ pub(super) struct KeyArgs {
 #[derive(Debug, Args)]
 pub(super) struct BucketArgs {
     /// The bucket
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = DEFAULT_BUCKET)]
     pub(super) bucket: String,
 }
+
+/// Where keys are if nothing else is said.
+pub(super) const DEFAULT_BUCKET: &str = "default";
 
 /// How much is asked of a read.
 #[derive(Debug, Args)]

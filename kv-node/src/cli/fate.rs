@@ -1,9 +1,9 @@
 //! `kv fate`: what became of a write whose outcome is unknown.
 
-use kv_client::{Error, Key, Outcome, WriteFate, WriteId};
+use kv_client::{Error, Outcome, WriteFate, WriteId};
 use serde::Serialize;
 
-use super::args::FateArgs;
+use super::args::{DEFAULT_BUCKET, FateArgs, KeyArgs};
 use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session, output: &Output, args: FateArgs) -> R
     }
     let fate = asked.await?;
     let (word, meaning) = match fate {
-        WriteFate::Applied { shows: true } => ("applied", "it shows"),
+        WriteFate::Applied { shows: true } => ("applied", "it is what readers see"),
         WriteFate::Applied { shows: false } => ("applied", "it has been replaced since"),
         WriteFate::NotApplied => ("not-applied", "it never was, and never will be"),
         WriteFate::Gone => (
@@ -71,12 +71,46 @@ pub(super) async fn run(session: &Session, output: &Output, args: FateArgs) -> R
 }
 
 /// What to do about a write that failed, if nobody knows what became of it.
-pub(super) fn explain_unknown(error: Error, key: &Key, write_id: WriteId) -> Failure {
+pub(super) fn explain_unknown(error: Error, key: &KeyArgs, write_id: WriteId) -> Failure {
     let is_unknown = error.outcome() == Outcome::Unknown;
     let failure = Failure::from(error);
-    if is_unknown {
-        failure.hint(format!("what became of it tells: kv fate {key} {write_id}"))
-    } else {
-        failure
+    if !is_unknown {
+        return failure;
+    }
+    let mut command = format!("kv fate {} {write_id}", quoted(&key.key));
+    if let Some(sort) = &key.sort {
+        command.push_str(&format!(" --sort {}", quoted(sort)));
+    }
+    if key.bucket.bucket != DEFAULT_BUCKET {
+        command.push_str(&format!(" --bucket {}", quoted(&key.bucket.bucket)));
+    }
+    failure.hint(format!("what became of it tells: {command}"))
+}
+
+/// A word as shells take it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:@%+,".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        for (word, expected) in [
+            ("user:1", "user:1"),
+            ("a b", "'a b'"),
+            ("", "''"),
+            ("$x", "'$x'"),
+            ("it's", r"'it'\''s'"),
+            ("-x", "'-x'"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

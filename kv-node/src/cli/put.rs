@@ -65,7 +65,7 @@ pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Re
     }
     let put = with_options!(put, args.write);
     let id = put.write_id();
-    let unknown = |error| fate::explain_unknown(error, &key, id);
+    let unknown = |error| fate::explain_unknown(error, &args.key, id);
     let written = if args.explain {
         let (written, explanation) = put.explain().await.map_err(unknown)?;
         explain::show(output, &client.topology(), &explanation)?;
@@ -86,7 +86,7 @@ pub(super) async fn delete(
     let (client, bucket) = session.bucket(&args.key.bucket).await?;
     let delete = with_options!(bucket.delete(&key), args.write);
     let id = delete.write_id();
-    let unknown = |error| fate::explain_unknown(error, &key, id);
+    let unknown = |error| fate::explain_unknown(error, &args.key, id);
     let written = if args.explain {
         let (written, explanation) = delete.explain().await.map_err(unknown)?;
         explain::show(output, &client.topology(), &explanation)?;

@@ -37,9 +37,9 @@ const LATEST: Hlc = Hlc(u64::MAX);
 
 /// An owner, and who answers for it.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    owner: NodeId,
-    node: NodeId,
+pub(super) struct Place {
+    pub(super) owner: NodeId,
+    pub(super) node: NodeId,
 }
 
 /// Answers under way.
@@ -381,7 +381,7 @@ impl Coordinator {
         }
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         self: Arc<Self>,
         plan: Plan,
         head: DataHead,

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use kv_net::message::FateV1;
+use futures::future::join_all;
+use kv_net::message::{DataHead, FateV1};
 use kv_types::Object;
 
 use super::Coordinator;
-use super::get::holders_that_last;
+use super::get::{Place, holders_that_last};
+use super::get_core::{GetAnswer, Holding, Want};
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use crate::env::Deadline;
@@ -23,6 +25,8 @@ pub(crate) struct Recalled {
     pub(crate) object: Object,
     /// No owner is missing.
     pub(crate) heard_all: bool,
+    /// Somebody keeps something of the key for an owner, or did not say, before the owners were asked; if it was looked for.
+    pub(crate) may_be_kept: bool,
 }
 
 impl Coordinator {
@@ -34,6 +38,7 @@ impl Coordinator {
     pub(crate) async fn recall(
         self: &Arc<Self>,
         request: &FateV1,
+        looks_for_kept: bool,
         deadline: Deadline,
     ) -> Result<Recalled, Refusal> {
         let head = &request.head;
@@ -53,6 +58,7 @@ impl Coordinator {
             )
         };
         can_be_met(needed)?;
+        let may_be_kept = looks_for_kept && self.may_be_kept(&plan, head, deadline).await;
         let mut heard = None;
         if can_be_met(all).is_ok() {
             // One that is silent must leave time for asking fewer.
@@ -76,6 +82,30 @@ impl Coordinator {
             plan,
             object: reply.object,
             heard_all,
+            may_be_kept,
         })
+    }
+
+    /// Whether any node keeps something of a key for one of its owners, as far as is known.
+    async fn may_be_kept(
+        self: &Arc<Self>,
+        plan: &Plan,
+        head: &DataHead,
+        deadline: Deadline,
+    ) -> bool {
+        let members = plan.topology.members().iter().map(|member| member.node);
+        let others = members.filter(|node| !plan.has_replica(*node));
+        let mut asks = Vec::new();
+        for node in others {
+            for owner in plan.replicas.nodes() {
+                let place = Place { owner, node };
+                let (this, plan, head) = (Arc::clone(self), plan.clone(), head.clone());
+                let third = deadline.at_most(&self.env, deadline.left(&self.env) / 3);
+                asks.push(this.ask(plan, head, place, Want::Digest, third));
+            }
+        }
+        let keeps_nothing =
+            |answer: GetAnswer| matches!(answer, GetAnswer::Held(_, Holding::Nothing));
+        !join_all(asks).await.into_iter().all(keeps_nothing)
     }
 }

@@ -185,16 +185,22 @@ impl Replica {
             let place = (target.bucket, target.partition);
             let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
             let latest = object.clock().latest();
-            gaps.entry(place).or_insert(latest);
+            let gap = gaps.entry(place).or_insert(latest);
+            *gap = (*gap).min(latest);
         }
     }
 
-    /// Where clocks have gaps that a watermark would close, and up to where it must rise for that.
+    /// Where clocks have gaps that a watermark would close which can rise by now, and up to where it must for that.
     #[must_use]
     pub fn gaps(&self) -> BTreeMap<Place, Hlc> {
+        let (topology, reading) = (self.topologies.current(), self.floor.reading());
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
-        gaps.retain(|place, latest| self.watermark(*place) < *latest);
-        gaps.clone()
+        gaps.retain(|place, latest| {
+            topology.bucket(place.0).is_some() && self.watermark(*place) < *latest
+        });
+        let mut ripe = gaps.clone();
+        ripe.retain(|_, latest| *latest <= reading);
+        ripe
     }
 
     /// That of the place where a copy is.

@@ -19,7 +19,6 @@ use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
 use crate::replica::Replica;
-use crate::store::Store;
 use crate::topologies::Topologies;
 
 /// Answers those who want deletions to be forgotten.
@@ -30,7 +29,6 @@ pub struct Forgetting {
     pub(crate) boot: u64,
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
-    pub(crate) store: Store,
     pub(crate) replica: Arc<Replica>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) floor: Arc<Floor>,
@@ -60,10 +58,16 @@ impl Forgetting {
                 self.floor.raise(to, || self.kept.oldest()).await?
             }
         };
+        // After a loss it may keep something older that it does not know it kept, and that came with what is newer.
+        let below_kept = self
+            .kept
+            .oldest()
+            .map(|oldest| Hlc(oldest.0.saturating_sub(1)));
         Ok(FloorReplyV1 {
             boot: self.boot,
             reading,
-            floor,
+            floor: below_kept.map_or(floor, |below| floor.min(below)),
+            lost_through: self.completeness.lost_through(),
             // Only now: what is taken in after the promise is another write.
             late_through: minter.late_through(),
         })
@@ -130,8 +134,7 @@ impl Forgetting {
 
     /// Makes durable all that this node holds.
     pub(super) async fn seal(&self) -> Result<(), Refusal> {
-        let held = self.store.db().snapshot().seq();
-        Ok(self.store.durable(held).await?)
+        self.replica.sync().await
     }
 
     /// What a node holds whose disk is an old one must not count.

@@ -22,7 +22,7 @@ pub struct Image(Db);
 type Vote = (Epoch, Option<BallotV1>, Option<(BallotV1, Vec<u8>)>);
 
 /// What is on record of a loss: whether there was one, the actor since, the partitions, and what is hidden.
-type Loss = (bool, Option<(ActorId, Epoch)>, BTreeSet<u16>, Hlc);
+type Loss = (bool, Option<(ActorId, Epoch)>, BTreeSet<u16>, Hlc, Hlc);
 
 /// Something in it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

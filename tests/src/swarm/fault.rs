@@ -218,7 +218,7 @@ pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) 
         if rng.bool() {
             events.extend(cornered(plan, node, at_ms, lasts_ms, rng));
         } else if plan.nodes > 3 && rng.bool() {
-            events.extend(outvoted(plan, node, at_ms, rng));
+            events.extend(outvoted(plan, node, at_ms, lasts_ms, rng));
         }
         at_ms += rng.u64(OLDEST_COPY_MS..3 * OLDEST_COPY_MS);
     }
@@ -281,12 +281,18 @@ fn cornered(
 
 /// Cuts a node off with one other one before its disk is put back: what it votes on meanwhile is not decided, so that it is asked
 /// once more when it has forgotten.
-fn outvoted(plan: &Plan, restored: NodeNumber, at_ms: u64, rng: &mut Rng) -> [Event; 1] {
+fn outvoted(
+    plan: &Plan,
+    restored: NodeNumber,
+    at_ms: u64,
+    lasts_ms: u64,
+    rng: &mut Rng,
+) -> [Event; 1] {
     let ally = 1 + (restored - 1 + rng.u8(1..plan.nodes)) % plan.nodes;
     let before_ms = OLDEST_COPY_MS.min(at_ms);
     [Event {
         at_ms: at_ms - before_ms,
-        lasts_ms: before_ms + rng.u64(0..1_000),
+        lasts_ms: before_ms + lasts_ms + rng.u64(0..2_000),
         fault: Fault::Split(vec![restored, ally]),
     }]
 }

@@ -164,16 +164,14 @@ impl Scenario {
             // What only the node knew whose disk is put back is gone.
             day.mix.weak = 0;
             day.operators = day.operators.max(1);
-            day.events = with_restores(day.events, &plan, &mut rng);
             if rng.bool() {
                 // So that something is forgotten before a disk is put back.
                 day.forgets = true;
                 day.mix.deletes = day.mix.deletes.max(100);
-                day.events.retain(|event| {
-                    let is_restore = matches!(event.fault, Fault::Restore { .. });
-                    is_restore || event.fault.leaves_processes() && rng.u8(0..3) == 0
-                });
+                let events = &mut day.events;
+                events.retain(|event| event.fault.leaves_processes() && rng.u8(0..3) == 0);
             }
+            day.events = with_restores(day.events, &plan, &mut rng);
         }
         day.buffer_kib = [smallest_buffer(), 16, 64][rng.usize(0..3)];
         if !quic && rng.u8(0..4) == 0 {

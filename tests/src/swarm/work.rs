@@ -298,10 +298,16 @@ impl Worker {
         };
         self.notes().writes.insert(id, write);
         let (mut fate, context) = self.send(request).await;
-        if fate == Fate::Unknown && self.mix.asks > 0 && self.chance(self.mix.asks) {
+        let is_told_later =
+            fate == Fate::Unknown && self.mix.asks > 0 && self.chance(self.mix.asks);
+        if is_told_later {
             fate = self.ask_about(key, id).await;
         }
         let begun = self.notes().writes.get_mut(&id).map(|write| {
+            if is_told_later && write.level == Level::All {
+                // What is said to be applied is with as many as a quorum needs.
+                write.level = Level::Quorum;
+            }
             write.fate = fate;
             write.begun
         });
