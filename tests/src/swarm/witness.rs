@@ -90,6 +90,8 @@ struct State {
     asked: BTreeMap<(NodeId, Epoch, BallotV1, bool), u64>,
     /// Since when each node had its disk when it started last.
     disks: BTreeMap<NodeId, Option<Duration>>,
+    /// What stood on a disk of each voter's vote when it started from that disk: a ballot comes again.
+    votes_then: BTreeMap<NodeId, (Epoch, Option<BallotV1>)>,
     /// When anybody was first asked to vote on an instance.
     opened: BTreeMap<Epoch, Duration>,
     /// Who was promised a floor by whom, and compared with whom last, by number.
@@ -159,6 +161,7 @@ impl Witness {
                 floors: BTreeMap::new(),
                 asked: BTreeMap::new(),
                 disks: BTreeMap::new(),
+                votes_then: BTreeMap::new(),
                 opened: BTreeMap::new(),
                 promised: BTreeMap::new(),
                 compared: BTreeMap::new(),
@@ -446,6 +449,9 @@ impl Witness {
         let Some(image) = self.cluster.image(node) else {
             return;
         };
+        if let Ok(Some((epoch, promised, _))) = image.vote() {
+            self.state().votes_then.insert(node, (epoch, promised));
+        }
         let Ok(incomplete) = image.incomplete() else {
             return;
         };
@@ -575,6 +581,7 @@ impl Witness {
             };
             if let Some(Ok(Some(own))) = own
                 && is_its_own(&own)
+                && self.state().votes_then.get(&from) != Some(&(own.0, own.1))
             {
                 let what = format!(
                     "{from} votes for its own {vote:?}, on what was open before its disk was put back"
