@@ -208,7 +208,7 @@ impl Object {
     ///
     /// `read` is what the writer had read: siblings it covers are superseded. `dot` must be freshly
     /// minted here; `held_since` is the point since which this replica has held the key without a
-    /// gap ([`Clock::mint`]); `now_ms` is the wall clock, to forget old write ids.
+    /// gap ([`Clock::mint`]); `now_ms` is the wall clock, to forget write ids that are old by it and by the writer's.
     ///
     /// # Errors
     /// [`WriteRefused`] when a limit would be crossed; the object is then unchanged.
@@ -253,6 +253,8 @@ impl Object {
         }
 
         debug_assert!(!self.clock.covers(dot), "a dot is minted once");
+        // By two clocks, the writer's and the coordinator's: one that is ahead makes nobody forget early.
+        let by_both_ms = now_ms.min(write.write_id.created_ms());
         self.clock.mint(dot, held_since);
         self.clock.merge(read);
         siblings.push(Sibling {
@@ -265,7 +267,7 @@ impl Object {
         siblings.sort_by_key(Sibling::order);
         self.siblings = siblings;
         self.retired.add(superseded);
-        self.retired.forget(now_ms);
+        self.retired.forget(by_both_ms);
         self.check();
         Ok(())
     }

@@ -158,6 +158,28 @@ fn ids_are_forgotten_after_the_horizon_and_then_refused() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_makes_nobody_forget_early() {
+    let mut object = Object::new();
+    write(&mut object, put(1), &Clock::new(), dot(1, 10));
+    let read = object.clock().clone();
+    write(&mut object, put(2), &read, dot(1, 20));
+    // The coordinator's clock is ahead, or the writer's.
+    let far = NOW_MS + 2 * WriteId::HORIZON_MS;
+    for (created_ms, now_ms) in [(NOW_MS, far), (far, NOW_MS)] {
+        let write = Write {
+            write_id: WriteId::new(created_ms, [3; 10]),
+            payload: Payload::Tombstone,
+            expires_ms: None,
+        };
+        let (mut ahead, read) = (object.clone(), object.clock().clone());
+        ahead
+            .write(write, &read, dot(1, 30), Hlc::ZERO, now_ms)
+            .expect("within the limits");
+        assert!(ahead.knows(id(1)), "another copy of it may turn up");
+    }
+}
+
+#[test]
 fn no_more_ids_are_remembered_than_the_limit() {
     let mut object = Object::new();
     for n in 0..200_u64 {
