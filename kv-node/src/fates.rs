@@ -7,8 +7,8 @@
 //! to take in nothing from up to there ([`crate::tombstones::floor`]), no such write either, and keep nothing from there for
 //! others, what the owners do not hold is nowhere.
 //!
-//! The order matters: promises first, then the owners, then their watermarks; a write may be replaced, deleted and forgotten
-//! in between, and must not look as if it had never been.
+//! The order matters: promises first, then whoever may keep something of the key for an owner, then the owners, then their
+//! watermarks; a write may be replaced, delivered, deleted and forgotten in between, and must not look as if it had never been.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,8 @@
 //!
 //! Checkers of histories see a broken promise only once faults have made a client suffer from it. A witness sees it when it is
 //! given: what a node or client is told must be so, on the disks as a loss of power of all nodes in that very moment would
-//! leave them. It opens copies of them, so nothing that it does changes the day.
+//! leave them. It opens copies of them, so that changes nothing in the day; only what it reads of running engines, to compare their
+//! memory with their store, is a read of the disk like any other.
 //!
 //! | when | what must be so |
 //! |---|---|
