@@ -97,18 +97,17 @@ impl SimFs {
     /// An independent copy of the disk as it is, unsynced state included, with a live handle.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let mut disk = self.guard().clone();
-        let process = disk.next_process();
-        Self {
-            disk: Arc::new(Mutex::new(disk)),
-            process,
-        }
+        Self::of(self.guard().clone())
     }
 
     /// An independent copy of what certainly survives if the power is cut now, on a disk on which nothing goes wrong.
     #[must_use]
     pub fn certain(&self) -> Self {
-        let mut disk = self.guard().certain();
+        Self::of(self.guard().certain())
+    }
+
+    /// A disk of its own, held by its next process.
+    fn of(mut disk: Disk) -> Self {
         let process = disk.next_process();
         Self {
             disk: Arc::new(Mutex::new(disk)),

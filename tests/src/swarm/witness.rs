@@ -19,6 +19,9 @@
 //!
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
+mod deletions;
+mod votes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,17 +29,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use kv_net::message::{
-    AnswerWhen, BallotV1, FloorV1, GetReplyV1, PlaceV1, Request, Response, VoteAnswer, VoteStep,
-    VoteV1, WatermarkStep, WatermarkV1,
-};
+use kv_net::message::{AnswerWhen, FloorV1, GetReplyV1, Request, Response, WatermarkStep};
 use kv_node::storage_key;
 use kv_ring::{PartitionId, Topology};
 use kv_storage::Read;
-use kv_types::{
-    BucketId, Context, ContextKey, Durability, Epoch, Hlc, Key, Level, NodeId, Object, Payload,
-    Sibling, WriteId,
-};
+use kv_types::{Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Object, WriteId};
 
 use super::fault::Fault;
 use super::scenario::{REPLICAS, Scenario};
@@ -45,6 +42,9 @@ use crate::sim::client::BUCKET;
 use crate::sim::image::{Image, Unreadable};
 use crate::sim::network::Overhear;
 use crate::sim::{Handle, SimCluster};
+
+use deletions::{Deletions, Order};
+use votes::Votes;
 
 /// How many of 1,000 events of each kind it looks at.
 #[derive(Debug, Clone, Copy)]
@@ -85,34 +85,12 @@ struct State {
     rng: Rng,
     found: Vec<Violation>,
     looks: BTreeMap<&'static str, u64>,
-    /// What each node has promised, and since when.
-    floors: BTreeMap<NodeId, Vec<(Duration, Hlc)>>,
-    /// When each voter was first asked for each vote, by number.
-    asked: BTreeMap<(NodeId, Epoch, BallotV1, bool), u64>,
     /// Since when each node had its disk when it started last.
     disks: BTreeMap<NodeId, Option<Duration>>,
-    /// What stood on a disk of each voter's vote when it started from that disk: a ballot comes again.
-    votes_then: BTreeMap<NodeId, (Epoch, Option<BallotV1>)>,
-    /// When anybody was first asked to vote on an instance.
-    opened: BTreeMap<Epoch, Duration>,
-    /// Who was promised a floor by whom, and compared with whom last, by number.
-    promised: BTreeMap<(NodeId, Hlc), u64>,
-    compared: BTreeMap<(NodeId, NodeId), u64>,
-    /// What each voter has answered on each instance, and before which number.
-    told: BTreeMap<(NodeId, Epoch), Vec<Told>>,
-    next: u64,
     /// Which objects each replica was sent, by a hash.
     sent: BTreeSet<(NodeId, u64)>,
-    /// Watermarks whose rise was looked at.
-    raised: BTreeSet<(BucketId, u16, Hlc)>,
-}
-
-/// A vote, and how many votes had been asked for when it was given.
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    before: u64,
-    ballot: BallotV1,
-    has_accepted: bool,
+    deletions: Deletions,
+    votes: Votes,
 }
 
 /// What a client was told of its write.
@@ -159,17 +137,10 @@ impl Witness {
                 rng: Rng::with_seed(scenario.seed ^ 0x7717_e55e),
                 found: Vec::new(),
                 looks: BTreeMap::new(),
-                floors: BTreeMap::new(),
-                asked: BTreeMap::new(),
                 disks: BTreeMap::new(),
-                votes_then: BTreeMap::new(),
-                opened: BTreeMap::new(),
-                promised: BTreeMap::new(),
-                compared: BTreeMap::new(),
-                told: BTreeMap::new(),
-                next: 0,
                 sent: BTreeSet::new(),
-                raised: BTreeSet::new(),
+                deletions: Deletions::default(),
+                votes: Votes::default(),
             }),
         });
         let listener: Arc<dyn Overhear> = Arc::clone(&this) as Arc<dyn Overhear>;
@@ -380,297 +351,6 @@ impl Witness {
         }
     }
 
-    /// A node says where its floor is.
-    fn floor_told(&self, node: NodeId, floor: Hlc) {
-        if floor == Hlc::ZERO {
-            return;
-        }
-        let now = self.handle.now();
-        let rises = {
-            let mut state = self.state();
-            let told = state.floors.entry(node).or_default();
-            let rises = told.last().is_none_or(|(_, before)| *before < floor);
-            if rises {
-                told.push((now, floor));
-            }
-            rises
-        };
-        let is_watched = !self.damaged.contains(&node) && !self.restored.contains(&node);
-        if !is_watched || !rises && !self.looks_at("look at a floor", CHANCES.floor) {
-            return;
-        }
-        let promised = self.floor_of(node, now);
-        let Some(Ok(stored)) = self.cluster.image(node).map(|image| image.floor()) else {
-            return;
-        };
-        if stored < promised {
-            let what = format!("{node} has promised {promised:?}, and has {stored:?} on its disk");
-            self.wrong("floor", what);
-        }
-    }
-
-    /// What a node had promised by then.
-    fn floor_of(&self, node: NodeId, by: Duration) -> Hlc {
-        let state = self.state();
-        let told = state.floors.get(&node).into_iter().flatten();
-        let until = told.take_while(|(at, _)| *at < by);
-        until.map(|(_, floor)| *floor).max().unwrap_or(Hlc::ZERO)
-    }
-
-    /// Somebody asks or answers about floors, comparisons, or watermarks.
-    fn note_order(&self, by: NodeId, with: NodeId, what: Order) {
-        let mut state = self.state();
-        state.next += 1;
-        let number = state.next;
-        match what {
-            Order::Promised(through) => _ = state.promised.insert((by, through), number),
-            Order::Compared => _ = state.compared.insert((by, with), number),
-            Order::Raises(through) => {
-                let promised = state.promised.get(&(by, through)).copied();
-                let compared = state.compared.get(&(by, with)).copied();
-                if compared < promised {
-                    let what = format!(
-                        "{by} raises watermarks of {with} to {through:?} without having compared with it after all had promised"
-                    );
-                    drop(state);
-                    self.wrong("order", what);
-                }
-            }
-        }
-    }
-
-    /// A node has started.
-    fn look_at_loss(&self, node: NodeId) {
-        let since = self.cluster.disk_since(node);
-        let is_first = self.state().disks.insert(node, since) != Some(since);
-        if since.is_none() || !is_first || self.damaged.contains(&node) {
-            return;
-        }
-        self.count("look at a loss");
-        let Some(image) = self.cluster.image(node) else {
-            return;
-        };
-        if let Ok(Some((epoch, promised, _))) = image.vote() {
-            self.state().votes_then.insert(node, (epoch, promised));
-        }
-        let Ok(incomplete) = image.incomplete() else {
-            return;
-        };
-        let mut kept = incomplete.iter().filter_map(|partition| {
-            let mark = image.watermark(BUCKET, PartitionId(*partition)).ok()?;
-            (mark > Hlc::ZERO).then_some((*partition, mark))
-        });
-        if let Some((partition, mark)) = kept.next() {
-            let what = format!(
-                "{node} starts with an incomplete partition {partition}, whose watermark is {mark:?}"
-            );
-            self.wrong("watermark-kept", what);
-        }
-    }
-
-    /// Watermarks are about to rise.
-    fn raise(&self, raise: &WatermarkV1) {
-        let places: Vec<PlaceV1> = {
-            let mut state = self.state();
-            let is_new = |place: &&PlaceV1| {
-                let rise = (place.bucket, place.partition, raise.through);
-                state.raised.insert(rise)
-            };
-            raise.places.iter().filter(is_new).copied().collect()
-        };
-        if places.is_empty() {
-            return;
-        }
-        self.count("look at watermarks");
-        let images: BTreeMap<NodeId, Image> = self
-            .cluster
-            .nodes()
-            .filter(|node| !self.damaged.contains(node))
-            .filter_map(|node| Some((node, self.cluster.image(node)?)))
-            .collect();
-        for place in places {
-            if self.compare_owners(&images, place, raise.through).is_err() {
-                return;
-            }
-        }
-        for (node, image) in &images {
-            if self.restored.contains(node) {
-                continue;
-            }
-            let Ok(kept) = image.stand_ins() else { return };
-            let old = kept.iter().find(|(_, stored, object)| {
-                let oldest = object.oldest_dot();
-                oldest.is_some_and(|oldest| oldest <= raise.through)
-                    && self.is_in(stored, &raise.places)
-            });
-            if let Some((owner, stored, _)) = old {
-                let what = format!(
-                    "watermarks rise to {:?}, and {node} keeps something older for {owner}: {:?}",
-                    raise.through,
-                    storage_key::decode(stored)
-                );
-                self.wrong("watermark", what);
-            }
-        }
-    }
-
-    /// Whether a stored key lies in one of these places.
-    fn is_in(&self, stored: &[u8], places: &[PlaceV1]) -> bool {
-        let Some((bucket, hash)) = storage_key::place(stored) else {
-            return false;
-        };
-        let partition = self.cluster.topology().partition_count().partition_of(hash);
-        let mut places = places.iter();
-        places.any(|place| place.bucket == bucket && place.partition == partition.0)
-    }
-
-    /// What is alive up to the new watermark is known to all owners.
-    fn compare_owners(
-        &self,
-        images: &BTreeMap<NodeId, Image>,
-        place: PlaceV1,
-        through: Hlc,
-    ) -> Result<(), Unreadable> {
-        let topology = self.cluster.topology();
-        let partition = PartitionId(place.partition);
-        let hashes = topology.partition_count().hash_range(partition);
-        let mut copies: BTreeMap<NodeId, BTreeMap<Bytes, Object>> = BTreeMap::new();
-        for owner in topology.replicas(partition, REPLICAS).nodes() {
-            if let Some(image) = images.get(&owner) {
-                let range = storage_key::partition_range(place.bucket, &hashes);
-                copies.insert(owner, image.objects(range)?.into_iter().collect());
-            }
-        }
-        let is_old = |sibling: &&Sibling| {
-            let is_value = matches!(sibling.payload(), Payload::Value(_));
-            let newest = sibling.newest_dot().hlc;
-            is_value && !sibling.is_expired(through.millis()) && newest <= through
-        };
-        let nothing = Object::new();
-        for (node, own) in &copies {
-            for (stored, object) in own {
-                for sibling in object.siblings().filter(is_old) {
-                    for (other, theirs) in &copies {
-                        let held = theirs.get(stored).unwrap_or(&nothing);
-                        let mut siblings = held.siblings();
-                        let knows = siblings.any(|same| same.write_id() == sibling.write_id())
-                            || held.clock().covers(sibling.newest_dot());
-                        if !knows {
-                            let what = format!(
-                                "watermarks rise to {through:?}, and {other} does not know {:?} of {:?}, which {node} has",
-                                sibling.write_id(),
-                                storage_key::decode(stored)
-                            );
-                            self.wrong("watermark", what);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A voter is asked.
-    fn vote_asked(&self, from: NodeId, voter: NodeId, vote: &VoteV1) {
-        let now = self.handle.now();
-        let opened = self.state().opened.get(&vote.epoch).copied();
-        if opened.is_some() && self.cluster.disk_since(from) > opened {
-            // A proposer's vote for itself is no message.
-            let own = self.cluster.image(from).map(|image| image.vote());
-            let is_its_own = |(epoch, promised, _): &(Epoch, Option<BallotV1>, _)| {
-                *epoch == vote.epoch && *promised == Some(vote.ballot)
-            };
-            if let Some(Ok(Some(own))) = own
-                && is_its_own(&own)
-                && self.state().votes_then.get(&from) != Some(&(own.0, own.1))
-            {
-                let what = format!(
-                    "{from} votes for its own {vote:?}, on what was open before its disk was put back"
-                );
-                self.wrong("vote", what);
-            }
-        }
-        let mut state = self.state();
-        state.next += 1;
-        let (number, accept) = (state.next, vote.step == VoteStep::Accept);
-        state.opened.entry(vote.epoch).or_insert(now);
-        let asked = (voter, vote.epoch, vote.ballot, accept);
-        state.asked.entry(asked).or_insert(number);
-    }
-
-    /// A voter answers.
-    fn vote_told(&self, voter: NodeId, vote: &VoteV1, answer: VoteAnswer) {
-        let has_accepted = match answer {
-            VoteAnswer::Promised(_) => false,
-            VoteAnswer::Accepted => true,
-            VoteAnswer::Beaten(_) | VoteAnswer::Decided => return,
-        };
-        if self.damaged.contains(&voter) {
-            return;
-        }
-        let asked = (
-            voter,
-            vote.epoch,
-            vote.ballot,
-            vote.step == VoteStep::Accept,
-        );
-        let (earlier, number) = {
-            let mut state = self.state();
-            let opened = state.opened.get(&vote.epoch).copied();
-            if self.cluster.disk_since(voter) > opened {
-                let what = format!(
-                    "{voter} answers {answer:?} to {vote:?}, which was open before its disk was put back"
-                );
-                drop(state);
-                return self.wrong("vote", what);
-            }
-            let number = state.asked.get(&asked).copied().unwrap_or(0);
-            let before = state.next;
-            let told = state.told.entry((voter, vote.epoch)).or_default();
-            let earlier: Vec<Told> = told
-                .iter()
-                .filter(|told| told.before < number)
-                .copied()
-                .collect();
-            told.push(Told {
-                before,
-                ballot: vote.ballot,
-                has_accepted,
-            });
-            (earlier, number)
-        };
-        let is_beaten = earlier.iter().any(|told| told.ballot > vote.ballot);
-        let accepted = earlier.iter().filter(|told| told.has_accepted);
-        let accepted = accepted.map(|told| told.ballot).max();
-        let forgets = match answer {
-            VoteAnswer::Promised(before) => accepted > before,
-            _ => false,
-        };
-        if is_beaten || forgets {
-            let what = format!(
-                "{voter}, asked as number {number}, answers {answer:?} to {vote:?} after {earlier:?}"
-            );
-            self.wrong("vote", what);
-        }
-        if !self.looks_at("look at a vote", CHANCES.vote) {
-            return;
-        }
-        let Some(Ok(stored)) = self.cluster.image(voter).map(|image| image.vote()) else {
-            return;
-        };
-        let is_there = stored.is_some_and(|(epoch, promised, accepted)| {
-            let has = |ballot: Option<BallotV1>| ballot >= Some(vote.ballot);
-            let accepted = accepted.map(|(ballot, _)| ballot);
-            epoch > vote.epoch
-                || epoch == vote.epoch && has(promised) && (!has_accepted || has(accepted))
-        });
-        if !is_there {
-            let what =
-                format!("{voter} answers {answer:?} to {vote:?}, and that is not on its disk");
-            self.wrong("vote-not-synced", what);
-        }
-    }
-
     /// What readers find in memory must be what the engine has stored.
     fn compare_memory(&self, spot: &Spot) {
         for owner in &spot.owners {
@@ -725,13 +405,6 @@ impl Witness {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A step on the way to higher watermarks.
-enum Order {
-    Promised(Hlc),
-    Compared,
-    Raises(Hlc),
 }
 
 impl Overhear for Witness {

@@ -1,0 +1,227 @@
+//! Floors, watermarks, and the order in which they rise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kv_net::message::{PlaceV1, WatermarkV1};
+use kv_node::storage_key;
+use kv_ring::PartitionId;
+use kv_types::{BucketId, Hlc, NodeId, Object, Payload, Sibling};
+
+use super::{CHANCES, Witness};
+use crate::sim::client::BUCKET;
+use crate::sim::image::{Image, Unreadable};
+use crate::swarm::scenario::REPLICAS;
+
+/// What was heard of them so far.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    /// What each node has promised, and since when.
+    floors: BTreeMap<NodeId, Vec<(Duration, Hlc)>>,
+    /// Who was promised a floor, and compared with whom last, by number.
+    promised: BTreeMap<(NodeId, Hlc), u64>,
+    compared: BTreeMap<(NodeId, NodeId), u64>,
+    next: u64,
+    /// Watermarks whose rise was looked at.
+    raised: BTreeSet<(BucketId, u16, Hlc)>,
+}
+
+/// A step on the way to higher watermarks.
+pub(super) enum Order {
+    Promised(Hlc),
+    Compared,
+    Raises(Hlc),
+}
+
+impl Witness {
+    /// A node says where its floor is.
+    pub(super) fn floor_told(&self, node: NodeId, floor: Hlc) {
+        if floor == Hlc::ZERO {
+            return;
+        }
+        let now = self.handle.now();
+        let rises = {
+            let mut state = self.state();
+            let told = state.deletions.floors.entry(node).or_default();
+            let rises = told.last().is_none_or(|(_, before)| *before < floor);
+            if rises {
+                told.push((now, floor));
+            }
+            rises
+        };
+        let is_watched = !self.damaged.contains(&node) && !self.restored.contains(&node);
+        if !is_watched || !rises && !self.looks_at("look at a floor", CHANCES.floor) {
+            return;
+        }
+        let promised = self.floor_of(node, now);
+        let Some(Ok(stored)) = self.cluster.image(node).map(|image| image.floor()) else {
+            return;
+        };
+        if stored < promised {
+            let what = format!("{node} has promised {promised:?}, and has {stored:?} on its disk");
+            self.wrong("floor", what);
+        }
+    }
+
+    /// What a node had promised by then.
+    pub(super) fn floor_of(&self, node: NodeId, by: Duration) -> Hlc {
+        let state = self.state();
+        let told = state.deletions.floors.get(&node).into_iter().flatten();
+        let until = told.take_while(|(at, _)| *at < by);
+        until.map(|(_, floor)| *floor).max().unwrap_or(Hlc::ZERO)
+    }
+
+    /// Somebody asks or answers about floors, comparisons, or watermarks.
+    pub(super) fn note_order(&self, by: NodeId, with: NodeId, what: Order) {
+        let mut state = self.state();
+        state.deletions.next += 1;
+        let number = state.deletions.next;
+        match what {
+            Order::Promised(through) => _ = state.deletions.promised.insert((by, through), number),
+            Order::Compared => _ = state.deletions.compared.insert((by, with), number),
+            Order::Raises(through) => {
+                let promised = state.deletions.promised.get(&(by, through)).copied();
+                let compared = state.deletions.compared.get(&(by, with)).copied();
+                if compared < promised {
+                    let what = format!(
+                        "{by} raises watermarks of {with} to {through:?} without having compared with it after all had promised"
+                    );
+                    drop(state);
+                    self.wrong("order", what);
+                }
+            }
+        }
+    }
+
+    /// A node has started.
+    pub(super) fn look_at_loss(&self, node: NodeId) {
+        let since = self.cluster.disk_since(node);
+        let is_first = self.state().disks.insert(node, since) != Some(since);
+        if since.is_none() || !is_first || self.damaged.contains(&node) {
+            return;
+        }
+        self.count("look at a loss");
+        let Some(image) = self.cluster.image(node) else {
+            return;
+        };
+        if let Ok(Some((epoch, promised, _))) = image.vote() {
+            self.state().votes.then.insert(node, (epoch, promised));
+        }
+        let Ok(incomplete) = image.incomplete() else {
+            return;
+        };
+        let mut kept = incomplete.iter().filter_map(|partition| {
+            let mark = image.watermark(BUCKET, PartitionId(*partition)).ok()?;
+            (mark > Hlc::ZERO).then_some((*partition, mark))
+        });
+        if let Some((partition, mark)) = kept.next() {
+            let what = format!(
+                "{node} starts with an incomplete partition {partition}, whose watermark is {mark:?}"
+            );
+            self.wrong("watermark-kept", what);
+        }
+    }
+
+    /// Watermarks are about to rise.
+    pub(super) fn raise(&self, raise: &WatermarkV1) {
+        let places: Vec<PlaceV1> = {
+            let mut state = self.state();
+            let is_new = |place: &&PlaceV1| {
+                let rise = (place.bucket, place.partition, raise.through);
+                state.deletions.raised.insert(rise)
+            };
+            raise.places.iter().filter(is_new).copied().collect()
+        };
+        if places.is_empty() {
+            return;
+        }
+        self.count("look at watermarks");
+        let images: BTreeMap<NodeId, Image> = self
+            .cluster
+            .nodes()
+            .filter(|node| !self.damaged.contains(node))
+            .filter_map(|node| Some((node, self.cluster.image(node)?)))
+            .collect();
+        for place in places {
+            if self.compare_owners(&images, place, raise.through).is_err() {
+                return;
+            }
+        }
+        for (node, image) in &images {
+            if self.restored.contains(node) {
+                continue;
+            }
+            let Ok(kept) = image.stand_ins() else { return };
+            let old = kept.iter().find(|(_, stored, object)| {
+                let oldest = object.oldest_dot();
+                oldest.is_some_and(|oldest| oldest <= raise.through)
+                    && self.is_in(stored, &raise.places)
+            });
+            if let Some((owner, stored, _)) = old {
+                let what = format!(
+                    "watermarks rise to {:?}, and {node} keeps something older for {owner}: {:?}",
+                    raise.through,
+                    storage_key::decode(stored)
+                );
+                self.wrong("watermark", what);
+            }
+        }
+    }
+
+    /// Whether a stored key lies in one of these places.
+    fn is_in(&self, stored: &[u8], places: &[PlaceV1]) -> bool {
+        let Some((bucket, hash)) = storage_key::place(stored) else {
+            return false;
+        };
+        let partition = self.cluster.topology().partition_count().partition_of(hash);
+        let mut places = places.iter();
+        places.any(|place| place.bucket == bucket && place.partition == partition.0)
+    }
+
+    /// What is alive up to the new watermark is known to all owners.
+    fn compare_owners(
+        &self,
+        images: &BTreeMap<NodeId, Image>,
+        place: PlaceV1,
+        through: Hlc,
+    ) -> Result<(), Unreadable> {
+        let topology = self.cluster.topology();
+        let partition = PartitionId(place.partition);
+        let hashes = topology.partition_count().hash_range(partition);
+        let mut copies: BTreeMap<NodeId, BTreeMap<Bytes, Object>> = BTreeMap::new();
+        for owner in topology.replicas(partition, REPLICAS).nodes() {
+            if let Some(image) = images.get(&owner) {
+                let range = storage_key::partition_range(place.bucket, &hashes);
+                copies.insert(owner, image.objects(range)?.into_iter().collect());
+            }
+        }
+        let is_old = |sibling: &&Sibling| {
+            let is_value = matches!(sibling.payload(), Payload::Value(_));
+            let newest = sibling.newest_dot().hlc;
+            is_value && !sibling.is_expired(through.millis()) && newest <= through
+        };
+        let nothing = Object::new();
+        for (node, own) in &copies {
+            for (stored, object) in own {
+                for sibling in object.siblings().filter(is_old) {
+                    for (other, theirs) in &copies {
+                        let held = theirs.get(stored).unwrap_or(&nothing);
+                        let mut siblings = held.siblings();
+                        let knows = siblings.any(|same| same.write_id() == sibling.write_id())
+                            || held.clock().covers(sibling.newest_dot());
+                        if !knows {
+                            let what = format!(
+                                "watermarks rise to {through:?}, and {other} does not know {:?} of {:?}, which {node} has",
+                                sibling.write_id(),
+                                storage_key::decode(stored)
+                            );
+                            self.wrong("watermark", what);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
