@@ -3,12 +3,14 @@
 //! It was applied if a replica remembers it; then it is brought to so many that every quorum read shows it, or what replaced
 //! it. That it never will be applied can only be said when nothing of it can be on its way any more, however slow networks and
 //! paused processes are. So nothing here relies on time that passes: a coordinator gives a write no dot that is later than a
-//! minute after its creation ([`WriteId::latest_dot`]), or else says so ([`crate::minter`]); and once all members have promised
-//! to take in nothing from up to there ([`crate::tombstones::floor`]), no such write either, and keep nothing from there for
-//! others, what the owners do not hold is nowhere.
+//! minute after its creation ([`WriteId::latest_dot`]), or else says so ([`crate::minter`]); and once all members have
+//! promised to take in no such write any more ([`settled`]), nothing from up to there ([`crate::tombstones::floor`]), and to keep
+//! nothing from there for others, what the owners do not hold is nowhere.
 //!
 //! The order matters: promises first, then whoever may keep something of the key for an owner, then the owners, then their
 //! watermarks; a write may be replaced, delivered, deleted and forgotten in between, and must not look as if it had never been.
+
+pub mod settled;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +123,11 @@ impl Fates {
             if self.promises.forgetting.floor.reading() < promised.settles {
                 return promised;
             }
-            let asked = self.promises.all(&topology, Some(promised.settles));
+            let asked = self.promises.all(
+                &topology,
+                Some(promised.settles),
+                Some(write_id.latest_dot()),
+            );
             let third = deadline.left(&self.env) / 3;
             let Ok(Ok(told)) = self.env.timeout(third, asked).await else {
                 return promised;

@@ -26,6 +26,7 @@ use crate::completeness::recovery::Recovery;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
 use crate::fates::Fates;
+use crate::fates::settled::Settled;
 use crate::healing::{self, Damages, Healing, ScrubOptions};
 use crate::hints::delivery::Delivery;
 use crate::hints::{HintOptions, Kept};
@@ -211,6 +212,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             kept: Arc::clone(&kept),
             floor: Arc::clone(&floor),
+            settled: Settled::start(store.clone()).await?,
             watermarks: Arc::clone(&watermarks),
             completeness: Arc::clone(&completeness),
             counts: Arc::clone(&deletions),

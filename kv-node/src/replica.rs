@@ -37,6 +37,7 @@ use crate::anti_entropy::tree;
 use crate::anti_entropy::trees::{Place, note};
 use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
+use crate::fates::settled::Settled;
 use crate::hints::{Kept, Weight};
 use crate::minter::Minter;
 use crate::refusal::Refusal;
@@ -183,17 +184,24 @@ pub enum Arrival {
 }
 
 impl Arrival {
+    /// The write that it comes for, if it comes from a coordinator.
+    fn write_id(self) -> Option<WriteId> {
+        match self {
+            Self::Owed(id) | Self::Spare(id) => Some(id),
+            Self::Repair => None,
+        }
+    }
+
     /// The dots that no replica may have had before. What is kept for another is as new as its latest dot: of a repeated
     /// write that was superseded meanwhile, nothing is in it any more.
     fn new_dots(self, incoming: &Object, stands_in: bool) -> Vec<Hlc> {
-        let (Self::Owed(id) | Self::Spare(id)) = self else {
+        let Some(id) = self.write_id() else {
             return Vec::new();
         };
         let own = incoming.siblings().filter(|s| s.write_id() == id);
         let own = own.flat_map(|s| s.dots()).map(|dot| dot.hlc);
         let latest = stands_in.then(|| incoming.clock().latest());
-        // A clock that was ahead gave it a later dot, but not more time.
-        own.chain(latest).chain([id.latest_dot()]).collect()
+        own.chain(latest).collect()
     }
 }
 
@@ -221,6 +229,7 @@ pub struct Replica {
     secret: HashSecret,
     kept: Arc<Kept>,
     floor: Arc<Floor>,
+    settled: Settled,
     watermarks: Arc<Watermarks>,
     completeness: Arc<Completeness>,
     counts: Arc<Counts>,
@@ -238,6 +247,7 @@ pub(crate) struct Parts {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) floor: Arc<Floor>,
+    pub(crate) settled: Settled,
     pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Arc<Counts>,
@@ -255,6 +265,7 @@ impl Replica {
             topologies,
             kept,
             floor,
+            settled,
             watermarks,
             completeness,
             counts,
@@ -268,6 +279,7 @@ impl Replica {
             secret,
             kept,
             floor,
+            settled,
             watermarks,
             completeness,
             counts,
@@ -280,6 +292,12 @@ impl Replica {
     #[must_use]
     pub fn reads(&self) -> &ReadStages {
         &self.reads
+    }
+
+    /// Which writes are settled.
+    #[must_use]
+    pub fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// The node's source of dots.
@@ -394,8 +412,8 @@ impl Replica {
                 is: object.gone_from(target.mode),
             },
             weight: Weight::of(&object, encoded.len()),
-            // Once the floor has passed the write's own time, somebody may have been told that it never will be applied.
-            new_dots: vec![dot.hlc, latest_dot],
+            new_dots: vec![dot.hlc],
+            latest_dot: Some(latest_dot),
             is_owed: true,
         };
         let append = self.append(target, change, answer, Some(deadline));
@@ -492,6 +510,7 @@ impl Replica {
             weight: Weight::of(&object, encoded.len()),
             encoded,
             new_dots: arrival.new_dots(incoming, target.stands_in_for.is_some()),
+            latest_dot: arrival.write_id().map(WriteId::latest_dot),
             is_owed: !matches!(arrival, Arrival::Spare(_)),
         };
         let commit = self.append(target, new, answer, None).await?;
@@ -758,12 +777,15 @@ impl Replica {
             let appended = self
                 .topologies
                 .unchanged_since(target.epoch, target.partition, || {
-                    self.floor.above(&new.new_dots, || {
-                        self.store.try_write(batch.clone(), syncing)
+                    self.settled.unless_settled(new.latest_dot, || {
+                        self.floor.above(&new.new_dots, || {
+                            self.store.try_write(batch.clone(), syncing)
+                        })
                     })
                 })
                 .map_err(Refusal::stale)?
-                .map_err(|_| below_floor())?;
+                .and_then(Result::ok)
+                .ok_or_else(below_floor)?;
             match appended {
                 Err(StoreError::Busy) if waited < Store::REQUEST_PATIENCE => {
                     let pause = Duration::from_millis(5);
@@ -787,6 +809,8 @@ struct Change {
     weight: Weight,
     /// When dots in it were minted that no replica may have had before.
     new_dots: Vec<Hlc>,
+    /// The latest dot in time of the write that a coordinator brings, if one does.
+    latest_dot: Option<Hlc>,
     /// Whether it may count towards a write's quorum.
     is_owed: bool,
 }

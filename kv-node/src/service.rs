@@ -186,6 +186,7 @@ impl Service {
             boot,
             wall_ms: self.env.host.wall_ms(),
             floor,
+            settled: self.replica.settled().promised(),
         }))
     }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::WriteKind;
+use kv_node::tombstones::DeleteOptions;
+use kv_tests::sim::SimCluster;
 use kv_types::{NodeId, Outcome};
 
-use crate::client::with_cluster;
+use crate::client::{metric, options, with, with_cluster};
 
 const HOUR_MS: i64 = 3_600_000;
 /// Within this a node has compared its clock with those of the others.
@@ -43,5 +45,33 @@ fn a_node_whose_clock_is_ahead_passes_writes_on_until_it_is_set() {
         forwarded.forwarded = true;
         let put = client.send_put(&cluster, ahead, forwarded, "w").await;
         put.expect("its clock is right again");
+    });
+}
+
+/// Floors are points of hybrid time, and may be far ahead of all clocks.
+#[test]
+fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {
+    let make = |handle| {
+        let keep = Duration::from_secs(4);
+        SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep })
+    };
+    with(31, make, |cluster, mut client, handle| async move {
+        let delete = client.put_request("gone", None, WriteKind::Delete);
+        let deleted = client.send_put(&cluster, NodeId(1), delete, "").await;
+        deleted.expect("all are up");
+        for node in cluster.nodes() {
+            cluster.conditions(node).set_skew(HOUR_MS);
+        }
+        handle.sleep(Duration::from_secs(20)).await;
+        let forgotten = metric(&cluster, NodeId(1), "kv_deletions_forgotten ");
+        assert_eq!(forgotten, 1, "a floor rose by clocks that were ahead");
+        for node in cluster.nodes() {
+            cluster.conditions(node).set_skew(0);
+        }
+        handle.sleep(Duration::from_secs(10)).await;
+        for via in cluster.nodes() {
+            let put = client.put(&cluster, via, "k", "v").await;
+            put.expect("clocks are right");
+        }
     });
 }

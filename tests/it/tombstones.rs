@@ -262,7 +262,16 @@ async fn call(cluster: &SimCluster, to: NodeId, request: &Request) -> Response {
 }
 
 async fn floor(cluster: &SimCluster, to: NodeId, promise: Option<Hlc>) -> FloorReplyV1 {
-    match call(cluster, to, &Request::Floor(FloorV1 { promise })).await {
+    match call(
+        cluster,
+        to,
+        &Request::Floor(FloorV1 {
+            promise,
+            settle: None,
+        }),
+    )
+    .await
+    {
         Response::Floor(reply) => reply,
         other => panic!("{other:?}"),
     }
@@ -309,6 +318,7 @@ fn a_promise_is_told_only_once_it_is_durable() {
         cluster.conditions(node).hang_until(hangs);
         let promise = Request::Floor(FloorV1 {
             promise: Some(told.reading),
+            settle: None,
         });
         let from = Role::Node(NodeId(1));
         let answer = cluster.network.call(from, node, &promise, BUDGET).await;

@@ -39,6 +39,8 @@ pub struct Write {
     pub expires: bool,
     /// It came with the context of another key: it must be refused.
     pub is_astray: bool,
+    /// Its client was told only later that it had been applied, and without a context: its session does not cover it.
+    pub is_told_later: bool,
     /// It came without a context: its coordinator may have superseded anything.
     pub is_blind: bool,
     /// What its client had been shown, and so may be superseded by it.

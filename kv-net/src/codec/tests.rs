@@ -272,6 +272,7 @@ fn requests() -> Vec<Request> {
         }),
         Request::Floor(FloorV1 {
             promise: Some(Hlc(0x0102_0304_0506_0708)),
+            settle: Some(Hlc(0x0102_0304_0506_0707)),
         }),
         Request::Watermark(WatermarkV1 {
             epoch: Epoch(3),
@@ -503,6 +504,7 @@ fn responses() -> Vec<(Method, Response)> {
                 boot: 300,
                 wall_ms: 1,
                 floor: Hlc(1),
+                settled: Hlc(0x0102_0304_0506_0707),
             }),
         ),
         (

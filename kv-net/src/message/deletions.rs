@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct FloorV1 {
     /// From now on to take nothing new that was minted up to this point; `None` asks for nothing.
     pub promise: Option<Hlc>,
+    /// From now on to take in no write from a coordinator whose minute ended at or before this point; `None` asks for nothing.
+    pub settle: Option<Hlc>,
 }
 
 /// Node → node: its answer, durable before it is sent.
@@ -81,6 +83,8 @@ pub struct RememberReplyV1 {
     pub wall_ms: u64,
     /// Up to where the answering node has promised to take nothing new.
     pub floor: Hlc,
+    /// Up to where it takes in no write any more from a coordinator, by the end of the write's minute.
+    pub settled: Hlc,
 }
 
 /// Owner → owner: up to where do you know what was deleted?

@@ -269,7 +269,10 @@ fn requests() -> Vec<Request> {
             under: nodes(),
             ids: vec![1],
         }),
-        Request::Floor(FloorV1 { promise: None }),
+        Request::Floor(FloorV1 {
+            promise: None,
+            settle: None,
+        }),
         Request::Watermark(WatermarkV1 {
             epoch: Epoch(1),
             boot: 1,

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::{Completeness, Record};
 use crate::clock_watch::{ClockWatch, offset_ms};
 use crate::env::Env;
+use crate::fates::settled;
 use crate::membership::Membership;
 use crate::refusal::Refusal;
 use crate::storage_key;
@@ -94,6 +95,9 @@ async fn put_on_record(
         batch.delete_prefix(&storage_key::watermarks());
     }
     floor::keep_in(batch, floor);
+    let settled = remembered.iter().map(|answer| answer.reply.settled);
+    let settled = settled.fold(settled::stored(store).await?, Hlc::max);
+    settled::keep_in(batch, settled);
     Ok(Record::of_loss(topology.partition_count(), now))
 }
 

@@ -333,6 +333,7 @@ impl Replica {
             weight: Weight::of(&object, encoded.len()),
             encoded,
             new_dots: Vec::new(),
+            latest_dot: None,
             is_owed: true,
         };
         let append = self.append(target, new, AnswerWhen::Synced, None);

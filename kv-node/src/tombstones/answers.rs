@@ -43,12 +43,20 @@ impl Forgetting {
     /// # Errors
     /// [`Refusal`] when the promise cannot be made durable.
     pub async fn floor(&self, asked: &FloorV1) -> Result<Response, Refusal> {
-        self.promise(asked.promise).await.map(Response::Floor)
+        let promised = self.promise(asked.promise, asked.settle).await;
+        promised.map(Response::Floor)
     }
 
     /// The same, for this node itself.
-    pub(super) async fn promise(&self, to: Option<Hlc>) -> Result<FloorReplyV1, Refusal> {
+    pub(super) async fn promise(
+        &self,
+        to: Option<Hlc>,
+        settle: Option<Hlc>,
+    ) -> Result<FloorReplyV1, Refusal> {
         self.check_memory()?;
+        if let Some(latest_dot) = settle {
+            self.replica.settled().settle(latest_dot).await?;
+        }
         let (reading, minter) = (self.floor.reading(), self.replica.minter());
         let floor = match to {
             None => self.floor.promised(),
@@ -68,7 +76,7 @@ impl Forgetting {
             reading,
             floor: below_kept.map_or(floor, |below| floor.min(below)),
             lost_through: self.completeness.lost_through(),
-            // Only now: what is taken in after the promise is another write.
+            // Only now: what is taken in after it was settled is another write.
             late_through: minter.late_through(),
         })
     }

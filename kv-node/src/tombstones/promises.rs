@@ -31,7 +31,7 @@ pub struct Promises {
 
 impl Promises {
     /// What the clocks of all members showed a while ago, and their floors, after they have promised what they are asked
-    /// to, if they can.
+    /// to, if they can; and after they have settled what is to be ([`crate::fates::settled`]).
     ///
     /// # Errors
     /// [`HeldUp`] when one of them does not answer.
@@ -39,14 +39,15 @@ impl Promises {
         &self,
         topology: &Topology,
         promise: Option<Hlc>,
+        settle: Option<Hlc>,
     ) -> Result<BTreeMap<NodeId, FloorReplyV1>, HeldUp> {
         let me = self.forgetting.me;
         let ask = |node: NodeId| async move {
             if node == me {
-                let promised = self.forgetting.promise(promise).await;
+                let promised = self.forgetting.promise(promise, settle).await;
                 return Ok((me, promised.map_err(|_| HeldUp { by: me })?));
             }
-            let request = Request::Floor(FloorV1 { promise });
+            let request = Request::Floor(FloorV1 { promise, settle });
             match self.ask(topology, node, request).await {
                 Some(Response::Floor(floor)) => Ok((node, floor)),
                 _ => Err(HeldUp { by: node }),

@@ -177,7 +177,7 @@ impl Rounds {
         wanted: &BTreeMap<Place, Hlc>,
     ) -> Result<(), HeldUp> {
         let me = self.forgetting.me;
-        let readings = self.promises.all(topology, None).await?;
+        let readings = self.promises.all(topology, None, None).await?;
         let through = readings.values().map(|floor| floor.reading).min();
         let through = through.unwrap_or(Hlc::ZERO);
         places.retain(|place, _| wanted.get(place).is_some_and(|oldest| *oldest <= through));
@@ -194,12 +194,15 @@ impl Rounds {
         if planted!("compare before the floors are promised") {
             self.settle_all(topology, &peers, &mut places).await;
         }
-        let floors = self.promises.all(topology, Some(through)).await?;
+        let floors = self.promises.all(topology, Some(through), None).await?;
         if let Some(by) = is_promised(&floors) {
             return Err(HeldUp { by });
         }
         if !planted!("compare before the floors are promised") {
             self.settle_all(topology, &peers, &mut places).await;
+        }
+        if places.is_empty() {
+            return Ok(());
         }
         if self.forgetting.seal().await.is_err() {
             return Err(HeldUp { by: me });
@@ -229,6 +232,9 @@ impl Rounds {
             drop(whole);
             for peer in &peers {
                 let shared = shared_with(*peer, &places);
+                if shared.is_empty() {
+                    continue;
+                }
                 let message = WatermarkV1 {
                     epoch: topology.epoch(),
                     boot: boots.get(peer).copied().unwrap_or(0),

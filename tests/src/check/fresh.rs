@@ -99,7 +99,7 @@ fn seen_in_sessions(history: &History) -> BTreeMap<(u32, WriteId), Duration> {
         }
     }
     for (id, write) in &history.writes {
-        if let Some(at) = write.lasts_from() {
+        if let Some(at) = write.lasts_from().filter(|_| !write.is_told_later) {
             saw(write.client, *id, at);
         }
     }

@@ -40,6 +40,7 @@ impl Story {
             is_delete: false,
             expires: false,
             is_astray: false,
+            is_told_later: false,
             is_blind: false,
             read: read.iter().map(|number| id(*number)).collect(),
             begun: ms(begun),

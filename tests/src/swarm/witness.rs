@@ -427,6 +427,7 @@ impl Overhear for Witness {
     fn response(&self, from: NodeId, to: NodeId, request: &Request, response: &Response) {
         if let (
             Request::Floor(FloorV1 {
+                settle: None,
                 promise: Some(through),
             }),
             Response::Floor(_),

@@ -290,6 +290,7 @@ impl Worker {
             is_delete,
             expires,
             is_astray: false,
+            is_told_later: false,
             is_blind,
             read,
             begun: self.handle.now(),
@@ -304,6 +305,7 @@ impl Worker {
             fate = self.ask_about(key, id).await;
         }
         let begun = self.notes().writes.get_mut(&id).map(|write| {
+            write.is_told_later = is_told_later;
             if is_told_later && write.level == Level::All {
                 // What is said to be applied is with as many as a quorum needs.
                 write.level = Level::Quorum;
@@ -338,6 +340,7 @@ impl Worker {
             is_delete: false,
             expires: false,
             is_astray: true,
+            is_told_later: false,
             is_blind: false,
             read: BTreeSet::new(),
             begun: self.handle.now(),
