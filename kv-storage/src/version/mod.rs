@@ -198,6 +198,15 @@ pub(crate) struct Version<R = Arc<Table>> {
     pub blobs: BlobUses,
 }
 
+impl<R> Clone for Version<R> {
+    fn clone(&self) -> Self {
+        Self {
+            levels: self.levels.clone(),
+            blobs: self.blobs.clone(),
+        }
+    }
+}
+
 impl Version {
     /// About how many bytes the tables hold within a range of keys, by their indexes, with what they point to.
     pub(crate) fn approximate_size(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> u64 {
@@ -327,7 +336,7 @@ impl<R> Version<R> {
         edit: &Edit,
         open: impl FnMut(&TableSummary) -> Result<R, E>,
     ) -> Result<Self, E> {
-        let next = self.apply_unchecked(edit, open)?;
+        let next = self.clone().apply_unchecked(edit, open)?;
         debug_assert!(next.is_ordered());
         debug_assert!(next.counts_blobs_right());
         Ok(next)
@@ -335,45 +344,48 @@ impl<R> Version<R> {
 
     /// As [`apply`](Self::apply), for an edit from a file, which may say anything.
     pub(crate) fn apply_unchecked<E>(
-        &self,
+        mut self,
         edit: &Edit,
         mut open: impl FnMut(&TableSummary) -> Result<R, E>,
     ) -> Result<Self, E> {
-        let mut next = Self {
-            levels: self.levels.clone(),
-            blobs: self.blobs.clone(),
-        };
-        next.blobs.add(&edit.blobs);
+        self.blobs.add(&edit.blobs);
+        let taken_out = self.take_out(&edit.removed);
         let is_added = |file: u64| edit.added.iter().any(|new| new.table.file == file);
-        let is_removed = |file: u64| edit.removed.contains(&file) && !is_added(file);
-        for table in self.tables().filter(|table| is_removed(table.summary.file)) {
-            next.blobs.release(&table.summary.references);
-        }
-        for level in &mut next.levels {
-            for run in &mut level.runs {
-                run.tables
-                    .retain(|table| !edit.removed.contains(&table.summary.file));
-            }
-            level.runs.retain(|run| !run.tables.is_empty());
+        for table in taken_out.iter().filter(|it| !is_added(it.summary.file)) {
+            self.blobs.release(&table.summary.references);
         }
         for new in &edit.added {
-            let moved = self
-                .tables()
-                .find(|table| table.summary.file == new.table.file);
+            let is_it = |table: &&Arc<Placed<R>>| table.summary.file == new.table.file;
+            let moved = taken_out.iter().chain(self.tables()).find(is_it).cloned();
             let placed = match moved {
-                Some(placed) => Arc::clone(placed),
+                Some(placed) => placed,
                 None => {
-                    next.blobs.hold(&new.table.references);
+                    self.blobs.hold(&new.table.references);
                     Arc::new(Placed::new(new.table.clone(), open(&new.table)?))
                 }
             };
-            next.levels[usize::from(new.level)].insert(new.run, placed);
+            self.levels[usize::from(new.level)].insert(new.run, placed);
         }
-        for run in next.levels.iter_mut().flat_map(|level| &mut level.runs) {
+        for run in self.levels.iter_mut().flat_map(|level| &mut level.runs) {
             run.has_ranges = run.tables.iter().any(|table| table.summary.ranges > 0);
         }
-        next.blobs.drop_unused();
-        Ok(next)
+        self.blobs.drop_unused();
+        Ok(self)
+    }
+
+    /// Takes tables out of their places, and runs that have none left.
+    fn take_out(&mut self, files: &[u64]) -> Vec<Arc<Placed<R>>> {
+        let mut taken = Vec::new();
+        for level in &mut self.levels {
+            for run in &mut level.runs {
+                taken.extend(
+                    run.tables
+                        .extract_if(.., |table| files.contains(&table.summary.file)),
+                );
+            }
+            level.runs.retain(|run| !run.tables.is_empty());
+        }
+        taken
     }
 
     /// Checks invariant 1, and that no file is placed twice.
