@@ -12,7 +12,7 @@ use kv_types::{Level, Outcome};
 
 use crate::bucket::{Bucket, MaybeKey};
 use crate::error::Error;
-use crate::explain::Explanation;
+use crate::explain::{ExplainedError, Explanation};
 use crate::read::Read;
 use crate::reply;
 use crate::route::Ranking;
@@ -68,8 +68,8 @@ impl<W: View> Get<W> {
     /// Sends it, and has its coordinator say why it answers so. It costs a little more than a plain read.
     ///
     /// # Errors
-    /// Those of a plain read; they say why by themselves.
-    pub async fn explain(self) -> Result<(Read<W::Value>, Explanation), Error> {
+    /// Those of a plain read, with what the coordinator did.
+    pub async fn explain(self) -> Result<(Read<W::Value>, Explanation), ExplainedError> {
         let (read, explanation) = self.send(true).await?;
         Ok((read, explanation.ok_or_else(unexplained)?))
     }
@@ -77,7 +77,7 @@ impl<W: View> Get<W> {
     async fn send(
         self,
         is_explained: bool,
-    ) -> Result<(Read<W::Value>, Option<Explanation>), Error> {
+    ) -> Result<(Read<W::Value>, Option<Explanation>), ExplainedError> {
         let Self {
             bucket,
             key,
@@ -86,7 +86,7 @@ impl<W: View> Get<W> {
             timeout,
             view: _,
         } = self;
-        let key = key?;
+        let key = key.map_err(Error::from)?;
         let options = ReadOptions {
             level,
             r,
@@ -133,7 +133,7 @@ impl<W: View> Get<W> {
             }),
             read: |response| reply::get(response, W::HEADERS_ONLY),
         };
-        let (read, explanation) = bucket.session.run(call).await?;
+        let (read, explanation) = bucket.session.run_explained(call).await?;
         if let Some(token) = token {
             token.saw(&session.topology(), &name, &key, read.context());
         }

@@ -12,7 +12,7 @@ use kv_types::{Context, Durability, Key, Level, NodeId, Object, WriteId};
 
 use crate::bucket::{Bucket, MaybeKey};
 use crate::error::Error;
-use crate::explain::Explanation;
+use crate::explain::{ExplainedError, Explanation};
 use crate::get::unexplained;
 use crate::route::Ranking;
 use crate::session::{Call, Place, Session};
@@ -84,7 +84,7 @@ impl WriteRequest {
         }
     }
 
-    pub(crate) async fn explain(self) -> Result<(Written, Explanation), Error> {
+    pub(crate) async fn explain(self) -> Result<(Written, Explanation), ExplainedError> {
         let (written, explanation) = self.run(true).await?;
         Ok((written, explanation.ok_or_else(unexplained)?))
     }
@@ -93,7 +93,10 @@ impl WriteRequest {
         Ok(self.run(false).await?.0)
     }
 
-    async fn run(self, is_explained: bool) -> Result<(Written, Option<Explanation>), Error> {
+    async fn run(
+        self,
+        is_explained: bool,
+    ) -> Result<(Written, Option<Explanation>), ExplainedError> {
         let Self {
             bucket,
             key,
@@ -109,7 +112,7 @@ impl WriteRequest {
             timeout,
         } = self;
         let write_id = name.of(&bucket.session);
-        let key: Key = key?;
+        let key: Key = key.map_err(Error::from)?;
         check_size("the value", value.len(), Object::MAX_VALUE_BYTES)?;
         let context_bytes = context
             .as_ref()
@@ -158,11 +161,14 @@ impl WriteRequest {
             }),
             read: |response| match response {
                 Response::Put(reply) => Ok((reply, None)),
-                Response::ExplainPut(told) => Ok((told.reply, Some(told.explanation))),
+                Response::ExplainPut(told) => {
+                    let reply = told.answer.map_err(|error| error.message)?;
+                    Ok((reply, Some(told.explanation)))
+                }
                 _ => Err("it is no reply to a put".to_owned()),
             },
         };
-        let (reply, explanation) = bucket.session.run(call).await?;
+        let (reply, explanation) = bucket.session.run_explained(call).await?;
         let (context, acked, needed) = (reply.context, reply.acked, reply.needed);
         if let Some(token) = token {
             token.saw(&session.topology(), &name, &written_key, &context);
@@ -243,8 +249,8 @@ macro_rules! write_request {
             /// Sends it, and has its coordinator say why it answers so. It costs a little more than a plain write.
             ///
             /// # Errors
-            /// Those of a plain write; they say why by themselves.
-            pub async fn explain(self) -> Result<(Written, Explanation), Error> {
+            /// Those of a plain write, with what the coordinator did.
+            pub async fn explain(self) -> Result<(Written, Explanation), ExplainedError> {
                 self.0.explain().await
             }
 

@@ -23,7 +23,10 @@ pub(crate) fn get(
 ) -> Result<(Read<Bytes>, Option<Explanation>), String> {
     let (reply, explanation, mut tail) = match response {
         Response::Get(reply, tail) => (reply, None, tail),
-        Response::ExplainGet(told, tail) => (told.reply, Some(told.explanation), tail),
+        Response::ExplainGet(told, tail) => {
+            let reply = told.answer.map_err(|error| error.message)?;
+            (reply, Some(told.explanation), tail)
+        }
         _ => return Err("it is no reply to a get".to_owned()),
     };
     let siblings = cut(reply.siblings, &mut tail, headers_only)?;

@@ -11,6 +11,7 @@ use kv_types::{BucketId, BucketName, Epoch, Key, NodeId, Outcome, WriteId};
 use crate::connect_error::ConnectError;
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::explain::ExplainedError;
 use crate::health::Health;
 use crate::options::Options;
 use crate::retry_budget::RetryBudget;
@@ -134,6 +135,11 @@ impl Session {
 
     /// Sends a request until it is answered or given up.
     pub(crate) async fn run<T>(&self, call: Call<T>) -> Result<T, Error> {
+        Ok(self.run_explained(call).await?)
+    }
+
+    /// As [`run`](Self::run); of a request that was to be explained, an error says why, too.
+    pub(crate) async fn run_explained<T>(&self, call: Call<T>) -> Result<T, ExplainedError> {
         Run::new(self, &call).drive().await
     }
 

@@ -222,7 +222,8 @@ pub fn decode_response(
         Method::Hints => Response::Hints(whole(payload)?),
         Method::ExplainGet => {
             let (body, tail) = with_tail::<ExplainedGetV1>(payload)?;
-            check_values(&body.reply.siblings, &tail)?;
+            let siblings = body.answer.iter().flat_map(|reply| &reply.siblings);
+            check_values(siblings, &tail)?;
             Response::ExplainGet(body, tail)
         }
         Method::ExplainPut => Response::ExplainPut(whole(payload)?),

@@ -25,7 +25,7 @@ use kv_ring::{ReplicaSet, Topology};
 use kv_types::{BucketId, BucketMode, Context, ContextKey, Key, Level, NodeId, Object, Outcome};
 
 use self::hedge::HedgeBudget;
-use self::journal::Journal;
+use self::journal::{Journal, Notes};
 use self::places::Places;
 use self::plan::Plan;
 use crate::env::{Deadline, Env};
@@ -161,13 +161,7 @@ impl Coordinator {
             .await;
         sent.ended(answer.is_ok());
         match answer {
-            Ok(Response::Error(error)) => Err(Refusal {
-                code: error.code,
-                outcome: error.outcome,
-                message: error.message,
-                needed: error.needed,
-                got: error.got,
-            }),
+            Ok(Response::Error(error)) => Err(error.into()),
             Ok(response) => Ok(response),
             Err(CallFailure { outcome, reason }) => {
                 let code = match outcome {
@@ -192,7 +186,7 @@ impl Coordinator {
     }
 
     /// Has it noted what happens to a request.
-    fn keep_journal(&self, plan: &mut Plan, level: Level, needed: u8) {
+    fn keep_journal(&self, notes: &Notes, plan: &mut Plan, level: Level, needed: u8) {
         let now = self.env.now();
         let owners = plan.replicas.nodes().map(|node| (node, true));
         let others = plan.fallbacks().into_iter().map(|node| (node, false));
@@ -217,7 +211,7 @@ impl Coordinator {
             preference: owners.chain(others).map(preferred).collect(),
             steps: Vec::new(),
         };
-        plan.journal = Some(Arc::new(Journal::new(now, explanation)));
+        plan.journal = Some(notes.keep(Journal::new(now, explanation)));
     }
 
     /// The context of a key whose replicas know `object`.

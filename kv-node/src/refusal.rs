@@ -92,17 +92,35 @@ impl Refusal {
         }
     }
 
-    /// The reply that carries it.
+    /// What is told whoever asked.
     #[must_use]
-    pub fn reply(self, epoch: Epoch) -> Response {
-        Response::Error(ErrorReplyV1 {
+    pub fn told(self, epoch: Epoch) -> ErrorReplyV1 {
+        ErrorReplyV1 {
             code: self.code,
             outcome: self.outcome,
             message: self.message,
             needed: self.needed,
             got: self.got,
             epoch,
-        })
+        }
+    }
+
+    /// The reply that carries it.
+    #[must_use]
+    pub fn reply(self, epoch: Epoch) -> Response {
+        Response::Error(self.told(epoch))
+    }
+}
+
+impl From<ErrorReplyV1> for Refusal {
+    fn from(error: ErrorReplyV1) -> Self {
+        Self {
+            code: error.code,
+            outcome: error.outcome,
+            message: error.message,
+            needed: error.needed,
+            got: error.got,
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeReplyV1, CompareV1, DataHead, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1,
-    ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
-    ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1,
-    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
+    ChangeReplyV1, CompareV1, DataHead, ErrorReplyV1, ExplainedGetV1, ExplainedPutV1,
+    ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1, ReplicaListEntryV1,
+    ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
+    ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1, StatusReplyV1,
+    TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -22,6 +23,7 @@ use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
 use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
+use crate::coordinator::journal::Notes;
 use crate::coordinator::plan::{Plan, check};
 use crate::env::{Deadline, Env};
 use crate::fates::Fates;
@@ -38,6 +40,9 @@ use crate::voting::Voting;
 
 /// How long one peer is asked for a newer topology before the next is.
 const CATCH_UP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The most of a request's time that is left for its answer.
+const MOST_WAY_BACK: Duration = Duration::from_millis(50);
 
 /// Answers requests.
 #[derive(Debug)]
@@ -72,7 +77,7 @@ impl Service {
         request: Request,
         budget: Duration,
     ) -> Response {
-        let deadline = Deadline::after(&self.env, budget);
+        let deadline = Deadline::after(&self.env, budget - way_back(budget));
         let is_about_data = epoch_of(&request).is_some();
         // It would vote for its own change, too.
         let is_change = matches!(request, Request::Change(_));
@@ -98,14 +103,33 @@ impl Service {
                 .await
                 .map(Response::Put),
             Request::ExplainGet(get) => {
-                let explained = self.coordinator.explain_get(get, deadline);
+                let notes = Notes::default();
+                let explained = self.coordinator.explain_get(get, deadline, &notes);
                 let answered = self.measured(Operation::Get, explained).await;
-                answered.map(|(reply, values)| Response::ExplainGet(reply, values))
+                self.explained(answered, &notes)
+                    .map(|(answer, explanation)| {
+                        let (answer, values) = match answer {
+                            Ok((reply, values)) => (Ok(reply), values),
+                            Err(error) => (Err(error), Bytes::new()),
+                        };
+                        let told = ExplainedGetV1 {
+                            answer,
+                            explanation,
+                        };
+                        Response::ExplainGet(told, values)
+                    })
             }
             Request::ExplainPut(put, value) => {
-                let explained = self.coordinator.explain_put(put, value, deadline);
+                let notes = Notes::default();
+                let explained = self.coordinator.explain_put(put, value, deadline, &notes);
                 let answered = self.measured(Operation::Put, explained).await;
-                answered.map(Response::ExplainPut)
+                self.explained(answered, &notes)
+                    .map(|(answer, explanation)| {
+                        Response::ExplainPut(ExplainedPutV1 {
+                            answer,
+                            explanation,
+                        })
+                    })
             }
             Request::Fate(asked) => {
                 let fate = self.fates.of(&asked, deadline).await;
@@ -161,6 +185,22 @@ impl Service {
             Request::Vote(vote, entry) => self.vote(from, vote, entry).await,
         };
         answered.unwrap_or_else(|refusal| refusal.reply(self.topologies.current().epoch()))
+    }
+
+    /// An answer with what was noted; a refusal alone where nothing was.
+    fn explained<T>(
+        &self,
+        answered: Result<T, Refusal>,
+        notes: &Notes,
+    ) -> Result<(Result<T, ErrorReplyV1>, ExplanationV1), Refusal> {
+        match (answered, notes.tell(self.env.now())) {
+            (Err(refusal), None) => Err(refusal),
+            (answered, told) => {
+                let told = told.expect("nothing is done without notes");
+                let epoch = self.topologies.current().epoch();
+                Ok((answered.map_err(|refusal| refusal.told(epoch)), told))
+            }
+        }
     }
 
     async fn compare_now(&self, asked: CompareV1, deadline: Deadline) -> Result<Response, Refusal> {
@@ -422,6 +462,12 @@ impl Service {
             put_us: self.metrics.percentiles(Operation::Put),
         }
     }
+}
+
+/// What of a budget is left for the answer: one that says what is missing must be there before who asked has stopped
+/// waiting.
+fn way_back(budget: Duration) -> Duration {
+    (budget / 20).min(MOST_WAY_BACK)
 }
 
 /// The epoch under which a data request was made.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use kv_net::message::{
-    ExplainedGetV1, ExplainedPutV1, GetV1, ReadOptions, ReadSource, Request, Response, StepKind,
-    WriteKind,
+    ExplainedGetV1, ExplainedPutV1, GetV1, PutV1, ReadOptions, ReadSource, Request, Response,
+    StepKind, WriteKind,
 };
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId};
+use kv_types::{Level, NodeId, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with};
 
@@ -44,6 +44,10 @@ async fn put(
 ) -> ExplainedPutV1 {
     let mut put = client.put_request(KEY, None, WriteKind::Put);
     put.options.level = level;
+    explained(cluster, via, put).await
+}
+
+async fn explained(cluster: &SimCluster, via: NodeId, put: PutV1) -> ExplainedPutV1 {
     let request = Request::ExplainPut(put, "v".into());
     match cluster.network.call_as_client(via, request, BUDGET).await {
         Ok(Response::ExplainPut(told)) => told,
@@ -89,7 +93,10 @@ fn a_read_says_who_held_what_and_who_was_given_what_was_newer() {
         handle.sleep(Duration::from_millis(500)).await;
 
         let read = get(&cluster, &mut client, first, KEY, Level::All).await;
-        assert_eq!(read.reply.siblings.len(), 1);
+        assert_eq!(
+            read.answer.as_ref().expect("three are up").siblings.len(),
+            1
+        );
         let told = &read.explanation;
         let owners: Vec<NodeId> = told.preference.iter().map(|one| one.node).collect();
         assert_eq!(owners.len(), 3);
@@ -132,6 +139,54 @@ fn a_write_that_is_passed_on_says_by_whom_and_one_that_others_stand_in_for_says_
         let stood_in = written.explanation.steps.iter();
         let stood_in: Vec<_> = stood_in.filter_map(|step| step.stands_in_for).collect();
         assert!(stood_in.contains(&owners[2]), "{stood_in:?}");
+    });
+}
+
+#[test]
+fn what_fails_says_who_was_asked_and_who_did_not_answer() {
+    let five = |handle| SimCluster::new(handle, 5, 3, options());
+    with(4, five, |cluster, mut client, handle| async move {
+        handle.sleep(Duration::from_secs(8)).await;
+        let topology = cluster.topology();
+        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+        let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
+        let other = cluster
+            .nodes()
+            .find(|node| !owners.contains(node))
+            .expect("of five");
+        let first = put(&cluster, &mut client, owners[0], Level::All).await;
+        let context = first.answer.expect("all are up").context;
+        // Two owners fall silent, and nobody knows that yet.
+        let silent = &owners[1..];
+        cluster.network.block(&[
+            (owners[0], silent[0]),
+            (silent[0], owners[0]),
+            (owners[0], silent[1]),
+            (silent[1], owners[0]),
+        ]);
+        for via in [owners[0], other] {
+            let request = client.put_request(KEY, Some(context.clone()), WriteKind::Put);
+            let written = explained(&cluster, via, request).await;
+            let error = written.answer.expect_err("one of three has it");
+            assert_eq!((error.got, error.needed), (1, 2), "{error:?}");
+            assert_eq!(error.outcome, Outcome::Unknown);
+            let told = &written.explanation;
+            assert_eq!(told.coordinator, owners[0]);
+            assert_eq!(told.forwarded_by, Some(via).filter(|via| *via == other));
+            let acked = at(&told.steps, |what| *what == StepKind::Acknowledged);
+            assert_eq!(acked, [owners[0]]);
+            let missed = at(&told.steps, |what| {
+                matches!(what, StepKind::Silent | StepKind::Failed { .. })
+            });
+            assert!(silent.iter().all(|node| missed.contains(node)), "{told:?}");
+
+            let read = get(&cluster, &mut client, owners[0], KEY, Level::Quorum).await;
+            let error = read.answer.expect_err("one of three answers");
+            assert_eq!((error.got, error.needed), (1, 2), "{error:?}");
+            let steps = &read.explanation.steps;
+            let held = at(steps, |what| matches!(what, StepKind::Object { .. }));
+            assert_eq!(held, [owners[0]]);
+        }
     });
 }
 

@@ -13,6 +13,7 @@ use kv_types::{Epoch, NodeId};
 use super::{Call, Place, Routed, Session, destination, name};
 use crate::attempts::{Attempts, Limits, Step};
 use crate::error::Error;
+use crate::explain::{ExplainedError, Explanation};
 use crate::failure::{Cause, Failure, GivenUp};
 use crate::health::Health;
 use crate::route::{Candidates, Tried, choose, choose_ready};
@@ -47,6 +48,8 @@ pub(super) struct Run<'a, T> {
     lacks_replicas: bool,
     /// Names of nodes that said nothing for a whole attempt.
     silent: Vec<String>,
+    /// What the last coordinator that failed has told of it.
+    explanation: Option<Box<Explanation>>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -70,10 +73,11 @@ impl<'a, T> Run<'a, T> {
             has_looked_around: false,
             lacks_replicas: false,
             silent: Vec::new(),
+            explanation: None,
         }
     }
 
-    pub(super) async fn drive(mut self) -> Result<T, Error> {
+    pub(super) async fn drive(mut self) -> Result<T, ExplainedError> {
         loop {
             let now = self.session.now();
             match self.attempts.next(now) {
@@ -237,9 +241,12 @@ impl<'a, T> Run<'a, T> {
         self.tried.open.retain(|&open| open != node);
         let asked = self.asked_at.iter().position(|&(asked, _)| asked == node);
         let asked_at = asked.map_or(now, |index| self.asked_at.swap_remove(index).1);
-        let cause = match result {
-            Ok(Response::Error(reply)) => Cause::Refused(reply),
-            Ok(response) => match (self.call.read)(response) {
+        let cause = match result.map(Response::done) {
+            Ok(Err((reply, explanation))) => {
+                self.explanation = explanation.or(self.explanation.take());
+                Cause::Refused(reply)
+            }
+            Ok(Ok(response)) => match (self.call.read)(response) {
                 Ok(reply) => {
                     self.session.health().answered(node);
                     return Ok(reply);
@@ -286,7 +293,7 @@ impl<'a, T> Run<'a, T> {
         }
     }
 
-    fn into_error(self, now: Duration) -> Error {
+    fn into_error(self, now: Duration) -> ExplainedError {
         self.hold_silence_against_nodes(now);
         let topology = self.session.topology();
         let open = self.tried.open.iter().map(|&node| name(&topology, node));
@@ -298,7 +305,10 @@ impl<'a, T> Run<'a, T> {
             is_expired: self.attempts.remaining(now).is_zero(),
             silent: self.silent.iter().cloned().chain(open).collect(),
         };
-        given_up.into_error(self.attempts.into_telling())
+        ExplainedError {
+            error: given_up.into_error(self.attempts.into_telling()),
+            explanation: self.explanation,
+        }
     }
 }
 

@@ -136,6 +136,7 @@ fn explanation() -> ExplanationV1 {
         StepKind::Repaired,
         StepKind::Acknowledged,
         StepKind::Taken,
+        StepKind::Silent,
         StepKind::Failed {
             why: "off".to_owned(),
         },
@@ -379,7 +380,7 @@ fn responses() -> Vec<(Method, Response)> {
             Method::ExplainGet,
             Response::ExplainGet(
                 ExplainedGetV1 {
-                    reply: get_reply(),
+                    answer: Ok(get_reply()),
                     explanation: explanation(),
                 },
                 "value".into(),
@@ -388,7 +389,14 @@ fn responses() -> Vec<(Method, Response)> {
         (
             Method::ExplainPut,
             Response::ExplainPut(ExplainedPutV1 {
-                reply: put_reply(),
+                answer: Ok(put_reply()),
+                explanation: explanation(),
+            }),
+        ),
+        (
+            Method::ExplainPut,
+            Response::ExplainPut(ExplainedPutV1 {
+                answer: Err(error.clone()),
                 explanation: explanation(),
             }),
         ),

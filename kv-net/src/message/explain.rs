@@ -3,7 +3,7 @@
 use kv_types::{Dot, Epoch, Level, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{GetReplyV1, MemberState, PutReplyV1, ReadSource};
+use super::{ErrorReplyV1, GetReplyV1, MemberState, PutReplyV1, ReadSource, Response};
 
 /// Coordinator → client: why a request was answered as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,13 +110,15 @@ pub enum StepKind {
     },
     /// It holds the object in memory; more was not asked for.
     Taken,
+    /// It had not answered when the request was.
+    Silent,
 }
 
 /// Coordinator → client: the answer to a read, and why it is so. The tail is that of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedGetV1 {
-    /// The answer.
-    pub reply: GetReplyV1,
+    /// The answer, or why there is none.
+    pub answer: Result<GetReplyV1, ErrorReplyV1>,
     /// Why.
     pub explanation: ExplanationV1,
 }
@@ -124,8 +126,29 @@ pub struct ExplainedGetV1 {
 /// Coordinator → client: the answer to a write, and why it is so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedPutV1 {
-    /// The answer.
-    pub reply: PutReplyV1,
+    /// The answer, or why the write may not have been done.
+    pub answer: Result<PutReplyV1, ErrorReplyV1>,
     /// Why.
     pub explanation: ExplanationV1,
+}
+
+impl Response {
+    /// The response, unless it says that the request was not done.
+    ///
+    /// # Errors
+    /// What it says then, and why, where that was asked for.
+    pub fn done(self) -> Result<Self, (ErrorReplyV1, Option<Box<ExplanationV1>>)> {
+        match self {
+            Self::Error(error) => Err((error, None)),
+            Self::ExplainGet(told, tail) => match told.answer {
+                Err(error) => Err((error, Some(Box::new(told.explanation)))),
+                Ok(_) => Ok(Self::ExplainGet(told, tail)),
+            },
+            Self::ExplainPut(told) => match told.answer {
+                Err(error) => Err((error, Some(Box::new(told.explanation)))),
+                Ok(_) => Ok(Self::ExplainPut(told)),
+            },
+            other => Ok(other),
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! `--explain`: why a request was answered as it was, on stderr.
 
-use kv_client::explain::{Explanation, MemberState, Preferred, ReadSource, Step, StepKind};
+use kv_client::explain::{
+    ExplainedError, Explanation, MemberState, Preferred, ReadSource, Step, StepKind,
+};
 use kv_client::ring::Topology;
-use kv_client::{Dot, Level, NodeId};
+use kv_client::{Dot, Error, Level, NodeId};
 use serde::Serialize;
 
 use super::output::Output;
@@ -47,11 +49,7 @@ struct StepJson {
 }
 
 /// Prints an explanation: for people on stderr, or as one line of JSON.
-pub(super) fn show(
-    output: &Output,
-    topology: &Topology,
-    explanation: &Explanation,
-) -> std::io::Result<()> {
+fn show(output: &Output, topology: &Topology, explanation: &Explanation) -> std::io::Result<()> {
     let told = Told { topology };
     output.note(told.heading(explanation));
     for preferred in &explanation.preference {
@@ -77,6 +75,25 @@ pub(super) fn show(
         schema: 1,
         explain: told.json(explanation),
     })
+}
+
+/// Prints what explains a request that may have failed, and goes on with what was answered.
+///
+/// # Errors
+/// The request's.
+pub(super) fn shown<T>(
+    output: &Output,
+    topology: &Topology,
+    explained: Result<(T, Explanation), ExplainedError>,
+) -> Result<Result<T, Error>, std::io::Error> {
+    let (answer, explanation) = match explained {
+        Ok((answer, explanation)) => (Ok(answer), Some(Box::new(explanation))),
+        Err(failed) => (Err(failed.error), failed.explanation),
+    };
+    if let Some(explanation) = explanation {
+        show(output, topology, &explanation)?;
+    }
+    Ok(answer)
 }
 
 /// Explanations with the names of a topology.
@@ -141,6 +158,7 @@ impl Told<'_> {
             StepKind::Repaired => "is sent the object, as its own is older".to_owned(),
             StepKind::Acknowledged => "has it on its disk".to_owned(),
             StepKind::Taken => "has it in memory".to_owned(),
+            StepKind::Silent => "has not answered by then".to_owned(),
             StepKind::Failed { why } => format!("fails: {why}"),
         }
     }

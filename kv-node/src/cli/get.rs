@@ -39,16 +39,13 @@ pub(super) async fn run(session: &Session, output: &Output, args: GetArgs) -> Re
     if let Some(deadline) = deadline {
         get = get.deadline(deadline);
     }
-    let (read, explanation) = if args.explain {
-        let (read, explanation) = get.explain().await?;
-        (read, Some(explanation))
+    let read = if args.explain {
+        let explained = get.explain().await;
+        explain::shown(output, &client.topology(), explained)??
     } else {
-        (get.await?, None)
+        get.await?
     };
     let topology = client.topology();
-    if let Some(explanation) = explanation {
-        explain::show(output, &topology, &explanation)?;
-    }
     output.json_only(&ReadJson {
         schema: 1,
         key: KeyJson::of(&key),

@@ -67,9 +67,8 @@ pub(super) async fn put(session: &Session, output: &Output, args: PutArgs) -> Re
     let id = put.write_id();
     let unknown = |error| fate::explain_unknown(error, &args.key, id);
     let written = if args.explain {
-        let (written, explanation) = put.explain().await.map_err(unknown)?;
-        explain::show(output, &client.topology(), &explanation)?;
-        written
+        let explained = put.explain().await;
+        explain::shown(output, &client.topology(), explained)?.map_err(unknown)?
     } else {
         put.await.map_err(unknown)?
     };
@@ -88,9 +87,8 @@ pub(super) async fn delete(
     let id = delete.write_id();
     let unknown = |error| fate::explain_unknown(error, &args.key, id);
     let written = if args.explain {
-        let (written, explanation) = delete.explain().await.map_err(unknown)?;
-        explain::show(output, &client.topology(), &explanation)?;
-        written
+        let explained = delete.explain().await;
+        explain::shown(output, &client.topology(), explained)?.map_err(unknown)?
     } else {
         delete.await.map_err(unknown)?
     };

@@ -9,15 +9,15 @@ use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    DataHead, ExplainedGetV1, GetReplyV1, GetV1, ReadSource, ReplicaReadReplyV1, ReplicaReadV1,
-    Request, Response, StandInReadV1, StepKind, TopologyV1,
+    DataHead, GetReplyV1, GetV1, ReadSource, ReplicaReadReplyV1, ReplicaReadV1, Request, Response,
+    StandInReadV1, StepKind, TopologyV1,
 };
 use kv_ring::Topology;
 use kv_types::{Clock, Durability, Epoch, Hlc, Level, NodeId, Object, Quorum, planted};
 
 use super::get_core::{GetAnswer, GetCore, GetReply, GetStep, Holding, Want};
 use super::hedge::Waited;
-use super::journal;
+use super::journal::{self, Notes};
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use super::put::STAND_IN_AFTER;
@@ -61,11 +61,10 @@ impl Coordinator {
         request: GetV1,
         deadline: Deadline,
     ) -> Result<(GetReplyV1, Bytes), Refusal> {
-        let (reply, values, _) = self.read(request, deadline, false).await?;
-        Ok((reply, values))
+        self.read(request, deadline, None).await
     }
 
-    /// As [`Self::get`], and says why it is answered so.
+    /// As [`Self::get`], and notes why it is answered so.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -73,19 +72,17 @@ impl Coordinator {
         self: &Arc<Self>,
         request: GetV1,
         deadline: Deadline,
-    ) -> Result<(ExplainedGetV1, Bytes), Refusal> {
-        let (reply, values, plan) = self.read(request, deadline, true).await?;
-        let told = plan.journal.map(|journal| journal.tell());
-        let explanation = told.expect("it was asked for");
-        Ok((ExplainedGetV1 { reply, explanation }, values))
+        notes: &Notes,
+    ) -> Result<(GetReplyV1, Bytes), Refusal> {
+        self.read(request, deadline, Some(notes)).await
     }
 
     async fn read(
         self: &Arc<Self>,
         request: GetV1,
         deadline: Deadline,
-        is_explained: bool,
-    ) -> Result<(GetReplyV1, Bytes, Plan), Refusal> {
+        notes: Option<&Notes>,
+    ) -> Result<(GetReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
         let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.r)?;
@@ -96,8 +93,8 @@ impl Coordinator {
         } else {
             quorum.r()
         };
-        if is_explained {
-            self.keep_journal(&mut plan, level, needed);
+        if let Some(notes) = notes {
+            self.keep_journal(notes, &mut plan, level, needed);
         }
         let places = self.places(&plan, level);
         reachable(
@@ -157,7 +154,6 @@ impl Coordinator {
                 needed,
             },
             join(values),
-            plan,
         ))
     }
 

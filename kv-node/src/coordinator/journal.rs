@@ -1,6 +1,6 @@
 //! What happened to a request, for whoever wants to know why it was answered as it was.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kv_net::message::{ExplanationV1, StepKind, StepV1};
@@ -8,6 +8,23 @@ use kv_types::{Dot, NodeId, Object};
 
 /// The most steps that are kept; a request has some twenty.
 const MAX_STEPS: usize = 1_024;
+
+/// Where whoever asks for notes on a request finds them, also when it fails.
+#[derive(Debug, Default)]
+pub struct Notes(OnceLock<Arc<Journal>>);
+
+impl Notes {
+    /// Keeps these, the first ones.
+    pub fn keep(&self, journal: Journal) -> Arc<Journal> {
+        Arc::clone(self.0.get_or_init(|| Arc::new(journal)))
+    }
+
+    /// What was noted until now; nothing for a request that was refused before anything was known of it.
+    #[must_use]
+    pub fn tell(&self, now: Duration) -> Option<ExplanationV1> {
+        self.0.get().map(|journal| journal.tell(now))
+    }
+}
 
 /// The notes on one request.
 #[derive(Debug)]
@@ -60,27 +77,62 @@ impl Journal {
         }
     }
 
-    /// Says what another coordinator noted, to which the request was passed on.
-    pub fn pass_on(&self, forwarded_by: NodeId, explanation: ExplanationV1) {
-        *self.told() = ExplanationV1 {
+    /// Says what another coordinator noted, to which the request was passed on at a time, after what was noted before.
+    pub fn passed_on(&self, at: Duration, forwarded_by: NodeId, explanation: ExplanationV1) {
+        let later = at.saturating_sub(self.begun).as_micros();
+        let later = u64::try_from(later).unwrap_or(u64::MAX);
+        let theirs = explanation.steps.into_iter().map(|step| StepV1 {
+            at_us: step.at_us.saturating_add(later),
+            ..step
+        });
+        let mut told = self.told();
+        let mut steps = std::mem::take(&mut told.steps);
+        steps.extend(theirs);
+        steps.truncate(MAX_STEPS);
+        *told = ExplanationV1 {
             forwarded_by: Some(forwarded_by),
+            steps,
             ..explanation
         };
     }
 
-    /// All of it.
-    #[must_use]
-    pub fn tell(&self) -> ExplanationV1 {
-        self.told().clone()
-    }
-
-    /// Changes what was known at the beginning.
-    pub fn amend(&self, amend: impl FnOnce(&mut ExplanationV1)) {
-        amend(&mut self.told());
+    /// All of it, and who was asked and has not answered.
+    fn tell(&self, now: Duration) -> ExplanationV1 {
+        let told = self.told().clone();
+        let mut waiting = Vec::new();
+        for step in &told.steps {
+            let who = (step.node, step.stands_in_for);
+            waiting.retain(|other| *other != who);
+            if is_question(&step.what) {
+                waiting.push(who);
+            }
+        }
+        for (node, stands_in_for) in waiting {
+            self.note(now, node, stands_in_for, StepKind::Silent);
+        }
+        let told = self.told();
+        told.clone()
     }
 
     fn told(&self) -> MutexGuard<'_, ExplanationV1> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a step is followed by another at the same node, when that answers.
+fn is_question(what: &StepKind) -> bool {
+    match what {
+        StepKind::AskedForObject | StepKind::AskedForDigest | StepKind::Sent => true,
+        StepKind::Object { .. }
+        | StepKind::Digest { .. }
+        | StepKind::Nothing
+        | StepKind::Superseded { .. }
+        | StepKind::Coordinated { .. }
+        | StepKind::Repaired
+        | StepKind::Acknowledged
+        | StepKind::Failed { .. }
+        | StepKind::Taken
+        | StepKind::Silent => false,
     }
 }
 

@@ -13,7 +13,7 @@ use kv_types::{
     BlindPut, BucketMode, Clock, Durability, Level, NodeId, Object, Payload, Write, planted,
 };
 
-use super::journal::Journal;
+use super::journal::Notes;
 use super::places::Places;
 use super::plan::{Plan, reachable};
 use super::put_core::{Need, PutCore, PutStep};
@@ -40,11 +40,10 @@ impl Coordinator {
         value: Bytes,
         deadline: Deadline,
     ) -> Result<PutReplyV1, Refusal> {
-        let (reply, _) = self.write(request, value, deadline, false).await?;
-        Ok(reply)
+        self.write(request, value, deadline, None).await
     }
 
-    /// As [`Self::put`], and says why it is answered so.
+    /// As [`Self::put`], and notes why it is answered so.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -53,10 +52,9 @@ impl Coordinator {
         request: PutV1,
         value: Bytes,
         deadline: Deadline,
-    ) -> Result<ExplainedPutV1, Refusal> {
-        let (reply, journal) = self.write(request, value, deadline, true).await?;
-        let explanation = journal.expect("it was asked for").tell();
-        Ok(ExplainedPutV1 { reply, explanation })
+        notes: &Notes,
+    ) -> Result<PutReplyV1, Refusal> {
+        self.write(request, value, deadline, Some(notes)).await
     }
 
     async fn write(
@@ -64,8 +62,8 @@ impl Coordinator {
         request: PutV1,
         value: Bytes,
         deadline: Deadline,
-        is_explained: bool,
-    ) -> Result<(PutReplyV1, Option<Arc<Journal>>), Refusal> {
+        notes: Option<&Notes>,
+    ) -> Result<PutReplyV1, Refusal> {
         let payload = payload(request.kind, value)?;
         let topology = self.topologies.current();
         let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
@@ -74,10 +72,9 @@ impl Coordinator {
         let mut need = plan.need(&request.options)?;
         let needed = need.count;
         plan.distinct_zones = need.zones;
-        if is_explained {
-            self.keep_journal(&mut plan, level, needed);
+        if let Some(notes) = notes {
+            self.keep_journal(notes, &mut plan, level, needed);
         }
-        let journal = plan.journal.clone();
         let may_coordinate = self.replica.may_coordinate(plan.target.partition);
         let places = if plan.has_replica(self.me) && may_coordinate.is_ok() {
             self.places(&plan, level)
@@ -88,7 +85,7 @@ impl Coordinator {
             self.places_around_me(&plan)
         } else {
             let forwarded = self.forward(&plan, level, request, payload, deadline);
-            return Ok((forwarded.await?, journal));
+            return forwarded.await;
         };
         let read = self.what_was_read(&plan, &request)?;
         reachable(
@@ -148,12 +145,11 @@ impl Coordinator {
                 deadline,
             )
             .await?;
-        let reply = PutReplyV1 {
+        Ok(PutReplyV1 {
             context,
             acked,
             needed,
-        };
-        Ok((reply, journal))
+        })
     }
 
     /// Refuses at once where those that may answer are in too few zones.
@@ -226,17 +222,29 @@ impl Coordinator {
         };
         let mut refused = Refusal::not_enough(1, 0, DOING);
         for to in choices {
+            let sent = self.env.now();
             let called = self.call(&plan.topology, to, request.clone(), deadline);
             refused = match called.await {
                 Ok(Response::Put(reply)) => return Ok(reply),
-                Ok(Response::ExplainPut(ExplainedPutV1 { reply, explanation })) => {
+                Ok(Response::ExplainPut(ExplainedPutV1 {
+                    answer,
+                    explanation,
+                })) => {
                     if let Some(journal) = &plan.journal {
-                        journal.pass_on(self.me, explanation);
+                        journal.passed_on(sent, self.me, explanation);
                     }
-                    return Ok(reply);
+                    match answer {
+                        Ok(reply) => return Ok(reply),
+                        Err(error) => error.into(),
+                    }
                 }
                 Ok(other) => return Err(unexpected(&other)),
-                Err(refusal) => refusal,
+                Err(refusal) => {
+                    plan.note(self.env.now(), to, None, || StepKind::Failed {
+                        why: refusal.message.clone(),
+                    });
+                    refusal
+                }
             };
             match refused.code {
                 // It has done nothing; another owner can.
