@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hlc::Hlc;
 use crate::id::ActorId;
-use crate::wire::{DecodeError, Reader, put_varint};
+use crate::wire::{DecodeError, Reader, put_point, put_varint};
 
 /// The name of one write: who minted it, and when.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Encoded size of the smallest interval: actor, `lo`, span.
+    /// Encoded size of the smallest interval: actor, `hi`, and by how much `lo` comes before it.
     const MIN_INTERVAL_BYTES: usize = 10;
 
     /// The empty set.
@@ -127,6 +127,14 @@ impl Clock {
             .map(|i| i.hi)
             .max()
             .unwrap_or_default()
+    }
+
+    /// The dot at which the set ends: of the latest ones, that of the first actor.
+    #[must_use]
+    pub fn latest_dot(&self) -> Option<Dot> {
+        let latest = self.latest();
+        let ends = self.intervals.iter().find(|i| i.hi == latest);
+        ends.map(|i| Dot::new(i.actor, i.hi))
     }
 
     /// The last interval of one actor.
@@ -214,8 +222,9 @@ impl Clock {
         put_varint(out, self.intervals.len() as u64);
         for interval in &self.intervals {
             put_varint(out, u64::from(interval.actor.0));
-            out.extend_from_slice(&interval.lo.0.to_le_bytes());
-            put_varint(out, interval.hi.0 - interval.lo.0);
+            put_point(out, interval.hi);
+            put_varint(out, interval.hi.millis() - interval.lo.millis());
+            put_varint(out, u64::from(interval.lo.counter()));
         }
     }
 
@@ -229,8 +238,12 @@ impl Clock {
                 at,
             };
             let actor = ActorId(u32::try_from(reader.varint()?).map_err(|_| invalid)?);
-            let lo = Hlc(reader.u64()?);
-            let hi = Hlc(lo.0.checked_add(reader.varint()?).ok_or(invalid)?);
+            let hi = reader.point()?;
+            let before = hi.millis().checked_sub(reader.varint()?);
+            let lo = Hlc::new(before.ok_or(invalid)?, reader.counter()?);
+            if lo > hi {
+                return Err(invalid);
+            }
             if let Some(last) = intervals.last() {
                 let apart = last.actor < actor
                     || (last.actor == actor

@@ -321,8 +321,8 @@ mod tests {
         assert_eq!(hex::encode(context.as_bytes()), GOLDEN);
     }
 
-    /// Version, one interval (actor 3, point 1000 << 16, span 0), then the MAC.
-    const GOLDEN: &str = "0101030000e8030000000000d96b79128ea689b86036e979e535176f";
+    /// Version, one interval (actor 3, millisecond 1000, counter 0, one point long), then the MAC.
+    const GOLDEN: &str = "010103e80300000000000000558dcd6d8b69d485d54c85aa68714e52";
 
     proptest! {
         #[test]

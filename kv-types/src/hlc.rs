@@ -25,6 +25,19 @@ impl Hlc {
         Self(millis.min((1 << 48) - 1) << COUNTER_BITS)
     }
 
+    /// The point with this counter within a millisecond since the Unix epoch; later milliseconds than have room become the last one.
+    #[must_use]
+    pub fn new(millis: u64, counter: u16) -> Self {
+        Self(Self::from_millis(millis).0 | u64::from(counter))
+    }
+
+    /// How many points of its millisecond come before this one.
+    #[must_use]
+    pub fn counter(self) -> u16 {
+        let [low, high, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
     /// The millisecond this point lies in, since the Unix epoch.
     #[must_use]
     pub fn millis(self) -> u64 {

@@ -1,5 +1,7 @@
 //! Reading and writing the byte forms of this crate's values: bounded, and never panicking.
 
+use crate::hlc::Hlc;
+
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -105,6 +107,30 @@ impl<'a> Reader<'a> {
         Err(invalid)
     }
 
+    /// A number that [`put_near`] wrote.
+    pub(crate) fn near(&mut self, base: u64) -> Result<u64, DecodeError> {
+        let folded = self.varint()?;
+        let below = (folded >> 1) ^ (folded & 1).wrapping_neg();
+        Ok(base.wrapping_sub(below))
+    }
+
+    /// A point in time that [`put_point`] wrote.
+    pub(crate) fn point(&mut self) -> Result<Hlc, DecodeError> {
+        let mut millis = [0; 8];
+        millis[..6].copy_from_slice(self.take(6)?);
+        let counter = self.counter()?;
+        Ok(Hlc::new(u64::from_le_bytes(millis), counter))
+    }
+
+    /// The counter of a point in time.
+    pub(crate) fn counter(&mut self) -> Result<u16, DecodeError> {
+        let invalid = DecodeError::Invalid {
+            what: "counter",
+            at: self.at,
+        };
+        u16::try_from(self.varint()?).map_err(|_| invalid)
+    }
+
     /// A count of items that take at least `item_bytes` each: checked against what is left, so
     /// that a lying count reserves no memory.
     pub(crate) fn count(&mut self, item_bytes: usize) -> Result<usize, DecodeError> {
@@ -133,12 +159,44 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value.to_le_bytes()[0]);
 }
 
+/// Appends a number that lies near another one, and most often below it, by the distance between them.
+pub(crate) fn put_near(out: &mut Vec<u8>, base: u64, value: u64) {
+    let below = base.wrapping_sub(value);
+    let sign = below >> 63;
+    put_varint(out, (below << 1) ^ sign.wrapping_neg());
+}
+
+/// Appends a point in time: six bytes of milliseconds, and the counter.
+pub(crate) fn put_point(out: &mut Vec<u8>, point: Hlc) {
+    out.extend_from_slice(&point.millis().to_le_bytes()[..6]);
+    put_varint(out, u64::from(point.counter()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_number_survives_beside_any_other(base in any::<u64>(), value in any::<u64>(), close in 0_u64..100) {
+            for value in [value, base.wrapping_sub(close), base.wrapping_add(close)] {
+                let mut bytes = Vec::new();
+                put_near(&mut bytes, base, value);
+                prop_assert_eq!(Reader::new(&bytes).near(base), Ok(value));
+            }
+            let mut bytes = Vec::new();
+            put_near(&mut bytes, base, base.wrapping_sub(close.min(63)));
+            prop_assert_eq!(bytes.len(), 1);
+        }
+
+        #[test]
+        fn a_point_survives_its_bytes(point in any::<u64>()) {
+            let mut bytes = Vec::new();
+            put_point(&mut bytes, Hlc(point));
+            prop_assert_eq!(Reader::new(&bytes).point(), Ok(Hlc(point)));
+        }
+
         #[test]
         fn a_number_survives_its_bytes(value in any::<u64>(), shift in 0_u32..64) {
             let value = value >> shift;

@@ -35,6 +35,12 @@ impl WriteId {
         u64::from_be_bytes(time)
     }
 
+    /// What tells it from others of the same moment.
+    pub(crate) fn random(self) -> [u8; 10] {
+        let [_, _, _, _, _, _, random @ ..] = self.0;
+        random
+    }
+
     /// The latest moment at which a coordinator gives the write a dot: whoever repeats it later is refused.
     #[must_use]
     pub fn latest_dot(self) -> Hlc {

@@ -89,7 +89,10 @@ fn a_read_ends_at_the_nearest_stage_that_knows() {
             stages.push(stage_of_read(&cluster, client, BUCKET, "k").await);
         }
         stages.dedup();
-        assert_eq!(stages, ["disk", "row_cache"]);
+        // A write of a neighbour may have brought its block in.
+        let from_table = ["disk", "block_cache"];
+        assert!(from_table.contains(&stages[0]), "{stages:?}");
+        assert_eq!(stages[1..], ["row_cache"]);
         let mut stages = BTreeSet::new();
         for number in 0..200 {
             let neighbour = format!("other{number}");

@@ -10,18 +10,19 @@ use super::{Object, Payload, Retired, Sibling};
 use crate::clock::{Clock, Dot};
 use crate::hlc::Hlc;
 use crate::id::ActorId;
-use crate::wire::{DecodeError, Reader, put_varint};
+use crate::wire::{DecodeError, Reader, put_near, put_varint};
 use crate::write_id::WriteId;
 
 const VERSION: u8 = 1;
 const FLAG_TOMBSTONE: u8 = 1;
 const FLAG_EXPIRES: u8 = 2;
+/// Its only dot is the one at which the clock ends, and is not written down again.
+const FLAG_LATEST: u8 = 4;
 /// Version and header length.
 const PREFIX_BYTES: usize = 5;
 /// Smallest encodings, against which counts are checked before memory is reserved.
 const MIN_DOT_BYTES: usize = 9;
-const MIN_SIBLING_BYTES: usize = 16 + 1 + MIN_DOT_BYTES + 1 + 1 + 8;
-const RETIRED_ENTRY_BYTES: usize = 16 + MIN_DOT_BYTES;
+const MIN_SIBLING_BYTES: usize = 1 + 1 + 10 + 1 + 8;
 
 impl Object {
     /// The object as bytes. Equal objects have equal bytes.
@@ -30,14 +31,17 @@ impl Object {
         let mut header = Vec::with_capacity(128);
         self.clock.encode_into(&mut header);
         put_varint(&mut header, self.siblings.len() as u64);
+        let latest = self.clock.latest_dot();
         for sibling in &self.siblings {
-            sibling.encode_into(&mut header);
+            sibling.encode_into(latest, &mut header);
         }
-        put_varint(&mut header, self.retired.floor_ms());
-        put_varint(&mut header, self.retired.entries().len() as u64);
-        for (write_id, dot) in self.retired.entries() {
-            header.extend_from_slice(&write_id.to_bytes());
-            encode_dot(*dot, &mut header);
+        if self.retired != Retired::default() {
+            let newest_ms = self.clock.latest().millis();
+            put_near(&mut header, newest_ms, self.retired.floor_ms());
+            for (write_id, dot) in self.retired.entries() {
+                header.extend_from_slice(&write_id.to_bytes());
+                encode_dot(*dot, &mut header);
+            }
         }
 
         let header_bytes =
@@ -73,11 +77,12 @@ impl Object {
         let mut reader = Reader::new(header);
         let clock = Clock::decode_from(&mut reader)?;
         let mut values_at = PREFIX_BYTES + header.len();
+        let latest = clock.latest_dot();
         let count = reader.count(MIN_SIBLING_BYTES)?;
         let mut siblings: Vec<Sibling> = Vec::with_capacity(count);
         for _ in 0..count {
             let at = reader.at();
-            let sibling = Sibling::decode_from(&mut reader, encoded, &mut values_at)?;
+            let sibling = Sibling::decode_from(&mut reader, latest, encoded, &mut values_at)?;
             let sorted = siblings
                 .last()
                 .is_none_or(|last| last.order() < sibling.order());
@@ -89,8 +94,7 @@ impl Object {
             }
             siblings.push(sibling);
         }
-        let retired = decode_retired(&mut reader)?;
-        reader.finish()?;
+        let retired = decode_retired(&mut reader, clock.latest().millis())?;
         match encoded.len() - values_at {
             0 => Ok(Self {
                 clock,
@@ -103,19 +107,30 @@ impl Object {
 }
 
 impl Sibling {
-    fn encode_into(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.write_id.to_bytes());
-        put_varint(out, self.dots.len() as u64);
-        for dot in &self.dots {
-            encode_dot(*dot, out);
+    /// `latest` is the dot at which the object's clock ends.
+    fn encode_into(&self, latest: Option<Dot>, out: &mut Vec<u8>) {
+        let is_latest = latest.is_some_and(|latest| self.dots == [latest]);
+        let (is_value, expires_ms) = match self.payload {
+            Payload::Value(_) => (true, self.expires_ms),
+            Payload::Tombstone => (false, None),
+        };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        out.push(
+            flag(!is_value, FLAG_TOMBSTONE)
+                | flag(expires_ms.is_some(), FLAG_EXPIRES)
+                | flag(is_latest, FLAG_LATEST),
+        );
+        if !is_latest {
+            put_varint(out, self.dots.len() as u64);
+            for dot in &self.dots {
+                encode_dot(*dot, out);
+            }
         }
-        out.push(match (&self.payload, self.expires_ms) {
-            (Payload::Value(_), None) => 0,
-            (Payload::Value(_), Some(_)) => FLAG_EXPIRES,
-            (Payload::Tombstone, _) => FLAG_TOMBSTONE,
-        });
-        if let (Payload::Value(_), Some(expires_ms)) = (&self.payload, self.expires_ms) {
-            put_varint(out, expires_ms);
+        let newest_ms = self.newest_dot().hlc.millis();
+        put_near(out, newest_ms, self.write_id.created_ms());
+        out.extend_from_slice(&self.write_id.random());
+        if let Some(expires_ms) = expires_ms {
+            put_near(out, newest_ms, expires_ms);
         }
         put_varint(out, self.payload.size_bytes() as u64);
         out.extend_from_slice(&self.payload_hash.to_le_bytes());
@@ -124,42 +139,40 @@ impl Sibling {
     /// Reads one sibling's header, and its value from `values_at` on, which moves behind it.
     fn decode_from(
         reader: &mut Reader<'_>,
+        latest: Option<Dot>,
         encoded: &Bytes,
         values_at: &mut usize,
     ) -> Result<Self, DecodeError> {
-        let write_id = WriteId::from_bytes(reader.array()?);
         let at = reader.at();
-        let count = reader.count(MIN_DOT_BYTES)?;
-        let mut dots = Vec::with_capacity(count);
-        for _ in 0..count {
-            dots.push(decode_dot(reader)?);
-        }
-        if dots.is_empty() || !dots.is_sorted_by(|a, b| a < b) {
-            return Err(DecodeError::Invalid { what: "dots", at });
-        }
-        let at = reader.at();
+        let invalid = |what| DecodeError::Invalid { what, at };
         let flags = reader.u8()?;
-        let expires_ms = match flags {
-            FLAG_EXPIRES => Some(reader.varint()?),
-            _ => None,
+        if flags & !(FLAG_TOMBSTONE | FLAG_EXPIRES | FLAG_LATEST) != 0 {
+            return Err(invalid("sibling flags"));
+        }
+        let dots = match flags & FLAG_LATEST {
+            0 => decode_dots(reader, latest)?,
+            _ => vec![latest.ok_or(invalid("sibling flags"))?],
+        };
+        let newest = dots.iter().map(|dot| dot.hlc).max();
+        let newest_ms = newest.ok_or(invalid("dots"))?.millis();
+        let created_ms = reader.near(newest_ms)?;
+        let write_id = WriteId::new(created_ms, reader.array()?);
+        if write_id.created_ms() != created_ms {
+            return Err(invalid("write id"));
+        }
+        let expires_ms = match flags & FLAG_EXPIRES {
+            0 => None,
+            _ => Some(reader.near(newest_ms)?),
         };
         let size = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
         let payload_hash = reader.u64()?;
-        let payload = match flags {
-            0 | FLAG_EXPIRES => Payload::Value(take_value(encoded, values_at, size)?),
-            FLAG_TOMBSTONE if size == 0 => Payload::Tombstone,
-            _ => {
-                return Err(DecodeError::Invalid {
-                    what: "sibling flags",
-                    at,
-                });
-            }
+        let payload = match (flags & FLAG_TOMBSTONE, size, expires_ms) {
+            (0, _, _) => Payload::Value(take_value(encoded, values_at, size)?),
+            (_, 0, None) => Payload::Tombstone,
+            _ => return Err(invalid("tombstone")),
         };
         if payload.hash() != payload_hash {
-            return Err(DecodeError::Invalid {
-                what: "value hash",
-                at,
-            });
+            return Err(invalid("value hash"));
         }
         Ok(Self {
             write_id,
@@ -169,6 +182,21 @@ impl Sibling {
             expires_ms,
         })
     }
+}
+
+/// Dots that are written down, because they are not only the one at which the clock ends.
+fn decode_dots(reader: &mut Reader<'_>, latest: Option<Dot>) -> Result<Vec<Dot>, DecodeError> {
+    let at = reader.at();
+    let count = reader.count(MIN_DOT_BYTES)?;
+    let mut dots = Vec::with_capacity(count);
+    for _ in 0..count {
+        dots.push(decode_dot(reader)?);
+    }
+    let is_shortest = latest.is_none_or(|latest| dots != [latest]);
+    if dots.is_empty() || !dots.is_sorted_by(|a, b| a < b) || !is_shortest {
+        return Err(DecodeError::Invalid { what: "dots", at });
+    }
+    Ok(dots)
 }
 
 fn take_value(encoded: &Bytes, at: &mut usize, size: usize) -> Result<Bytes, DecodeError> {
@@ -207,11 +235,15 @@ fn decode_dot(reader: &mut Reader<'_>) -> Result<Dot, DecodeError> {
     Ok(Dot::new(actor, Hlc(reader.u64()?)))
 }
 
-fn decode_retired(reader: &mut Reader<'_>) -> Result<Retired, DecodeError> {
-    let floor_ms = reader.varint()?;
-    let count = reader.count(RETIRED_ENTRY_BYTES)?;
+/// What stands behind the siblings: nothing, if nothing was forgotten and nothing is remembered.
+fn decode_retired(reader: &mut Reader<'_>, newest_ms: u64) -> Result<Retired, DecodeError> {
+    if reader.remaining() == 0 {
+        return Ok(Retired::default());
+    }
+    let begin = reader.at();
+    let floor_ms = reader.near(newest_ms)?;
     let mut entries = BTreeSet::new();
-    for _ in 0..count {
+    while reader.remaining() > 0 {
         let at = reader.at();
         let entry = (WriteId::from_bytes(reader.array()?), decode_dot(reader)?);
         let sorted = entries.last().is_none_or(|last| *last < entry);
@@ -223,5 +255,12 @@ fn decode_retired(reader: &mut Reader<'_>) -> Result<Retired, DecodeError> {
         }
         entries.insert(entry);
     }
-    Ok(Retired::from_parts(floor_ms, entries))
+    let retired = Retired::from_parts(floor_ms, entries);
+    if retired == Retired::default() {
+        return Err(DecodeError::Invalid {
+            what: "retired floor",
+            at: begin,
+        });
+    }
+    Ok(retired)
 }
