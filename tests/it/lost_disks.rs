@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use kv_net::message::{ReadOptions, WriteKind};
+use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::{ErrorCode, Role};
 use kv_node::tombstones::DeleteOptions;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{Key, Level, NodeId};
 
-use crate::client::{BUCKET, Client, metric, options, with};
+use crate::client::{BUCKET, BUDGET, Client, metric, options, with};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -79,6 +80,16 @@ fn what_a_restored_node_no_longer_knows_is_not_missed_by_a_quorum() {
 
         start_from(&cluster, N3, copy).await;
         assert!(missing(&cluster, N3) > 0);
+        let asked = CompareV1 {
+            bucket: None,
+            first: 0,
+            last: u16::MAX,
+        };
+        let (role, request) = (Role::Admin("a".to_owned()), Request::Compare(asked));
+        match cluster.network.call(role, N3, &request, BUDGET).await {
+            Ok(Response::Error(error)) => assert_eq!(error.code, ErrorCode::Incomplete),
+            other => panic!("its copies are nothing to compare with: {other:?}"),
+        }
         cluster.kill(N1);
         cluster.start(N2).await.expect("a healthy disk");
         for via in [N2, N3] {

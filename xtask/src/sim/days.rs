@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What decides about days: the code under test, and the simulator.
-const CODE: [&str; 9] = [
+const CODE: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
     "kv-types",
@@ -21,7 +21,8 @@ const CODE: [&str; 9] = [
     "kv-gossip",
     "kv-net",
     "kv-node",
-    "tests",
+    "tests/Cargo.toml",
+    "tests/src",
 ];
 
 /// What many days came to.
