@@ -48,6 +48,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     limits: Limits,
+    /// Less time than this is not worth another attempt: a coordinator that ran out of time says so this late.
+    shortest: Duration,
     sent: u32,
     open: u32,
     send_at: Option<Duration>,
@@ -63,6 +65,7 @@ impl Attempts {
     pub(crate) fn new(limits: Limits, now: Duration) -> Self {
         Self {
             limits,
+            shortest: limits.deadline.saturating_sub(now) / 10,
             sent: 0,
             open: 0,
             send_at: Some(now),
@@ -114,7 +117,9 @@ impl Attempts {
         }
         match failure.remedy() {
             Remedy::None => self.hopeless = true,
-            Remedy::Elsewhere if self.sent < self.limits.attempts => {
+            Remedy::Elsewhere
+                if self.sent < self.limits.attempts && self.remaining(now) >= self.shortest =>
+            {
                 let at = now + pause(self.sent, jitter);
                 self.send_at = Some(self.send_at.map_or(at, |planned| planned.min(at)));
             }

@@ -107,24 +107,22 @@ impl Client {
             .await?
         {
             Response::Change(reply) => Ok(reply.epoch),
-            Response::Error(error) => Err(SendError {
-                fault: SendFault::Malformed,
-                outcome: error.outcome,
-                message: error.message,
-            }),
             other => Err(refusal(other)),
         }
     }
 }
 
 fn refusal(response: Response) -> SendError {
-    let message = match response {
-        Response::Error(error) => error.message,
-        _ => "it answered a question that was not asked; compare the versions".to_owned(),
+    let (outcome, message) = match response {
+        Response::Error(error) => (error.outcome, error.message),
+        _ => (
+            Outcome::Unknown,
+            "it answered a question that was not asked; compare the versions".to_owned(),
+        ),
     };
     SendError {
         fault: SendFault::Malformed,
-        outcome: Outcome::NotApplied,
+        outcome,
         message,
     }
 }

@@ -110,6 +110,11 @@ impl Failure {
         matches!(&self.cause, Cause::Refused(reply) if reply.code == ErrorCode::NotEnoughReplicas)
     }
 
+    /// Whether a node says that the deadline passed.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(&self.cause, Cause::Refused(reply) if reply.code == ErrorCode::Timeout)
+    }
+
     /// Whether the node said nothing for the whole attempt.
     pub(crate) fn is_silence(&self) -> bool {
         matches!(&self.cause, Cause::Send(error) if error.fault == SendFault::Silent)
@@ -138,7 +143,8 @@ impl GivenUp {
     /// The error of a request whose most telling failure is `telling`; none when no attempt ended.
     pub(crate) fn into_error(self, telling: Option<Failure>) -> Error {
         let (outcome, attempts) = (self.outcome, self.attempts);
-        let is_over = self.is_expired || telling.as_ref().is_some_and(Failure::is_silence);
+        let is_late = |telling: &Failure| telling.is_silence() || telling.is_timeout();
+        let is_over = self.is_expired || telling.as_ref().is_some_and(is_late);
         let lacks_replicas = telling.as_ref().is_some_and(Failure::lacks_replicas);
         if is_over && !lacks_replicas {
             let detail = self.silence(telling.as_ref());

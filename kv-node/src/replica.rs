@@ -839,7 +839,7 @@ fn stale_write_id(created_ms: u64, now_ms: u64) -> Refusal {
          read the key to see, check this machine's clock, then write anew",
         i128::from(now_ms) - i128::from(created_ms)
     );
-    Refusal::new(ErrorCode::StaleWriteId, message)
+    Refusal::new(ErrorCode::StaleWriteId, message).unknown()
 }
 
 fn damaged(key: &Key, damage: DecodeError) -> Refusal {

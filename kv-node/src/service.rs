@@ -211,7 +211,7 @@ impl Service {
         let compared = self.env.timeout(deadline.left(&self.env), comparing).await;
         let reply = compared.map_err(|_| {
             let message = "the deadline passed before all was compared; what was fetched stays; ask for fewer partitions at once";
-            Refusal::new(ErrorCode::Timeout, message)
+            Refusal::new(ErrorCode::Timeout, message).unknown()
         })?;
         Ok(Response::Compare(reply))
     }

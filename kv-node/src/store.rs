@@ -26,7 +26,7 @@ pub enum StoreError {
     /// Nothing was changed, and the engine takes no more writes.
     #[error("{0}")]
     Refused(String),
-    /// A read or a sync failed. A write that was waited for may or may not survive a restart.
+    /// A read, a sync or a write to the log failed. A write that was waited for may or may not survive a restart.
     #[error("{0}")]
     Failed(String),
 }
@@ -293,6 +293,7 @@ fn refusal(error: &WriteError) -> StoreError {
     match error {
         WriteError::Busy(_) => StoreError::Busy,
         WriteError::Full { .. } => StoreError::Full(error.to_string()),
+        WriteError::LogFailed { .. } => StoreError::Failed(error.to_string()),
         _ => StoreError::Refused(error.to_string()),
     }
 }

@@ -100,7 +100,7 @@ impl Error {
     }
 }
 
-/// A write was refused. Nothing was changed in any of these cases.
+/// A write was refused. Nothing was changed, but for [`LogFailed`](Self::LogFailed).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -111,6 +111,15 @@ pub enum WriteError {
     #[error("the store takes no more writes since: {cause}; check the disk, then reopen the store")]
     Poisoned {
         /// The failure that poisoned the store.
+        cause: Arc<str>,
+    },
+    /// The log could not be written, which ended all writes to this open store. This one is not seen by anyone now, and may be
+    /// there or not when the store is opened again.
+    #[error(
+        "the log could not be written, and may hold this write or not: {cause}; check the disk, then reopen the store"
+    )]
+    LogFailed {
+        /// The failure.
         cause: Arc<str>,
     },
     /// The disk is nearly full. Writes resume by themselves once space is free.

@@ -338,8 +338,12 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_survives_its_bytes(intervals in any_intervals()) {
-            let clock = clock(&intervals);
+        fn a_clock_survives_its_bytes(
+            close in any_intervals(),
+            wide in proptest::collection::vec((0_u32..3, any::<u64>(), any::<u64>(), 0_u32..64), 0..4),
+        ) {
+            let wide = wide.iter().map(|&(actor, lo, span, shift)| (actor, lo, lo.saturating_add(span >> shift)));
+            let clock = clock(&wide.chain(close.iter().copied()).collect::<Vec<_>>());
             let mut bytes = Vec::new();
             clock.encode_into(&mut bytes);
             let mut reader = Reader::new(&bytes);

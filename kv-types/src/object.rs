@@ -220,6 +220,10 @@ impl Object {
         held_since: Hlc,
         now_ms: u64,
     ) -> Result<(), WriteRefused> {
+        let expires_ms = match write.payload {
+            Payload::Value(_) => write.expires_ms,
+            Payload::Tombstone => None,
+        };
         let mut siblings = Vec::with_capacity(self.siblings.len() + 1);
         let mut superseded = Vec::new();
         for sibling in &self.siblings {
@@ -262,7 +266,7 @@ impl Object {
             dots: vec![dot],
             payload_hash: write.payload.hash(),
             payload: write.payload,
-            expires_ms: write.expires_ms,
+            expires_ms,
         });
         siblings.sort_by_key(Sibling::order);
         self.siblings = siblings;

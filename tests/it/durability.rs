@@ -156,7 +156,8 @@ fn a_write_that_is_repeated_is_synced_as_its_repetition_asks() {
         sent.await.expect("no disk is waited for");
         request.options = synced(Durability::Quorum);
         let sent = client.send_put(&cluster, NODES[0], request.clone(), "v");
-        assert!(sent.await.is_err(), "no disk has it");
+        let code = sent.await.map(drop).map_err(|(code, _)| code);
+        assert_eq!(code, Err(ErrorCode::Timeout), "no disk has it");
         handle.sleep(HANGS + NOTICE).await;
         let sent = client.send_put(&cluster, NODES[0], request, "v");
         sent.await.expect("the disks are well");

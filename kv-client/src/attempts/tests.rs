@@ -86,6 +86,17 @@ fn every_refusal_has_its_step() {
 }
 
 #[test]
+fn nothing_is_sent_in_the_last_tenth_of_the_time() {
+    for (answered_ms, goes_on) in [(900, true), (901, false)] {
+        let mut attempts = sent_once(LIMITS);
+        let late = refused(ErrorCode::Timeout, Outcome::NotApplied);
+        attempts.on_failure(at(answered_ms), late, 0);
+        let next = attempts.next(at(answered_ms));
+        assert_eq!(next == Step::Send, goes_on, "{next:?}");
+    }
+}
+
+#[test]
 fn a_silent_attempt_is_joined_by_the_next_after_the_patience() {
     let mut attempts = sent_once(LIMITS);
     assert_eq!(

@@ -23,7 +23,7 @@ use super::plan::{Plan, reachable};
 use super::put::STAND_IN_AFTER;
 use super::put_core::{Need, PutAnswer, PutCore, PutStep};
 use super::sends::{Copies, SentAs};
-use super::{Coordinator, describe, join};
+use super::{Coordinator, describe, join, unexpected};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::replica::Arrival;
@@ -424,8 +424,16 @@ impl Coordinator {
                 });
                 answer
             }
-            Ok(_) => GetAnswer::Failed,
+            Ok(other) => {
+                plan.note(self.env.now(), node, stands_in_for, || StepKind::Failed {
+                    why: unexpected(&other).message,
+                });
+                GetAnswer::Failed
+            }
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
+                plan.note(self.env.now(), node, stands_in_for, || StepKind::Failed {
+                    why: refusal.message,
+                });
                 let learnt = self.learn_topology(&plan.topology, node, deadline).await;
                 learnt.map_or(GetAnswer::Failed, GetAnswer::Stale)
             }
@@ -445,6 +453,11 @@ impl Coordinator {
         let sent = self.waiting(self.me);
         let read = self.replica.read(&target).await;
         sent.ended(true);
+        let failed = |why: String| {
+            let now = self.env.now();
+            plan.note(now, self.me, stands_in_for, || StepKind::Failed { why });
+            GetAnswer::Failed
+        };
         let holding = match read {
             Ok(None) => Holding::Nothing,
             Ok(Some(held)) => match Object::decode(&held.encoded) {
@@ -457,14 +470,14 @@ impl Coordinator {
                 }
                 Err(damage) => {
                     tracing::error!(%damage, key = %plan.target.key, "a stored object is damaged");
-                    return GetAnswer::Failed;
+                    return failed(damage.to_string());
                 }
             },
             Err(refusal) => {
                 if refusal.code != ErrorCode::Incomplete {
                     tracing::error!(%refusal, "this node's replica could not be read");
                 }
-                return GetAnswer::Failed;
+                return failed(refusal.message);
             }
         };
         let answer = GetAnswer::Held(plan.partition_epoch, holding);

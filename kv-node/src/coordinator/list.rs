@@ -75,13 +75,17 @@ impl Coordinator {
             partition_epoch,
             message: replica_request(&request),
         };
-        let collecting = self.collect_pages(ask, &replicas, quorum.r(), deadline);
-        let pages = self
-            .env
-            .timeout(deadline.left(&self.env), collecting)
-            .await
-            .unwrap_or_else(|_| Err(Refusal::timeout(quorum.r(), 0, DOING)))?;
-        let page = merge(pages);
+        let mut pages = Vec::new();
+        let collecting = self.collect_pages(ask, &replicas, quorum.r(), &mut pages, deadline);
+        let left = deadline.left(&self.env);
+        match self.env.timeout(left, collecting).await {
+            Ok(collected) => collected?,
+            Err(_) => {
+                let got = replicas.count(|node| pages.iter().any(|(from, _)| *from == node));
+                return Err(Refusal::timeout(quorum.r(), got, DOING));
+            }
+        }
+        let page = merge(pages.into_iter().map(|(_, page)| page).collect());
         let mut values = Vec::new();
         let mut entries = Vec::with_capacity(page.entries.len());
         for (key, object) in page.entries {
@@ -113,10 +117,10 @@ impl Coordinator {
         ask: PageRequest,
         replicas: &ReplicaSet,
         needed: u8,
+        pages: &mut Vec<(NodeId, ReplicaPage)>,
         deadline: Deadline,
-    ) -> Result<Vec<ReplicaPage>, Refusal> {
+    ) -> Result<(), Refusal> {
         let mut unasked = self.candidates(replicas, &Places::strict()).into_iter();
-        let mut pages: Vec<(NodeId, ReplicaPage)> = Vec::new();
         let mut answers = Answers::new();
         let send = |node: NodeId| -> BoxFuture<'static, _> {
             let page = Arc::clone(self).ask_for_page(node, ask.clone(), deadline);
@@ -173,7 +177,7 @@ impl Coordinator {
                 Some((from, Ok(page))) => {
                     pages.push((from, page));
                     if replicas.is_met(|node| pages.iter().any(|(from, _)| *from == node), needed) {
-                        return Ok(pages.into_iter().map(|(_, page)| page).collect());
+                        return Ok(());
                     }
                     if answers.is_empty() {
                         // In a transition more than `needed` may have to answer.

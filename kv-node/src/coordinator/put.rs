@@ -371,7 +371,13 @@ impl Coordinator {
         match counted {
             Ok(Ok(())) => Ok(core.holders()),
             Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal::timeout(needed, core.count(), DOING).unknown()),
+            Err(_) if core.count() < needed => {
+                Err(Refusal::timeout(needed, core.count(), DOING).unknown())
+            }
+            Err(_) => Err(Refusal {
+                code: ErrorCode::Timeout,
+                ..too_few(&core).unknown()
+            }),
         }
     }
 

@@ -13,10 +13,10 @@ use kv_net::message::{
 };
 use kv_types::{Durability, NodeId, planted};
 
-use super::Coordinator;
 use super::places::Places;
 use super::plan::Plan;
 use super::put_core::{Need, PutAnswer};
+use super::{Coordinator, unexpected};
 use crate::env::Deadline;
 use crate::replica::Appended;
 
@@ -116,8 +116,16 @@ impl Copies {
                 });
                 PutAnswer::Acked(reply.partition_epoch)
             }
-            Ok(_) => PutAnswer::Failed,
+            Ok(other) => {
+                note(StepKind::Failed {
+                    why: unexpected(&other).message,
+                });
+                PutAnswer::Failed
+            }
             Err(refusal) if refusal.code == ErrorCode::StaleEpoch => {
+                note(StepKind::Failed {
+                    why: refusal.message,
+                });
                 // It knows a newer topology: learn it before the client is told to try again.
                 let learnt = coordinator.learn_topology(&plan.topology, to, deadline);
                 learnt.await.map_or(PutAnswer::Failed, PutAnswer::Stale)

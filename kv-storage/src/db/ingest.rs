@@ -187,7 +187,9 @@ impl Ingest {
             }
             match outcome {
                 Ok(seq) => return Ok(seq),
-                Err(Refused::LogFailed(error)) => return Err(write::poison(&inner, &error).into()),
+                Err(Refused::LogFailed(error)) => {
+                    return Err(write::log_failed(&inner, &error).into());
+                }
                 Err(Refused::Now(WriteError::Busy(delay))) if tries < blocking::BUSY_TRIES => {
                     tries += 1;
                     // What this waits for, it does itself if nobody else does.

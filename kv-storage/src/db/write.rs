@@ -101,7 +101,7 @@ pub(super) fn append(inner: &Arc<Inner>, batch: &WriteBatch) -> Result<Seq, Writ
     let outcome = match outcome {
         Ok(accepted) => Ok(accepted.publish(inner, batch)),
         Err(Refused::Now(error)) => Err(error),
-        Err(Refused::LogFailed(error)) => Err(poison(inner, &error)),
+        Err(Refused::LogFailed(error)) => Err(log_failed(inner, &error)),
     };
     // Also after a refusal: what the writer must wait for has to be under way.
     if attention {
@@ -182,9 +182,10 @@ impl Accepted {
     }
 }
 
-pub(super) fn poison(inner: &Arc<Inner>, error: &Error) -> WriteError {
+/// Ends all writes, because it is unknown what the log holds.
+pub(super) fn log_failed(inner: &Arc<Inner>, error: &Error) -> WriteError {
     inner.poison(error);
-    WriteError::Poisoned {
+    WriteError::LogFailed {
         cause: error.to_string().into(),
     }
 }

@@ -21,6 +21,8 @@ pub enum Fault {
     /// The call fails with an I/O error and has no effect, except that a failed sync loses the
     /// unsynced bytes for ever, although they can still be read and a later sync reports success.
     Io,
+    /// The call fails with an I/O error after it has had all of its effect, if it changes something; a sync succeeds.
+    LateIo,
     /// The call fails because the disk is full. Only calls that need space are touched: creating, linking and
     /// appending.
     NoSpace,
@@ -164,6 +166,10 @@ impl SimFs {
                 Some(Fault::Io),
                 CallKind::Read | CallKind::Space | CallKind::Append | CallKind::Change,
             ) => Err(io_error()),
+            (Some(Fault::LateIo), CallKind::Read) => Err(io_error()),
+            (Some(Fault::LateIo), CallKind::Space | CallKind::Append | CallKind::Change) => {
+                Ok((disk, fault))
+            }
             (Some(Fault::NoSpace), CallKind::Space | CallKind::Append) => Err(no_space()),
             (Some(Fault::TornNoSpace), CallKind::Append) => Ok((disk, fault)),
             (Some(Fault::TornNoSpace), CallKind::Space) => Err(no_space()),
@@ -185,7 +191,8 @@ impl SimFs {
             (
                 None
                 | Some(
-                    Fault::NoSpace
+                    Fault::LateIo
+                    | Fault::NoSpace
                     | Fault::TornNoSpace
                     | Fault::FlippedRead
                     | Fault::Misdirected
@@ -412,10 +419,10 @@ fn sync_inode(disk: &mut Disk, inode: InodeId, fault: Option<Fault>) -> io::Resu
 
 /// A call during which the power is cut has left its effect pending, but never returns success.
 fn finish(fault: Option<Fault>) -> io::Result<()> {
-    if fault == Some(Fault::PowerCut) {
-        Err(dead())
-    } else {
-        Ok(())
+    match fault {
+        Some(Fault::PowerCut) => Err(dead()),
+        Some(Fault::LateIo) => Err(io_error()),
+        _ => Ok(()),
     }
 }
 

@@ -342,7 +342,8 @@ impl<R> Version<R> {
         Ok(next)
     }
 
-    /// As [`apply`](Self::apply), for an edit from a file, which may say anything.
+    /// As [`apply`](Self::apply), for an edit from a file, which may say anything. A table that is added without being
+    /// removed where it was stands twice then.
     pub(crate) fn apply_unchecked<E>(
         mut self,
         edit: &Edit,
@@ -356,7 +357,7 @@ impl<R> Version<R> {
         }
         for new in &edit.added {
             let is_it = |table: &&Arc<Placed<R>>| table.summary.file == new.table.file;
-            let moved = taken_out.iter().chain(self.tables()).find(is_it).cloned();
+            let moved = taken_out.iter().find(is_it).cloned();
             let placed = match moved {
                 Some(placed) => placed,
                 None => {

@@ -2,7 +2,7 @@
 
 use crate::support::{Outcome, TickingClock, Workload, contents, dir, env, open, put};
 use kv_storage::sim::{Fault, SimFs};
-use kv_storage::{Db, Durability, Options, WriteError};
+use kv_storage::{BlockingError, Db, Durability, Options, WriteError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,6 +72,29 @@ fn each_call_fails_once(fault: Fault) {
 #[test]
 fn an_io_error_at_any_call_loses_no_acked_write() {
     each_call_fails_once(Fault::Io);
+    each_call_fails_once(Fault::LateIo);
+}
+
+#[test]
+fn a_write_that_fails_may_be_in_the_log_and_says_so() {
+    let fs = SimFs::new();
+    let db = open(&fs).unwrap();
+    db.blocking().put(b"old", b"durable").unwrap();
+    fs.plan(fs.calls(), Fault::LateIo);
+    let failed = db.blocking().put(b"young", b"stored").unwrap_err();
+    assert!(
+        matches!(failed, BlockingError::Refused(WriteError::LogFailed { .. })),
+        "{failed}"
+    );
+    let later = db.blocking().put(b"more", b"").unwrap_err();
+    assert!(
+        matches!(later, BlockingError::Refused(WriteError::Poisoned { .. })),
+        "{later}"
+    );
+    assert_eq!(db.blocking().get(b"young").unwrap(), None, "nobody sees it");
+    drop(db);
+    let found = open(&fs.kill()).unwrap().blocking().get(b"young").unwrap();
+    assert_eq!(found.unwrap().value, "stored", "all of it was in the log");
 }
 
 #[test]

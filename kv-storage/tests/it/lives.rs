@@ -262,6 +262,11 @@ fn an_error_at_any_call_of_any_life_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn an_error_after_its_effect_at_any_call_of_any_life_loses_nothing_that_was_acknowledged() {
+    each_call_fails(Fault::LateIo);
+}
+
+#[test]
 fn a_full_disk_at_any_call_of_any_life_loses_nothing_that_was_acknowledged() {
     each_call_fails(Fault::NoSpace);
     each_call_fails(Fault::TornNoSpace);

@@ -262,13 +262,19 @@ fn random_states(seed: u64) -> Vec<Object> {
                 } else {
                     Payload::Value(vec![n; 2].into())
                 };
-                let minted = dot(i as u32, at * 10);
+                let minted = match seed % 2 {
+                    0 => dot(i as u32, at * 10),
+                    _ => Dot::new(ActorId(i as u32), Hlc::new(now_ms, at as u16 * 1_000)),
+                };
+                let expires_ms = seed
+                    .is_multiple_of(3)
+                    .then(|| now_ms + rng.u64(0..1_000_000));
                 replicas[i]
                     .write(
                         Write {
                             write_id,
                             payload,
-                            expires_ms: None,
+                            expires_ms,
                         },
                         &read,
                         minted,

@@ -298,7 +298,10 @@ impl SimNetwork {
         self.deliver(end, to).await?;
         // Streams bring each request once; for all but writes of clients and changes of admins it must not matter. One of
         // them that came twice could be refused and applied, and no answer would be true.
-        let comes_once = matches!(request.method(), Method::Put | Method::Change);
+        let comes_once = matches!(
+            request.method(),
+            Method::Put | Method::ExplainPut | Method::Change
+        );
         if !comes_once && self.is_duplicated() {
             let (this, from, request) = (self.clone(), from.clone(), request.clone());
             self.handle.spawn(OUTSIDE, async move {

@@ -261,7 +261,11 @@ impl Nemesis {
                 ]
             }
             Fault::DiskError { node, after } => {
-                let mut steps = vec![(begin, Step::DiskFault(id(*node), DiskFault::Io, *after))];
+                let kind = match after % 2 {
+                    0 => DiskFault::Io,
+                    _ => DiskFault::LateIo,
+                };
+                let mut steps = vec![(begin, Step::DiskFault(id(*node), kind, *after))];
                 steps.extend(restart(id(*node)));
                 steps
             }
