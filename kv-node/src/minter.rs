@@ -37,6 +37,8 @@ pub struct Minter {
     actor: RwLock<Option<ActorId>>,
     watch: Arc<ClockWatch>,
     held_since: AtomicU64,
+    /// Above everything minted before this start.
+    began: Hlc,
     /// The latest point that was given out though an earlier one was asked for.
     late_through: AtomicU64,
     env: Env,
@@ -70,10 +72,12 @@ impl Minter {
             None => Hlc::ZERO,
         };
         let mut clock = HybridClock::starting_above(mark.max(floor));
-        let mut held_since = clock.tick(env.wall());
-        if planted!("extend intervals over a crash") {
-            held_since = Hlc::ZERO;
-        }
+        let began = clock.tick(env.wall());
+        let held_since = if planted!("extend intervals over a crash") {
+            Hlc::ZERO
+        } else {
+            began
+        };
         let state = Mutex::new(State {
             clock,
             durable_mark: mark,
@@ -82,8 +86,9 @@ impl Minter {
             actor: RwLock::new(actor),
             watch,
             held_since: AtomicU64::new(held_since.0),
+            began,
             // What was given out before is on no record, but below.
-            late_through: AtomicU64::new(held_since.0),
+            late_through: AtomicU64::new(began.0),
             env,
             store,
             state,
@@ -109,6 +114,12 @@ impl Minter {
     /// Mints under another actor, one that nobody had before.
     pub(crate) fn set_actor(&self, actor: ActorId) {
         *self.actor.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
+    }
+
+    /// A point above everything that was minted before this start, and below everything that is minted after it.
+    #[must_use]
+    pub fn began(&self) -> Hlc {
+        self.began
     }
 
     /// Since when this node has held its keys without a gap.

@@ -12,7 +12,7 @@ use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainHash, Topology};
 use kv_storage::fs::replace_file;
 use kv_storage::{Db, Events, WriteObserver};
-use kv_types::{ActorId, ClusterId, Epoch, NodeId};
+use kv_types::{ActorId, ClusterId, Epoch, Hlc, NodeId};
 use tokio::sync::{Notify, watch};
 
 use crate::anti_entropy::answers::Answers;
@@ -442,6 +442,12 @@ impl Node {
     #[must_use]
     pub fn engine(&self) -> &Db {
         self.store.db()
+    }
+
+    /// A point between what this node minted before it started and what it mints since.
+    #[must_use]
+    pub fn began(&self) -> Hlc {
+        self.service.replica.minter().began()
     }
 
     /// For whom this node keeps something.

@@ -8,7 +8,7 @@ use kv_net::message::{
     WatermarksReplyV1, WatermarksV1,
 };
 use kv_ring::PartitionId;
-use kv_types::{Hlc, NodeId};
+use kv_types::{Hlc, NodeId, planted};
 
 use super::Counts;
 use super::floor::Floor;
@@ -58,19 +58,20 @@ impl Forgetting {
             self.replica.settled().settle(latest_dot).await?;
         }
         let (reading, minter) = (self.floor.reading(), self.replica.minter());
+        let oldest_kept = || {
+            let is_hidden = planted!("let a floor rise over what is kept for others");
+            self.kept.oldest().filter(|_| !is_hidden)
+        };
         let floor = match to {
             None => self.floor.promised(),
             Some(to) => {
                 // So that what is minted from now on is above.
                 minter.rise_to(to.min(reading));
-                self.floor.raise(to, || self.kept.oldest()).await?
+                self.floor.raise(to, oldest_kept).await?
             }
         };
         // After a loss it may keep something older that it does not know it kept, and that came with what is newer.
-        let below_kept = self
-            .kept
-            .oldest()
-            .map(|oldest| Hlc(oldest.0.saturating_sub(1)));
+        let below_kept = oldest_kept().map(|oldest| Hlc(oldest.0.saturating_sub(1)));
         Ok(FloorReplyV1 {
             boot: self.boot,
             reading,

@@ -439,7 +439,7 @@ impl SimCluster {
             let started = Node::start(options, env).await;
             let outcome = started.map(|started| {
                 if let Some(listener) = this.network.listener() {
-                    listener.started(node);
+                    listener.started(node, started.began());
                 }
                 this.network.attach(node, group, &started);
                 this.handle

@@ -21,7 +21,7 @@ use kv_net::message::{Request, Response};
 use kv_net::{Method, Role};
 use kv_node::Node;
 use kv_node::transport::{CallFailure, Peer, Transport};
-use kv_types::{NodeId, Outcome};
+use kv_types::{Hlc, NodeId, Outcome};
 use tokio::sync::oneshot;
 
 use super::executor::{Group, Handle, OUTSIDE};
@@ -58,8 +58,8 @@ struct State {
 
 /// Whoever is told of messages between nodes in the moment in which they are sent.
 pub trait Overhear: fmt::Debug + Send + Sync {
-    /// A node has started, and has done nothing else yet.
-    fn started(&self, node: NodeId);
+    /// A node has started, and has done nothing else yet; it minted what is below a point before.
+    fn started(&self, node: NodeId, began: Hlc);
 
     /// Somebody asks a node.
     fn request(&self, from: NodeId, to: NodeId, request: &Request);

@@ -14,12 +14,14 @@
 //! | watermarks are about to rise | all owners hold the same from below, and nobody keeps anything from there for others |
 //! | a voter answers | its vote is on its disk, and does not contradict an earlier one |
 //! | watermarks rise | their owners were compared after all members had promised |
+//! | a replica answers that it has a write | no interval of its clock spans a start of its minter above the watermark |
 //! | a node has started that has lost something | its watermarks went with it |
 //! | any of the first three | what readers find in memory is what the engine has stored |
 //!
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
 mod deletions;
+mod intervals;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,7 @@ use crate::sim::network::Overhear;
 use crate::sim::{Handle, SimCluster};
 
 use deletions::{Deletions, Order};
+use intervals::Starts;
 use votes::Votes;
 
 /// How many of 1,000 events of each kind it looks at.
@@ -90,6 +93,7 @@ struct State {
     /// Which objects each replica was sent, by a hash.
     sent: BTreeSet<(NodeId, u64)>,
     deletions: Deletions,
+    starts: Starts,
     votes: Votes,
 }
 
@@ -140,6 +144,7 @@ impl Witness {
                 disks: BTreeMap::new(),
                 sent: BTreeSet::new(),
                 deletions: Deletions::default(),
+                starts: Starts::new(),
                 votes: Votes::default(),
             }),
         });
@@ -313,13 +318,18 @@ impl Witness {
             true => CHANCES.replica,
             false => CHANCES.repeated,
         };
-        if self.damaged.contains(&node) || !self.looks_at("look at a replica", chance) {
+        let looks = !self.damaged.contains(&node) && self.looks_at("look at a replica", chance);
+        if !looks && !is_new {
             return;
         }
         let Ok(sent) = Object::decode(bytes) else {
             return;
         };
         let spot = Spot::of(self.cluster.topology(), key);
+        self.check_intervals(key, spot.partition, &sent);
+        if !looks {
+            return;
+        }
         let has = |image: &Image, stored: &[u8], watermark: Hlc| -> Result<bool, Unreadable> {
             let held = image.object(stored)?;
             Ok(held.clock().covers_all_above(sent.clock(), watermark))
@@ -408,8 +418,9 @@ impl Witness {
 }
 
 impl Overhear for Witness {
-    fn started(&self, node: NodeId) {
+    fn started(&self, node: NodeId, began: Hlc) {
         self.look_at_loss(node);
+        self.state().starts.entry(node).or_default().insert(began);
     }
 
     fn request(&self, from: NodeId, to: NodeId, request: &Request) {

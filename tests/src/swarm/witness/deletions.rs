@@ -27,6 +27,15 @@ pub(super) struct Deletions {
     raised: BTreeSet<(BucketId, u16, Hlc)>,
 }
 
+impl Deletions {
+    /// How high the watermark of a place was said to rise.
+    pub(super) fn raised_most(&self, bucket: BucketId, partition: PartitionId) -> Hlc {
+        let all = (bucket, partition.0, Hlc::ZERO)..=(bucket, partition.0, Hlc(u64::MAX));
+        let highest = self.raised.range(all).next_back();
+        highest.map_or(Hlc::ZERO, |(.., through)| *through)
+    }
+}
+
 /// A step on the way to higher watermarks.
 pub(super) enum Order {
     Promised(Hlc),
