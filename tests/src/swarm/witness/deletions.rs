@@ -107,16 +107,20 @@ impl Witness {
     pub(super) fn look_at_loss(&self, node: NodeId) {
         let since = self.cluster.disk_since(node);
         let is_first = self.state().disks.insert(node, since) != Some(since);
-        if since.is_none() || !is_first || self.damaged.contains(&node) {
+        if since.is_none() || !is_first {
             return;
         }
-        self.count("look at a loss");
         let Some(image) = self.cluster.image(node) else {
             return;
         };
+        // Of a damaged disk, too: what stands there was voted before, whatever else is unreadable.
         if let Ok(Some((epoch, promised, _))) = image.vote() {
             self.state().votes.then.insert(node, (epoch, promised));
         }
+        if self.damaged.contains(&node) {
+            return;
+        }
+        self.count("look at a loss");
         let Ok(incomplete) = image.incomplete() else {
             return;
         };
