@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kv_net::ErrorCode;
 use kv_net::message::{ReadOptions, WriteKind, WriteOptions};
+use kv_storage::sim::Fault;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{Durability, Level, NodeId, Outcome};
 
@@ -206,5 +207,26 @@ fn replicas_can_be_asked_for_in_several_zones() {
         // One that stands in is in a zone, too.
         let acked = put(&cluster, &mut client, "k", in_zones(3, Level::Eventual)).await;
         assert_eq!(acked.expect("another stands in").len(), 3);
+    });
+}
+
+#[test]
+fn a_write_whose_log_fails_may_have_been_applied_and_nobody_says_that_it_was_not() {
+    let alone = |handle| SimCluster::new(handle, 1, 1, options());
+    with(8, alone, |cluster, mut client, _| async move {
+        let via = NODES[0];
+        let put = client.put(&cluster, via, "k", "before").await;
+        put.expect("a healthy disk");
+        let disk = cluster.fs(via);
+        disk.plan(disk.calls(), Fault::LateIo);
+        let (_, outcome) = client
+            .put(&cluster, via, "k", "stored")
+            .await
+            .expect_err("the log fails");
+        assert_eq!(outcome, Outcome::Unknown);
+        cluster.kill(via);
+        cluster.start(via).await.expect("a healthy disk");
+        let (values, _) = client.get(&cluster, via, "k").await.expect("it runs");
+        assert_eq!(values, ["stored"], "all of it was in the log");
     });
 }

@@ -67,6 +67,19 @@ fn three(handle: Handle) -> SimCluster {
     SimCluster::new(handle, 3, 3, options())
 }
 
+fn five(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 5, 3, options())
+}
+
+/// The owners of the key, best first, and a node that is none.
+fn owners_and_another(cluster: &SimCluster) -> (Vec<NodeId>, NodeId) {
+    let topology = cluster.topology();
+    let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+    let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
+    let other = cluster.nodes().find(|node| !owners.contains(node));
+    (owners, other.expect("of five"))
+}
+
 #[test]
 fn a_read_says_who_held_what_and_who_was_given_what_was_newer() {
     with(1, three, |cluster, mut client, handle| async move {
@@ -119,16 +132,9 @@ fn a_read_says_who_held_what_and_who_was_given_what_was_newer() {
 
 #[test]
 fn a_write_that_is_passed_on_says_by_whom_and_one_that_others_stand_in_for_says_so() {
-    let five = |handle| SimCluster::new(handle, 5, 3, options());
     with(2, five, |cluster, mut client, handle| async move {
         handle.sleep(Duration::from_secs(8)).await;
-        let topology = cluster.topology();
-        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
-        let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
-        let other = cluster
-            .nodes()
-            .find(|node| !owners.contains(node))
-            .expect("of five");
+        let (owners, other) = owners_and_another(&cluster);
         let written = put(&cluster, &mut client, other, Level::Quorum).await;
         assert_eq!(written.explanation.forwarded_by, Some(other));
         assert_eq!(written.explanation.coordinator, owners[0]);
@@ -144,16 +150,9 @@ fn a_write_that_is_passed_on_says_by_whom_and_one_that_others_stand_in_for_says_
 
 #[test]
 fn what_fails_says_who_was_asked_and_who_did_not_answer() {
-    let five = |handle| SimCluster::new(handle, 5, 3, options());
     with(4, five, |cluster, mut client, handle| async move {
         handle.sleep(Duration::from_secs(8)).await;
-        let topology = cluster.topology();
-        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
-        let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
-        let other = cluster
-            .nodes()
-            .find(|node| !owners.contains(node))
-            .expect("of five");
+        let (owners, other) = owners_and_another(&cluster);
         let first = put(&cluster, &mut client, owners[0], Level::All).await;
         let context = first.answer.expect("all are up").context;
         // Two owners fall silent, and nobody knows that yet.
