@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kv_types::{Durability, Level, WriteId};
 
+use super::places::Places;
 use crate::history::{Fate, History, KeyNumber, Write};
 
 /// How long the id of a superseded write is remembered.
@@ -24,58 +25,27 @@ pub struct Ancestry {
 struct Family {
     ids: Vec<WriteId>,
     /// For each write, those that its client had been shown, directly or through others.
-    known: Vec<Set>,
+    known: Vec<Places>,
     /// For each write, itself, those, and whatever a write without a context among them may have met.
-    covered: Vec<Set>,
+    covered: Vec<Places>,
     /// Those that may be there though they do not show, because they were forgotten or have expired, each with the time
     /// from which on.
     unseen: Vec<(Duration, WriteId)>,
-}
-
-/// A set of places in a family.
-#[derive(Debug, Clone, Default)]
-struct Set(Vec<u64>);
-
-impl Set {
-    fn insert(&mut self, place: usize) {
-        let word = place / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (place % 64);
-    }
-
-    fn contains(&self, place: usize) -> bool {
-        let word = self.0.get(place / 64).copied().unwrap_or(0);
-        word >> (place % 64) & 1 == 1
-    }
-
-    fn add(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
-        }
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            *mine |= theirs;
-        }
-    }
 }
 
 /// What some shown writes stand for.
 #[derive(Debug)]
 pub struct Covered<'a> {
     family: Option<&'a Family>,
-    set: Set,
+    places: Places,
 }
 
 impl Covered<'_> {
     /// The first of these writes of the key that nothing shown stands for.
-    pub fn first_missing<'a>(&self, mut owed: impl FnMut(WriteId) -> bool + 'a) -> Option<WriteId> {
-        let ids = self
-            .family
-            .iter()
-            .flat_map(|family| family.ids.iter().enumerate());
-        let mut missing = ids.filter(|(place, id)| !self.set.contains(*place) && owed(**id));
-        missing.next().map(|(_, id)| *id)
+    #[must_use]
+    pub fn first_missing(&self, owed: &Places) -> Option<WriteId> {
+        let place = owed.first_outside(&self.places)?;
+        self.family.map(|family| family.ids[place])
     }
 }
 
@@ -102,6 +72,12 @@ impl Ancestry {
             family.fill(history, &this.places);
         }
         this
+    }
+
+    /// Of which key a write is, and its place among that key's writes in the order in which they began.
+    #[must_use]
+    pub fn place(&self, id: WriteId) -> Option<(KeyNumber, usize)> {
+        self.places.get(&id).copied()
     }
 
     /// Whether `later` was made by someone who had been shown `earlier`, or something that superseded it. What has
@@ -139,16 +115,19 @@ impl Ancestry {
     #[must_use]
     pub fn covered(&self, key: KeyNumber, shown: &BTreeSet<WriteId>, at: Duration) -> Covered<'_> {
         let family = self.keys.get(&key);
-        let mut set = Set::default();
+        let mut covered = Places::default();
         if let Some(family) = family {
             let unseen = family.unseen.iter().filter(|(from, _)| *from <= at);
             let places = shown.iter().chain(unseen.map(|(_, id)| id));
             let places = places.filter_map(|id| self.places.get(id));
             for (_, place) in places.filter(|(of, _)| *of == key) {
-                set.add(&family.covered[*place]);
+                covered.add(&family.covered[*place]);
             }
         }
-        Covered { family, set }
+        Covered {
+            family,
+            places: covered,
+        }
     }
 }
 
@@ -157,8 +136,8 @@ impl Family {
         let writes: Vec<&Write> = self.ids.iter().map(|id| &history.writes[id]).collect();
         let begun: Vec<Duration> = writes.iter().map(|write| write.begun).collect();
         for (place, write) in writes.iter().enumerate() {
-            let mut known = Set::default();
-            let mut covered = Set::default();
+            let mut known = Places::default();
+            let mut covered = Places::default();
             covered.insert(place);
             let read = write.read.iter().filter_map(|id| places.get(id));
             for (_, earlier) in read.filter(|(key, earlier)| *key == write.key && *earlier < place)
@@ -218,7 +197,13 @@ pub fn is_strict(level: Level) -> bool {
 /// no loss of power takes it from them.
 #[must_use]
 pub fn overlap(read: Level, write: &Write, replicas: u8) -> bool {
-    let hold = match write.durability {
+    answers(read, replicas) + holders(write, replicas) > replicas
+}
+
+/// How many of a key's replicas have a write for certain, once it is acknowledged, whatever power they lose.
+#[must_use]
+pub fn holders(write: &Write, replicas: u8) -> u8 {
+    match write.durability {
         Durability::Memory => 0,
         // At its coordinator, which is one of them.
         Durability::One => answers(write.level, replicas).min(1),
@@ -226,6 +211,5 @@ pub fn overlap(read: Level, write: &Write, replicas: u8) -> bool {
         // Others may hold it in a replica's place.
         Durability::All if answers(write.level, replicas) == 0 => 0,
         Durability::All => replicas,
-    };
-    answers(read, replicas) + hold > replicas
+    }
 }

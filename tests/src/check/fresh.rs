@@ -12,45 +12,124 @@ use std::time::Duration;
 use kv_types::WriteId;
 
 use super::Violation;
-use super::ancestry::{Ancestry, is_strict, overlap};
-use crate::history::{History, Read};
+use super::ancestry::{Ancestry, answers, holders, is_strict};
+use super::places::Places;
+use crate::history::{History, KeyNumber, Read};
 
 /// Which reads were old.
 #[must_use]
 pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
-    let shown = shown_since(history);
-    let in_sessions = seen_in_sessions(history);
-    let judge = |read: &Read| {
+    let mut debts = Debts::of(history, ancestry, replicas);
+    let mut in_order: Vec<&Read> = history.reads.iter().collect();
+    in_order.sort_by_key(|read| read.begun);
+    let judge = |read| debts.judge(read, history, ancestry, replicas);
+    in_order.into_iter().filter_map(judge).collect()
+}
+
+/// What reads owe to show, as time passes.
+struct Debts {
+    shown: BTreeMap<WriteId, Duration>,
+    in_sessions: BTreeMap<(u32, WriteId), Duration>,
+    /// What strict reads of a key owe, as another has shown it.
+    strict: BTreeMap<KeyNumber, Owed>,
+    /// What reads of a client's session owe.
+    sessions: BTreeMap<(u32, KeyNumber), Owed>,
+    /// What reads of a key owe that as many replicas answer, as it was acknowledged.
+    acked: BTreeMap<(KeyNumber, u8), Owed>,
+}
+
+/// Writes of one key, with the times since when reads owe them.
+#[derive(Default)]
+struct Owed {
+    /// Latest first.
+    to_come: Vec<(Duration, usize)>,
+    places: Places,
+}
+
+impl Owed {
+    /// What is owed by a read that began at a time; times only grow.
+    fn by(&mut self, begun: Duration) -> &Places {
+        while let Some((_, place)) = self.to_come.pop_if(|(since, _)| *since < begun) {
+            self.places.insert(place);
+        }
+        &self.places
+    }
+}
+
+impl Debts {
+    fn of(history: &History, ancestry: &Ancestry, replicas: u8) -> Self {
+        let mut this = Self {
+            shown: shown_since(history),
+            in_sessions: seen_in_sessions(history),
+            strict: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            acked: BTreeMap::new(),
+        };
+        for (id, since) in &this.shown {
+            if let Some((key, place)) = ancestry.place(*id) {
+                let owed = this.strict.entry(key).or_default();
+                owed.to_come.push((*since, place));
+            }
+        }
+        for ((client, id), since) in &this.in_sessions {
+            if let Some((key, place)) = ancestry.place(*id) {
+                let owed = this.sessions.entry((*client, key)).or_default();
+                owed.to_come.push((*since, place));
+            }
+        }
+        for (id, write) in &history.writes {
+            let (Some(at), Some((key, place))) = (write.acked_at(), ancestry.place(*id)) else {
+                continue;
+            };
+            // So many answers meet one of those that have it.
+            let enough = replicas + 1 - holders(write, replicas);
+            for answers in enough..=replicas {
+                let owed = this.acked.entry((key, answers)).or_default();
+                owed.to_come.push((at, place));
+            }
+        }
+        let strict = this.strict.values_mut();
+        let all = strict
+            .chain(this.sessions.values_mut())
+            .chain(this.acked.values_mut());
+        for owed in all {
+            owed.to_come.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        this
+    }
+
+    fn judge(
+        &mut self,
+        read: &Read,
+        history: &History,
+        ancestry: &Ancestry,
+        replicas: u8,
+    ) -> Option<Violation> {
         let covered = ancestry.covered(read.key, &read.ids(), read.ended);
-        let older = covered.first_missing(|id| {
-            is_strict(read.level) && shown.get(&id).is_some_and(|since| *since < read.begun)
-        });
-        if let Some(id) = older {
+        let missing = |owed: Option<&mut Owed>| {
+            owed.and_then(|owed| covered.first_missing(owed.by(read.begun)))
+        };
+        let strict = self.strict.get_mut(&read.key);
+        if let Some(id) = missing(strict.filter(|_| is_strict(read.level))) {
             let what = format!(
                 "a read of key {} at {:?} misses {id:?}, which another had shown at {:?}",
-                read.key, read.begun, shown[&id]
+                read.key, read.begun, self.shown[&id]
             );
             return Some(Violation::new("older", what));
         }
-        let forgot = covered.first_missing(|id| {
-            let since = in_sessions.get(&(read.client, id));
-            read.in_session && since.is_some_and(|since| *since < read.begun)
-        });
-        if let Some(id) = forgot {
+        let session = self.sessions.get_mut(&(read.client, read.key));
+        if let Some(id) = missing(session.filter(|_| read.in_session)) {
             let what = format!(
                 "a read of key {} at {:?} misses {id:?}, which its session had seen at {:?}",
                 read.key,
                 read.begun,
-                in_sessions[&(read.client, id)]
+                self.in_sessions[&(read.client, id)]
             );
             return Some(Violation::new("session", what));
         }
-        let missed = covered.first_missing(|id| {
-            let write = &history.writes[&id];
-            write.acked_at().is_some_and(|at| at < read.begun)
-                && overlap(read.level, write, replicas)
-        });
-        missed.map(|id| {
+        let answers = answers(read.level, replicas);
+        let acked = self.acked.get_mut(&(read.key, answers));
+        missing(acked).map(|id| {
             let write = &history.writes[&id];
             let rule = if write.client == read.client {
                 "own-write-missed"
@@ -65,8 +144,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
             );
             Violation::new(rule, what)
         })
-    };
-    history.reads.iter().filter_map(judge).collect()
+    }
 }
 
 /// Whether later reads at such levels show what it has shown: a listing repairs nothing.

@@ -1,18 +1,28 @@
 //! No acknowledged write is lost: at the end it is there, or something is there whose writer had been shown it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Violation;
 use super::ancestry::Ancestry;
-use crate::history::History;
+use super::places::Places;
+use crate::history::{History, KeyNumber};
 
 /// What was lost.
 #[must_use]
 pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
     let mut found = Vec::new();
+    let mut lasting: BTreeMap<KeyNumber, Places> = BTreeMap::new();
+    for (id, write) in &history.writes {
+        let place = ancestry.place(*id);
+        if let Some((key, place)) = place.filter(|_| write.lasts_from().is_some()) {
+            lasting.entry(key).or_default().insert(place);
+        }
+    }
     for (key, shown) in history.shown() {
         let covered = ancestry.covered(key, &shown, Duration::MAX);
-        let lost = covered.first_missing(|id| history.writes[&id].lasts_from().is_some());
+        let lasting = lasting.get(&key);
+        let lost = lasting.and_then(|lasting| covered.first_missing(lasting));
         if let Some(id) = lost {
             let at = history.writes[&id].acked_at().unwrap_or_default();
             let what = format!("{id:?} of key {key}, acknowledged at {at:?}, is gone");

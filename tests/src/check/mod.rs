@@ -18,6 +18,7 @@ pub mod fresh;
 pub mod invented;
 pub mod linear;
 pub mod lost;
+pub mod places;
 pub mod returned;
 pub mod siblings;
 
