@@ -2,8 +2,6 @@
 //!
 //! The header holds all that merging and digests need, so neither touches a value.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use super::{Object, Payload, Retired, Sibling};
@@ -242,7 +240,7 @@ fn decode_retired(reader: &mut Reader<'_>, newest_ms: u64) -> Result<Retired, De
     }
     let begin = reader.at();
     let floor_ms = reader.near(newest_ms)?;
-    let mut entries = BTreeSet::new();
+    let mut entries = Vec::new();
     while reader.remaining() > 0 {
         let at = reader.at();
         let entry = (WriteId::from_bytes(reader.array()?), decode_dot(reader)?);
@@ -253,7 +251,7 @@ fn decode_retired(reader: &mut Reader<'_>, newest_ms: u64) -> Result<Retired, De
                 at,
             });
         }
-        entries.insert(entry);
+        entries.push(entry);
     }
     let retired = Retired::from_parts(floor_ms, entries);
     if retired == Retired::default() {

@@ -1,7 +1,5 @@
 //! Write ids whose values were superseded, kept for a while so that late retries are recognised.
 
-use std::collections::BTreeSet;
-
 use crate::clock::Dot;
 use crate::write_id::WriteId;
 
@@ -12,14 +10,17 @@ use crate::write_id::WriteId;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Retired {
     floor_ms: u64,
-    entries: BTreeSet<(WriteId, Dot)>,
+    /// Ascending, none twice; so also by the time of creation, which an id begins with.
+    entries: Vec<(WriteId, Dot)>,
 }
 
 impl Retired {
     /// The most ids remembered; more push out the oldest, which raises the floor.
     pub const MAX_ENTRIES: usize = 64;
 
-    pub(super) fn from_parts(floor_ms: u64, entries: BTreeSet<(WriteId, Dot)>) -> Self {
+    /// One from its floor and ascending entries above it.
+    pub(super) fn from_parts(floor_ms: u64, entries: Vec<(WriteId, Dot)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|one, next| one < next));
         Self { floor_ms, entries }
     }
 
@@ -38,44 +39,53 @@ impl Retired {
     /// Whether this write is remembered.
     #[must_use]
     pub fn contains(&self, write_id: WriteId) -> bool {
-        let first = (write_id, Dot::new(crate::ActorId(0), crate::Hlc::ZERO));
         self.entries
-            .range(first..)
-            .next()
-            .is_some_and(|(id, _)| *id == write_id)
+            .binary_search_by_key(&write_id, |(id, _)| *id)
+            .is_ok()
     }
 
     pub(super) fn add(&mut self, superseded: impl IntoIterator<Item = (WriteId, Dot)>) {
-        let floor = self.floor_ms;
-        self.entries.extend(
-            superseded
-                .into_iter()
-                .filter(|(id, _)| id.created_ms() > floor),
-        );
+        for entry in superseded {
+            if entry.0.created_ms() > self.floor_ms
+                && let Err(place) = self.entries.binary_search(&entry)
+            {
+                self.entries.insert(place, entry);
+            }
+        }
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
         let floor_ms = self.floor_ms.max(other.floor_ms);
-        let mut union = Self {
-            floor_ms,
-            entries: BTreeSet::new(),
-        };
-        union.add(self.entries.iter().chain(&other.entries).copied());
-        union
+        let (mine, theirs) = (self.above(floor_ms), other.above(floor_ms));
+        let mut entries = Vec::with_capacity(mine.len().max(theirs.len()));
+        // Sorting finds the two ascending runs and merges them.
+        entries.extend_from_slice(mine);
+        if mine != theirs {
+            entries.extend_from_slice(theirs);
+            entries.sort();
+            entries.dedup();
+        }
+        Self { floor_ms, entries }
     }
 
     /// Forgets what is older than the horizon or over the count, raising the floor over it.
     pub(super) fn forget(&mut self, now_ms: u64) {
         let horizon = now_ms.saturating_sub(WriteId::HORIZON_MS);
-        let mut created: Vec<u64> = self.entries.iter().map(|(id, _)| id.created_ms()).collect();
-        created.sort_unstable();
-        let over = created.len().saturating_sub(Self::MAX_ENTRIES);
-        let old = created.partition_point(|ms| *ms < horizon);
-        let forgotten = over.max(old);
-        if let Some(youngest) = forgotten.checked_sub(1).and_then(|last| created.get(last)) {
-            self.floor_ms = self.floor_ms.max(*youngest);
-            let floor = self.floor_ms;
-            self.entries.retain(|(id, _)| id.created_ms() > floor);
+        let over = self.entries.len().saturating_sub(Self::MAX_ENTRIES);
+        let old = self
+            .entries
+            .partition_point(|(id, _)| id.created_ms() < horizon);
+        if let Some(last) = over.max(old).checked_sub(1) {
+            self.floor_ms = self.floor_ms.max(self.entries[last].0.created_ms());
+            let left = self.above(self.floor_ms).len();
+            self.entries.drain(..self.entries.len() - left);
         }
+    }
+
+    fn above(&self, floor_ms: u64) -> &[(WriteId, Dot)] {
+        let from = self
+            .entries
+            .partition_point(|(id, _)| id.created_ms() <= floor_ms);
+        &self.entries[from..]
     }
 }
