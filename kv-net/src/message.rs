@@ -28,8 +28,8 @@ pub use topology::{
     VoteReplyV1, VoteStep, VoteV1,
 };
 pub use trees::{
-    CompareReplyV1, CompareV1, TreeKeysReplyV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1,
-    TreeRootsReplyV1, TreeRootsV1,
+    CompareReplyV1, CompareV1, TreeKeysReplyV1, TreeKeysV1, TreeNodesReplyV1, TreeNodesV1,
+    TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
 };
 
 /// What every request about data carries.
@@ -505,7 +505,7 @@ pub enum Request {
     /// Sums of a Merkle tree.
     TreeNodes(TreeNodesV1),
     /// The keys under nodes of a Merkle tree.
-    TreeKeys(TreeNodesV1),
+    TreeKeys(TreeKeysV1),
     /// The objects under nodes of a Merkle tree.
     TreeObjects(TreeObjectsV1),
     /// Up to where a node takes nothing new any more.

@@ -61,6 +61,10 @@ fn merge(c: &mut Criterion) {
     c.bench_function("merge: one sibling, equal", |b| {
         b.iter(|| black_box(&new).merged(black_box(&new)));
     });
+    let (old, new) = (object(63), object(64));
+    c.bench_function("merge: as much as an object remembers", |b| {
+        b.iter(|| black_box(&old).merged(black_box(&new)));
+    });
 }
 
 criterion_group!(benches, merkle, merge);

@@ -51,6 +51,9 @@ use crate::turns::Turns;
 use deletions::Grave;
 use read_stages::ReadStages;
 
+/// The most copies that are gone through at once when replicas compare, and the bytes of objects after which no more are.
+const MAX_COPIES: usize = 4_096;
+const MAX_COPIED_BYTES: usize = 16 << 20;
 /// How soon a write is synced for which nobody waits.
 const SYNC_WITHIN: Duration = Duration::from_millis(10);
 
@@ -74,7 +77,8 @@ pub struct Target {
 }
 
 impl Target {
-    fn stored(&self) -> Bytes {
+    /// The engine's key.
+    pub(crate) fn stored(&self) -> Bytes {
         let own = storage_key::encode(self.bucket, self.hash, &self.key);
         match self.stands_in_for {
             None => own,
@@ -216,6 +220,19 @@ pub struct Copy {
     pub key: Key,
     /// The newest dot of its clock.
     pub newest: Hlc,
+}
+
+/// A stretch of a partition's copies, as replicas compare them.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'a> {
+    /// At which depth of the partition's Merkle tree the nodes are.
+    pub depth: u8,
+    /// The nodes under which it lies, ascending.
+    pub nodes: &'a [u32],
+    /// Behind which key it begins, if not with the first.
+    pub after: Option<&'a Key>,
+    /// With which key it ends, if not with the last.
+    pub until: Option<&'a Key>,
 }
 
 /// This node's copies.
@@ -603,10 +620,7 @@ impl Replica {
             None => first,
             Some(key) => {
                 let (hash, _) = topology.locate(bucket, key.partition_key());
-                // The smallest key behind: the same with a zero byte more in its sort key.
-                [&storage_key::encode(bucket, hash, key)[..], &[0]]
-                    .concat()
-                    .into()
+                storage_key::next(&storage_key::encode(bucket, hash, key))
             }
         };
         // A key of an earlier partition begins at this one's start.
@@ -648,48 +662,74 @@ impl Replica {
         Ok(self.secret.digest(Object::header_of(encoded)?))
     }
 
-    /// Goes through the copies of a partition under a node of its Merkle tree, with their bytes, but for those that another
-    /// replica may have forgotten, until `visit` has had enough. Says whether these are all.
+    /// Goes through the copies of a partition in the order in which they are stored, with their bytes, but for those that
+    /// another replica may have forgotten, until `visit` has had enough, or so many have been read that others should have
+    /// their turn. Then it says with which key the next stretch begins behind; `None` if these are all.
     ///
     /// # Errors
     /// [`Refusal`] when they cannot be read.
     pub async fn visit_copies(
         &self,
         (bucket, partition): Place,
-        (depth, node): (u8, u32),
+        stretch: &Stretch<'_>,
         mut visit: impl FnMut(Copy, Bytes) -> ControlFlow<()>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Option<Key>, Refusal> {
         let topology = self.topologies.current();
         let (partitions, mode) = (topology.partition_count(), topology.mode_of(bucket));
         let whole = partitions.hash_range(partition);
-        let (first, last) = tree::positions(depth, node);
         let at = |position: u64| whole.start() | position >> partitions.bits();
-        let (mut from, end) = storage_key::partition_range(bucket, &(at(first)..=at(last)));
-        loop {
-            let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let page = self.store.scan(from, end, 1_024, 1 << 20).await?;
-            for item in page.entries {
-                let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                let object = Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
-                if self.may_be_forgotten((bucket, partition), mode, &object) {
-                    continue;
+        let stored = |key: &Key| {
+            let (hash, _) = topology.locate(bucket, key.partition_key());
+            storage_key::encode(bucket, hash, key)
+        };
+        let after = stretch.after.map(|key| storage_key::next(&stored(key)));
+        let until = stretch.until.map(|key| storage_key::next(&stored(key)));
+        let (mut rows, mut bytes, mut last) = (0, 0, None);
+        for node in stretch.nodes {
+            let (first, end) = tree::positions(stretch.depth, *node);
+            let (first, end) = storage_key::partition_range(bucket, &(at(first)..=at(end)));
+            let mut from = after
+                .iter()
+                .fold(first, |from, after| from.max(after.clone()));
+            let end = end.into_iter().chain(until.clone()).min();
+            loop {
+                if end.as_ref().is_some_and(|end| from >= *end) {
+                    break;
                 }
-                let digest = self.digest(&item.value);
-                let copy = Copy {
-                    id: self.secret.key_id(&item.key),
-                    digest: digest.map_err(|damage| damaged(&key, damage))?,
-                    newest: object.clock().latest(),
-                    key,
-                };
-                if visit(copy, item.value).is_break() {
-                    return Ok(false);
+                let bound = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
+                let page = self.store.scan(from, bound, 1_024, 1 << 20).await?;
+                for item in page.entries {
+                    let is_enough = rows >= MAX_COPIES || bytes >= MAX_COPIED_BYTES;
+                    if is_enough && last.is_some() {
+                        return Ok(last);
+                    }
+                    rows += 1;
+                    bytes += item.value.len();
+                    let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
+                    last = Some(key.clone());
+                    let object =
+                        Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
+                    if self.may_be_forgotten((bucket, partition), mode, &object) {
+                        continue;
+                    }
+                    let digest = self.digest(&item.value);
+                    let copy = Copy {
+                        id: self.secret.key_id(&item.key),
+                        digest: digest.map_err(|damage| damaged(&key, damage))?,
+                        newest: object.clock().latest(),
+                        key,
+                    };
+                    if visit(copy, item.value).is_break() {
+                        return Ok(last);
+                    }
                 }
-            }
-            match page.next {
-                None => return Ok(true),
-                Some(next) => from = next.start,
+                match page.next {
+                    None => break,
+                    Some(next) => from = next.start,
+                }
             }
         }
+        Ok(None)
     }
 
     /// A key's name where replicas compare.

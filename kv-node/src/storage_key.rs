@@ -58,6 +58,12 @@ pub fn decode(stored: &[u8]) -> Option<Key> {
     Key::with_sort(partition, rest.as_slice().to_vec()).ok()
 }
 
+/// The smallest key behind a user's key: the same with a zero byte more in its sort key.
+#[must_use]
+pub fn next(stored: &[u8]) -> Bytes {
+    [stored, &[0]].concat().into()
+}
+
 /// The first key of a partition and the first key after it (`None` after the last possible key).
 #[must_use]
 pub fn partition_range(bucket: BucketId, hashes: &RangeInclusive<u64>) -> (Bytes, Option<Bytes>) {

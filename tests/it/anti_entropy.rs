@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::message::{CompareReplyV1, CompareV1, ReadOptions, Request, Response, WriteKind};
 use kv_net::{Method, Role};
+use kv_tests::sim::SimCluster;
 use kv_tests::sim::network::Recorded;
-use kv_types::{Level, NodeId};
+use kv_types::{Key, Level, NodeId};
 
 use crate::client::{BUCKET, with_cluster};
 
@@ -171,26 +172,7 @@ fn an_operator_has_copies_compared_at_once() {
             let put = client.put(&cluster, first, &format!("k{n}"), "v").await;
             put.expect("two of three are up");
         }
-        let ask = |node| {
-            let (network, asked) = (
-                cluster.network.clone(),
-                CompareV1 {
-                    bucket: None,
-                    first: 0,
-                    last: u16::MAX,
-                },
-            );
-            async move {
-                let (role, request) = (Role::Admin("a".to_owned()), Request::Compare(asked));
-                match network
-                    .call(role, node, &request, Duration::from_secs(20))
-                    .await
-                {
-                    Ok(Response::Compare(compared)) => compared,
-                    other => panic!("{other:?}"),
-                }
-            }
-        };
+        let ask = |node| compare_all(&cluster, node);
         let alone = ask(second).await;
         assert_eq!(
             (alone.shared, alone.settled),
@@ -218,4 +200,66 @@ fn an_operator_has_copies_compared_at_once() {
             assert_eq!(read.expect("it is up").0, ["v"], "k{n}");
         }
     });
+}
+
+/// All rows of a partition key lie under the same node of the Merkle tree, which no tree divides.
+#[test]
+fn a_partition_key_of_any_length_is_compared_to_its_end() {
+    const ROWS: u32 = 10_000;
+    with_cluster(10, |cluster, mut client, handle| async move {
+        let [first, second, cut_off] = [NodeId(1), NodeId(2), NodeId(3)];
+        handle.sleep(Duration::from_secs(3)).await;
+        let links: Vec<_> = [first, second]
+            .iter()
+            .flat_map(|node| [(*node, cut_off), (cut_off, *node)])
+            .collect();
+        cluster.network.block(&links);
+        let row = |n: u32| Key::with_sort("sensor", n.to_be_bytes().to_vec()).expect("short");
+        for n in 0..ROWS {
+            // Most on one side, every tenth on the other, and the last ones there alone.
+            let (via, level) = match n % 10 == 0 || n >= ROWS - 500 {
+                true => (cut_off, Level::Weak),
+                false => (first, Level::Quorum),
+            };
+            let mut put = client.put_request("row", None, WriteKind::Put);
+            (put.key, put.options.level) = (row(n), level);
+            let put = client.send_put(&cluster, via, put, "v").await;
+            put.expect("enough can be reached");
+        }
+        cluster.network.unblock(&links);
+        // So that they know of each other again.
+        handle.sleep(Duration::from_millis(1_500)).await;
+        let compared = compare_all(&cluster, cut_off).await;
+        assert_eq!(compared.shared, compared.settled, "{compared:?}");
+        for alone in [first, cut_off] {
+            for other in [first, second, cut_off] {
+                cluster.kill(other);
+            }
+            cluster.start(alone).await.expect("a healthy disk");
+            let weak = ReadOptions {
+                level: Level::Weak,
+                ..ReadOptions::default()
+            };
+            for n in 0..ROWS {
+                let read = client.get_key(&cluster, alone, row(n), weak).await;
+                let (values, _) = read.expect("one answer is enough");
+                assert_eq!(values, ["v"], "row {n} at {alone} alone");
+            }
+        }
+    });
+}
+
+/// What comes of having a node compare all that it holds with the others.
+async fn compare_all(cluster: &SimCluster, node: NodeId) -> CompareReplyV1 {
+    let request = Request::Compare(CompareV1 {
+        bucket: None,
+        first: 0,
+        last: u16::MAX,
+    });
+    let role = Role::Admin("a".to_owned());
+    let patience = Duration::from_secs(20);
+    match cluster.network.call(role, node, &request, patience).await {
+        Ok(Response::Compare(compared)) => compared,
+        other => panic!("{other:?}"),
+    }
 }

@@ -10,9 +10,9 @@ use crate::message::{
     RememberReplyV1, RememberV1, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1,
     ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
     StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
-    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1, VoteAnswer,
-    VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1, WatermarksReplyV1,
-    WatermarksV1, WriteFate, WriteOptions,
+    TreeKeysV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
+    VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1,
+    WatermarksReplyV1, WatermarksV1, WriteFate, WriteOptions,
 };
 use kv_types::{
     ActorId, BucketId, Context, Dot, Durability, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId,
@@ -266,9 +266,17 @@ fn requests() -> Vec<Request> {
             sum: 0x0123_4567_89ab_cdef,
         }),
         Request::TreeNodes(tree_nodes()),
-        Request::TreeKeys(tree_nodes()),
-        Request::TreeObjects(TreeObjectsV1 {
+        Request::TreeKeys(TreeKeysV1 {
             under: tree_nodes(),
+            after: None,
+            until: Some(key()),
+        }),
+        Request::TreeObjects(TreeObjectsV1 {
+            stretch: TreeKeysV1 {
+                under: tree_nodes(),
+                after: Some(key()),
+                until: None,
+            },
             ids: vec![300],
         }),
         Request::Floor(FloorV1 {
@@ -479,7 +487,7 @@ fn responses() -> Vec<(Method, Response)> {
         ),
         (
             Method::TreeKeys,
-            Response::TreeKeys(TreeKeysReplyV1 { complete: false }, "12345678".into()),
+            Response::TreeKeys(TreeKeysReplyV1 { until: Some(key()) }, "12345678".into()),
         ),
         (
             Method::TreeObjects,

@@ -1,6 +1,6 @@
 //! Merkle trees that peers compare, and what they bring each other.
 
-use kv_types::{BucketId, Epoch};
+use kv_types::{BucketId, Epoch, Key};
 use serde::{Deserialize, Serialize};
 
 /// Node → node: the sum of the roots of all Merkle trees that both keep.
@@ -40,19 +40,30 @@ pub struct TreeNodesV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeNodesReplyV1 {}
 
-/// Node → node: what lies under the nodes; in the tail a pair for each key, of its name and its object's digest, u64
-/// little-endian.
+/// A stretch of the keys under nodes of a Merkle tree, in the order in which they are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TreeKeysReplyV1 {
-    /// Whether these are all.
-    pub complete: bool,
+pub struct TreeKeysV1 {
+    /// Under which nodes they lie, ascending.
+    pub under: TreeNodesV1,
+    /// Behind which key the stretch begins; `None` is the first node's beginning.
+    pub after: Option<Key>,
+    /// With which key it ends; `None` is the last node's end.
+    pub until: Option<Key>,
 }
 
-/// Node → node: the objects of these keys, as many as fit.
+/// Node → node: what lies there; in the tail a pair for each key, of its name and its object's digest, u64 little-endian, in
+/// the order of the keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeKeysReplyV1 {
+    /// Up to which key these are all; `None` if that is the whole stretch.
+    pub until: Option<Key>,
+}
+
+/// Node → node: the first objects of these keys, as many as fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeObjectsV1 {
-    /// Under which nodes they lie.
-    pub under: TreeNodesV1,
+    /// Where they lie.
+    pub stretch: TreeKeysV1,
     /// The keys' names.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub ids: Vec<u64>,

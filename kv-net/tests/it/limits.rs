@@ -6,8 +6,8 @@ use crate::support::*;
 use kv_net::message::{
     AnswerWhen, BallotV1, ChangeKind, ChangeV1, CompareV1, FateV1, FloorV1, HintsV1, MetricsV1,
     RememberV1, ReplicaListV1, ReplicaReadV1, ReplicaWriteV1, StandInReadV1, StandInWriteV1,
-    StatusV1, TopologyV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1, WatermarkStep,
-    WatermarkV1, WatermarksV1,
+    StatusV1, TopologyV1, TreeKeysV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1, VoteStep, VoteV1,
+    WatermarkStep, WatermarkV1, WatermarksV1,
 };
 use kv_net::{
     BindError, CallError, Endpoint, EndpointConfig, ErrorCode, Method, Peer, Request, Response,
@@ -173,6 +173,11 @@ fn requests() -> Vec<Request> {
         depth: 0,
         nodes: vec![0],
     };
+    let keys = || TreeKeysV1 {
+        under: nodes(),
+        after: None,
+        until: None,
+    };
     let (write, repair) = (replica_write(), replica_write());
     let explain_get = || match get(1) {
         Request::Get(get) => Request::ExplainGet(get),
@@ -264,9 +269,9 @@ fn requests() -> Vec<Request> {
             sum: 1,
         }),
         Request::TreeNodes(nodes()),
-        Request::TreeKeys(nodes()),
+        Request::TreeKeys(keys()),
         Request::TreeObjects(TreeObjectsV1 {
-            under: nodes(),
+            stretch: keys(),
             ids: vec![1],
         }),
         Request::Floor(FloorV1 {

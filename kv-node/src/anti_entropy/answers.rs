@@ -7,23 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    ReplicaListEntryV1, ReplicaListReplyV1, Response, TreeKeysReplyV1, TreeNodesReplyV1,
-    TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
+    ReplicaListEntryV1, ReplicaListReplyV1, Response, TreeKeysReplyV1, TreeKeysV1,
+    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
-use kv_types::{Epoch, NodeId};
+use kv_types::{Epoch, Key, NodeId};
 
 use super::shared;
-use super::tree::MAX_DEPTH;
 use super::trees::{Place, Trees};
 use crate::refusal::Refusal;
-use crate::replica::{Copy, Replica};
+use crate::replica::{Copy, Replica, Stretch};
 use crate::topologies::Topologies;
 
-/// The most keys that are compared by name under the nodes of one question.
-const MAX_KEYS: usize = 16_384;
-/// The same under a single node that cannot be divided further: nearly all of them belong to one partition key.
-const MAX_KEYS_UNDIVIDED: usize = 64 << 10;
 /// The most bytes of objects in an answer, but for the first.
 const MAX_BYTES: usize = 512 << 10;
 
@@ -71,17 +66,14 @@ impl Answers {
     ///
     /// # Errors
     /// [`Refusal`] for a partition that this node does not hold, or cannot read.
-    pub async fn keys(&self, asked: &TreeNodesV1) -> Result<Response, Refusal> {
-        let (_, place) = self.held(asked)?;
-        let (copies, complete) = copies(&self.replica, place, asked.depth, &asked.nodes).await?;
+    pub async fn keys(&self, asked: &TreeKeysV1) -> Result<Response, Refusal> {
+        let (_, place) = self.held(&asked.under)?;
+        let (copies, until) = copies(&self.replica, place, &stretch(asked)).await?;
         let pairs: Vec<u64> = copies
             .iter()
             .flat_map(|copy| [copy.id, copy.digest])
             .collect();
-        Ok(Response::TreeKeys(
-            TreeKeysReplyV1 { complete },
-            words(&pairs),
-        ))
+        Ok(Response::TreeKeys(TreeKeysReplyV1 { until }, words(&pairs)))
     }
 
     /// Objects of keys below some nodes of a tree: the first ones asked for, as many as fit.
@@ -89,38 +81,30 @@ impl Answers {
     /// # Errors
     /// [`Refusal`] for a partition that this node does not hold, or cannot read.
     pub async fn objects(&self, asked: &TreeObjectsV1) -> Result<Response, Refusal> {
-        let (epoch, place) = self.held(&asked.under)?;
+        let (epoch, place) = self.held(&asked.stretch.under)?;
         let mut missing: BTreeSet<u64> = asked.ids.iter().copied().collect();
         let (mut entries, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut complete = true;
-        for node in &asked.under.nodes {
-            let under = (asked.under.depth, *node);
-            let visited = self.replica.visit_copies(place, under, |copy, encoded| {
-                if missing.contains(&copy.id) {
-                    bytes += encoded.len();
-                    if bytes > MAX_BYTES && !objects.is_empty() {
-                        complete = false;
-                        return ControlFlow::Break(());
-                    }
-                    missing.remove(&copy.id);
-                    let object_bytes = u32::try_from(encoded.len());
-                    entries.push(ReplicaListEntryV1 {
-                        key: copy.key,
-                        object_bytes: object_bytes
-                            .expect("objects are at most a little over 16 MiB"),
-                    });
-                    objects.push(encoded);
-                }
-                if missing.is_empty() {
+        let stretch = stretch(&asked.stretch);
+        let visited = self.replica.visit_copies(place, &stretch, |copy, encoded| {
+            if missing.contains(&copy.id) {
+                bytes += encoded.len();
+                if bytes > MAX_BYTES && !objects.is_empty() {
                     return ControlFlow::Break(());
                 }
-                ControlFlow::Continue(())
-            });
-            visited.await?;
-            if !complete || missing.is_empty() {
-                break;
+                missing.remove(&copy.id);
+                let object_bytes = u32::try_from(encoded.len());
+                entries.push(ReplicaListEntryV1 {
+                    key: copy.key,
+                    object_bytes: object_bytes.expect("objects are at most a little over 16 MiB"),
+                });
+                objects.push(encoded);
             }
-        }
+            match missing.is_empty() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        let complete = visited.await?.is_none() || missing.is_empty();
         // Whoever takes them in may hear of a write that this node could still forget.
         self.replica.sync().await?;
         let reply = ReplicaListReplyV1 {
@@ -159,31 +143,29 @@ impl Answers {
     }
 }
 
-/// The copies below some nodes, and whether these are all.
+/// What a question is about.
+pub(super) fn stretch(asked: &TreeKeysV1) -> Stretch<'_> {
+    Stretch {
+        depth: asked.under.depth,
+        nodes: &asked.under.nodes,
+        after: asked.after.as_ref(),
+        until: asked.until.as_ref(),
+    }
+}
+
+/// The first copies of a stretch, and the key up to which these are all; `None` if they are all.
 pub(super) async fn copies(
     replica: &Replica,
     place: Place,
-    depth: u8,
-    nodes: &[u32],
-) -> Result<(Vec<Copy>, bool), Refusal> {
-    let most = match nodes {
-        [_] if depth >= MAX_DEPTH => MAX_KEYS_UNDIVIDED,
-        _ => MAX_KEYS,
-    };
+    stretch: &Stretch<'_>,
+) -> Result<(Vec<Copy>, Option<Key>), Refusal> {
     let mut all = Vec::new();
-    for node in nodes {
-        let visited = replica.visit_copies(place, (depth, *node), |copy, _| {
-            if all.len() >= most {
-                return ControlFlow::Break(());
-            }
-            all.push(copy);
-            ControlFlow::Continue(())
-        });
-        if !visited.await? {
-            return Ok((all, false));
-        }
-    }
-    Ok((all, true))
+    let visited = replica.visit_copies(place, stretch, |copy, _| {
+        all.push(copy);
+        ControlFlow::Continue(())
+    });
+    let until = visited.await?;
+    Ok((all, until))
 }
 
 /// Numbers as a tail.

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
 use kv_net::message::{
     AnswerWhen, CompareReplyV1, CompareV1, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request,
-    Response, TreeNodesV1, TreeObjectsV1, TreeRootsV1,
+    Response, TreeKeysV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
 
 use super::answers::{self, numbers, sum};
-use super::tree::{FAN_OUT, MAX_DEPTH};
+use super::tree::FAN_OUT;
 use super::trees::{Place, Trees};
 use super::{making, shared};
 use crate::completeness::Completeness;
@@ -42,10 +43,6 @@ const OBJECTS_AT_ONCE: usize = 8;
 /// Nodes in one question, and nodes whose keys are compared at once.
 const NODES_AT_ONCE: usize = 64;
 const LEAVES_AT_ONCE: usize = 16;
-/// Objects that are fetched from under the nodes of one question: a peer goes through all that is there for each answer.
-const OBJECTS_UNDER_ONE: usize = 1_024;
-/// Objects asked for by one request, where there are more under a node that cannot be divided.
-const OBJECTS_ASKED_FOR: usize = 4_096;
 
 /// The task that compares.
 #[derive(Debug)]
@@ -354,7 +351,7 @@ impl Exchange {
         Ok(Some(differing.map(|(child, _)| child).collect()))
     }
 
-    /// Compares the keys below nodes by name and digest, and moves the objects that differ.
+    /// Compares the keys below nodes by name and digest, stretch by stretch, and moves the objects that differ.
     async fn compare_keys(
         &self,
         topology: &Topology,
@@ -363,21 +360,60 @@ impl Exchange {
         (depth, nodes): (u8, &[u32]),
         aim: Aim,
     ) -> Result<(), Interrupted> {
-        let under = question(topology, place, depth, nodes);
-        let request = Request::TreeKeys(under.clone());
+        let mut rest = TreeKeysV1 {
+            under: question(topology, place, depth, nodes),
+            after: None,
+            until: None,
+        };
+        while let Some(last) = self
+            .compare_stretch(topology, peer, place, &rest, aim)
+            .await?
+        {
+            rest.after = Some(last);
+        }
+        Ok(())
+    }
+
+    /// Compares the first keys of a stretch. Gives the last of them; `None` if the stretch ends with it.
+    async fn compare_stretch(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+        rest: &TreeKeysV1,
+        aim: Aim,
+    ) -> Result<Option<Key>, Interrupted> {
+        let copies = answers::copies(&self.replica, place, &answers::stretch(rest)).await;
+        let (mut mine, until) = copies.map_err(|refusal| {
+            tracing::error!(%refusal, "what this node holds cannot be compared");
+            Interrupted
+        })?;
+        let mut stretch = TreeKeysV1 {
+            until,
+            ..rest.clone()
+        };
+        let request = Request::TreeKeys(stretch.clone());
         let Response::TreeKeys(reply, tail) = self.ask(topology, peer, request).await? else {
             return Err(Interrupted);
         };
+        if let Some(last) = reply.until {
+            // The peer had more to go through.
+            let stored = |key: &Key| target(topology, place, key.clone()).stored();
+            let end = stored(&last);
+            if rest
+                .after
+                .as_ref()
+                .is_some_and(|after| end <= stored(after))
+            {
+                return Err(Interrupted);
+            }
+            mine.truncate(mine.partition_point(|copy| stored(&copy.key) <= end));
+            stretch.until = Some(last);
+        }
         let theirs: BTreeMap<u64, u64> = numbers(&tail)
             .chunks_exact(2)
             .map(|pair| (pair[0], pair[1]))
             .collect();
-        let copies = answers::copies(&self.replica, place, depth, nodes).await;
-        let (mine, complete) = copies.map_err(|refusal| {
-            tracing::error!(%refusal, "what this node holds cannot be compared");
-            Interrupted
-        })?;
-        let are_all = reply.complete && complete;
         let now_ms = self.env.host.wall_ms();
         let is_young = |copy: &Copy| {
             // A dot from the future is one of a clock that was wrong, and says nothing of its age.
@@ -386,78 +422,76 @@ impl Exchange {
             !aim.is_everything() && young.contains(&copy.newest.millis())
         };
         let known: BTreeMap<u64, &Copy> = mine.iter().map(|copy| (copy.id, copy)).collect();
-        let mut wanted: BTreeSet<u64> = theirs
-            .iter()
-            .filter(|(id, digest)| {
-                known
-                    .get(id)
-                    .is_none_or(|copy| copy.digest != **digest && !is_young(copy))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        if !are_all || wanted.len() > OBJECTS_UNDER_ONE {
-            let parts = parts((depth, nodes));
-            for (depth, node) in &parts {
-                let part = (*depth, &[*node][..]);
-                Box::pin(self.compare_keys(topology, peer, place, part, aim)).await?;
-            }
-            if !parts.is_empty() {
-                return Ok(());
-            }
-        }
-        if aim.is_everything() && !are_all {
-            return Err(Interrupted);
-        }
-        // Where the peer did not name all, what it did not name is not missing there.
-        let is_missing = |copy: &Copy| reply.complete && !theirs.contains_key(&copy.id);
+        let differs = |(id, digest): &(&u64, &u64)| match known.get(*id) {
+            Some(copy) => copy.digest != **digest && !is_young(copy),
+            None => true,
+        };
+        let wanted = theirs.iter().filter(differs).map(|(id, _)| *id).collect();
         let mut missing = Vec::new();
         for copy in &mine {
-            if is_missing(copy) && !is_young(copy) {
+            if !theirs.contains_key(&copy.id) && !is_young(copy) {
                 let key = copy.key.clone();
                 missing.push(self.bring(topology, peer, place, key, aim).boxed());
             }
         }
+        self.fetch(topology, peer, place, &stretch, wanted, aim)
+            .await?;
+        all_done(missing).await?;
+        Ok(stretch.until)
+    }
+
+    /// Fetches objects of a stretch.
+    async fn fetch(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        place: Place,
+        stretch: &TreeKeysV1,
+        mut wanted: BTreeSet<u64>,
+        aim: Aim,
+    ) -> Result<(), Interrupted> {
+        let mut stretch = stretch.clone();
         while !wanted.is_empty() {
             let request = Request::TreeObjects(TreeObjectsV1 {
-                under: under.clone(),
-                ids: wanted.iter().copied().take(OBJECTS_ASKED_FOR).collect(),
+                stretch: stretch.clone(),
+                ids: wanted.iter().copied().collect(),
             });
             let Response::TreeObjects(page, tail) = self.ask(topology, peer, request).await? else {
                 return Err(Interrupted);
             };
-            if page.entries.is_empty() {
-                break;
+            let is_last = page.complete || page.entries.is_empty();
+            let objects = objects(page, tail);
+            if let Some((key, _)) = objects.last() {
+                stretch.after = Some(key.clone());
             }
-            for (key, object) in objects(page, tail) {
-                let id = self
-                    .take_in(topology, peer, place, key, &object, aim)
-                    .await?;
-                wanted.remove(&id);
+            let mut taken = Vec::new();
+            for (key, object) in objects {
+                wanted.remove(&self.replica.key_id(&target(topology, place, key.clone())));
+                let take_in = self.take_in(topology, peer, place, key, object, aim);
+                taken.push(take_in.boxed());
+            }
+            all_done(taken).await?;
+            if is_last {
+                break;
             }
         }
         if aim.is_everything() && !wanted.is_empty() {
             return Err(Interrupted);
         }
-        let mut sends = stream::iter(missing).buffer_unordered(OBJECTS_AT_ONCE);
-        let mut outcome = Ok(());
-        while let Some(sent) = sends.next().await {
-            outcome = outcome.and(sent);
-        }
-        outcome
+        Ok(())
     }
 
-    /// Merges an object of the peer's; if that is not all that is known of its key, the peer gets the rest. Gives the
-    /// key's name.
+    /// Merges an object of the peer's; if that is not all that is known of its key, the peer gets the rest.
     async fn take_in(
         &self,
         topology: &Topology,
         peer: NodeId,
         place: Place,
         key: Key,
-        encoded: &Bytes,
+        encoded: Bytes,
         aim: Aim,
-    ) -> Result<u64, Interrupted> {
-        let object = Object::decode(encoded).map_err(|_| Interrupted)?;
+    ) -> Result<(), Interrupted> {
+        let object = Object::decode(&encoded).map_err(|_| Interrupted)?;
         let target = target(topology, place, key);
         let merged = match aim {
             Aim::Usual | Aim::Everything => {
@@ -468,12 +502,13 @@ impl Exchange {
         merged.map_err(|_| Interrupted)?;
         self.counts.fetched.fetch_add(1, Ordering::Relaxed);
         let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
-        if let Some(held) = held.filter(|held| held.encoded != *encoded) {
-            let key = target.key.clone();
-            self.send(topology, peer, place.0, key, held.encoded)
-                .await?;
+        match held.filter(|held| held.encoded != encoded) {
+            None => Ok(()),
+            Some(held) => {
+                self.send(topology, peer, place.0, target.key, held.encoded)
+                    .await
+            }
         }
-        Ok(self.replica.key_id(&target))
     }
 
     /// Brings an object to a peer that has nothing of its key, if that does not mean that it was deleted.
@@ -560,16 +595,14 @@ fn target(topology: &Topology, (bucket, partition): Place, key: Key) -> Target {
     }
 }
 
-/// What a question is divided into: nodes one by one, and a single one into those below it, be there a tree or not. Empty
-/// where it can be divided no further.
-fn parts((depth, nodes): (u8, &[u32])) -> Vec<(u8, u32)> {
-    match nodes {
-        [node] if depth < MAX_DEPTH => (0..FAN_OUT as u32)
-            .map(|child| (depth + 1, node * FAN_OUT as u32 + child))
-            .collect(),
-        [_] => Vec::new(),
-        nodes => nodes.iter().map(|node| (depth, *node)).collect(),
+/// Does all of it, some at once, and says whether all was done.
+async fn all_done(work: Vec<BoxFuture<'_, Result<(), Interrupted>>>) -> Result<(), Interrupted> {
+    let mut work = stream::iter(work).buffer_unordered(OBJECTS_AT_ONCE);
+    let mut outcome = Ok(());
+    while let Some(done) = work.next().await {
+        outcome = outcome.and(done);
     }
+    outcome
 }
 
 fn question(topology: &Topology, place: Place, depth: u8, nodes: &[u32]) -> TreeNodesV1 {
