@@ -1,5 +1,6 @@
 //! A bucket: where requests about keys begin.
 
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -94,6 +95,24 @@ impl Bucket {
     /// All keys with only lengths and hashes of their values.
     pub fn scan_digests(&self) -> Scan<DigestOnly> {
         Scan::new(self.clone())
+    }
+
+    /// The rows of one partition key whose sort keys lie in a range, in their order, as a stream. `..` is all of them.
+    pub fn scan_rows(
+        &self,
+        partition_key: impl Into<Bytes>,
+        sort_keys: impl RangeBounds<Bytes>,
+    ) -> Scan<Raw> {
+        Scan::rows(self.clone(), partition_key.into(), &sort_keys)
+    }
+
+    /// The same with only lengths and hashes of their values.
+    pub fn scan_row_digests(
+        &self,
+        partition_key: impl Into<Bytes>,
+        sort_keys: impl RangeBounds<Bytes>,
+    ) -> Scan<DigestOnly> {
+        Scan::rows(self.clone(), partition_key.into(), &sort_keys)
     }
 }
 

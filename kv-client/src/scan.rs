@@ -1,6 +1,7 @@
-//! Listing a whole bucket in the order of hashes.
+//! Listing a whole bucket in the order of hashes, or rows of one partition key in the order of their sort keys.
 
 use core::marker::PhantomData;
+use core::ops::{Bound, RangeBounds};
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll};
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, Stream, StreamExt};
 use kv_net::Request;
-use kv_net::message::{ListV1, ReadOptions};
+use kv_net::message::{ListV1, ReadOptions, RowsV1};
 use kv_ring::{KeyHash, PartitionId};
 use kv_types::{Key, Level};
 
@@ -38,8 +39,8 @@ pub struct Entry<T = Bytes> {
     pub read: Read<T>,
 }
 
-/// A scan of a bucket: a stream of entries in the order of their keys' hashes; keys of one partition
-/// key come together, in the order of their sort keys.
+/// A scan of a bucket, or of rows of one partition key: a stream of entries in the order of their keys' hashes; keys of one
+/// partition key come together, in the order of their sort keys.
 ///
 /// It is no snapshot: each page shows the bucket as it is when the page is fetched. Pages of the next
 /// partitions are fetched while one is consumed. After an error the stream ends; continue from
@@ -51,6 +52,8 @@ pub struct Scan<W: View = Raw> {
     r: Option<u8>,
     timeout: Duration,
     page_items: u32,
+    /// Only these.
+    rows: Option<RowsV1>,
     cursor: Cursor,
     state: State,
     view: PhantomData<fn() -> W>,
@@ -96,10 +99,38 @@ impl<W: View> Scan<W> {
             r: None,
             timeout: options.page_deadline,
             page_items: options.page_items.max(1),
+            rows: None,
             bucket,
             cursor: Cursor::start(),
             state: State::Ready,
             view: PhantomData,
+        }
+    }
+
+    /// Rows of one partition key, in the order of their sort keys.
+    pub(crate) fn rows(
+        bucket: Bucket,
+        partition_key: Bytes,
+        range: &impl RangeBounds<Bytes>,
+    ) -> Self {
+        let behind = |bound: &Bytes| Bytes::from([&bound[..], &[0]].concat());
+        let from = match range.start_bound() {
+            Bound::Unbounded => Bytes::new(),
+            Bound::Included(from) => from.clone(),
+            Bound::Excluded(from) => behind(from),
+        };
+        let until = match range.end_bound() {
+            Bound::Unbounded => None,
+            Bound::Excluded(until) => Some(until.clone()),
+            Bound::Included(until) => Some(behind(until)),
+        };
+        Self {
+            rows: Some(RowsV1 {
+                partition_key,
+                from,
+                until,
+            }),
+            ..Self::new(bucket)
         }
     }
 
@@ -152,25 +183,29 @@ impl<W: View> Scan<W> {
     fn begin(&self) -> Result<Option<Pages>, Error> {
         let topology = self.bucket.session.topology();
         let count = topology.partition_count();
-        let (partition, after) = match &self.cursor.place {
-            CursorPlace::End => return Ok(None),
-            CursorPlace::At(hash) => (count.partition_of(*hash), None),
-            CursorPlace::After(key) => {
-                let Some(bucket) = topology.bucket_by_name(&self.bucket.name) else {
-                    let (bucket, epoch) = (self.bucket.name.clone(), topology.epoch());
-                    let outcome = kv_types::Outcome::NotApplied;
-                    return Err(Error::UnknownBucket {
-                        bucket,
-                        epoch,
-                        outcome,
-                    });
-                };
-                let (_, partition) = topology.locate(bucket.id, key.partition_key());
-                (partition, Some(key.clone()))
+        let located = |partition_key: &[u8]| match topology.bucket_by_name(&self.bucket.name) {
+            Some(bucket) => Ok(topology.locate(bucket.id, partition_key).1),
+            None => Err(Error::UnknownBucket {
+                bucket: self.bucket.name.clone(),
+                epoch: topology.epoch(),
+                outcome: kv_types::Outcome::NotApplied,
+            }),
+        };
+        let (partition, after) = match (&self.cursor.place, &self.rows) {
+            (CursorPlace::End, _) => return Ok(None),
+            (CursorPlace::After(key), None) => (located(key.partition_key())?, Some(key.clone())),
+            (CursorPlace::At(hash), None) => (count.partition_of(*hash), None),
+            (CursorPlace::After(key), Some(rows)) => {
+                (located(&rows.partition_key)?, Some(key.clone()))
             }
+            (CursorPlace::At(_), Some(rows)) => (located(&rows.partition_key)?, None),
+        };
+        let next = match &self.rows {
+            None => following(partition, count.get()),
+            Some(_) => None,
         };
         let mut pages = Pages {
-            next: following(partition, count.get()),
+            next,
             fetching: FuturesOrdered::new(),
             arrived: VecDeque::new(),
             partition,
@@ -193,6 +228,7 @@ impl<W: View> Scan<W> {
             headers_only: W::HEADERS_ONLY,
         };
         let max_items = self.page_items;
+        let rows = self.rows.clone();
         let begins_after = after.clone();
         let call = Call {
             bucket: self.bucket.name.clone(),
@@ -205,11 +241,12 @@ impl<W: View> Scan<W> {
             numbers: (self.r, None),
             request: Box::new(move |routed, head| {
                 let (bucket, partition) = (routed.bucket, routed.partition.0);
-                let after = after.clone();
+                let (rows, after) = (rows.clone(), after.clone());
                 Request::List(ListV1 {
                     head,
                     bucket,
                     partition,
+                    rows,
                     after,
                     max_items,
                     options,

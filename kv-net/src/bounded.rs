@@ -13,7 +13,7 @@ pub(crate) const MAX_NODES: usize = 64;
 /// Siblings of one key.
 pub(crate) const MAX_SIBLINGS: usize = 1024;
 /// Keys of one page.
-pub(crate) const MAX_PAGE: usize = 16_384;
+pub const MAX_PAGE: usize = 16_384;
 /// Nodes of a tree in one question.
 pub(crate) const MAX_TREE_NODES: usize = 1024;
 /// Members in one view.

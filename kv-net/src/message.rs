@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 
+pub use crate::bounded::MAX_PAGE;
 pub use deletions::{
     FloorReplyV1, FloorV1, PlaceV1, RememberReplyV1, RememberV1, WatermarkReplyV1, WatermarkStep,
     WatermarkV1, WatermarksReplyV1, WatermarksV1,
@@ -168,12 +169,25 @@ pub struct ListV1 {
     pub bucket: BucketId,
     /// The partition.
     pub partition: u16,
-    /// Begin after this key; `None` begins at the partition's start.
+    /// Only these rows; `None` is the whole partition.
+    pub rows: Option<RowsV1>,
+    /// Begin after this key; `None` begins at the first.
     pub after: Option<Key>,
     /// At most this many keys.
     pub max_items: u32,
     /// How many must answer, and what is wanted.
     pub options: ReadOptions,
+}
+
+/// Rows of one partition key, in the order of their sort keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsV1 {
+    /// The partition key.
+    pub partition_key: Bytes,
+    /// The sort key at which they begin.
+    pub from: Bytes,
+    /// The sort key before which they end; `None` is their end.
+    pub until: Option<Bytes>,
 }
 
 /// One key of a page; its siblings' values stand in the tail.
@@ -191,10 +205,10 @@ pub struct ListEntryV1 {
 /// Coordinator → client: a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListReplyV1 {
-    /// The keys, in hash order.
+    /// The keys, in hash order; perhaps none, though there are more.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub entries: Vec<ListEntryV1>,
-    /// Where the next page begins; `None` when the partition is done.
+    /// After which key the next page begins; `None` when all were listed.
     pub next_after: Option<Key>,
 }
 
@@ -337,6 +351,8 @@ pub struct ReplicaListV1 {
     pub bucket: BucketId,
     /// The partition.
     pub partition: u16,
+    /// Only these rows; `None` is the whole partition.
+    pub rows: Option<RowsV1>,
     /// Begin after this key.
     pub after: Option<Key>,
     /// At most this many objects.
@@ -362,8 +378,8 @@ pub struct ReplicaListReplyV1 {
     /// The objects, in storage order.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub entries: Vec<ReplicaListEntryV1>,
-    /// Whether the partition ends with this page.
-    pub complete: bool,
+    /// Up to which key these are all that were asked for; `None` if there are no more.
+    pub until: Option<Key>,
 }
 
 /// Client or admin → node: how are you?

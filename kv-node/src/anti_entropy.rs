@@ -2,10 +2,11 @@
 //!
 //! Dynamo (2007), section 4.7. Each node keeps a Merkle tree over every partition of every bucket that it holds
 //! ([`tree`], pure; [`trees`], in step with the log). In turn it compares with each peer: the sum of all roots, then the
-//! roots, then down to where they differ ([`exchange`]); [`answers`] is the other side. Under the nodes that differ the
-//! two compare keys, and move exactly the objects that differ, both ways, each merged as any other copy.
+//! roots ([`exchange`]), then goes down to where they differ (`comparison`); [`answers`] is the other side. Under the nodes
+//! that differ the two compare keys, and move exactly the objects that differ, both ways, each merged as any other copy.
 
 pub mod answers;
+mod comparison;
 pub mod exchange;
 pub mod making;
 pub mod tree;

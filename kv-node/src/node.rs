@@ -1,8 +1,8 @@
 //! A node: the one place where its components are made and joined.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::minter::Minter;
 use crate::reaper::Reaper;
 use crate::refusal::Refusal;
-use crate::replica::{Parts, Replica};
+use crate::replica::{PageLimits, Parts, Replica};
 use crate::service::Service;
 use crate::storage_key;
 use crate::store::{Store, StoreError};
@@ -68,6 +68,8 @@ pub struct NodeOptions {
     pub deletes: DeleteOptions,
     /// How its disk is read in the background, to find damage.
     pub scrub: ScrubOptions,
+    /// How much is gone through for one answer.
+    pub pages: PageLimits,
 }
 
 /// In the data directory of a node that has run: if its store is empty again, it was lost.
@@ -146,6 +148,7 @@ impl Node {
             hints,
             deletes,
             scrub,
+            pages,
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
@@ -207,6 +210,7 @@ impl Node {
         let kept = Arc::new(Kept::new(hints));
         let replica = Arc::new(Replica::new(Parts {
             env: env.clone(),
+            limits: pages,
             store: store.clone(),
             minter,
             topologies: Arc::clone(&topologies),
@@ -257,6 +261,7 @@ impl Node {
             membership: Arc::clone(&membership),
             completeness: Arc::clone(&completeness),
             counts: Counts::default(),
+            rests: Mutex::default(),
         });
         env.spawn(Arc::clone(&exchange).run(snapshot));
         let forgetting = Forgetting {

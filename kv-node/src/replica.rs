@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
-use kv_net::message::{AnswerWhen, ReadSource};
+use kv_net::message::{AnswerWhen, MAX_PAGE, ReadSource, ReplicaListV1};
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
@@ -51,9 +51,6 @@ use crate::turns::Turns;
 use deletions::Grave;
 use read_stages::ReadStages;
 
-/// The most copies that are gone through at once when replicas compare, and the bytes of objects after which no more are.
-const MAX_COPIES: usize = 4_096;
-const MAX_COPIED_BYTES: usize = 16 << 20;
 /// How soon a write is synced for which nobody waits.
 const SYNC_WITHIN: Duration = Duration::from_millis(10);
 
@@ -151,8 +148,8 @@ pub struct Held {
 pub struct HeldPage {
     /// The objects in storage order.
     pub entries: Vec<(Key, Bytes)>,
-    /// Whether the partition ends with this page.
-    pub complete: bool,
+    /// Up to which key these are all; `None` if there are no more.
+    pub until: Option<Key>,
 }
 
 /// What is stored under a key.
@@ -235,10 +232,32 @@ pub struct Stretch<'a> {
     pub until: Option<&'a Key>,
 }
 
+/// How much of what is stored is gone through for one answer, when replicas compare or list, before others have their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimits {
+    /// Copies at most.
+    pub copies: usize,
+    /// Bytes of objects after which there are no more.
+    pub bytes: usize,
+}
+
+impl Default for PageLimits {
+    /// Some milliseconds' work.
+    fn default() -> Self {
+        const COPIES: usize = 4_096;
+        const { assert!(COPIES <= MAX_PAGE, "an answer cannot name as many") };
+        Self {
+            copies: COPIES,
+            bytes: 16 << 20,
+        }
+    }
+}
+
 /// This node's copies.
 #[derive(Debug)]
 pub struct Replica {
     env: Env,
+    limits: PageLimits,
     store: Store,
     minter: Minter,
     topologies: Arc<Topologies>,
@@ -259,6 +278,7 @@ pub struct Replica {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) env: Env,
+    pub(crate) limits: PageLimits,
     pub(crate) store: Store,
     pub(crate) minter: Minter,
     pub(crate) topologies: Arc<Topologies>,
@@ -277,6 +297,7 @@ impl Replica {
         let secret = *parts.topologies.current().secret();
         let Parts {
             env,
+            limits,
             store,
             minter,
             topologies,
@@ -289,6 +310,7 @@ impl Replica {
         } = parts;
         Self {
             env,
+            limits,
             store,
             minter,
             topologies,
@@ -599,51 +621,56 @@ impl Replica {
         }))
     }
 
-    /// A page of what is held of a partition, after a key.
+    /// A page of what is held of a partition, or of rows in it, after a key. It ends with its work, however little it found.
     ///
     /// # Errors
     /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
-    pub async fn list(
-        &self,
-        bucket: BucketId,
-        partition: PartitionId,
-        after: Option<&Key>,
-        max_items: usize,
-        max_bytes: usize,
-    ) -> Result<HeldPage, Refusal> {
+    pub async fn list(&self, asked: &ReplicaListV1) -> Result<HeldPage, Refusal> {
+        let (bucket, partition) = (asked.bucket, PartitionId(asked.partition));
         self.completeness.check(partition)?;
         let topology = self.topologies.current();
+        let located = |partition_key: &[u8]| topology.locate(bucket, partition_key).0;
         let hashes = topology.partition_count().hash_range(partition);
-        let (first, end) = storage_key::partition_range(bucket, &hashes);
-        let partition_start = first.clone();
-        let start = match after {
-            None => first,
-            Some(key) => {
-                let (hash, _) = topology.locate(bucket, key.partition_key());
-                storage_key::next(&storage_key::encode(bucket, hash, key))
+        let (first, end) = match &asked.rows {
+            None => storage_key::partition_range(bucket, &hashes),
+            Some(rows) => {
+                let (from, until) = (&rows.from, rows.until.as_deref());
+                let hash = located(&rows.partition_key);
+                let range =
+                    storage_key::rows_range(bucket, hash, &rows.partition_key, (from, until));
+                (range.0, Some(range.1))
             }
         };
-        // A key of an earlier partition begins at this one's start.
-        let start = start.max(partition_start);
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = asked.after.as_ref().map(|key| {
+            let stored = storage_key::encode(bucket, located(key.partition_key()), key);
+            storage_key::next(&stored)
+        });
+        // A key from before the range begins at its start.
+        let mut from = after.into_iter().fold(first, Bytes::max);
         let mode = topology.mode_of(bucket);
         let (mut entries, mut newest) = (Vec::new(), None);
-        let mut from = start;
-        let complete = loop {
-            let page = self.store.scan(from, end.clone(), max_items, max_bytes);
-            let page = page.await?;
+        let (mut rows, mut last) = (0, None);
+        let until = loop {
+            if end.as_ref().is_some_and(|end| from >= *end) {
+                break None;
+            }
+            let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
+            let (items, bytes) = (asked.max_items as usize, asked.max_bytes as usize);
+            let page = self.store.scan(from, end, items, bytes).await?;
+            rows += page.entries.len();
             for item in page.entries {
                 newest = newest.max(Some(item.seq));
                 let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
+                last = Some(key.clone());
                 let place = (bucket, partition);
                 if !self.may_be_forgotten_of(place, mode, &key, &item.value)? {
                     entries.push((key, item.value));
                 }
             }
             match page.next {
-                // Where a page ends that has nothing in it nobody could tell.
-                Some(next) if entries.is_empty() => from = next.start,
-                next => break next.is_none(),
+                None => break None,
+                Some(next) if entries.is_empty() && rows < self.limits.copies => from = next.start,
+                Some(_) => break last,
             }
         };
         // It may have become incomplete meanwhile.
@@ -651,7 +678,7 @@ impl Replica {
         if let Some(seq) = newest {
             self.store.durable(seq).await?;
         }
-        Ok(HeldPage { entries, complete })
+        Ok(HeldPage { entries, until })
     }
 
     /// The keyed digest of an encoded object: equal exactly when the objects are.
@@ -663,8 +690,9 @@ impl Replica {
     }
 
     /// Goes through the copies of a partition in the order in which they are stored, with their bytes, but for those that
-    /// another replica may have forgotten, until `visit` has had enough, or so many have been read that others should have
-    /// their turn. Then it says with which key the next stretch begins behind; `None` if these are all.
+    /// another replica may have forgotten, until `visit` wants no more, the one that it was given included, or so many have
+    /// been read that others should have their turn. Then it gives the last one that was gone through, if any was; `None` if
+    /// these are all, or `visit` did not want the first one.
     ///
     /// # Errors
     /// [`Refusal`] when they cannot be read.
@@ -684,6 +712,7 @@ impl Replica {
         };
         let after = stretch.after.map(|key| storage_key::next(&stored(key)));
         let until = stretch.until.map(|key| storage_key::next(&stored(key)));
+        let limits = self.limits;
         let (mut rows, mut bytes, mut last) = (0, 0, None);
         for node in stretch.nodes {
             let (first, end) = tree::positions(stretch.depth, *node);
@@ -696,20 +725,20 @@ impl Replica {
                 if end.as_ref().is_some_and(|end| from >= *end) {
                     break;
                 }
+                if rows >= limits.copies || bytes >= limits.bytes {
+                    return Ok(last);
+                }
                 let bound = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-                let page = self.store.scan(from, bound, 1_024, 1 << 20).await?;
+                let items = (limits.copies - rows).min(1_024);
+                let page = self.store.scan(from, bound, items, 1 << 20).await?;
                 for item in page.entries {
-                    let is_enough = rows >= MAX_COPIES || bytes >= MAX_COPIED_BYTES;
-                    if is_enough && last.is_some() {
-                        return Ok(last);
-                    }
                     rows += 1;
                     bytes += item.value.len();
                     let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                    last = Some(key.clone());
                     let object =
                         Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
                     if self.may_be_forgotten((bucket, partition), mode, &object) {
+                        last = Some(key);
                         continue;
                     }
                     let digest = self.digest(&item.value);
@@ -717,11 +746,12 @@ impl Replica {
                         id: self.secret.key_id(&item.key),
                         digest: digest.map_err(|damage| damaged(&key, damage))?,
                         newest: object.clock().latest(),
-                        key,
+                        key: key.clone(),
                     };
                     if visit(copy, item.value).is_break() {
                         return Ok(last);
                     }
+                    last = Some(key);
                 }
                 match page.next {
                     None => break,

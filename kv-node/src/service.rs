@@ -369,11 +369,7 @@ impl Service {
             ));
         }
         let (_, partition_epoch) = check(&topology, &list.head, list.bucket, partition)?;
-        let (items, bytes) = (list.max_items as usize, list.max_bytes as usize);
-        let page = self
-            .replica
-            .list(list.bucket, partition, list.after.as_ref(), items, bytes)
-            .await?;
+        let page = self.replica.list(&list).await?;
         let length = |object: &Bytes| {
             u32::try_from(object.len()).expect("objects are at most a little over 16 MiB")
         };
@@ -388,7 +384,7 @@ impl Service {
         let reply = ReplicaListReplyV1 {
             partition_epoch,
             entries,
-            complete: page.complete,
+            until: page.until,
         };
         Ok(Response::ReplicaList(reply, tail.concat().into()))
     }

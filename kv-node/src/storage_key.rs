@@ -18,6 +18,8 @@ use kv_types::{BucketId, Hlc, Key, NodeId};
 pub const SYSTEM_BUCKET: BucketId = BucketId(0);
 
 const PREFIX_BYTES: usize = 4 + 8;
+/// Room for a sort key without another allocation.
+const TYPICAL_SORT_BYTES: usize = 32;
 const ESCAPE: u8 = 0;
 const ESCAPED_ZERO: u8 = 0xff;
 const END: u8 = 1;
@@ -25,8 +27,14 @@ const END: u8 = 1;
 /// The engine's key for a user's key.
 #[must_use]
 pub fn encode(bucket: BucketId, hash: KeyHash, key: &Key) -> Bytes {
-    let (partition, sort) = (key.partition_key(), key.sort_key());
-    let mut out = Vec::with_capacity(PREFIX_BYTES + partition.len() + 2 + sort.len());
+    let mut out = rows_of(bucket, hash, key.partition_key());
+    out.extend_from_slice(key.sort_key());
+    out.into()
+}
+
+/// What the engine's keys of all rows of a partition key begin with.
+fn rows_of(bucket: BucketId, hash: KeyHash, partition: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(PREFIX_BYTES + partition.len() + 2 + TYPICAL_SORT_BYTES);
     out.extend_from_slice(&bucket.0.to_be_bytes());
     out.extend_from_slice(&hash.0.to_be_bytes());
     for byte in partition {
@@ -36,8 +44,7 @@ pub fn encode(bucket: BucketId, hash: KeyHash, key: &Key) -> Bytes {
         }
     }
     out.extend_from_slice(&[ESCAPE, END]);
-    out.extend_from_slice(sort);
-    out.into()
+    out
 }
 
 /// The user's key in an engine's key; `None` when the bytes are not of that form.
@@ -62,6 +69,29 @@ pub fn decode(stored: &[u8]) -> Option<Key> {
 #[must_use]
 pub fn next(stored: &[u8]) -> Bytes {
     [stored, &[0]].concat().into()
+}
+
+/// The first key of rows of a partition key and the first key after them: from one sort key up to before another, if that
+/// is given.
+#[must_use]
+pub fn rows_range(
+    bucket: BucketId,
+    hash: KeyHash,
+    partition_key: &[u8],
+    (from, until): (&[u8], Option<&[u8]>),
+) -> (Bytes, Bytes) {
+    let rows = rows_of(bucket, hash, partition_key);
+    let end = match until {
+        Some(until) => [&rows[..], until].concat(),
+        None => {
+            // No key continues with the byte after the one that ends the partition key.
+            let mut end = rows.clone();
+            end.pop();
+            end.push(END + 1);
+            end
+        }
+    };
+    ([&rows[..], from].concat().into(), end.into())
 }
 
 /// The first key of a partition and the first key after it (`None` after the last possible key).

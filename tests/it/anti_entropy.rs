@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use kv_net::message::{CompareReplyV1, CompareV1, ReadOptions, Request, Response, WriteKind};
 use kv_net::{Method, Role};
+use kv_node::replica::PageLimits;
 use kv_tests::sim::SimCluster;
 use kv_tests::sim::network::Recorded;
 use kv_types::{Key, Level, NodeId};
 
-use crate::client::{BUCKET, with_cluster};
+use crate::client::{BUCKET, options, with, with_cluster};
 
 #[test]
 fn a_replica_that_was_away_gets_what_it_missed_though_nobody_reads_it() {
@@ -205,48 +206,63 @@ fn an_operator_has_copies_compared_at_once() {
 /// All rows of a partition key lie under the same node of the Merkle tree, which no tree divides.
 #[test]
 fn a_partition_key_of_any_length_is_compared_to_its_end() {
-    const ROWS: u32 = 10_000;
-    with_cluster(10, |cluster, mut client, handle| async move {
-        let [first, second, cut_off] = [NodeId(1), NodeId(2), NodeId(3)];
-        handle.sleep(Duration::from_secs(3)).await;
-        let links: Vec<_> = [first, second]
-            .iter()
-            .flat_map(|node| [(*node, cut_off), (cut_off, *node)])
-            .collect();
-        cluster.network.block(&links);
-        let row = |n: u32| Key::with_sort("sensor", n.to_be_bytes().to_vec()).expect("short");
-        for n in 0..ROWS {
-            // Most on one side, every tenth on the other, and the last ones there alone.
-            let (via, level) = match n % 10 == 0 || n >= ROWS - 500 {
-                true => (cut_off, Level::Weak),
-                false => (first, Level::Quorum),
-            };
-            let mut put = client.put_request("row", None, WriteKind::Put);
-            (put.key, put.options.level) = (row(n), level);
-            let put = client.send_put(&cluster, via, put, "v").await;
-            put.expect("enough can be reached");
-        }
-        cluster.network.unblock(&links);
-        // So that they know of each other again.
-        handle.sleep(Duration::from_millis(1_500)).await;
-        let compared = compare_all(&cluster, cut_off).await;
-        assert_eq!(compared.shared, compared.settled, "{compared:?}");
-        for alone in [first, cut_off] {
-            for other in [first, second, cut_off] {
-                cluster.kill(other);
-            }
-            cluster.start(alone).await.expect("a healthy disk");
-            let weak = ReadOptions {
-                level: Level::Weak,
-                ..ReadOptions::default()
-            };
+    const ROWS: u32 = 2_000;
+    let [first, second, cut_off] = [NodeId(1), NodeId(2), NodeId(3)];
+    let nodes = |handle| {
+        let pages = PageLimits {
+            copies: 100,
+            bytes: 4 << 10,
+        };
+        SimCluster::new(handle, 3, 3, options()).with_pages(pages)
+    };
+    // Of those that are told to compare, one has more rows, and the other one fewer.
+    for asked in [Some(first), Some(cut_off), None] {
+        with(10, nodes, move |cluster, mut client, handle| async move {
+            handle.sleep(Duration::from_secs(3)).await;
+            let links: Vec<_> = [first, second]
+                .iter()
+                .flat_map(|node| [(*node, cut_off), (cut_off, *node)])
+                .collect();
+            cluster.network.block(&links);
+            let row = |n: u32| Key::with_sort("sensor", n.to_be_bytes().to_vec()).expect("short");
             for n in 0..ROWS {
-                let read = client.get_key(&cluster, alone, row(n), weak).await;
-                let (values, _) = read.expect("one answer is enough");
-                assert_eq!(values, ["v"], "row {n} at {alone} alone");
+                // Most on one side, every tenth on the other, and the last ones there alone.
+                let (via, level) = match n % 10 == 0 || n >= ROWS - 300 {
+                    true => (cut_off, Level::Weak),
+                    false => (first, Level::Quorum),
+                };
+                let mut put = client.put_request("row", None, WriteKind::Put);
+                (put.key, put.options.level) = (row(n), level);
+                let put = client.send_put(&cluster, via, put, "v").await;
+                put.expect("enough can be reached");
             }
-        }
-    });
+            cluster.network.unblock(&links);
+            // So that they know of each other again.
+            handle.sleep(Duration::from_millis(1_500)).await;
+            match asked {
+                None => handle.sleep(Duration::from_secs(60)).await,
+                Some(node) => {
+                    let compared = compare_all(&cluster, node).await;
+                    assert_eq!(compared.shared, compared.settled, "{compared:?}");
+                }
+            }
+            for alone in [first, cut_off] {
+                for other in [first, second, cut_off] {
+                    cluster.kill(other);
+                }
+                cluster.start(alone).await.expect("a healthy disk");
+                let weak = ReadOptions {
+                    level: Level::Weak,
+                    ..ReadOptions::default()
+                };
+                for n in 0..ROWS {
+                    let read = client.get_key(&cluster, alone, row(n), weak).await;
+                    let (values, _) = read.expect("one answer is enough");
+                    assert_eq!(values, ["v"], "row {n} at {alone} alone, {asked:?} asked");
+                }
+            }
+        });
+    }
 }
 
 /// What comes of having a node compare all that it holds with the others.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
 use kv_net::{ErrorCode, Role};
+use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
@@ -283,8 +284,14 @@ fn crowd(cluster: &SimCluster, count: usize, has_one_partition_key: bool) -> Vec
 
 #[test]
 fn a_partition_that_holds_more_than_one_answer_can_is_fetched_part_by_part() {
-    for (has_one_partition_key, count) in [(false, 2_500), (true, 17_000)] {
-        with(7, three, move |cluster, mut client, handle| async move {
+    for (has_one_partition_key, count) in [(false, 2_500), (true, 2_500)] {
+        let nodes = |handle| {
+            three(handle).with_pages(PageLimits {
+                copies: 100,
+                ..PageLimits::default()
+            })
+        };
+        with(7, nodes, move |cluster, mut client, handle| async move {
             let keys = crowd(&cluster, count, has_one_partition_key);
             for key in &keys {
                 let mut request = client.put_request("k", None, WriteKind::Put);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kv_net::message::{ListV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::message::{ListV1, ReadOptions, Request, Response, RowsV1, WriteKind};
 use kv_net::{ErrorCode, Role};
-use kv_types::{BucketId, Level, NodeId, Object, Outcome};
+use kv_tests::sim::SimCluster;
+use kv_types::{BucketId, Key, Level, NodeId, Object, Outcome};
 
-use crate::client::{BUCKET, BUDGET, with_cluster};
+use crate::client::{BUCKET, BUDGET, Client, with_cluster};
 
 #[test]
 fn a_healthy_cluster_serves_through_every_node() {
@@ -346,6 +347,7 @@ fn a_bucket_is_listed_whole_in_pages() {
                     head: client.head(),
                     bucket: BUCKET,
                     partition,
+                    rows: None,
                     after: after.take(),
                     max_items: 1,
                     options: ReadOptions::default(),
@@ -369,6 +371,78 @@ fn a_bucket_is_listed_whole_in_pages() {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 400);
+    });
+}
+
+/// The sort keys that a node lists of rows, each page with at most so many, and how many pages that took.
+async fn rows_listed(
+    cluster: &SimCluster,
+    client: &mut Client,
+    rows: &RowsV1,
+    max_items: u32,
+) -> (Vec<u32>, usize) {
+    let (_, partition) = cluster.topology().locate(BUCKET, &rows.partition_key);
+    let (mut after, mut sort_keys, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let from = (partition.0, Some(rows.clone()), after);
+        let options = ReadOptions::default();
+        let page = client.list(cluster, NodeId(2), from, max_items, options);
+        let (page, _) = page.await.expect("healthy");
+        pages += 1;
+        for entry in page.entries {
+            assert_eq!(entry.key.partition_key(), &rows.partition_key);
+            let sort = entry.key.sort_key().try_into().expect("four bytes");
+            sort_keys.push(u32::from_be_bytes(sort));
+        }
+        after = page.next_after;
+        if after.is_none() {
+            return (sort_keys, pages);
+        }
+    }
+}
+
+#[test]
+fn rows_of_one_partition_key_are_listed_in_order_within_their_bounds() {
+    with_cluster(13, |cluster, mut client, _| async move {
+        // A zero byte is escaped where they are stored.
+        let names: [&[u8]; 4] = [b"sensor", b"sensor\0", b"sensor\0\xff", b"senso"];
+        let sort_key = |n: u32| Bytes::copy_from_slice(&n.to_be_bytes());
+        for n in 0..120 {
+            for name in names {
+                let mut put = client.put_request("k", None, WriteKind::Put);
+                put.key = Key::with_sort(name.to_vec(), sort_key(n)).expect("short");
+                let put = client.send_put(&cluster, NodeId(1), put, "v").await;
+                put.expect("healthy");
+            }
+        }
+        for name in names {
+            let mut rows = RowsV1 {
+                partition_key: Bytes::copy_from_slice(name),
+                from: Bytes::new(),
+                until: None,
+            };
+            let (all, pages) = rows_listed(&cluster, &mut client, &rows, 50).await;
+            assert_eq!(all, (0..120).collect::<Vec<_>>());
+            assert_eq!(pages, 3);
+            (rows.from, rows.until) = (sort_key(17), Some(sort_key(101)));
+            let (some, _) = rows_listed(&cluster, &mut client, &rows, 50).await;
+            assert_eq!(some, (17..101).collect::<Vec<_>>());
+        }
+        let mut elsewhere = RowsV1 {
+            partition_key: Bytes::from_static(b"sensor"),
+            from: Bytes::new(),
+            until: None,
+        };
+        let (_, partition) = cluster.topology().locate(BUCKET, b"sensor");
+        let other = (partition.0 ^ 1, Some(elsewhere.clone()), None);
+        let options = ReadOptions::default();
+        let refused = client.list(&cluster, NodeId(2), other, 50, options).await;
+        let refused = refused.expect_err("they are not there");
+        assert_eq!(refused.0, ErrorCode::BadRequest);
+        elsewhere.from = Bytes::from(vec![0; Key::MAX_SORT_BYTES + 2]);
+        let long = (partition.0, Some(elsewhere), None);
+        let refused = client.list(&cluster, NodeId(2), long, 50, options).await;
+        assert_eq!(refused.expect_err("too long").0, ErrorCode::BadRequest);
     });
 }
 

@@ -169,15 +169,17 @@ impl Cluster {
 
     /// Stores siblings without asking anyone.
     pub(crate) fn store(&self, key: &str, siblings: &[Option<&str>]) {
+        self.store_key(Key::new(key.to_owned()).expect("a short key"), siblings);
+    }
+
+    /// The same for any key.
+    pub(crate) fn store_key(&self, key: Key, siblings: &[Option<&str>]) {
         let mut state = self.state();
         let siblings = siblings.iter().enumerate().map(|(index, value)| {
             let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
             (WriteId::new(index as u64 + 1, [0; 10]), value)
         });
-        state.data.insert(
-            Key::new(key.to_owned()).expect("a short key"),
-            siblings.collect(),
-        );
+        state.data.insert(key, siblings.collect());
     }
 
     /// The live values of a key.
@@ -385,6 +387,14 @@ impl Cluster {
         };
         let mut keys: Vec<_> = state.data.keys().map(place).collect();
         keys.retain(|(partition, ..)| *partition == list.partition);
+        if let Some(rows) = &list.rows {
+            let is_in = |sort: &[u8]| {
+                sort >= &rows.from[..] && rows.until.as_ref().is_none_or(|until| sort < until)
+            };
+            keys.retain(|(.., key)| {
+                key.partition_key() == rows.partition_key && is_in(key.sort_key())
+            });
+        }
         keys.sort();
         if let Some(after) = &list.after {
             let after = place(after);

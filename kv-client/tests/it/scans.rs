@@ -1,8 +1,10 @@
 //! Listing whole buckets.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
-use kv_client::{Change, Cursor, ErrorCode, Outcome};
+use bytes::Bytes;
+use kv_client::{Change, Cursor, ErrorCode, Key, Outcome};
 
 use crate::cluster::{Cluster, Mood};
 
@@ -45,6 +47,47 @@ fn a_scan_lists_every_key_once_in_the_order_of_hashes() {
     assert_eq!(listed.len(), names.len());
     let listed: BTreeSet<_> = listed.into_iter().map(|(_, name)| name).collect();
     assert_eq!(listed, names);
+}
+
+#[test]
+fn rows_of_a_partition_key_are_listed_in_a_range_of_their_sort_keys_and_from_a_cursor() {
+    let (cluster, _) = filled(50);
+    for sort in ["", "a", "b", "b2", "c", "d"] {
+        let key = Key::with_sort("key 1", sort).unwrap();
+        cluster.store_key(key, &[Some(sort)]);
+    }
+    let client = cluster.client();
+    let bucket = client.default_bucket();
+    let sort = |name: &'static str| Bytes::from_static(name.as_bytes());
+    let listed = |mut scan: kv_client::scan::Scan| {
+        let mut listed = Vec::new();
+        cluster.world.run(async {
+            while let Some(entry) = scan.next().await {
+                let key = entry.unwrap().key;
+                assert_eq!(key.partition_key(), b"key 1");
+                listed.push(String::from_utf8(key.sort_key().to_vec()).unwrap());
+            }
+            assert!(scan.cursor().is_end());
+        });
+        listed
+    };
+    let of_key = |range: (Bound<Bytes>, Bound<Bytes>)| listed(bucket.scan_rows("key 1", range));
+    let all = listed(bucket.scan_rows("key 1", ..));
+    assert_eq!(all, ["", "a", "b", "b2", "c", "d"]);
+    let some = of_key((Bound::Included(sort("b")), Bound::Excluded(sort("c"))));
+    assert_eq!(some, ["b", "b2"]);
+    let others = of_key((Bound::Excluded(sort("b")), Bound::Included(sort("c"))));
+    assert_eq!(others, ["b2", "c"]);
+    assert!(listed(bucket.scan_rows("nobody", ..)).is_empty());
+
+    let mut scan = bucket.scan_rows("key 1", ..);
+    cluster.world.run(async {
+        for _ in 0..3 {
+            scan.next().await.unwrap().unwrap();
+        }
+    });
+    let rest = bucket.scan_rows("key 1", ..).from(scan.cursor().clone());
+    assert_eq!(listed(rest), ["b2", "c", "d"]);
 }
 
 #[test]

@@ -86,6 +86,9 @@ impl Answers {
         let (mut entries, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
         let stretch = stretch(&asked.stretch);
         let visited = self.replica.visit_copies(place, &stretch, |copy, encoded| {
+            if missing.is_empty() {
+                return ControlFlow::Break(());
+            }
             if missing.contains(&copy.id) {
                 bytes += encoded.len();
                 if bytes > MAX_BYTES && !objects.is_empty() {
@@ -99,18 +102,15 @@ impl Answers {
                 });
                 objects.push(encoded);
             }
-            match missing.is_empty() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            ControlFlow::Continue(())
         });
-        let complete = visited.await?.is_none() || missing.is_empty();
+        let until = visited.await?.filter(|_| !missing.is_empty());
         // Whoever takes them in may hear of a write that this node could still forget.
         self.replica.sync().await?;
         let reply = ReplicaListReplyV1 {
             partition_epoch: epoch,
             entries,
-            complete,
+            until,
         };
         Ok(Response::TreeObjects(reply, objects.concat().into()))
     }

@@ -1,48 +1,37 @@
 //! The side that compares: in turn with each peer, for as long as the node runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
-use kv_net::message::{
-    AnswerWhen, CompareReplyV1, CompareV1, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request,
-    Response, TreeKeysV1, TreeNodesV1, TreeObjectsV1, TreeRootsV1,
-};
-use kv_ring::{PartitionId, Topology};
-use kv_types::{BucketId, Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
+use kv_net::message::{CompareReplyV1, CompareV1, Request, Response, TreeRootsV1};
+use kv_ring::Topology;
+use kv_types::{Hlc, Key, NodeId, planted};
 
-use super::answers::{self, numbers, sum};
-use super::tree::FAN_OUT;
+use super::answers::{numbers, sum};
+use super::comparison::{Aim, Comparison};
 use super::trees::{Place, Trees};
 use super::{making, shared};
 use crate::completeness::Completeness;
 use crate::env::Env;
 use crate::liveness::Liveness;
 use crate::membership::Membership;
-use crate::replica::{Arrival, Copy, Replica, Target};
+use crate::replica::Replica;
 use crate::store::Store;
 use crate::topologies::Topologies;
 use crate::transport::Peer;
 
 /// The time between two comparisons.
 const PERIOD: Duration = Duration::from_secs(2);
-/// What is younger is on its way to its replicas by itself.
-const YOUNG_MS: u64 = 10_000;
 /// The time until trees are made once more, when the store could not be read.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long a peer may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Partitions that are compared at once, and objects that are under way at once in each: what users wait for goes first.
+/// Partitions that are compared at once: what users wait for goes first.
 const PARTITIONS_AT_ONCE: usize = 4;
-const OBJECTS_AT_ONCE: usize = 8;
-/// Nodes in one question, and nodes whose keys are compared at once.
-const NODES_AT_ONCE: usize = 64;
-const LEAVES_AT_ONCE: usize = 16;
 
 /// The task that compares.
 #[derive(Debug)]
@@ -57,6 +46,8 @@ pub struct Exchange {
     pub(crate) membership: Arc<Membership>,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Counts,
+    /// Where comparisons ended that had too much to do.
+    pub(crate) rests: Mutex<BTreeMap<(NodeId, Place), Key>>,
 }
 
 /// What comparing came to since the start.
@@ -80,26 +71,9 @@ impl Counts {
     }
 }
 
-/// What is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aim {
-    /// What is not on its way by itself.
-    Usual,
-    /// Everything: afterwards each of the two holds all that the other one held.
-    Everything,
-    /// Everything, by a node whose own copies may hold what was deleted long ago: up to a point, what the peer does not know
-    /// was deleted.
-    Relearning(Hlc),
-}
-
-impl Aim {
-    fn is_everything(self) -> bool {
-        self != Self::Usual
-    }
-}
-
 /// A comparison that could not go on: the peer does not answer, or the topology has changed. The next one begins anew.
-struct Interrupted;
+#[derive(Debug)]
+pub(super) struct Interrupted;
 
 impl Exchange {
     /// Makes all trees, then compares as long as the node runs.
@@ -223,8 +197,8 @@ impl Exchange {
             let Some(aim) = aims.get(&place) else {
                 continue;
             };
-            let reconciled = self.reconcile(topology, peer, place, *aim);
-            work.push(async move { (place, reconciled.await) }.boxed());
+            let comparison = self.comparison(topology, peer, place, *aim);
+            work.push(async move { (place, comparison.run().await) }.boxed());
         }
         let mut reconciled = stream::iter(work).buffer_unordered(PARTITIONS_AT_ONCE);
         while let Some((place, done)) = reconciled.next().await {
@@ -240,7 +214,8 @@ impl Exchange {
         let mut work = Vec::new();
         for place in self.differing(topology, peer).await? {
             if !planted!("repair nothing that a comparison finds") {
-                work.push(self.reconcile(topology, peer, place, Aim::Usual).boxed());
+                let comparison = self.comparison(topology, peer, place, Aim::Usual);
+                work.push(async move { comparison.run().await }.boxed());
             }
         }
         let mut reconciled = stream::iter(work).buffer_unordered(PARTITIONS_AT_ONCE);
@@ -251,6 +226,22 @@ impl Exchange {
             }
         }
         outcome
+    }
+
+    fn comparison<'a>(
+        &'a self,
+        topology: &'a Topology,
+        peer: NodeId,
+        place: Place,
+        aim: Aim,
+    ) -> Comparison<'a> {
+        Comparison {
+            exchange: self,
+            topology,
+            peer,
+            place,
+            aim,
+        }
     }
 
     /// The places that this node shares with a peer and where the two differ.
@@ -286,287 +277,23 @@ impl Exchange {
         Ok(differing.map(|(place, _)| place).collect())
     }
 
-    /// Goes down a tree to where it differs from the peer's, and compares the keys there.
-    async fn reconcile(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        aim: Aim,
-    ) -> Result<(), Interrupted> {
-        let mut level: Vec<(u8, u32)> = vec![(0, 0)];
-        while let Some((depth, _)) = level.first().copied() {
-            let mut below = Vec::new();
-            let mut ends = Vec::new();
-            let nodes: Vec<u32> = level.iter().map(|(_, node)| *node).collect();
-            for nodes in nodes.chunks(NODES_AT_ONCE) {
-                match self
-                    .differing_below(topology, peer, place, depth, nodes)
-                    .await?
-                {
-                    Some(children) => {
-                        below.extend(children.into_iter().map(|node| (depth + 1, node)));
-                    }
-                    None => ends.extend_from_slice(nodes),
-                }
-            }
-            for leaves in ends.chunks(LEAVES_AT_ONCE) {
-                self.compare_keys(topology, peer, place, (depth, leaves), aim)
-                    .await?;
-            }
-            level = below;
-        }
-        Ok(())
+    /// Where the last comparison of a place with a peer ended that had too much to do; the next one begins there.
+    pub(super) fn take_rest(&self, peer: NodeId, place: Place) -> Option<Key> {
+        self.rests().remove(&(peer, place))
     }
 
-    /// The children of nodes in which the two trees differ; `None` where one of them has no children.
-    async fn differing_below(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        depth: u8,
-        nodes: &[u32],
-    ) -> Result<Option<Vec<u32>>, Interrupted> {
-        if depth >= self.trees.depth(place) {
-            return Ok(None);
-        }
-        let request = Request::TreeNodes(question(topology, place, depth, nodes));
-        let Response::TreeNodes(_, tail) = self.ask(topology, peer, request).await? else {
-            return Err(Interrupted);
-        };
-        let theirs = numbers(&tail);
-        // Taken after the answer, so that what came in between is not taken for a difference more often than need be.
-        let Some(mine) = self.trees.children(place, depth, nodes) else {
-            return Ok(None);
-        };
-        if theirs.len() != mine.len() {
-            return Ok(None);
-        }
-        let children = nodes
-            .iter()
-            .flat_map(|node| (0..FAN_OUT as u32).map(move |child| node * FAN_OUT as u32 + child));
-        let pairs = children.zip(mine.iter().zip(&theirs));
-        let differing = pairs.filter(|(_, (mine, theirs))| mine != theirs);
-        Ok(Some(differing.map(|(child, _)| child).collect()))
-    }
-
-    /// Compares the keys below nodes by name and digest, stretch by stretch, and moves the objects that differ.
-    async fn compare_keys(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        (depth, nodes): (u8, &[u32]),
-        aim: Aim,
-    ) -> Result<(), Interrupted> {
-        let mut rest = TreeKeysV1 {
-            under: question(topology, place, depth, nodes),
-            after: None,
-            until: None,
-        };
-        while let Some(last) = self
-            .compare_stretch(topology, peer, place, &rest, aim)
-            .await?
-        {
-            rest.after = Some(last);
-        }
-        Ok(())
-    }
-
-    /// Compares the first keys of a stretch. Gives the last of them; `None` if the stretch ends with it.
-    async fn compare_stretch(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        rest: &TreeKeysV1,
-        aim: Aim,
-    ) -> Result<Option<Key>, Interrupted> {
-        let copies = answers::copies(&self.replica, place, &answers::stretch(rest)).await;
-        let (mut mine, until) = copies.map_err(|refusal| {
-            tracing::error!(%refusal, "what this node holds cannot be compared");
-            Interrupted
-        })?;
-        let mut stretch = TreeKeysV1 {
-            until,
-            ..rest.clone()
-        };
-        let request = Request::TreeKeys(stretch.clone());
-        let Response::TreeKeys(reply, tail) = self.ask(topology, peer, request).await? else {
-            return Err(Interrupted);
-        };
-        if let Some(last) = reply.until {
-            // The peer had more to go through.
-            let stored = |key: &Key| target(topology, place, key.clone()).stored();
-            let end = stored(&last);
-            if rest
-                .after
-                .as_ref()
-                .is_some_and(|after| end <= stored(after))
-            {
-                return Err(Interrupted);
-            }
-            mine.truncate(mine.partition_point(|copy| stored(&copy.key) <= end));
-            stretch.until = Some(last);
-        }
-        let theirs: BTreeMap<u64, u64> = numbers(&tail)
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect();
-        let now_ms = self.env.host.wall_ms();
-        let is_young = |copy: &Copy| {
-            // A dot from the future is one of a clock that was wrong, and says nothing of its age.
-            let latest = now_ms + HybridClock::MAX_SKEW.as_millis() as u64;
-            let young = now_ms.saturating_sub(YOUNG_MS)..=latest;
-            !aim.is_everything() && young.contains(&copy.newest.millis())
-        };
-        let known: BTreeMap<u64, &Copy> = mine.iter().map(|copy| (copy.id, copy)).collect();
-        let differs = |(id, digest): &(&u64, &u64)| match known.get(*id) {
-            Some(copy) => copy.digest != **digest && !is_young(copy),
-            None => true,
-        };
-        let wanted = theirs.iter().filter(differs).map(|(id, _)| *id).collect();
-        let mut missing = Vec::new();
-        for copy in &mine {
-            if !theirs.contains_key(&copy.id) && !is_young(copy) {
-                let key = copy.key.clone();
-                missing.push(self.bring(topology, peer, place, key, aim).boxed());
-            }
-        }
-        self.fetch(topology, peer, place, &stretch, wanted, aim)
-            .await?;
-        all_done(missing).await?;
-        Ok(stretch.until)
-    }
-
-    /// Fetches objects of a stretch.
-    async fn fetch(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        stretch: &TreeKeysV1,
-        mut wanted: BTreeSet<u64>,
-        aim: Aim,
-    ) -> Result<(), Interrupted> {
-        let mut stretch = stretch.clone();
-        while !wanted.is_empty() {
-            let request = Request::TreeObjects(TreeObjectsV1 {
-                stretch: stretch.clone(),
-                ids: wanted.iter().copied().collect(),
-            });
-            let Response::TreeObjects(page, tail) = self.ask(topology, peer, request).await? else {
-                return Err(Interrupted);
-            };
-            let is_last = page.complete || page.entries.is_empty();
-            let objects = objects(page, tail);
-            if let Some((key, _)) = objects.last() {
-                stretch.after = Some(key.clone());
-            }
-            let mut taken = Vec::new();
-            for (key, object) in objects {
-                wanted.remove(&self.replica.key_id(&target(topology, place, key.clone())));
-                let take_in = self.take_in(topology, peer, place, key, object, aim);
-                taken.push(take_in.boxed());
-            }
-            all_done(taken).await?;
-            if is_last {
-                break;
-            }
-        }
-        if aim.is_everything() && !wanted.is_empty() {
-            return Err(Interrupted);
-        }
-        Ok(())
-    }
-
-    /// Merges an object of the peer's; if that is not all that is known of its key, the peer gets the rest.
-    async fn take_in(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        key: Key,
-        encoded: Bytes,
-        aim: Aim,
-    ) -> Result<(), Interrupted> {
-        let object = Object::decode(&encoded).map_err(|_| Interrupted)?;
-        let target = target(topology, place, key);
-        let merged = match aim {
-            Aim::Usual | Aim::Everything => {
-                self.replica.merge(&target, &object, Arrival::Repair).await
-            }
-            Aim::Relearning(through) => self.replica.relearn(&target, &object, through).await,
-        };
-        merged.map_err(|_| Interrupted)?;
-        self.counts.fetched.fetch_add(1, Ordering::Relaxed);
-        let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
-        match held.filter(|held| held.encoded != encoded) {
-            None => Ok(()),
-            Some(held) => {
-                self.send(topology, peer, place.0, target.key, held.encoded)
-                    .await
-            }
+    /// Notes where a comparison ends that has too much to do.
+    pub(super) fn leave_rest(&self, peer: NodeId, place: Place, after: Option<Key>) {
+        if let Some(after) = after {
+            self.rests().insert((peer, place), after);
         }
     }
 
-    /// Brings an object to a peer that has nothing of its key, if that does not mean that it was deleted.
-    async fn bring(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        place: Place,
-        key: Key,
-        aim: Aim,
-    ) -> Result<(), Interrupted> {
-        let target = target(topology, place, key);
-        if let Aim::Relearning(through) = aim {
-            let nothing = Object::new();
-            let relearnt = self.replica.relearn(&target, &nothing, through).await;
-            relearnt.map_err(|_| Interrupted)?;
-        }
-        let held = self.replica.held(&target).await.map_err(|_| Interrupted)?;
-        match held {
-            None => Ok(()),
-            Some(held) => {
-                self.send(topology, peer, place.0, target.key, held.encoded)
-                    .await
-            }
-        }
+    fn rests(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Place), Key>> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings an object to the peer.
-    async fn send(
-        &self,
-        topology: &Topology,
-        peer: NodeId,
-        bucket: BucketId,
-        key: Key,
-        encoded: Bytes,
-    ) -> Result<(), Interrupted> {
-        let head = DataHead {
-            epoch: topology.epoch(),
-            trace: 0,
-            write_id: WriteId::from_bytes([0; 16]),
-        };
-        let message = ReplicaWriteV1 {
-            head,
-            bucket,
-            key,
-            answer: AnswerWhen::Synced,
-        };
-        let request = Request::Repair(message, encoded);
-        match self.ask(topology, peer, request).await? {
-            Response::Repair(_) => {
-                self.counts.sent.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            _ => Err(Interrupted),
-        }
-    }
-
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         topology: &Topology,
         peer: NodeId,
@@ -580,47 +307,4 @@ impl Exchange {
         let answer = self.env.transport.call(peer, request, PATIENCE).await;
         answer.map_err(|_| Interrupted)
     }
-}
-
-fn target(topology: &Topology, (bucket, partition): Place, key: Key) -> Target {
-    let (hash, _) = topology.locate(bucket, key.partition_key());
-    Target {
-        bucket,
-        key,
-        hash,
-        partition,
-        epoch: topology.epoch(),
-        mode: topology.mode_of(bucket),
-        stands_in_for: None,
-    }
-}
-
-/// Does all of it, some at once, and says whether all was done.
-async fn all_done(work: Vec<BoxFuture<'_, Result<(), Interrupted>>>) -> Result<(), Interrupted> {
-    let mut work = stream::iter(work).buffer_unordered(OBJECTS_AT_ONCE);
-    let mut outcome = Ok(());
-    while let Some(done) = work.next().await {
-        outcome = outcome.and(done);
-    }
-    outcome
-}
-
-fn question(topology: &Topology, place: Place, depth: u8, nodes: &[u32]) -> TreeNodesV1 {
-    let (bucket, PartitionId(partition)) = place;
-    TreeNodesV1 {
-        epoch: topology.epoch(),
-        bucket,
-        partition,
-        depth,
-        nodes: nodes.to_vec(),
-    }
-}
-
-/// The keys of a page, with their objects from its tail.
-fn objects(page: ReplicaListReplyV1, mut tail: Bytes) -> Vec<(Key, Bytes)> {
-    let split = |entry: kv_net::message::ReplicaListEntryV1| {
-        let object = tail.split_to((entry.object_bytes as usize).min(tail.len()));
-        (entry.key, object)
-    };
-    page.entries.into_iter().map(split).collect()
 }

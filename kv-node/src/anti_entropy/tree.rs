@@ -10,7 +10,7 @@ const FAN_OUT_BITS: u32 = 4;
 /// Items that a leaf should have at most.
 const ITEMS_PER_LEAF: u64 = 16;
 /// The deepest tree: 16,777,216 leaves.
-pub const MAX_DEPTH: u8 = 6;
+const MAX_DEPTH: u8 = 6;
 
 /// One change of a partition: an item goes, another comes; 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -278,6 +278,15 @@ pub(super) struct ImportArgs {
 pub(super) struct ExportArgs {
     #[command(flatten)]
     pub(super) bucket: BucketArgs,
+    /// Only the rows of this partition key, in the order of their sort keys
+    #[arg(long, value_name = "KEY")]
+    pub(super) rows_of: Option<String>,
+    /// Begin with this sort key
+    #[arg(long, value_name = "KEY", requires = "rows_of")]
+    pub(super) sort_from: Option<String>,
+    /// End before this sort key
+    #[arg(long, value_name = "KEY", requires = "rows_of")]
+    pub(super) sort_until: Option<String>,
     /// Print keys without values
     #[arg(long)]
     pub(super) keys: bool,

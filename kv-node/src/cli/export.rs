@@ -1,5 +1,7 @@
 //! `kv export`: all records of a bucket as JSON lines, which `kv import` takes.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use kv_client::ring::Topology;
@@ -49,7 +51,7 @@ struct Counts {
     conflicts: u64,
 }
 
-/// Prints a bucket. Deleted keys are left out.
+/// Prints a bucket, or rows of a partition key. Deleted keys are left out.
 pub(super) async fn run(
     session: &Session,
     output: &Output,
@@ -58,7 +60,11 @@ pub(super) async fn run(
     let (client, bucket) = session.bucket(&args.bucket).await?;
     let bar = output.progress(Some(1), BAR);
     let counts = if args.keys {
-        let scan = configured(bucket.scan_digests(), &args);
+        let scan = match &args.rows_of {
+            None => bucket.scan_digests(),
+            Some(key) => bucket.scan_row_digests(key.clone(), sort_keys(&args)),
+        };
+        let scan = configured(scan, &args);
         print_all(scan, output, &args, &bar, |key, _| {
             let (schema, key) = (1, KeyJson::of(&key));
             output.json_line(&RecordJson {
@@ -71,7 +77,11 @@ pub(super) async fn run(
         })
         .await
     } else {
-        let scan = configured(bucket.scan(), &args);
+        let scan = match &args.rows_of {
+            None => bucket.scan(),
+            Some(key) => bucket.scan_rows(key.clone(), sort_keys(&args)),
+        };
+        let scan = configured(scan, &args);
         let topology = client.topology();
         print_all(scan, output, &args, &bar, |key, read| {
             print(output, &key, read, &topology)
@@ -90,6 +100,14 @@ pub(super) async fn run(
         return Err(Failure::silent(4));
     }
     Ok(())
+}
+
+/// The sort keys of the rows that are asked for.
+fn sort_keys(args: &ExportArgs) -> (Bound<Bytes>, Bound<Bytes>) {
+    let own = |text: &Option<String>| text.clone().map(Bytes::from);
+    let from = own(&args.sort_from).map_or(Bound::Unbounded, Bound::Included);
+    let until = own(&args.sort_until).map_or(Bound::Unbounded, Bound::Excluded);
+    (from, until)
 }
 
 fn configured<W: View>(mut scan: Scan<W>, args: &ExportArgs) -> Scan<W> {
@@ -120,7 +138,7 @@ async fn print_all<W: View>(
             Some(Ok(entry)) => entry,
             Some(Err(error)) => {
                 return Err(
-                    Failure::from(error).hint(format!("continue with `kv export --from {cursor}`"))
+                    Failure::from(error).hint(format!("continue with the same options and `--from {cursor}`"))
                 );
             }
         };
@@ -136,7 +154,7 @@ async fn print_all<W: View>(
     }
     if !scan.cursor().is_end() {
         output.hint(&format!(
-            "continue with `kv export --from {}`",
+            "continue with the same options and `--from {}`",
             scan.cursor()
         ));
     }

@@ -12,6 +12,7 @@ use kv_node::adapters::{JobThreads, NodeHandler, QuicTransport, TokioHost};
 use kv_node::config::{Config, LogFormat};
 use kv_node::env::Env;
 use kv_node::node::belongs;
+use kv_node::replica::PageLimits;
 use kv_node::topologies::Topologies;
 use kv_node::{Node, NodeOptions, setup};
 use kv_storage::fs::RealFs;
@@ -66,6 +67,7 @@ async fn serve(config: Config) -> Result<()> {
         hints: config.hint_options(),
         deletes: config.delete_options(),
         scrub: config.scrub_options(),
+        pages: PageLimits::default(),
     };
     let node = Node::start(options, env.clone()).await?;
     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));

@@ -1,5 +1,6 @@
 //! The driver of a page of a partition.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use kv_types::{Epoch, Key, NodeId, Object};
 use super::hedge::Waited;
 use super::list_core::{ReplicaPage, merge};
 use super::places::Places;
-use super::plan::{check, reachable};
+use super::plan::{check, level, reachable};
 use super::{Coordinator, describe, join};
 use crate::env::Deadline;
 use crate::refusal::Refusal;
@@ -52,9 +53,10 @@ impl Coordinator {
         let partition = PartitionId(request.partition);
         let (properties, partition_epoch) =
             check(&topology, &request.head, request.bucket, partition)?;
-        let quorum = request
-            .options
-            .level
+        check_rows(&topology, &request)?;
+        // Only owners know all of a partition, so nobody stands in for them.
+        let (asked, number) = (request.options.level, request.options.r);
+        let quorum = level(topology.mode(), asked, number)?
             .quorum(properties.quorum)
             .with(request.options.r, None);
         let quorum = quorum
@@ -199,20 +201,9 @@ impl Coordinator {
             partition_epoch,
             message,
         } = ask;
-        let (entries, complete) = if node == self.me {
-            let partition = PartitionId(message.partition);
-            let (items, bytes) = (message.max_items as usize, message.max_bytes as usize);
-            let page = self
-                .replica
-                .list(
-                    message.bucket,
-                    partition,
-                    message.after.as_ref(),
-                    items,
-                    bytes,
-                )
-                .await?;
-            (page.entries, page.complete)
+        let (entries, until) = if node == self.me {
+            let page = self.replica.list(&message).await?;
+            (page.entries, page.until)
         } else {
             match self
                 .call(
@@ -231,14 +222,18 @@ impl Coordinator {
                         .entries
                         .into_iter()
                         .map(|entry| (entry.key, entry.object_bytes));
-                    (split(lengths, tail)?, reply.complete)
+                    (split(lengths, tail)?, reply.until)
                 }
                 other => return Err(super::unexpected(&other)),
             }
         };
+        let stored = |key: &Key| {
+            let (hash, _) = topology.locate(message.bucket, key.partition_key());
+            storage_key::encode(message.bucket, hash, key)
+        };
         let mut page = ReplicaPage {
-            complete,
-            ..ReplicaPage::default()
+            entries: BTreeMap::new(),
+            end: until.map(|last| (stored(&last), last)),
         };
         for (key, encoded) in entries {
             let object = Object::decode(&encoded).map_err(|damage| {
@@ -247,11 +242,7 @@ impl Coordinator {
                     format!("the object of {key} is damaged: {damage}"),
                 )
             })?;
-            let (hash, _) = topology.locate(message.bucket, key.partition_key());
-            page.entries.insert(
-                storage_key::encode(message.bucket, hash, &key),
-                (key, object),
-            );
+            page.entries.insert(stored(&key), (key, object));
         }
         Ok(page)
     }
@@ -273,10 +264,40 @@ fn replica_request(request: &ListV1) -> ReplicaListV1 {
         head,
         bucket: request.bucket,
         partition: request.partition,
+        rows: request.rows.clone(),
         after: request.after.clone(),
         max_items: request.max_items.clamp(1, MAX_ITEMS),
         max_bytes: MAX_BYTES,
     }
+}
+
+/// Refuses rows of a partition key that cannot be, or that lie in another partition.
+fn check_rows(topology: &Topology, request: &ListV1) -> Result<(), Refusal> {
+    let Some(rows) = &request.rows else {
+        return Ok(());
+    };
+    let refused = |message: String| Err(Refusal::new(ErrorCode::BadRequest, message));
+    if let Err(error) = Key::new(rows.partition_key.clone()) {
+        return refused(error.to_string());
+    }
+    // A bound may be the smallest one behind the longest sort key.
+    let longest = Key::MAX_SORT_BYTES + 1;
+    let until = rows.until.iter();
+    if let Some(bound) = until.chain([&rows.from]).find(|b| b.len() > longest) {
+        let message = format!(
+            "a sort key of {} bytes; the limit is {longest}",
+            bound.len()
+        );
+        return refused(message);
+    }
+    let (_, partition) = topology.locate(request.bucket, &rows.partition_key);
+    if partition.0 != request.partition {
+        return refused(format!(
+            "these rows are in {partition}, not in {}",
+            request.partition
+        ));
+    }
+    Ok(())
 }
 
 /// Cuts a tail into the objects whose lengths the reply states.

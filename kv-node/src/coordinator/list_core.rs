@@ -13,8 +13,8 @@ use kv_types::{Key, Object, planted};
 pub struct ReplicaPage {
     /// Engine key → (key, object).
     pub entries: BTreeMap<Bytes, (Key, Object)>,
-    /// Whether the partition ends with this page.
-    pub complete: bool,
+    /// Up to which key this is all that the replica holds; `None` if it holds no more.
+    pub end: Option<(Bytes, Key)>,
 }
 
 /// The merged page.
@@ -22,24 +22,18 @@ pub struct ReplicaPage {
 pub struct MergedPage {
     /// Keys with what all answering replicas know of them, in storage order.
     pub entries: Vec<(Key, Object)>,
-    /// Where the next page begins; `None` when the partition is done.
+    /// After which key the next page begins; `None` when there is no more.
     pub next_after: Option<Key>,
 }
 
 /// Merges the pages of r replicas, all asked for the same start.
 #[must_use]
 pub fn merge(pages: Vec<ReplicaPage>) -> MergedPage {
-    let truncated = pages.iter().filter(|page| !page.complete);
-    let end = truncated
-        .filter_map(|page| {
-            page.entries
-                .last_key_value()
-                .map(|(stored, _)| stored.clone())
-        })
-        .min();
+    let ends = pages.iter().filter_map(|page| page.end.clone());
+    let end = ends.min_by(|(one, _), (other, _)| one.cmp(other));
     let mut merged: BTreeMap<Bytes, (Key, Object)> = BTreeMap::new();
     for (stored, (key, object)) in pages.into_iter().flat_map(|page| page.entries) {
-        let is_past = end.as_ref().is_some_and(|end| stored > *end);
+        let is_past = end.as_ref().is_some_and(|(end, _)| stored > *end);
         if is_past && !planted!("list past a truncated page") {
             continue;
         }
@@ -49,10 +43,9 @@ pub fn merge(pages: Vec<ReplicaPage>) -> MergedPage {
             .1
             .merge(&object);
     }
-    let next_after = end.and_then(|end| merged.get(&end).map(|(key, _)| key.clone()));
     MergedPage {
         entries: merged.into_values().collect(),
-        next_after,
+        next_after: end.map(|(_, key)| key),
     }
 }
 
@@ -84,9 +77,12 @@ mod tests {
     }
 
     fn page(entries: Vec<(Bytes, (Key, Object))>, complete: bool) -> ReplicaPage {
+        let last = entries
+            .last()
+            .map(|(stored, (key, _))| (stored.clone(), key.clone()));
         ReplicaPage {
+            end: last.filter(|_| !complete),
             entries: entries.into_iter().collect(),
-            complete,
         }
     }
 
@@ -137,6 +133,22 @@ mod tests {
         let merged = merge(vec![whole, page(vec![entry("a", value(1))], false)]);
         assert_eq!(names(&merged), ["a"]);
         assert!(merged.next_after.is_some());
+    }
+
+    #[test]
+    fn an_answer_that_found_nothing_so_far_holds_the_page_back() {
+        let (stored, (key, _)) = entry("k3", value(1));
+        let nothing_yet = ReplicaPage {
+            end: Some((stored, key)),
+            ..ReplicaPage::default()
+        };
+        let ahead = page(vec![entry("k1", value(1)), entry("k5", value(1))], false);
+        let merged = merge(vec![ahead, nothing_yet.clone()]);
+        assert_eq!(names(&merged), ["k1"]);
+        assert_eq!(merged.next_after.expect("more").to_string(), "k3");
+        let merged = merge(vec![nothing_yet]);
+        assert_eq!(names(&merged), [""; 0]);
+        assert_eq!(merged.next_after.expect("more").to_string(), "k3");
     }
 
     #[test]

@@ -145,21 +145,12 @@ impl Plan {
         Ok(need)
     }
 
-    /// The level of a request: where it names none, that of the cluster's mode; but who names a number of replicas means
-    /// the key's own, so that r + w > n keeps its promise.
+    /// The level of a request, as [`level`] says.
     ///
     /// # Errors
-    /// [`Refusal`] for a sloppy quorum in a cluster that has none.
+    /// As [`level`].
     pub fn level(&self, asked: Level, number: Option<u8>) -> Result<Level, Refusal> {
-        match (asked, self.topology.mode()) {
-            (Level::Usual, ClusterMode::Ap) if number.is_none() => Ok(Level::Eventual),
-            (Level::Usual, _) => Ok(Level::Quorum),
-            (Level::Eventual, ClusterMode::Cp) => Err(Refusal::new(
-                ErrorCode::BadRequest,
-                "this cluster is in mode cp, which has no level `eventual`; use `quorum`, or name no level",
-            )),
-            (level, _) => Ok(level),
-        }
+        level(self.topology.mode(), asked, number)
     }
 
     /// All nodes that may stand in for owners, best first.
@@ -179,6 +170,23 @@ impl Plan {
     #[must_use]
     pub fn has_replica(&self, node: NodeId) -> bool {
         self.replicas.nodes().any(|replica| replica == node)
+    }
+}
+
+/// The level of a request: where it names none, that of the cluster's mode; but who names a number of replicas means the
+/// key's own, so that r + w > n keeps its promise.
+///
+/// # Errors
+/// [`Refusal`] for a sloppy quorum in a cluster that has none.
+pub fn level(mode: ClusterMode, asked: Level, number: Option<u8>) -> Result<Level, Refusal> {
+    match (asked, mode) {
+        (Level::Usual, ClusterMode::Ap) if number.is_none() => Ok(Level::Eventual),
+        (Level::Usual, _) => Ok(Level::Quorum),
+        (Level::Eventual, ClusterMode::Cp) => Err(Refusal::new(
+            ErrorCode::BadRequest,
+            "this cluster is in mode cp, which has no level `eventual`; use `quorum`, or name no level",
+        )),
+        (level, _) => Ok(level),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{
     DataHead, FateV1, GetReplyV1, GetV1, ListReplyV1, ListV1, PutReplyV1, PutV1, ReadOptions,
-    Request, Response, SiblingHeadV1, WriteFate, WriteKind, WriteOptions,
+    Request, Response, RowsV1, SiblingHeadV1, WriteFate, WriteKind, WriteOptions,
 };
 use kv_node::adapters::QuicTransport;
 use kv_node::transport::{CallFailure, Peer, Transport};
@@ -216,7 +216,7 @@ impl Client {
         self.read(network, via, key, options, None).await
     }
 
-    /// Lists a page of a partition, with the values as text.
+    /// Lists a page of a partition, or of rows in it, with the values as text.
     ///
     /// # Errors
     /// Why it failed.
@@ -224,7 +224,7 @@ impl Client {
         &mut self,
         network: &impl AsRef<SimNetwork>,
         via: NodeId,
-        (partition, after): (u16, Option<Key>),
+        (partition, rows, after): (u16, Option<RowsV1>, Option<Key>),
         max_items: u32,
         options: ReadOptions,
     ) -> Result<(ListReplyV1, Vec<String>), Refused> {
@@ -232,6 +232,7 @@ impl Client {
             head: self.head(),
             bucket: BUCKET,
             partition,
+            rows,
             after,
             max_items,
             options,

@@ -11,6 +11,7 @@ use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
 use kv_node::healing::ScrubOptions;
 use kv_node::hints::HintOptions;
+use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_node::topologies::Topologies;
 use kv_node::transport::Transport;
@@ -53,6 +54,7 @@ pub struct SimCluster {
     storage: kv_storage::Options,
     hints: HintOptions,
     deletes: DeleteOptions,
+    pages: PageLimits,
 }
 
 #[derive(Debug)]
@@ -153,7 +155,15 @@ impl SimCluster {
             storage,
             hints: HINTS,
             deletes: DeleteOptions::default(),
+            pages: PageLimits::default(),
         }
+    }
+
+    /// The same, with other limits to what is gone through for one answer.
+    #[must_use]
+    pub fn with_pages(mut self, pages: PageLimits) -> Self {
+        self.pages = pages;
+        self
     }
 
     /// The same, with other limits to what nodes keep for others.
@@ -433,6 +443,7 @@ impl SimCluster {
             hints: self.hints,
             deletes: self.deletes,
             scrub: SCRUB,
+            pages: self.pages,
         };
         let this = self.clone();
         self.handle.spawn(group, async move {

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_types::{Durability, Level, NodeId};
 use tracing_subscriber::EnvFilter;
@@ -148,6 +149,10 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         }),
         false => cluster,
     };
+    let cluster = cluster.with_pages(PageLimits {
+        copies: scenario.page_copies,
+        ..PageLimits::default()
+    });
     let mut found = Vec::new();
     if let Err(error) = cluster.start_all().await {
         found.push(Violation::new("does-not-start", error.to_string()));

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kv_node::replica::PageLimits;
 use kv_storage::Options;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ pub struct Scenario {
     /// How much nodes keep in memory and in their logs before they write tables, in KiB.
     #[serde(default = "smallest_buffer")]
     pub buffer_kib: usize,
+    /// How many copies nodes go through for one answer, when they compare or list.
+    #[serde(default = "usual_page")]
+    pub page_copies: usize,
     /// All keys are rows of one partition key.
     #[serde(default)]
     pub has_rows: bool,
@@ -97,6 +101,10 @@ fn smallest_buffer() -> usize {
     4
 }
 
+fn usual_page() -> usize {
+    PageLimits::default().copies
+}
+
 impl Scenario {
     /// The day that a seed draws, in which clients work for so long.
     #[must_use]
@@ -148,6 +156,7 @@ impl Scenario {
             events: plan.draw(&mut rng),
             forgets: rng.bool(),
             buffer_kib: smallest_buffer(),
+            page_copies: usual_page(),
             has_rows: false,
             sessions: false,
         };
@@ -189,6 +198,7 @@ impl Scenario {
             let may_lose_disks = has_damage || day.restores();
             day.mix.one = if may_lose_disks { 0 } else { share(&mut rng) };
         }
+        day.page_copies = [2, 10, usual_page()][rng.usize(0..3)];
         day
     }
 
@@ -247,10 +257,11 @@ impl fmt::Display for Scenario {
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire} with buffers of {} KiB, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
+            "seed {}: {} nodes{wire} with buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
             self.buffer_kib,
+            self.page_copies,
             self.keys,
             self.clients.len(),
             self.rest_ms,

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
-use kv_net::message::{PutV1, ReadOptions, SiblingHeadV1, WriteFate, WriteKind};
+use kv_net::message::{PutV1, ReadOptions, RowsV1, SiblingHeadV1, WriteFate, WriteKind};
 use kv_ring::Topology;
 use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, WriteId};
 
@@ -211,7 +212,14 @@ impl Worker {
             let (_, partition) = self.topology.locate(BUCKET, key.partition_key());
             (partition, key)
         };
-        let (partition, _) = place(key);
+        let (partition, of_key) = place(key);
+        let all_rows = RowsV1 {
+            partition_key: Bytes::copy_from_slice(of_key.partition_key()),
+            from: Bytes::new(),
+            until: None,
+        };
+        // On such a day it comes to the same.
+        let rows = (key >= FIRST_ROW && self.rng.bool()).then_some(all_rows);
         let mut shown: BTreeMap<Key, (KeyNumber, Vec<Seen>)> = BTreeMap::new();
         for number in self.keys.clone() {
             let (of_key, key) = place(number);
@@ -222,7 +230,7 @@ impl Worker {
         let begun = self.handle.now();
         let mut after = None;
         loop {
-            let from = (partition.0, after.take());
+            let from = (partition.0, rows.clone(), after.take());
             let most = self.rng.u32(1..=MOST_LISTED);
             let page = self.client.list(&self.network, via, from, most, options);
             let Ok((page, values)) = page.await else {
