@@ -225,7 +225,15 @@ impl Changes {
 fn change_of(kind: ChangeKind) -> Change {
     match kind {
         ChangeKind::CreateBucket { name, properties } => Change::CreateBucket { name, properties },
-        ChangeKind::SetBucket { id, properties } => Change::SetBucket { id, properties },
+        ChangeKind::SetBucket {
+            id,
+            properties,
+            repaired,
+        } => Change::SetBucket {
+            id,
+            properties,
+            repaired,
+        },
         ChangeKind::DropBucket { id } => Change::DropBucket { id },
         ChangeKind::GrantActor { node } => Change::GrantActor { node },
         ChangeKind::MoveMember { node, address } => Change::MoveMember { node, address },

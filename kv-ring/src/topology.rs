@@ -20,7 +20,7 @@ pub use change::{Change, ChangeError};
 pub use check::TopologyError;
 pub use genesis::{GenesisError, GenesisSpec};
 pub(crate) use member::count_zones;
-pub use member::{Bucket, ClusterMode, Member, PartitionState};
+pub use member::{Bucket, ClusterMode, Member, PartitionState, Past};
 
 use crate::assign::Table;
 use crate::hash::{HashSecret, KeyHash};
@@ -48,7 +48,7 @@ pub struct Topology {
     pub(crate) table: Table,
     /// The new owners of partitions in transition, as indexes into the members.
     pub(crate) joint: BTreeMap<PartitionId, Vec<u16>>,
-    /// The epoch of the last change of each partition.
+    /// The epoch of the last change of each partition: of its owners, or of how many of them must answer.
     pub(crate) changed: Vec<Epoch>,
 }
 
@@ -221,7 +221,7 @@ impl Topology {
         }
     }
 
-    /// The epoch in which a partition's owners last changed.
+    /// The epoch in which a partition's owners last changed, or how many of them must answer.
     ///
     /// # Panics
     /// When the partition is none of [`Self::partition_count`].

@@ -266,7 +266,7 @@ fn a_partition_key_of_any_length_is_compared_to_its_end() {
 }
 
 /// What comes of having a node compare all that it holds with the others.
-async fn compare_all(cluster: &SimCluster, node: NodeId) -> CompareReplyV1 {
+pub(crate) async fn compare_all(cluster: &SimCluster, node: NodeId) -> CompareReplyV1 {
     let request = Request::Compare(CompareV1 {
         bucket: None,
         first: 0,

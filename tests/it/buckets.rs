@@ -12,17 +12,25 @@ use kv_net::message::{
 use kv_net::{ErrorCode, Role};
 use kv_storage::Db;
 use kv_tests::sim::SimCluster;
-use kv_types::{BucketId, BucketMode, BucketName, BucketProperties, Level, NodeId};
+use kv_types::{
+    BlindPut, BucketId, BucketMode, BucketName, BucketProperties, Level, NodeId, Outcome, Quorum,
+};
 
+use crate::anti_entropy::compare_all;
 use crate::client::{BUDGET, Client, key, options, with_cluster};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-async fn change(cluster: &SimCluster, change: ChangeKind) {
+async fn ask_for(cluster: &SimCluster, change: ChangeKind) -> Response {
     let request = Request::Change(ChangeV1 { change });
     let role = Role::Admin("operator".to_owned());
     let answer = cluster.network.call(role, NODES[0], &request, BUDGET).await;
-    let Ok(Response::Change(made)) = answer else {
+    answer.expect("it is up")
+}
+
+async fn change(cluster: &SimCluster, change: ChangeKind) {
+    let answer = ask_for(cluster, change).await;
+    let Response::Change(made) = answer else {
         panic!("{answer:?}");
     };
     for node in NODES {
@@ -168,6 +176,69 @@ fn a_dropped_bucket_goes_with_all_that_is_in_it_and_others_stay() {
 }
 
 /// How many rows a node that is down has in a bucket.
+/// What was written with w = 1 may be on one replica only, where reads of two out of three miss it.
+#[test]
+fn fewer_replicas_are_read_only_when_all_have_what_was_written_before() {
+    with_cluster(4, |cluster, mut client, handle| async move {
+        let numbers = |r, w| BucketProperties {
+            quorum: Quorum::new(3, r, w).expect("possible"),
+            // So that a write asks nobody before.
+            blind_put: BlindPut::Sibling,
+            ..BucketProperties::majority_of(3).expect("three")
+        };
+        let name = BucketName::new("b").expect("a good name");
+        let properties = numbers(3, 1);
+        change(&cluster, ChangeKind::CreateBucket { name, properties }).await;
+        let topology = cluster.node(NODES[0]).expect("it runs").topology();
+        let id = topology.buckets().last().expect("created").id;
+        client.epoch = topology.epoch();
+        let [first, second, third] = NODES;
+        let apart = [
+            (first, second),
+            (second, first),
+            (first, third),
+            (third, first),
+        ];
+        cluster.network.block(&apart);
+        let written = put(&cluster, &mut client, first, id, "k", 1, "v").await;
+        assert_eq!(written, Ok(()), "one replica is enough");
+        cluster.network.unblock(&apart);
+        // So that they know of each other again, but have not compared what is young.
+        handle.sleep(Duration::from_secs(2)).await;
+
+        let set = |r, w, repaired| ChangeKind::SetBucket {
+            id,
+            properties: numbers(r, w),
+            repaired,
+        };
+        let Response::Error(refused) = ask_for(&cluster, set(2, 2, false)).await else {
+            panic!("two of three could miss it");
+        };
+        assert_eq!(refused.outcome, Outcome::NotApplied);
+        assert!(
+            refused.message.contains("kv repair --bucket b"),
+            "{refused:?}"
+        );
+        change(&cluster, set(3, 2, false)).await;
+        let old = put(&cluster, &mut client, first, id, "k2", 1, "v").await;
+        assert_eq!(
+            old,
+            Err(ErrorCode::StaleEpoch),
+            "nobody goes on with the old numbers"
+        );
+        for node in NODES {
+            let compared = compare_all(&cluster, node).await;
+            assert_eq!(compared.shared, compared.settled, "{node}: {compared:?}");
+        }
+        change(&cluster, set(2, 2, true)).await;
+        client.epoch = cluster.node(first).expect("it runs").topology().epoch();
+        cluster.kill(first);
+        handle.sleep(Duration::from_secs(2)).await;
+        let read = get(&cluster, &mut client, second, id, "k").await;
+        assert_eq!(read, Ok(vec!["v".to_owned()]));
+    });
+}
+
 fn rows(cluster: &SimCluster, node: NodeId, bucket: BucketId) -> usize {
     let mut env = kv_storage::Env::embedded(1);
     env.fs = Arc::new(cluster.fs(node));

@@ -85,6 +85,8 @@ pub enum ChangeKind {
         id: BucketId,
         /// Its properties from now on.
         properties: BucketProperties,
+        /// Since its r and w were last changed all nodes have compared all of it with each other.
+        repaired: bool,
     },
     /// A bucket goes, and what is in it can no longer be reached.
     DropBucket {

@@ -86,6 +86,7 @@ pub(super) async fn run(
             name,
             r,
             w,
+            repaired,
             blind_put,
             ttl,
             row_cache,
@@ -103,6 +104,7 @@ pub(super) async fn run(
                     durability: durability.map_or(bucket.properties.durability, Into::into),
                     ..asked(bucket.properties, r, w)?
                 },
+                repaired,
             };
             make(&client, output, &name, change, "changed").await
         }

@@ -137,9 +137,9 @@ async fn print_all<W: View>(
             None => return Ok(counts),
             Some(Ok(entry)) => entry,
             Some(Err(error)) => {
-                return Err(
-                    Failure::from(error).hint(format!("continue with the same options and `--from {cursor}`"))
-                );
+                return Err(Failure::from(error).hint(format!(
+                    "continue with the same options and `--from {cursor}`"
+                )));
             }
         };
         let (at, of) = scan.progress();

@@ -16,12 +16,12 @@ use super::wire::{Reader, Writer};
 use crate::assign::{MAX_MEMBERS, Table};
 use crate::hash::HashSecret;
 use crate::partition::{PartitionCount, PartitionId};
-use crate::topology::{Bucket, ClusterMode, Member, Topology, count_zones};
+use crate::topology::{Bucket, ClusterMode, Member, Past, Topology, count_zones};
 
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
 const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
 const ACTOR_BYTES: usize = 4 + 16;
-const BUCKET_BYTES: usize = 4 + 1 + 5 + 4;
+const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 2 + 3;
 const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
 
@@ -74,6 +74,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
     ]);
     writer.put(&ttl_s.to_le_bytes());
     writer.put(&[row_cache as u8, durability as u8]);
+    writer.put(&[bucket.past.read, bucket.past.written, bucket.past.shown]);
 }
 
 fn put_slots(writer: &mut Writer, slots: &[u16]) {
@@ -206,9 +207,19 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         3 => Durability::All,
         other => return Err(malformed("durability of a bucket", other)),
     };
+    let [read, written, shown] = reader.array()?;
+    let mut numbers = [read, written, shown].into_iter();
+    if let Some(wrong) = numbers.find(|number| !(1..=n).contains(number)) {
+        return Err(malformed("past number of a bucket", wrong));
+    }
     Ok(Bucket {
         id,
         name,
+        past: Past {
+            read,
+            written,
+            shown,
+        },
         properties: BucketProperties {
             quorum,
             mode,

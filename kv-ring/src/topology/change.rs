@@ -1,8 +1,8 @@
 //! What one epoch changes in the one before it.
 
-use kv_types::{ActorId, BucketId, BucketName, BucketProperties, NodeId};
+use kv_types::{ActorId, BucketId, BucketName, BucketProperties, NodeId, Quorum};
 
-use super::{Bucket, Topology, TopologyError};
+use super::{Bucket, Past, Topology, TopologyError};
 
 /// One change of a topology. The voters decide the topology that follows from it, as the value of the next epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Change {
         id: BucketId,
         /// Its properties from now on.
         properties: BucketProperties,
+        /// Since its r and w were last changed all nodes have compared all of it with each other, and none was left out.
+        repaired: bool,
     },
     /// A bucket goes with all that is in it. Its name may be given again, its id never is.
     DropBucket {
@@ -63,6 +65,19 @@ pub enum ChangeError {
         /// The bucket's name.
         bucket: BucketName,
     },
+    /// Reads would miss what was written before, or reads of nodes that are behind what is written from now on.
+    #[error(
+        "with r={} and w={} reads of bucket `{bucket}` could miss what was written or read before with r={} and w={}; first choose numbers that meet those, or have all nodes compare it (`kv repair --bucket {bucket}`)",
+        now.r(), now.w(), past.read, past.written
+    )]
+    QuorumsMiss {
+        /// The bucket's name.
+        bucket: BucketName,
+        /// The numbers asked for.
+        now: Quorum,
+        /// The least ones so far.
+        past: Past,
+    },
     /// The bucket that requests use when they name none must be there.
     #[error("the bucket `default` cannot be dropped")]
     DefaultBucket,
@@ -92,16 +107,20 @@ impl Topology {
                     return Err(ChangeError::BucketExists { name });
                 }
                 let id = next.later_bucket_id();
-                next.buckets.push(Bucket {
-                    id,
-                    name,
-                    properties,
-                });
+                next.buckets.push(Bucket::new(id, name, properties));
             }
-            Change::SetBucket { id, properties } => {
+            Change::SetBucket {
+                id,
+                properties,
+                repaired,
+            } => {
                 let bucket = next.bucket_mut(id)?;
-                bucket.keeps_what_is_fixed(&properties)?;
-                bucket.properties = properties;
+                let before = bucket.properties.quorum;
+                bucket.set(properties, repaired)?;
+                if bucket.properties.quorum != before {
+                    // So that nobody goes on with the old numbers who knows of the new ones.
+                    next.changed.fill(next.epoch);
+                }
             }
             Change::DropBucket { id } => {
                 if next.bucket_mut(id)?.name == BucketName::default_bucket() {
@@ -146,6 +165,22 @@ impl Topology {
 }
 
 impl Bucket {
+    fn set(&mut self, properties: BucketProperties, repaired: bool) -> Result<(), ChangeError> {
+        self.keeps_what_is_fixed(&properties)?;
+        let past = match repaired {
+            true => Past::of(self.properties.quorum),
+            false => self.past,
+        };
+        let now = properties.quorum;
+        if now != self.properties.quorum && now.is_strict() && !past.meets(now) {
+            let bucket = self.name.clone();
+            return Err(ChangeError::QuorumsMiss { bucket, now, past });
+        }
+        self.properties = properties;
+        self.past = past.and(now);
+        Ok(())
+    }
+
     fn keeps_what_is_fixed(&self, properties: &BucketProperties) -> Result<(), ChangeError> {
         let fixed = |what| ChangeError::Fixed {
             what,
@@ -206,7 +241,8 @@ mod tests {
         assert_eq!(beds.name.as_str(), "beds");
         let changed = Change::SetBucket {
             id: beds.id,
-            properties: quorum(3, 1, 3),
+            properties: quorum(3, 3, 2),
+            repaired: false,
         };
         let second = first.changed_by(changed).expect("the same n");
         let now = second
@@ -214,7 +250,7 @@ mod tests {
             .expect("it is there")
             .properties
             .quorum;
-        assert_eq!((now.r(), now.w()), (1, 3));
+        assert_eq!((now.r(), now.w()), (3, 2));
         let third = second
             .changed_by(Change::DropBucket { id: beds.id })
             .expect("it is there");
@@ -222,6 +258,55 @@ mod tests {
         let fourth = third.changed_by(create("beds")).expect("the name is free");
         let again = fourth.buckets().last().expect("just made");
         assert_ne!(again.id, beds.id);
+    }
+
+    #[test]
+    fn numbers_change_only_to_such_as_meet_what_was_written_and_read_before() {
+        let genesis = genesis();
+        let id = genesis.buckets()[0].id;
+        let set = |topology: &Topology, (r, w): (u8, u8), repaired: bool| {
+            topology.changed_by(Change::SetBucket {
+                id,
+                properties: quorum(3, r, w),
+                repaired,
+            })
+        };
+        // Of three replicas w = 1 leaves a write on one; reads of two would miss it, for as long as it is there alone.
+        let refused = set(&genesis, (3, 1), false).expect_err("nodes that are behind read two");
+        assert!(
+            matches!(refused, ChangeError::QuorumsMiss { .. }),
+            "{refused}"
+        );
+        let more = set(&genesis, (3, 2), false).expect("all of them meet");
+        let refused = set(&more, (3, 1), false).expect_err("some may be behind still");
+        assert!(refused.to_string().contains("kv repair --bucket default"));
+        let least = set(&more, (3, 1), true).expect("all know of r = 3");
+        let refused = set(&least, (2, 2), false).expect_err("it may be on one only");
+        assert!(refused.to_string().contains("w=1"), "{refused}");
+        let between = set(&least, (3, 2), false).expect("all of them meet");
+        assert!(set(&between, (2, 2), false).is_err(), "it is remembered");
+        let back = set(&between, (2, 2), true).expect("all were compared");
+        assert_eq!(
+            back.buckets()[0].past,
+            Past::of(quorum(3, 3, 2).quorum).and(quorum(3, 2, 2).quorum)
+        );
+
+        assert_eq!(
+            back.changed_at(crate::PartitionId(7)),
+            back.epoch(),
+            "old numbers are fenced off"
+        );
+        let same = Change::SetBucket {
+            id,
+            properties: BucketProperties {
+                ttl_s: 60,
+                ..quorum(3, 2, 2)
+            },
+            repaired: false,
+        };
+        let same = back.changed_by(same).expect("the numbers stay");
+        assert_eq!(same.changed_at(crate::PartitionId(7)), back.epoch());
+        set(&same, (1, 1), false).expect("it promises nothing then");
     }
 
     #[test]
@@ -276,6 +361,7 @@ mod tests {
                 Change::SetBucket {
                     id: default,
                     properties: quorum(2, 1, 1),
+                    repaired: false,
                 },
                 "the n of bucket `default`",
             ),

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::BTreeSet;
 
-use kv_types::{BucketId, BucketName, BucketProperties, NodeId};
+use kv_types::{BucketId, BucketName, BucketProperties, NodeId, Quorum};
 
 /// A node of the cluster, as everyone knows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +58,72 @@ pub struct Bucket {
     pub name: BucketName,
     /// Its properties.
     pub properties: BucketProperties,
+    /// Under which numbers it was read and written before.
+    pub past: Past,
+}
+
+impl Bucket {
+    /// A bucket that nobody has used yet.
+    #[must_use]
+    pub fn new(id: BucketId, name: BucketName, properties: BucketProperties) -> Self {
+        Self {
+            id,
+            name,
+            properties,
+            past: Past::of(properties.quorum),
+        }
+    }
+}
+
+/// The least numbers of replicas under which a bucket may have been read and written since all its replicas last held the
+/// same, and under which nodes that are behind may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// Answers that a read waited for.
+    pub read: u8,
+    /// Acknowledgements that a write waited for.
+    pub written: u8,
+    /// Replicas that held what a read had shown.
+    pub shown: u8,
+}
+
+impl Past {
+    /// That of a bucket that has always had these numbers.
+    #[must_use]
+    pub fn of(quorum: Quorum) -> Self {
+        Self {
+            read: quorum.r(),
+            written: quorum.w(),
+            shown: shown(quorum),
+        }
+    }
+
+    /// That of a bucket that has other numbers from now on.
+    #[must_use]
+    pub fn and(self, quorum: Quorum) -> Self {
+        let now = Self::of(quorum);
+        Self {
+            read: self.read.min(now.read),
+            written: self.written.min(now.written),
+            shown: self.shown.min(now.shown),
+        }
+    }
+
+    /// Whether every read with these numbers meets everything that was written and shown before, and every read of a node
+    /// that is behind everything that is written and shown with them.
+    #[must_use]
+    pub fn meets(self, now: Quorum) -> bool {
+        let meet = |one: u8, other: u8| u16::from(one) + u16::from(other) > u16::from(now.n());
+        meet(now.r(), self.written)
+            && meet(now.r(), self.shown)
+            && meet(self.read, now.w())
+            && meet(self.read, shown(now))
+    }
+}
+
+/// How many replicas hold what a read shows: as many as every later one meets.
+fn shown(quorum: Quorum) -> u8 {
+    quorum.r().max(quorum.n() - quorum.r() + 1)
 }
 
 /// What requests get that ask for no level of their own.
