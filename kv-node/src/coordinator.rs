@@ -14,6 +14,7 @@ pub mod plan;
 mod put;
 pub mod put_core;
 pub(crate) mod recall;
+mod repairs;
 mod sends;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use self::hedge::HedgeBudget;
 use self::journal::{Journal, Notes};
 use self::places::Places;
 use self::plan::Plan;
+use self::repairs::Repairs;
 use crate::env::{Deadline, Env};
 use crate::evidence::{Evidence, Sent};
 use crate::liveness::Liveness;
@@ -48,6 +50,7 @@ pub struct Coordinator {
     metrics: Arc<Metrics>,
     evidence: Evidence,
     hedges: HedgeBudget,
+    repairs: Arc<Repairs>,
     contexts: ContextKey,
 }
 
@@ -72,6 +75,7 @@ impl Coordinator {
             metrics,
             evidence: Evidence::default(),
             hedges: HedgeBudget::default(),
+            repairs: Arc::default(),
             contexts,
         }
     }

@@ -381,8 +381,8 @@ impl Coordinator {
         }
     }
 
-    /// Brings an object that a read has merged to replicas that hold less. Failures are left to the
-    /// next read.
+    /// Brings an object that a read has merged to replicas that hold less, if it is its turn. Failures, and what has
+    /// no turn, are left to the next read.
     pub(super) fn repair(
         self: &Arc<Self>,
         plan: &Plan,
@@ -393,10 +393,14 @@ impl Coordinator {
     ) {
         let deadline = deadline.at_most(&self.env, MOST_SENDING);
         for node in behind {
+            let Some(turn) = self.repairs.begin(node, plan.target.stored()) else {
+                continue;
+            };
             self.metrics.read_repair();
             let (this, plan, head, object) =
                 (Arc::clone(self), plan.clone(), head.clone(), object.clone());
             self.env.spawn(async move {
+                let _turn = turn;
                 if node == this.me {
                     let merged = this.replica.merge(&plan.target, &object, Arrival::Repair);
                     drop(merged.await);

@@ -142,7 +142,8 @@ fn repair(dir: &Path, target: &Path, out: &mut dyn Write) -> Result<ExitCode, Fa
         writeln!(
             out,
             "losses: {}; of the keys named above the newest values may be missing, and older ones be in their \
-             place; open the new store, then fetch those keys from a replica or a backup",
+             place; open the new store, then fetch those keys from a replica or a backup; where replicas count on what \
+             this store has acknowledged, let it stay empty and fetch everything from them",
             report.losses.len()
         )?;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_types::{Durability, Level, WriteId};
+use kv_types::{Durability, Level, Quorum, WriteId};
 
 use super::places::Places;
 use crate::history::{Fate, History, KeyNumber, Write};
@@ -175,15 +175,23 @@ fn reach(writes: &[&Write], begun: &[Duration], write: &Write) -> usize {
     reach
 }
 
-/// How many replicas answer at a level.
+/// How many of the key's replicas answer a read at a level.
 #[must_use]
-pub fn answers(level: Level, replicas: u8) -> u8 {
+pub fn answers(level: Level, quorum: Quorum) -> u8 {
     match level {
         Level::Weak => 1,
-        Level::Quorum => replicas / 2 + 1,
-        Level::All => replicas,
+        Level::Quorum => quorum.r(),
+        Level::All => quorum.n(),
         // Others may have answered in the replicas' place.
         Level::Eventual | Level::Usual => 0,
+    }
+}
+
+/// How many of the key's replicas acknowledge a write at a level.
+fn acknowledgements(level: Level, quorum: Quorum) -> u8 {
+    match level {
+        Level::Quorum => quorum.w(),
+        Level::Weak | Level::All | Level::Eventual | Level::Usual => answers(level, quorum),
     }
 }
 
@@ -196,20 +204,21 @@ pub fn is_strict(level: Level) -> bool {
 /// Whether reads at a level see a write that was acknowledged before: then as many replicas as its level says have it, and
 /// no loss of power takes it from them.
 #[must_use]
-pub fn overlap(read: Level, write: &Write, replicas: u8) -> bool {
-    answers(read, replicas) + holders(write, replicas) > replicas
+pub fn overlap(read: Level, write: &Write, quorum: Quorum) -> bool {
+    answers(read, quorum) + holders(write, quorum) > quorum.n()
 }
 
 /// How many of a key's replicas have a write for certain, once it is acknowledged, whatever power they lose.
 #[must_use]
-pub fn holders(write: &Write, replicas: u8) -> u8 {
+pub fn holders(write: &Write, quorum: Quorum) -> u8 {
+    let acknowledged = acknowledgements(write.level, quorum);
     match write.durability {
         Durability::Memory => 0,
         // At its coordinator, which is one of them.
-        Durability::One => answers(write.level, replicas).min(1),
-        Durability::Quorum => answers(write.level, replicas),
+        Durability::One => acknowledged.min(1),
+        Durability::Quorum => acknowledged,
         // Others may hold it in a replica's place.
-        Durability::All if answers(write.level, replicas) == 0 => 0,
-        Durability::All => replicas,
+        Durability::All if acknowledged == 0 => 0,
+        Durability::All => quorum.n(),
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kv_types::WriteId;
+use kv_types::{Quorum, WriteId};
 
 use super::Violation;
 use super::ancestry::{Ancestry, answers, holders, is_strict};
@@ -18,11 +18,11 @@ use crate::history::{History, KeyNumber, Read};
 
 /// Which reads were old.
 #[must_use]
-pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
-    let mut debts = Debts::of(history, ancestry, replicas);
+pub fn check(history: &History, ancestry: &Ancestry, quorum: Quorum) -> Vec<Violation> {
+    let mut debts = Debts::of(history, ancestry, quorum);
     let mut in_order: Vec<&Read> = history.reads.iter().collect();
     in_order.sort_by_key(|read| read.begun);
-    let judge = |read| debts.judge(read, history, ancestry, replicas);
+    let judge = |read| debts.judge(read, history, ancestry, quorum);
     in_order.into_iter().filter_map(judge).collect()
 }
 
@@ -57,7 +57,7 @@ impl Owed {
 }
 
 impl Debts {
-    fn of(history: &History, ancestry: &Ancestry, replicas: u8) -> Self {
+    fn of(history: &History, ancestry: &Ancestry, quorum: Quorum) -> Self {
         let mut this = Self {
             shown: shown_since(history),
             in_sessions: seen_in_sessions(history),
@@ -82,8 +82,8 @@ impl Debts {
                 continue;
             };
             // So many answers meet one of those that have it.
-            let enough = replicas + 1 - holders(write, replicas);
-            for answers in enough..=replicas {
+            let enough = quorum.n() + 1 - holders(write, quorum);
+            for answers in enough..=quorum.n() {
                 let owed = this.acked.entry((key, answers)).or_default();
                 owed.to_come.push((at, place));
             }
@@ -103,7 +103,7 @@ impl Debts {
         read: &Read,
         history: &History,
         ancestry: &Ancestry,
-        replicas: u8,
+        quorum: Quorum,
     ) -> Option<Violation> {
         let covered = ancestry.covered(read.key, &read.ids(), read.ended);
         let missing = |owed: Option<&mut Owed>| {
@@ -127,7 +127,7 @@ impl Debts {
             );
             return Some(Violation::new("session", what));
         }
-        let answers = answers(read.level, replicas);
+        let answers = answers(read.level, quorum);
         let acked = self.acked.get_mut(&(read.key, answers));
         missing(acked).map(|id| {
             let write = &history.writes[&id];
@@ -187,11 +187,11 @@ fn seen_in_sessions(history: &History) -> BTreeMap<(u32, WriteId), Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::testing::Story;
+    use crate::check::testing::{Story, majorities};
     use kv_types::Level;
 
     fn rules(story: &Story) -> Vec<&'static str> {
-        story.rules(|history| check(history, &Ancestry::of(history), 3))
+        story.rules(|history| check(history, &Ancestry::of(history), majorities()))
     }
 
     #[test]
@@ -271,6 +271,20 @@ mod tests {
         assert!(rules(&story).is_empty());
         story.read(105, 119, &[]).client = 5;
         assert_eq!(rules(&story), ["stale"]);
+    }
+
+    #[test]
+    fn other_numbers_overlap_otherwise() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10);
+        story.read(20, 30, &[]).client = 5;
+        let rules = |r, w| {
+            let quorum = Quorum::new(3, r, w).expect("possible");
+            story.rules(|history| check(history, &Ancestry::of(history), quorum))
+        };
+        assert_eq!(rules(3, 1), ["stale"]);
+        assert_eq!(rules(1, 3), ["stale"]);
+        assert!(rules(2, 1).is_empty());
     }
 
     #[test]

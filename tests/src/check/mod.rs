@@ -27,6 +27,8 @@ mod testing;
 
 use std::fmt;
 
+use kv_types::Quorum;
+
 use crate::history::History;
 use ancestry::Ancestry;
 
@@ -55,12 +57,12 @@ impl fmt::Display for Violation {
 
 /// Everything that the checkers of sibling histories find.
 #[must_use]
-pub fn all(history: &History, replicas: u8) -> Vec<Violation> {
+pub fn all(history: &History, quorum: Quorum) -> Vec<Violation> {
     let ancestry = Ancestry::of(history);
     let mut found = invented::check(history);
     found.extend(lost::check(history, &ancestry));
-    found.extend(returned::check(history, &ancestry, replicas));
-    found.extend(fresh::check(history, &ancestry, replicas));
+    found.extend(returned::check(history, &ancestry, quorum));
+    found.extend(fresh::check(history, &ancestry, quorum));
     found.extend(siblings::check(history, &ancestry));
     found.extend(converged::check(history));
     found

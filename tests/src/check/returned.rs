@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kv_types::WriteId;
+use kv_types::{Quorum, WriteId};
 
 use super::Violation;
 use super::ancestry::{Ancestry, overlap};
@@ -11,7 +11,7 @@ use crate::history::{History, Write};
 
 /// What came back.
 #[must_use]
-pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violation> {
+pub fn check(history: &History, ancestry: &Ancestry, quorum: Quorum) -> Vec<Violation> {
     let readers = history.readers();
     let superseders = |id: WriteId| -> Vec<(WriteId, &Write)> {
         let readers = readers.get(&id).into_iter().flatten();
@@ -53,7 +53,7 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
                 .is_some_and(|write| write.attempts > 1);
             let earlier = by.iter().find(|(_, write)| {
                 write.acked_at().is_some_and(|at| at < read.begun)
-                    && overlap(read.level, write, replicas)
+                    && overlap(read.level, write, quorum)
                     && !is_excused
             });
             if let Some((by, _)) = earlier {
@@ -71,11 +71,11 @@ pub fn check(history: &History, ancestry: &Ancestry, replicas: u8) -> Vec<Violat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::testing::{Story, id};
+    use crate::check::testing::{Story, id, majorities};
     use kv_types::Level;
 
     fn rules(story: &Story) -> Vec<&'static str> {
-        story.rules(|history| check(history, &Ancestry::of(history), 3))
+        story.rules(|history| check(history, &Ancestry::of(history), majorities()))
     }
 
     #[test]

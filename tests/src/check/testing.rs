@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kv_types::{Durability, Level, NodeId, WriteId};
+use kv_types::{Durability, Level, NodeId, Quorum, WriteId};
 
 use super::Violation;
 use crate::history::{Fate, Held, History, Read, Seen, Write};
@@ -13,6 +13,11 @@ pub(super) fn id(number: u64) -> WriteId {
     let mut random = [0; 10];
     random[..8].copy_from_slice(&number.to_le_bytes());
     WriteId::new(1_000, random)
+}
+
+/// Two of three replicas answer.
+pub(super) fn majorities() -> Quorum {
+    Quorum::new(3, 2, 2).expect("possible")
 }
 
 fn ms(number: u64) -> Duration {

@@ -18,7 +18,7 @@ use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
 use kv_storage::sim::SimFs;
-use kv_types::{ClusterId, Epoch, NodeId};
+use kv_types::{BucketProperties, ClusterId, Epoch, NodeId, Quorum};
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -94,6 +94,25 @@ impl SimCluster {
         Self::in_mode(ClusterMode::Ap, handle, nodes, replicas, storage)
     }
 
+    /// The same with numbers of the caller's choice for the bucket of clients.
+    ///
+    /// # Panics
+    /// When the counts are not possible.
+    #[must_use]
+    pub fn of_quorum(
+        handle: Handle,
+        nodes: u128,
+        quorum: Quorum,
+        storage: kv_storage::Options,
+    ) -> Self {
+        let majorities = BucketProperties::majority_of(quorum.n()).expect("a possible number");
+        let bucket = BucketProperties {
+            quorum,
+            ..majorities
+        };
+        Self::with_bucket(ClusterMode::Ap, handle, nodes, bucket, storage)
+    }
+
     /// The same in a mode of the caller's choice.
     ///
     /// # Panics
@@ -104,6 +123,17 @@ impl SimCluster {
         handle: Handle,
         nodes: u128,
         replicas: u8,
+        storage: kv_storage::Options,
+    ) -> Self {
+        let majorities = BucketProperties::majority_of(replicas).expect("a possible number");
+        Self::with_bucket(mode, handle, nodes, majorities, storage)
+    }
+
+    fn with_bucket(
+        mode: ClusterMode,
+        handle: Handle,
+        nodes: u128,
+        bucket: BucketProperties,
         storage: kv_storage::Options,
     ) -> Self {
         let member = |n: u128| Member {
@@ -119,10 +149,10 @@ impl SimCluster {
             cluster_name: "sim".to_owned(),
             secret: HashSecret([3; 16]),
             partitions: PartitionCount::MIN,
-            replication_factor: replicas,
+            replication_factor: bucket.quorum.n(),
             mode,
             members: (1..=nodes).map(member).collect(),
-            default_bucket: None,
+            default_bucket: Some(bucket),
             buckets: Vec::new(),
         });
         let topology = Arc::new(topology.expect("a possible cluster"));
@@ -193,8 +223,17 @@ impl SimCluster {
         replicas: u8,
         storage: kv_storage::Options,
     ) -> Self {
-        let mut papers = Papers::new(handle.clone(), CLUSTER);
-        let mut cluster = Self::new(handle, nodes, replicas, storage);
+        Self::new(handle, nodes, replicas, storage).speaking_quic()
+    }
+
+    /// The same, but all parties speak real QUIC, as [`Self::over_quic`] has them.
+    ///
+    /// # Panics
+    /// When a key cannot be made.
+    #[must_use]
+    pub fn speaking_quic(self) -> Self {
+        let mut cluster = self;
+        let mut papers = Papers::new(cluster.handle.clone(), CLUSTER);
         for (node, machine) in cluster.machines().iter_mut() {
             machine.credentials = Some(papers.node(*node));
         }

@@ -27,6 +27,8 @@ pub struct Event {
 pub enum Fault {
     /// Processes are killed, and started again at the end.
     Kill(Vec<NodeNumber>),
+    /// A process is killed, and whatever else happens, it is not started again before the end.
+    Away(NodeNumber),
     /// Machines lose power: what was not synced may be gone, torn or garbage.
     PowerCut(Vec<NodeNumber>),
     /// A process stands still.
@@ -172,6 +174,7 @@ impl Fault {
         match self {
             Self::Kill(nodes) if nodes.len() > 1 => "kill of several",
             Self::Kill(_) => "kill",
+            Self::Away(_) => "node away",
             Self::PowerCut(nodes) if nodes.len() > 1 => "power cut of several",
             Self::PowerCut(_) => "power cut",
             Self::Pause(_) => "pause",
@@ -295,6 +298,16 @@ fn outvoted(
         lasts_ms: before_ms + lasts_ms + rng.u64(0..2_000),
         fault: Fault::Split(vec![restored, ally]),
     }]
+}
+
+/// A node is away for most of the day: for longer than others wait with what they keep for it, and than deletions are kept.
+pub(super) fn absent(plan: &Plan, rng: &mut Rng) -> Event {
+    let at_ms = rng.u64(1_000..(plan.until_ms / 4).max(2_000));
+    Event {
+        at_ms,
+        lasts_ms: plan.until_ms.saturating_sub(at_ms),
+        fault: Fault::Away(rng.u8(1..=plan.nodes)),
+    }
 }
 
 /// Keeps what others have for some nodes from reaching them, while they are there for whoever wants deletions forgotten.

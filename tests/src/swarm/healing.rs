@@ -12,7 +12,6 @@ use kv_storage::sim::SimFs;
 use kv_types::{Level, NodeId, Object, Payload};
 
 use super::nemesis::{Nemesis, used};
-use super::scenario::REPLICAS;
 use super::work::{Notebook, name};
 use crate::check::Violation;
 use crate::history::{Held, KeyNumber, Seen};
@@ -233,10 +232,11 @@ impl Healing<'_> {
             .into_iter()
             .filter_map(|node| Some((node, self.cluster.node(node)?.topology())))
             .collect();
+        let replicas = self.cluster.topology().replication_factor();
         let owners = |topology: &Topology| -> Vec<Vec<NodeId>> {
             let partitions = topology.partition_count().iter();
             partitions
-                .map(|partition| topology.replicas(partition, REPLICAS).nodes().collect())
+                .map(|partition| topology.replicas(partition, replicas).nodes().collect())
                 .collect()
         };
         let mut views: Vec<(NodeId, Vec<Vec<NodeId>>)> = Vec::new();
@@ -253,10 +253,10 @@ impl Healing<'_> {
         }
         if let Some((node, view)) = views.first() {
             let is_wrong = |owners: &Vec<NodeId>| {
-                owners.iter().collect::<BTreeSet<_>>().len() != usize::from(REPLICAS)
+                owners.iter().collect::<BTreeSet<_>>().len() != usize::from(replicas)
             };
             if view.iter().any(is_wrong) {
-                let what = format!("at {node} a partition has not {REPLICAS} distinct owners");
+                let what = format!("at {node} a partition has not {replicas} distinct owners");
                 self.wrong("owners", what);
             }
         }
@@ -269,7 +269,8 @@ impl Healing<'_> {
         for number in self.keys.clone() {
             let via = nodes[number as usize % nodes.len()];
             let owners = self.owners(number);
-            let level = if owners.len() < usize::from(REPLICAS) {
+            let replicas = self.cluster.topology().replication_factor();
+            let level = if owners.len() < usize::from(replicas) {
                 Level::Quorum
             } else {
                 Level::All
@@ -337,7 +338,7 @@ impl Healing<'_> {
         let topology = self.cluster.topology();
         let key = key(&name(number));
         let (_, partition) = topology.locate(BUCKET, key.partition_key());
-        let owners = topology.replicas(partition, REPLICAS);
+        let owners = topology.replicas(partition, topology.replication_factor());
         owners
             .nodes()
             .filter(|node| !self.damaged.contains(node))

@@ -53,6 +53,8 @@ pub struct Nemesis {
 struct Disks {
     /// The last copy of a disk, and the highest boot counter that can be on it.
     copies: BTreeMap<NodeId, (SimFs, u64)>,
+    /// Who is away on purpose, from when to when.
+    away: BTreeMap<NodeId, (Duration, Duration)>,
     /// Until then nothing goes wrong: a node that starts from a copy of its disk is told by the others.
     quiet_until: Duration,
 }
@@ -188,6 +190,13 @@ impl Nemesis {
             Fault::Kill(numbers) => each(numbers, |node| {
                 vec![(begin, Step::Kill(node)), (end, Step::Start(node))]
             }),
+            Fault::Away(node) => {
+                self.disks().away.insert(id(*node), (begin, end));
+                vec![
+                    (begin, Step::Kill(id(*node))),
+                    (end, Step::Start(id(*node))),
+                ]
+            }
             Fault::PowerCut(numbers) => each(numbers, |node| {
                 vec![(begin, Step::CutPower(node)), (end, Step::Start(node))]
             }),
@@ -357,6 +366,7 @@ impl Nemesis {
                 self.look_at(node);
                 cluster.cut_power(node);
             }
+            Step::Start(node) | Step::PutBack(node) if self.is_away(node) => {}
             Step::Start(node) => self.start(node),
             Step::Copy(node) => self.copy(node),
             Step::PutBack(node) => self.handle.spawn(OUTSIDE, self.clone().put_back(node)),
@@ -396,6 +406,12 @@ impl Nemesis {
             Step::Strangers(node, count) => self.send_strangers(node, count),
             Step::Propose(node) => self.propose(node),
         }
+    }
+
+    fn is_away(&self, node: NodeId) -> bool {
+        let now = self.handle.now();
+        let away = self.disks().away.get(&node).copied();
+        away.is_some_and(|(begin, end)| begin <= now && now < end)
     }
 
     fn disks(&self) -> MutexGuard<'_, Disks> {

@@ -9,7 +9,7 @@ use kv_net::message::{ChangeKind, ChangeV1, Request, Response};
 use kv_net::{ErrorCode, Role};
 use kv_types::{BucketName, BucketProperties, NodeId, Outcome};
 
-use super::scenario::{REPLICAS, Scenario};
+use super::scenario::Scenario;
 use crate::check::Violation;
 use crate::sim::network::SimNetwork;
 use crate::sim::{Handle, SimCluster};
@@ -78,7 +78,7 @@ impl Operator {
 pub(super) async fn create(network: &SimNetwork, ledger: &Ledger, via: NodeId, name: BucketName) {
     let change = ChangeKind::CreateBucket {
         name: name.clone(),
-        properties: BucketProperties::majority_of(REPLICAS).expect("a possible number"),
+        properties: BucketProperties::majority_of(3).expect("a possible number"),
     };
     let request = Request::Change(ChangeV1 { change });
     let role = Role::Admin("operator".to_owned());

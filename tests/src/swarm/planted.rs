@@ -48,4 +48,8 @@ pub const PLANTED: &[&str] = &[
     "list past a truncated page",
     "settle a write before all have promised",
     "close gaps before owners are equal",
+    "leave out what is young everywhere",
+    "repair only the side that compares",
+    "answer a read once two replicas agree",
+    "keep the watermarks of what was damaged",
 ];

@@ -18,7 +18,7 @@ use super::fault::Fault;
 use super::healing::Healing;
 use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
 use super::operator::{Ledger, Operator};
-use super::scenario::{REPLICAS, Scenario};
+use super::scenario::Scenario;
 use super::settling;
 use super::witness::Witness;
 use super::work::{Notebook, Worker};
@@ -137,12 +137,11 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let nodes = u128::from(scenario.nodes);
-    let make = if scenario.quic {
-        SimCluster::over_quic
-    } else {
-        SimCluster::new
+    let cluster = SimCluster::of_quorum(handle.clone(), nodes, scenario.quorum, scenario.storage());
+    let cluster = match scenario.quic {
+        true => cluster.speaking_quic(),
+        false => cluster,
     };
-    let cluster = make(handle.clone(), nodes, REPLICAS, scenario.storage());
     let cluster = match scenario.forgets {
         true => cluster.with_deletes(DeleteOptions {
             keep: FORGOTTEN_AFTER,
@@ -217,7 +216,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         violations.push(Violation::new("stranger", what));
     }
     let history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
-    violations.extend(check::all(&history, REPLICAS));
+    violations.extend(check::all(&history, scenario.quorum));
     let is_long = scenario.forgets && !scenario.quic && scenario.seed % 4 == 3;
     if is_long && whole.len() == cluster.nodes().count() {
         let (asked, wrong) = settling::settle(handle, &cluster, &history, FORGOTTEN_AFTER).await;

@@ -7,15 +7,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use kv_node::replica::PageLimits;
 use kv_storage::Options;
+use kv_types::Quorum;
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Event, Fault, NodeNumber, Plan, doubted, hermits, with_restores};
+use super::fault::{Event, Fault, NodeNumber, Plan, absent, doubted, hermits, with_restores};
 use super::work::FIRST_ROW;
 
 use crate::history::KeyNumber;
-
-/// Replicas of each key.
-pub const REPLICAS: u8 = 3;
 
 /// One day. Equal scenarios give equal runs, bit for bit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +43,9 @@ pub struct Scenario {
     /// How much nodes keep in memory and in their logs before they write tables, in KiB.
     #[serde(default = "smallest_buffer")]
     pub buffer_kib: usize,
+    /// Replicas of each key, and how many of them a read and a write at level quorum need.
+    #[serde(default = "majorities")]
+    pub quorum: Quorum,
     /// How many copies nodes go through for one answer, when they compare or list.
     #[serde(default = "usual_page")]
     pub page_copies: usize,
@@ -99,6 +100,10 @@ pub struct Mix {
 /// A table for every few writes.
 fn smallest_buffer() -> usize {
     4
+}
+
+fn majorities() -> Quorum {
+    Quorum::new(3, 2, 2).expect("two of three")
 }
 
 fn usual_page() -> usize {
@@ -156,6 +161,7 @@ impl Scenario {
             events: plan.draw(&mut rng),
             forgets: rng.bool(),
             buffer_kib: smallest_buffer(),
+            quorum: majorities(),
             page_copies: usual_page(),
             has_rows: false,
             sessions: false,
@@ -199,7 +205,38 @@ impl Scenario {
             day.mix.one = if may_lose_disks { 0 } else { share(&mut rng) };
         }
         day.page_copies = [2, 10, usual_page()][rng.usize(0..3)];
+        if rng.u8(0..8) == 0 {
+            day.events.push(absent(&plan, &mut rng));
+        }
+        if rng.u8(0..4) == 0 {
+            day.quorum = day.other_numbers(&mut rng, has_damage);
+        }
         day
+    }
+
+    /// Numbers that keep the promises of level quorum whatever happens on the day.
+    fn other_numbers(&self, rng: &mut Rng, has_damage: bool) -> Quorum {
+        let possible = |(n, r, w): &(u8, u8, u8)| {
+            // What only one disk holds goes with it, and those that are left must be able to serve without one.
+            let loses_disks = has_damage || self.restores();
+            let spared = n - u8::from(has_damage);
+            *n <= self.nodes
+                && (!loses_disks || *w > 1)
+                && *w <= spared
+                && *r.max(&(n - r + 1)) <= spared
+        };
+        let all = [
+            (3, 1, 3),
+            (3, 3, 1),
+            (3, 3, 2),
+            (5, 2, 4),
+            (5, 4, 2),
+            (5, 3, 3),
+            (3, 2, 2),
+        ];
+        let all: Vec<_> = all.into_iter().filter(possible).collect();
+        let (n, r, w) = all[rng.usize(0..all.len())];
+        Quorum::new(n, r, w).expect("they are possible")
     }
 
     /// The numbers of the keys that clients use.
@@ -257,9 +294,12 @@ impl fmt::Display for Scenario {
         let wire = if self.quic { " over QUIC" } else { "" };
         write!(
             f,
-            "seed {}: {} nodes{wire} with buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
+            "seed {}: {} nodes{wire} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
+            self.quorum.n(),
+            self.quorum.r(),
+            self.quorum.w(),
             self.buffer_kib,
             self.page_copies,
             self.keys,

@@ -27,6 +27,7 @@ pub const SUBSTANCE: &[&str] = &[
     "kill of several",
     "power cut",
     "power cut of several",
+    "node away",
     "pause",
     "split",
     "mute nodes",

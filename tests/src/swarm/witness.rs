@@ -35,10 +35,10 @@ use kv_net::message::{AnswerWhen, FloorV1, GetReplyV1, Request, Response, Waterm
 use kv_node::storage_key;
 use kv_ring::{PartitionId, Topology};
 use kv_storage::Read;
-use kv_types::{Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Object, WriteId};
+use kv_types::{Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Object, Quorum, WriteId};
 
 use super::fault::Fault;
-use super::scenario::{REPLICAS, Scenario};
+use super::scenario::Scenario;
 use crate::check::Violation;
 use crate::sim::client::BUCKET;
 use crate::sim::image::{Image, Unreadable};
@@ -76,6 +76,7 @@ pub struct Witness {
     handle: Handle,
     cluster: SimCluster,
     contexts: ContextKey,
+    quorum: Quorum,
     /// Nodes on whose disks bytes go bad.
     damaged: BTreeSet<NodeId>,
     /// Nodes that are put back to what they were.
@@ -135,6 +136,7 @@ impl Witness {
             handle: handle.clone(),
             cluster: cluster.clone(),
             contexts: ContextKey::new(cluster.topology().secret().context_key()),
+            quorum: scenario.quorum,
             damaged,
             restored,
             state: Mutex::new(State {
@@ -173,8 +175,8 @@ impl Witness {
         let needed = match (write.durability, write.level) {
             (Durability::Memory, _) => 0,
             (Durability::One, _) | (Durability::Quorum, Level::Weak) => 1,
-            (Durability::Quorum, Level::Usual | Level::Quorum | Level::Eventual) => 2,
-            (Durability::Quorum, Level::All) | (Durability::All, _) => usize::from(REPLICAS),
+            (Durability::Quorum, Level::Usual | Level::Quorum | Level::Eventual) => self.quorum.w(),
+            (Durability::Quorum, Level::All) | (Durability::All, _) => self.quorum.n(),
         };
         let Ok(clock) = self
             .contexts
@@ -212,7 +214,7 @@ impl Witness {
                 who.push_str(&format!(" {node}"));
             }
         }
-        if holders < needed {
+        if holders < usize::from(needed) {
             let what = format!(
                 "{:?} of {} was acknowledged at {:?} with durability {:?}, and only{who} of {needed} nodes have it on their disks",
                 write.id, write.key, write.level, write.durability
@@ -251,8 +253,10 @@ impl Witness {
     pub fn answered(&self, key: &Key, level: Level, begun: Duration, reply: &GetReplyV1) {
         let needed = match level {
             Level::Weak | Level::Eventual => return,
-            Level::Usual | Level::Quorum => 2,
-            Level::All => usize::from(REPLICAS),
+            Level::Usual | Level::Quorum => {
+                self.quorum.r().max(self.quorum.n() - self.quorum.r() + 1)
+            }
+            Level::All => self.quorum.n(),
         };
         if reply.siblings.is_empty() || !self.looks_at("look at a read", CHANCES.client) {
             return;
@@ -275,7 +279,7 @@ impl Witness {
                 };
                 holders += usize::from(holds);
             }
-            if holders < needed {
+            if holders < usize::from(needed) {
                 let what = format!(
                     "{key} was read at {level:?} with {:?}, which only {holders} of {needed} owners have on their disks",
                     shown.write_id
@@ -487,7 +491,10 @@ impl Spot {
         Self {
             stored: storage_key::encode(BUCKET, hash, key),
             partition,
-            owners: topology.replicas(partition, REPLICAS).nodes().collect(),
+            owners: topology
+                .replicas(partition, topology.replication_factor())
+                .nodes()
+                .collect(),
         }
     }
 }

@@ -12,7 +12,6 @@ use kv_types::{BucketId, Hlc, NodeId, Object, Payload, Sibling};
 use super::{CHANCES, Witness};
 use crate::sim::client::BUCKET;
 use crate::sim::image::{Image, Unreadable};
-use crate::swarm::scenario::REPLICAS;
 
 /// What was heard of them so far.
 #[derive(Debug, Default)]
@@ -203,7 +202,8 @@ impl Witness {
         let partition = PartitionId(place.partition);
         let hashes = topology.partition_count().hash_range(partition);
         let mut copies: BTreeMap<NodeId, BTreeMap<Bytes, Object>> = BTreeMap::new();
-        for owner in topology.replicas(partition, REPLICAS).nodes() {
+        let replicas = topology.replication_factor();
+        for owner in topology.replicas(partition, replicas).nodes() {
             if let Some(image) = images.get(&owner) {
                 let range = storage_key::partition_range(place.bucket, &hashes);
                 copies.insert(owner, image.objects(range)?.into_iter().collect());
