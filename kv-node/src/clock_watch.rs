@@ -46,6 +46,16 @@ impl ClockWatch {
         self.behind_ms.load(Ordering::Relaxed)
     }
 
+    /// The time, in milliseconds since the Unix epoch: by this node's own clock, or by the median of all if its own is wrong. For
+    /// what readers see, such as values that expire.
+    #[must_use]
+    pub fn right_ms(&self, own_ms: u64) -> u64 {
+        match self.behind_ms() {
+            behind_ms if is_wrong(behind_ms) => own_ms.saturating_add_signed(behind_ms),
+            _ => own_ms,
+        }
+    }
+
     /// Refuses to mint by a clock that is wrong.
     ///
     /// # Errors

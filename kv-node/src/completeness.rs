@@ -195,8 +195,7 @@ impl Completeness {
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
         let mut batch = WriteBatch::new();
-        let goes = !planted!("keep the watermarks of what was damaged");
-        for (bucket, partition) in places.iter().filter(|_| goes) {
+        for (bucket, partition) in places {
             batch.delete(&storage_key::watermark(*bucket, *partition));
         }
         let lost = |record: &mut Record| {
@@ -205,9 +204,7 @@ impl Completeness {
             record.lost_through = record.lost_through.max(now);
         };
         self.change_with(batch, lost).await?;
-        if goes {
-            watermarks.drop_some(places);
-        }
+        watermarks.drop_some(places);
         Ok(())
     }
 

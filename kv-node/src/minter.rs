@@ -102,6 +102,12 @@ impl Minter {
         *self.actor.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time by which values expire, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn right_ms(&self) -> u64 {
+        self.watch.right_ms(self.env.host.wall_ms())
+    }
+
     /// Refuses where nothing can be minted.
     ///
     /// # Errors

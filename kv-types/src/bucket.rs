@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::durability::Durability;
-use crate::quorum::{Quorum, QuorumError};
+use crate::quorum::{Level, Quorum, QuorumError};
 
 /// The name of a bucket: 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`, beginning with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,6 +136,8 @@ pub struct BucketProperties {
     pub row_cache: RowCache,
     /// What must survive a loss of power when a write is acknowledged whose writer says nothing of it.
     pub durability: Durability,
+    /// What requests get that name neither a level nor a number; [`Level::Usual`] leaves it to the cluster's mode.
+    pub level: Level,
 }
 
 impl BucketProperties {
@@ -152,6 +154,7 @@ impl BucketProperties {
             ttl_s: 0,
             row_cache: RowCache::On,
             durability: Durability::Quorum,
+            level: Level::Usual,
         })
     }
 }

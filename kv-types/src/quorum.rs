@@ -123,7 +123,7 @@ pub enum Level {
     All = 2,
     /// The bucket's quorum; for replicas that are away, other nodes stand in (a sloppy quorum).
     Eventual = 3,
-    /// What the cluster's mode says: [`Self::Eventual`] in mode ap, [`Self::Quorum`] in mode cp.
+    /// What the bucket says, or else the cluster's mode: [`Self::Eventual`] in mode ap, [`Self::Quorum`] in mode cp.
     #[default]
     Usual = 4,
 }

@@ -48,6 +48,25 @@ fn a_node_whose_clock_is_ahead_passes_writes_on_until_it_is_set() {
     });
 }
 
+#[test]
+fn readers_are_shown_what_has_not_expired_by_the_clocks_of_most() {
+    with_cluster(2, |cluster, mut client, handle| async move {
+        let (via, ahead) = (NodeId(1), NodeId(2));
+        let mut put = client.put_request("k", None, WriteKind::Put);
+        put.options.ttl_ms = Some(600_000);
+        let put = client.send_put(&cluster, via, put, "for ten minutes").await;
+        put.expect("all are up");
+        handle.sleep(COMPARED).await;
+        cluster.conditions(ahead).set_skew(HOUR_MS);
+        handle.sleep(COMPARED).await;
+        for node in [via, ahead] {
+            let read = client.get(&cluster, node, "k").await;
+            let (values, _) = read.expect("all are up");
+            assert_eq!(values, ["for ten minutes"], "through {node}");
+        }
+    });
+}
+
 /// Floors are points of hybrid time, and may be far ahead of all clocks.
 #[test]
 fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {

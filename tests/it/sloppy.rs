@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use kv_net::ErrorCode;
+use kv_net::Role;
 use kv_net::message::{
-    HintsReplyV1, HintsV1, PutReplyV1, ReadOptions, Request, Response, WriteKind,
+    ChangeKind, ChangeV1, HintsReplyV1, HintsV1, PutReplyV1, ReadOptions, Request, Response,
+    WriteKind,
 };
 use kv_node::hints::HintOptions;
 use kv_ring::ClusterMode;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId, Outcome};
+use kv_types::{BucketProperties, Level, NodeId, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, options, with};
 
@@ -39,6 +41,50 @@ async fn put(
     let mut request = client.put_request(KEY, None, WriteKind::Put);
     request.options.level = level;
     client.send_put(cluster, via, request, value).await
+}
+
+/// The same of a request that names no level, in a bucket that has one.
+#[test]
+fn a_bucket_has_a_level_of_its_own() {
+    with(9, five, |cluster, mut client, handle| async move {
+        let (owners, _) = owners(&cluster);
+        let mut of_bucket = async |level: Level, expected: Result<(), ErrorCode>| {
+            let topology = cluster.node(owners[0]).expect("it runs").topology();
+            let bucket = topology.bucket(BUCKET).expect("it is the default one");
+            let request = Request::Change(ChangeV1 {
+                change: ChangeKind::SetBucket {
+                    id: BUCKET,
+                    properties: BucketProperties {
+                        level,
+                        ..bucket.properties
+                    },
+                    repaired: false,
+                },
+            });
+            let role = Role::Admin("operator".to_owned());
+            let made = cluster
+                .network
+                .call(role, owners[0], &request, BUDGET)
+                .await;
+            assert!(matches!(made, Ok(Response::Change(_))), "{made:?}");
+            let written = put(&cluster, &mut client, owners[0], Level::Usual, "v").await;
+            assert_eq!(
+                written.map(drop).map_err(|(code, _)| code),
+                expected,
+                "{level:?}"
+            );
+        };
+        of_bucket(Level::All, Ok(())).await;
+        cluster.kill(owners[2]);
+        handle.sleep(NOTICE).await;
+        of_bucket(Level::All, Err(ErrorCode::NotEnoughReplicas)).await;
+        of_bucket(Level::Quorum, Ok(())).await;
+        cluster.kill(owners[1]);
+        handle.sleep(NOTICE).await;
+        of_bucket(Level::Quorum, Err(ErrorCode::NotEnoughReplicas)).await;
+        of_bucket(Level::Usual, Ok(())).await;
+        of_bucket(Level::Eventual, Ok(())).await;
+    });
 }
 
 async fn get(

@@ -151,6 +151,33 @@ impl From<LevelArg> for Level {
     }
 }
 
+/// What requests of a bucket get that name no level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum BucketLevelArg {
+    /// What the cluster's mode says: eventual in mode ap, quorum in mode cp
+    Usual,
+    /// One replica
+    Weak,
+    /// The bucket's quorum of the key's own replicas only
+    Quorum,
+    /// Every replica
+    All,
+    /// The bucket's quorum; other nodes stand in for replicas that are away
+    Eventual,
+}
+
+impl From<BucketLevelArg> for Level {
+    fn from(level: BucketLevelArg) -> Self {
+        match level {
+            BucketLevelArg::Usual => Self::Usual,
+            BucketLevelArg::Weak => Self::Weak,
+            BucketLevelArg::Quorum => Self::Quorum,
+            BucketLevelArg::All => Self::All,
+            BucketLevelArg::Eventual => Self::Eventual,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct PutArgs {
     #[command(flatten)]
@@ -343,9 +370,12 @@ pub(super) enum BucketCommand {
         /// What of a write must be on disks before it counts as done
         #[arg(long, value_enum, default_value = "quorum")]
         durability: DurabilityArg,
+        /// What requests get that name no level
+        #[arg(long, value_enum, default_value = "usual")]
+        level: BucketLevelArg,
     },
     /// Change how many replicas reads and writes need, what puts without a context do, how long values live, what stays in
-    /// memory, and what is on disks before a write counts as done
+    /// memory, what is on disks before a write counts as done, and the level of requests that name none
     Set {
         /// Its name
         name: String,
@@ -370,6 +400,9 @@ pub(super) enum BucketCommand {
         /// What of a write must be on disks before it counts as done
         #[arg(long, value_enum)]
         durability: Option<DurabilityArg>,
+        /// What requests get that name no level
+        #[arg(long, value_enum)]
+        level: Option<BucketLevelArg>,
     },
     /// Drop a bucket with all that is in it
     Drop {

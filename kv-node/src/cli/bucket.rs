@@ -7,7 +7,7 @@ use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
 use kv_client::transport::{SendError, SendFault};
 use kv_client::{
-    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Outcome, Quorum,
+    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Level, Outcome, Quorum,
     RowCache,
 };
 use serde::Serialize;
@@ -35,6 +35,7 @@ struct BucketJson<'a> {
     ttl_s: u32,
     row_cache: &'a str,
     durability: &'a str,
+    level: &'a str,
 }
 
 #[derive(Serialize)]
@@ -65,6 +66,7 @@ pub(super) async fn run(
             ttl,
             row_cache,
             durability,
+            level,
         } => {
             let client = session.admin().await?;
             let n = n.unwrap_or(client.topology().replication_factor());
@@ -77,6 +79,7 @@ pub(super) async fn run(
                     ttl_s: ttl.map_or(Ok(0), whole_seconds)?,
                     row_cache: row_cache.into(),
                     durability: durability.into(),
+                    level: level.into(),
                     ..asked(majority, r, w)?
                 },
             };
@@ -91,6 +94,7 @@ pub(super) async fn run(
             ttl,
             row_cache,
             durability,
+            level,
         } => {
             let client = session.admin().await?;
             let topology = client.topology();
@@ -102,6 +106,7 @@ pub(super) async fn run(
                     ttl_s: ttl.map_or(Ok(bucket.properties.ttl_s), whole_seconds)?,
                     row_cache: row_cache.map_or(bucket.properties.row_cache, Into::into),
                     durability: durability.map_or(bucket.properties.durability, Into::into),
+                    level: level.map_or(bucket.properties.level, Into::into),
                     ..asked(bucket.properties, r, w)?
                 },
                 repaired,
@@ -146,6 +151,13 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             Durability::Quorum => "quorum",
             Durability::All => "all",
         };
+        let level = match bucket.properties.level {
+            Level::Usual => "usual",
+            Level::Weak => "weak",
+            Level::Quorum => "quorum",
+            Level::All => "all",
+            Level::Eventual => "eventual",
+        };
         output.json_only(&BucketJson {
             schema: 1,
             bucket: bucket.name.as_str(),
@@ -158,6 +170,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
             ttl_s: bucket.properties.ttl_s,
             row_cache,
             durability,
+            level,
         })?;
         let numbers = [quorum.n(), quorum.r(), quorum.w()];
         let mut row = vec![Cell::new(bucket.name.as_str())];
@@ -166,6 +179,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
         row.push(Cell::new(lifetime(bucket.properties.ttl_s)));
         row.push(Cell::new(row_cache));
         row.push(Cell::new(durability));
+        row.push(Cell::new(level));
         rows.push(row);
     }
     let titles = [
@@ -178,6 +192,7 @@ fn list(topology: &Topology, output: &Output) -> Result<(), Failure> {
         "ttl",
         "row cache",
         "durability",
+        "level",
     ];
     output.line(output.table(&titles, rows))?;
     Ok(())

@@ -142,7 +142,7 @@ impl Coordinator {
         let siblings = describe(
             object,
             plan.properties.mode,
-            self.env.host.wall_ms(),
+            self.replica.minter().right_ms(),
             request.options.headers_only,
             &mut values,
         );

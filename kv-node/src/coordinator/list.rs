@@ -56,7 +56,7 @@ impl Coordinator {
         check_rows(&topology, &request)?;
         // Only owners know all of a partition, so nobody stands in for them.
         let (asked, number) = (request.options.level, request.options.r);
-        let quorum = level(topology.mode(), asked, number)?
+        let quorum = level(topology.mode(), properties.level, asked, number)?
             .quorum(properties.quorum)
             .with(request.options.r, None);
         let quorum = quorum
@@ -95,7 +95,7 @@ impl Coordinator {
             let siblings = describe(
                 &object,
                 properties.mode,
-                self.env.host.wall_ms(),
+                self.replica.minter().right_ms(),
                 request.options.headers_only,
                 &mut values,
             );

@@ -86,12 +86,8 @@ impl Plan {
     /// # Errors
     /// [`Refusal`] for an impossible `r`.
     pub fn read_quorum(&self, options: &ReadOptions) -> Result<Quorum, Refusal> {
-        quorum(
-            options
-                .level
-                .quorum(self.properties.quorum)
-                .with(options.r, None),
-        )
+        let level = self.level(options.level, options.r)?;
+        quorum(level.quorum(self.properties.quorum).with(options.r, None))
     }
 
     /// The quorum of a write.
@@ -99,12 +95,8 @@ impl Plan {
     /// # Errors
     /// [`Refusal`] for an impossible `w`.
     pub fn write_quorum(&self, options: &WriteOptions) -> Result<Quorum, Refusal> {
-        quorum(
-            options
-                .level
-                .quorum(self.properties.quorum)
-                .with(None, options.w),
-        )
+        let level = self.level(options.level, options.w)?;
+        quorum(level.quorum(self.properties.quorum).with(None, options.w))
     }
 
     /// What of a write must be on disks before it is acknowledged.
@@ -150,7 +142,7 @@ impl Plan {
     /// # Errors
     /// As [`level`].
     pub fn level(&self, asked: Level, number: Option<u8>) -> Result<Level, Refusal> {
-        level(self.topology.mode(), asked, number)
+        level(self.topology.mode(), self.properties.level, asked, number)
     }
 
     /// All nodes that may stand in for owners, best first.
@@ -173,12 +165,21 @@ impl Plan {
     }
 }
 
-/// The level of a request: where it names none, that of the cluster's mode; but who names a number of replicas means the
-/// key's own, so that r + w > n keeps its promise.
+/// The level of a request: where it names none, that of its bucket, or else of the cluster's mode; but who names a number of
+/// replicas means the key's own, so that r + w > n keeps its promise.
 ///
 /// # Errors
 /// [`Refusal`] for a sloppy quorum in a cluster that has none.
-pub fn level(mode: ClusterMode, asked: Level, number: Option<u8>) -> Result<Level, Refusal> {
+pub fn level(
+    mode: ClusterMode,
+    of_bucket: Level,
+    asked: Level,
+    number: Option<u8>,
+) -> Result<Level, Refusal> {
+    let asked = match asked {
+        Level::Usual if number.is_none() => of_bucket,
+        asked => asked,
+    };
     match (asked, mode) {
         (Level::Usual, ClusterMode::Ap) if number.is_none() => Ok(Level::Eventual),
         (Level::Usual, _) => Ok(Level::Quorum),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use kv_types::{
     ActorId, BlindPut, BucketId, BucketMode, BucketName, BucketProperties, ClusterId, Durability,
-    Epoch, NodeId, Quorum, RowCache,
+    Epoch, Level, NodeId, Quorum, RowCache,
 };
 
 use super::ChainError;
@@ -21,7 +21,7 @@ use crate::topology::{Bucket, ClusterMode, Member, Past, Topology, count_zones};
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
 const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
 const ACTOR_BYTES: usize = 4 + 16;
-const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 2 + 3;
+const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 3 + 3;
 const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
 
@@ -62,6 +62,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         ttl_s,
         row_cache,
         durability,
+        level,
     } = bucket.properties;
     writer.put(&bucket.id.0.to_le_bytes());
     writer.text(bucket.name.as_str());
@@ -73,7 +74,7 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
         blind_put as u8,
     ]);
     writer.put(&ttl_s.to_le_bytes());
-    writer.put(&[row_cache as u8, durability as u8]);
+    writer.put(&[row_cache as u8, durability as u8, level as u8]);
     writer.put(&[bucket.past.read, bucket.past.written, bucket.past.shown]);
 }
 
@@ -194,7 +195,7 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         other => return Err(malformed("rule for blind puts", other)),
     };
     let ttl_s = reader.u32()?;
-    let [row_cache, durability] = reader.array()?;
+    let [row_cache, durability, level] = reader.array()?;
     let row_cache = match row_cache {
         0 => RowCache::On,
         1 => RowCache::Off,
@@ -206,6 +207,14 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         2 => Durability::Quorum,
         3 => Durability::All,
         other => return Err(malformed("durability of a bucket", other)),
+    };
+    let level = match level {
+        0 => Level::Weak,
+        1 => Level::Quorum,
+        2 => Level::All,
+        3 => Level::Eventual,
+        4 => Level::Usual,
+        other => return Err(malformed("level of a bucket", other)),
     };
     let [read, written, shown] = reader.array()?;
     let mut numbers = [read, written, shown].into_iter();
@@ -227,6 +236,7 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
             ttl_s,
             row_cache,
             durability,
+            level,
         },
     })
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kv_types::{Epoch, NodeId};
+use kv_types::{Epoch, Level, NodeId};
 
-use super::{Member, Topology};
+use super::{Bucket, ClusterMode, Member, Topology};
 use crate::assign::MAX_MEMBERS;
 use crate::partition::PartitionId;
 
@@ -68,6 +68,14 @@ pub enum TopologyError {
         n: u8,
         /// The cluster's replication factor.
         replicas: u8,
+    },
+    /// A cluster in mode cp has no sloppy quorums.
+    #[error(
+        "bucket `{bucket}` has level eventual, which a cluster in mode cp does not have; use quorum"
+    )]
+    SloppyBucket {
+        /// The bucket's name.
+        bucket: String,
     },
     /// The voters are none, too many, or not an odd number.
     #[error("{count} voters are not possible; there are 1, 3, 5 or 7")]
@@ -154,6 +162,13 @@ impl Topology {
             "bucket",
             self.buckets.iter().map(|bucket| bucket.name.to_string()),
         )?;
+        let sloppy = |bucket: &&Bucket| bucket.properties.level == Level::Eventual;
+        if self.mode == ClusterMode::Cp
+            && let Some(bucket) = self.buckets.iter().find(sloppy)
+        {
+            let bucket = bucket.name.to_string();
+            return Err(TopologyError::SloppyBucket { bucket });
+        }
         let replicas = self.replication_factor();
         match self
             .buckets

@@ -51,5 +51,4 @@ pub const PLANTED: &[&str] = &[
     "leave out what is young everywhere",
     "repair only the side that compares",
     "answer a read once two replicas agree",
-    "keep the watermarks of what was damaged",
 ];
