@@ -43,7 +43,7 @@ impl Bucket {
 
     /// The same bucket within a session: each of its reads shows what the session has written and has been shown, or
     /// something newer, also at level weak. A replica that is behind is not enough then: others are asked, and if none of
-    /// those that answer is new enough, the read fails.
+    /// those that answer is new enough, the read fails. Scans are not covered: they may show something older.
     #[must_use]
     pub fn session(mut self, token: &SessionToken) -> Self {
         self.token = Some(token.clone());

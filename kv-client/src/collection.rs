@@ -20,6 +20,7 @@ use crate::put::{Delete, Put};
 use crate::read::Read;
 use crate::resolve::{Refuse, Resolver};
 use crate::scan::{Entry, Scan};
+use crate::session_token::SessionToken;
 use crate::update::{Change, Plan};
 use crate::view::{Typed, seen_as};
 
@@ -102,6 +103,13 @@ where
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver<V> + 'static) -> Self {
         self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// The same collection within a session, as [`Bucket::session`] has it.
+    #[must_use]
+    pub fn session(mut self, token: &SessionToken) -> Self {
+        self.bucket = self.bucket.session(token);
         self
     }
 

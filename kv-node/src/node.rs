@@ -176,7 +176,9 @@ impl Node {
         let started = data.join(STARTED_FILE);
         let has_stored = owner(&store).await?.is_some();
         let was_started = env.fs.open(&started).is_ok();
-        let is_emptied = !has_stored && was_started;
+        // Who has never stored anything has heard of nothing since genesis.
+        let has_lived = was_started || topology.epoch() > Epoch::GENESIS;
+        let is_emptied = !has_stored && has_lived;
         let boot = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
         if !was_started {

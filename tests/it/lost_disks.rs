@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kv_net::message::{CompareV1, ReadOptions, Request, Response, WriteKind};
+use kv_net::message::{ChangeKind, ChangeV1, CompareV1, ReadOptions, Request, Response, WriteKind};
 use kv_net::{ErrorCode, Role};
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Key, Level, NodeId};
+use kv_types::{BucketName, BucketProperties, Key, Level, NodeId};
 
 use crate::client::{BUCKET, BUDGET, Client, metric, options, with};
 
@@ -42,6 +42,41 @@ fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
         }
     }
     disk
+}
+
+#[test]
+fn a_new_machine_for_an_old_member_knows_that_it_lacks_something_though_nobody_tells_it() {
+    with(9, three, |cluster, mut client, handle| async move {
+        let put = client.put(&cluster, N1, "k", "v").await;
+        put.expect("all are up");
+        let change = ChangeKind::CreateBucket {
+            name: BucketName::new("b").expect("a good name"),
+            properties: BucketProperties::majority_of(3).expect("three"),
+        };
+        let request = Request::Change(ChangeV1 { change });
+        let role = Role::Admin("a".to_owned());
+        let changed = cluster.network.call(role, N1, &request, BUDGET).await;
+        assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+        handle.sleep(TOLD).await;
+        // What a member needs that is set up again from the papers of another one.
+        let disk = emptied(&cluster, N3);
+        for path in disk.dump().into_keys() {
+            if !path.starts_with(data().join("topology")) {
+                kv_storage::fs::Fs::remove(&disk, &path).expect("a healthy disk");
+            }
+        }
+        cluster.kill(N1);
+        cluster.kill(N2);
+        start_from(&cluster, N3, disk).await;
+        assert!(missing(&cluster, N3) > 0);
+        let weak = shown(&cluster, &mut client, N3, "k", Level::Weak).await;
+        assert_eq!(weak, None, "it cannot say that there is nothing");
+        for other in [N1, N2] {
+            cluster.start(other).await.expect("a healthy disk");
+        }
+        handle.sleep(TOLD).await;
+        assert_eq!(missing(&cluster, N3), 0);
+    });
 }
 
 fn missing(cluster: &SimCluster, node: NodeId) -> u64 {
