@@ -183,22 +183,25 @@ impl<W: View> Scan<W> {
     fn begin(&self) -> Result<Option<Pages>, Error> {
         let topology = self.bucket.session.topology();
         let count = topology.partition_count();
-        let located = |partition_key: &[u8]| match topology.bucket_by_name(&self.bucket.name) {
-            Some(bucket) => Ok(topology.locate(bucket.id, partition_key).1),
-            None => Err(Error::UnknownBucket {
-                bucket: self.bucket.name.clone(),
-                epoch: topology.epoch(),
-                outcome: kv_types::Outcome::NotApplied,
-            }),
-        };
         let (partition, after) = match (&self.cursor.place, &self.rows) {
             (CursorPlace::End, _) => return Ok(None),
-            (CursorPlace::After(key), None) => (located(key.partition_key())?, Some(key.clone())),
+            // Each request finds out where the rows are.
+            (CursorPlace::After(key), Some(_)) => (PartitionId(0), Some(key.clone())),
+            (CursorPlace::At(_), Some(_)) => (PartitionId(0), None),
             (CursorPlace::At(hash), None) => (count.partition_of(*hash), None),
-            (CursorPlace::After(key), Some(rows)) => {
-                (located(&rows.partition_key)?, Some(key.clone()))
+            (CursorPlace::After(key), None) => {
+                let Some(bucket) = topology.bucket_by_name(&self.bucket.name) else {
+                    let (bucket, epoch) = (self.bucket.name.clone(), topology.epoch());
+                    let outcome = kv_types::Outcome::NotApplied;
+                    return Err(Error::UnknownBucket {
+                        bucket,
+                        epoch,
+                        outcome,
+                    });
+                };
+                let (_, partition) = topology.locate(bucket.id, key.partition_key());
+                (partition, Some(key.clone()))
             }
-            (CursorPlace::At(_), Some(rows)) => (located(&rows.partition_key)?, None),
         };
         let next = match &self.rows {
             None => following(partition, count.get()),
@@ -210,7 +213,7 @@ impl<W: View> Scan<W> {
             arrived: VecDeque::new(),
             partition,
         };
-        pages.fetching.push_back(self.fetch(partition, after));
+        pages.fetching.push_back(self.fetch(partition, after)?);
         Ok(Some(pages))
     }
 
@@ -219,7 +222,7 @@ impl<W: View> Scan<W> {
         &self,
         partition: PartitionId,
         after: Option<Key>,
-    ) -> BoxFuture<'static, Result<Fetched, Error>> {
+    ) -> Result<BoxFuture<'static, Result<Fetched, Error>>, Error> {
         let session = self.bucket.session.clone();
         let range = session.topology().partition_count().hash_range(partition);
         let options = ReadOptions {
@@ -230,10 +233,14 @@ impl<W: View> Scan<W> {
         let max_items = self.page_items;
         let rows = self.rows.clone();
         let begins_after = after.clone();
+        let place = match &self.rows {
+            None => Place::Hash(KeyHash(*range.start())),
+            Some(rows) => Place::Key(Key::new(rows.partition_key.clone())?),
+        };
         let call = Call {
             bucket: self.bucket.name.clone(),
             via: self.bucket.via,
-            place: Place::Hash(KeyHash(*range.start())),
+            place,
             ranking: Ranking::Balanced,
             writes: false,
             write_id: session.new_write_id(),
@@ -254,7 +261,7 @@ impl<W: View> Scan<W> {
             }),
             read: |response| reply::page(response, W::HEADERS_ONLY),
         };
-        Box::pin(async move {
+        Ok(Box::pin(async move {
             let page = session.run(call).await?;
             if page.next_after.is_some() && page.next_after == begins_after {
                 let detail = "a page of a scan ends where it begins; upgrade the nodes".to_owned();
@@ -267,7 +274,7 @@ impl<W: View> Scan<W> {
                 });
             }
             Ok(Fetched { partition, page })
-        })
+        }))
     }
 
     /// Takes what has arrived, then waits for the next page.
@@ -278,7 +285,10 @@ impl<W: View> Scan<W> {
                 && let Some(partition) = pages.next
             {
                 pages.next = following(partition, count);
-                pages.fetching.push_back(self.fetch(partition, None));
+                match self.fetch(partition, None) {
+                    Ok(fetching) => pages.fetching.push_back(fetching),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
             }
             if let Some(entry) = pages.arrived.pop_front() {
                 return Poll::Ready(Some(Ok(entry)));
@@ -291,9 +301,10 @@ impl<W: View> Scan<W> {
                     pages.partition = partition;
                     pages.arrived = page.entries.into();
                     if let Some(after) = page.next_after {
-                        pages
-                            .fetching
-                            .push_front(self.fetch(partition, Some(after)));
+                        match self.fetch(partition, Some(after)) {
+                            Ok(fetching) => pages.fetching.push_front(fetching),
+                            Err(error) => return Poll::Ready(Some(Err(error))),
+                        }
                     }
                 }
             }

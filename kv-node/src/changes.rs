@@ -227,10 +227,12 @@ fn change_of(kind: ChangeKind) -> Change {
         ChangeKind::CreateBucket { name, properties } => Change::CreateBucket { name, properties },
         ChangeKind::SetBucket {
             id,
+            was,
             properties,
             repaired,
         } => Change::SetBucket {
             id,
+            was,
             properties,
             repaired,
         },

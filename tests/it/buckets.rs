@@ -203,12 +203,13 @@ fn fewer_replicas_are_read_only_when_all_have_what_was_written_before() {
         let written = put(&cluster, &mut client, first, id, "k", 1, "v").await;
         assert_eq!(written, Ok(()), "one replica is enough");
         cluster.network.unblock(&apart);
-        let set = |r, w, repaired| ChangeKind::SetBucket {
+        let set = |was: (u8, u8), now: (u8, u8), repaired| ChangeKind::SetBucket {
             id,
-            properties: numbers(r, w),
+            was: numbers(was.0, was.1),
+            properties: numbers(now.0, now.1),
             repaired,
         };
-        let Response::Error(refused) = ask_for(&cluster, set(2, 2, false)).await else {
+        let Response::Error(refused) = ask_for(&cluster, set((3, 1), (2, 2), None)).await else {
             panic!("two of three could miss it");
         };
         assert_eq!(refused.outcome, Outcome::NotApplied);
@@ -216,7 +217,7 @@ fn fewer_replicas_are_read_only_when_all_have_what_was_written_before() {
             refused.message.contains("kv repair --bucket b"),
             "{refused:?}"
         );
-        change(&cluster, set(3, 2, false)).await;
+        change(&cluster, set((3, 1), (3, 2), None)).await;
         let old = put(&cluster, &mut client, first, id, "k2", 1, "v").await;
         assert_eq!(
             old,
@@ -227,7 +228,8 @@ fn fewer_replicas_are_read_only_when_all_have_what_was_written_before() {
             let compared = compare_all(&cluster, node).await;
             assert_eq!(compared.shared, compared.settled, "{node}: {compared:?}");
         }
-        change(&cluster, set(2, 2, true)).await;
+        let repaired = cluster.node(first).expect("it runs").topology().epoch();
+        change(&cluster, set((3, 2), (2, 2), Some(repaired))).await;
         client.epoch = cluster.node(first).expect("it runs").topology().epoch();
         cluster.network.block(&apart);
         let read = get(&cluster, &mut client, second, id, "k").await;

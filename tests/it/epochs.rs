@@ -50,6 +50,9 @@ where
     executor.run(async move {
         let cluster = SimCluster::new(inner.clone(), 4, 3, Options::tiny());
         let entry = second_epoch(&cluster);
+        // It has lived before: a new node knows of nothing but genesis.
+        cluster.start(NodeId(node)).await.expect("it starts");
+        cluster.kill(NodeId(node));
         cluster.install(NodeId(node), &entry);
         // The one that knows epoch 2 starts last, so that none has heard of it yet.
         let nodes: Vec<NodeId> = cluster.nodes().collect();

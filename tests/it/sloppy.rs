@@ -54,11 +54,12 @@ fn a_bucket_has_a_level_of_its_own() {
             let request = Request::Change(ChangeV1 {
                 change: ChangeKind::SetBucket {
                     id: BUCKET,
+                    was: bucket.properties,
                     properties: BucketProperties {
                         level,
                         ..bucket.properties
                     },
-                    repaired: false,
+                    repaired: None,
                 },
             });
             let role = Role::Admin("operator".to_owned());

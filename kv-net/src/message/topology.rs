@@ -83,10 +83,12 @@ pub enum ChangeKind {
     SetBucket {
         /// Which bucket.
         id: BucketId,
+        /// Its properties until now.
+        was: BucketProperties,
         /// Its properties from now on.
         properties: BucketProperties,
-        /// Since its r and w were last changed all nodes have compared all of it with each other.
-        repaired: bool,
+        /// The epoch in which all nodes have compared all of it with each other.
+        repaired: Option<Epoch>,
     },
     /// A bucket goes, and what is in it can no longer be reached.
     DropBucket {

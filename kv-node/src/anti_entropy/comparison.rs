@@ -109,9 +109,9 @@ impl Comparison<'_> {
     /// Compares the keys below nodes by name and digest, stretch by stretch, and moves the objects that differ. A usual
     /// comparison begins where the last one ended that had too much to do.
     async fn compare_keys(&self, depth: u8, nodes: &[u32]) -> Result<(), Interrupted> {
-        let (peer, place) = (self.peer, self.place);
+        let of = (self.peer, self.place, nodes.first().copied().unwrap_or(0));
         let mut begun_at = match self.aim {
-            Aim::Usual => self.exchange.take_rest(peer, place),
+            Aim::Usual => self.exchange.take_rest(of),
             Aim::Everything | Aim::Relearning(_) => None,
         };
         let mut rest = TreeKeysV1 {
@@ -125,7 +125,11 @@ impl Comparison<'_> {
             if self.aim == Aim::Usual && self.exchange.completeness.missing() > 0 {
                 return Err(Interrupted);
             }
-            match self.compare_stretch(&rest).await? {
+            let compared = self.compare_stretch(&rest).await;
+            if compared.is_err() && self.aim == Aim::Usual {
+                self.exchange.leave_rest(of, rest.after.clone());
+            }
+            match compared? {
                 Some(last) => rest.after = Some(last),
                 None => match begun_at.take() {
                     None => return Ok(()),
@@ -135,7 +139,7 @@ impl Comparison<'_> {
             }
             stretches += 1;
             if self.aim == Aim::Usual && stretches >= STRETCHES_AT_ONCE {
-                self.exchange.leave_rest(peer, place, rest.after);
+                self.exchange.leave_rest(of, rest.after);
                 return Ok(());
             }
         }

@@ -47,7 +47,7 @@ pub struct Exchange {
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Counts,
     /// Where comparisons ended that had too much to do.
-    pub(crate) rests: Mutex<BTreeMap<(NodeId, Place), Key>>,
+    pub(crate) rests: Mutex<BTreeMap<(NodeId, Place, u32), Key>>,
 }
 
 /// What comparing came to since the start.
@@ -277,19 +277,20 @@ impl Exchange {
         Ok(differing.map(|(place, _)| place).collect())
     }
 
-    /// Where the last comparison of a place with a peer ended that had too much to do; the next one begins there.
-    pub(super) fn take_rest(&self, peer: NodeId, place: Place) -> Option<Key> {
-        self.rests().remove(&(peer, place))
+    /// Where the last comparison with a peer, of the keys from below a node of a place's tree on, ended that had too much to
+    /// do; the next one begins there.
+    pub(super) fn take_rest(&self, of: (NodeId, Place, u32)) -> Option<Key> {
+        self.rests().remove(&of)
     }
 
     /// Notes where a comparison ends that has too much to do.
-    pub(super) fn leave_rest(&self, peer: NodeId, place: Place, after: Option<Key>) {
+    pub(super) fn leave_rest(&self, of: (NodeId, Place, u32), after: Option<Key>) {
         if let Some(after) = after {
-            self.rests().insert((peer, place), after);
+            self.rests().insert(of, after);
         }
     }
 
-    fn rests(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Place), Key>> {
+    fn rests(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Place, u32), Key>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

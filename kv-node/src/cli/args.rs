@@ -385,9 +385,9 @@ pub(super) enum BucketCommand {
         /// Replicas that a write needs
         #[arg(short)]
         w: Option<u8>,
-        /// Since r and w were last changed, `kv repair --bucket` has compared all of it on all nodes
-        #[arg(long)]
-        repaired: bool,
+        /// The epoch in which `kv repair --bucket` has compared all of it on all nodes, as that says in the end
+        #[arg(long, value_name = "EPOCH")]
+        repaired: Option<u64>,
         /// What a put without a context does in mode siblings
         #[arg(long, value_enum)]
         blind_put: Option<BlindPutArg>,

@@ -7,8 +7,8 @@ use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
 use kv_client::transport::{SendError, SendFault};
 use kv_client::{
-    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Level, Outcome, Quorum,
-    RowCache,
+    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Epoch, Level, Outcome,
+    Quorum, RowCache,
 };
 use serde::Serialize;
 
@@ -101,6 +101,7 @@ pub(super) async fn run(
             let bucket = find(&topology, &name)?;
             let change = ChangeKind::SetBucket {
                 id: bucket.id,
+                was: bucket.properties,
                 properties: BucketProperties {
                     blind_put: blind_put.map_or(bucket.properties.blind_put, Into::into),
                     ttl_s: ttl.map_or(Ok(bucket.properties.ttl_s), whole_seconds)?,
@@ -109,8 +110,15 @@ pub(super) async fn run(
                     level: level.map_or(bucket.properties.level, Into::into),
                     ..asked(bucket.properties, r, w)?
                 },
-                repaired,
+                repaired: repaired.map(Epoch),
             };
+            let numbers = bucket.properties.quorum.with(r, w).map_err(impossible)?;
+            if !numbers.is_strict() {
+                let (n, r, w) = (numbers.n(), numbers.r(), numbers.w());
+                output.hint(&format!(
+                    "with n={n}, r={r} and w={w} reads may miss what was written before"
+                ));
+            }
             make(&client, output, &name, change, "changed").await
         }
         BucketCommand::Drop { name, yes } => {

@@ -104,6 +104,12 @@ pub(super) async fn run(
     ];
     output.line(output.table(&header, rows))?;
     if failed == 0 && left_out == 0 {
+        if let (Some(name), None, None) = (&args.bucket, &args.partition, &args.node) {
+            let epoch = topology.epoch().0;
+            output.note(format!(
+                "all of bucket {name} was compared in epoch {epoch}: `kv bucket set {name} … --repaired {epoch}`"
+            ));
+        }
         return Ok(());
     }
     output.hint("what was not compared has an owner that is away, or was just started; see `kv status`, then repair again");

@@ -21,7 +21,7 @@ use crate::topology::{Bucket, ClusterMode, Member, Past, Topology, count_zones};
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
 const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
 const ACTOR_BYTES: usize = 4 + 16;
-const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 3 + 3;
+const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 3 + 2 + 8;
 const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
 
@@ -75,7 +75,8 @@ fn put_bucket(writer: &mut Writer, bucket: &Bucket) {
     ]);
     writer.put(&ttl_s.to_le_bytes());
     writer.put(&[row_cache as u8, durability as u8, level as u8]);
-    writer.put(&[bucket.past.read, bucket.past.written, bucket.past.shown]);
+    writer.put(&[bucket.past.read, bucket.past.written]);
+    writer.put(&bucket.past.since.0.to_le_bytes());
 }
 
 fn put_slots(writer: &mut Writer, slots: &[u16]) {
@@ -216,18 +217,19 @@ fn read_bucket(reader: &mut Reader<'_>) -> Result<Bucket, ChainError> {
         4 => Level::Usual,
         other => return Err(malformed("level of a bucket", other)),
     };
-    let [read, written, shown] = reader.array()?;
-    let mut numbers = [read, written, shown].into_iter();
+    let [read, written] = reader.array()?;
+    let mut numbers = [read, written].into_iter();
     if let Some(wrong) = numbers.find(|number| !(1..=n).contains(number)) {
         return Err(malformed("past number of a bucket", wrong));
     }
+    let since = Epoch(reader.u64()?);
     Ok(Bucket {
         id,
         name,
         past: Past {
             read,
             written,
-            shown,
+            since,
         },
         properties: BucketProperties {
             quorum,

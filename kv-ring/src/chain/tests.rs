@@ -81,7 +81,7 @@ fn the_smallest_genesis_is_golden() {
         "01000100",                                                         // version, kind
         "0100000000000000",                                                 // epoch
         "00000000000000000000000000000000",                                 // previous
-        "ca020000",                                                         // length
+        "d1020000",                                                         // length
         "00c10000000000000000000000000001",                                 // cluster id
         "0667617264656e",                                                   // name
         "07070707070707070707070707070707",                                 // secret
@@ -92,14 +92,15 @@ fn the_smallest_genesis_is_golden() {
         "0101010101010101010101010101010101010101010101010101010101010101", // fingerprint
         "026e31027a300e3132372e302e302e313a37343031",                       // texts
         "010000000100000000000358000000000000000000000001",                 // actors
-        "01000000010000000764656661756c74010101000000000000000204010101",   // buckets
+        "01000000010000000764656661756c740101010000000000000002040101",     // buckets
+        "0100000000000000",                                                 // since when
         "0100000000000358000000000000000000000001",                         // voters
     );
     assert_eq!(hex::encode(head), expected);
     assert!(slots.iter().all(|&byte| byte == 0));
     assert_eq!(
         hex::encode(tail),
-        "00000000000000004e944501e26bb7211b7091f9a9904e76"
+        "00000000000000009b15fb420fdac4983514a800d9526281"
     );
 }
 
@@ -108,11 +109,11 @@ fn the_hashes_of_two_epochs_are_golden() {
     let (first, second) = two_epochs();
     assert_eq!(
         first.chain_hash().to_string(),
-        "7bff19fd4280eed4a9aedabe40e72370"
+        "922aff43611b09521a6a92be885a5b0e"
     );
     assert_eq!(
         second.chain_hash().to_string(),
-        "a3910cc92a12ec5e529aa421273c7ce9"
+        "634b2277d26a06c5ea06e67226748a3d"
     );
     let sizes = (first.encode().len(), second.encode().len());
     assert_eq!(

@@ -1,6 +1,6 @@
 //! What one epoch changes in the one before it.
 
-use kv_types::{ActorId, BucketId, BucketName, BucketProperties, NodeId, Quorum};
+use kv_types::{ActorId, BucketId, BucketName, BucketProperties, Epoch, NodeId, Quorum};
 
 use super::{Bucket, Past, Topology, TopologyError};
 
@@ -18,10 +18,12 @@ pub enum Change {
     SetBucket {
         /// Which bucket.
         id: BucketId,
+        /// Its properties until now: else it was changed meanwhile.
+        was: BucketProperties,
         /// Its properties from now on.
         properties: BucketProperties,
-        /// Since its r and w were last changed all nodes have compared all of it with each other, and none was left out.
-        repaired: bool,
+        /// The epoch in which all nodes have compared all of it with each other, and none was left out.
+        repaired: Option<Epoch>,
     },
     /// A bucket goes with all that is in it. Its name may be given again, its id never is.
     DropBucket {
@@ -65,10 +67,30 @@ pub enum ChangeError {
         /// The bucket's name.
         bucket: BucketName,
     },
+    /// It is another bucket by now than the one that was to be changed.
+    #[error(
+        "bucket `{bucket}` was changed meanwhile; look at it (`kv bucket ls`), then repeat the command"
+    )]
+    ChangedMeanwhile {
+        /// The bucket's name.
+        bucket: BucketName,
+    },
+    /// What was written since that repair would be missed.
+    #[error(
+        "the numbers of bucket `{bucket}` were changed in epoch {since}, after it was repaired in epoch {repaired}; repair it once more (`kv repair --bucket {bucket}`)"
+    )]
+    RepairedBefore {
+        /// The bucket's name.
+        bucket: BucketName,
+        /// When it was repaired.
+        repaired: Epoch,
+        /// When its numbers were changed.
+        since: Epoch,
+    },
     /// Reads would miss what was written before, or reads of nodes that are behind what is written from now on.
     #[error(
-        "with r={} and w={} reads of bucket `{bucket}` could miss what was written or read before with r={} and w={}; first choose numbers that meet those, or have all nodes compare it (`kv repair --bucket {bucket}`)",
-        now.r(), now.w(), past.read, past.written
+        "with r={} and w={} reads of bucket `{bucket}` could miss what was written before with w={2}, or reads with r={3} what is written from now on; first choose numbers that meet those, or have all nodes compare it (`kv repair --bucket {bucket}`)",
+        now.r(), now.w(), past.written, past.read
     )]
     QuorumsMiss {
         /// The bucket's name.
@@ -107,19 +129,25 @@ impl Topology {
                     return Err(ChangeError::BucketExists { name });
                 }
                 let id = next.later_bucket_id();
-                next.buckets.push(Bucket::new(id, name, properties));
+                next.buckets
+                    .push(Bucket::new(id, name, properties, next.epoch));
             }
             Change::SetBucket {
                 id,
+                was,
                 properties,
                 repaired,
             } => {
+                let epoch = next.epoch;
                 let bucket = next.bucket_mut(id)?;
-                let before = bucket.properties.quorum;
-                bucket.set(properties, repaired)?;
-                if bucket.properties.quorum != before {
+                if bucket.properties != was {
+                    let bucket = bucket.name.clone();
+                    return Err(ChangeError::ChangedMeanwhile { bucket });
+                }
+                bucket.set(properties, repaired, epoch)?;
+                if properties.quorum != was.quorum {
                     // So that nobody goes on with the old numbers who knows of the new ones.
-                    next.changed.fill(next.epoch);
+                    next.changed.fill(epoch);
                 }
             }
             Change::DropBucket { id } => {
@@ -165,19 +193,36 @@ impl Topology {
 }
 
 impl Bucket {
-    fn set(&mut self, properties: BucketProperties, repaired: bool) -> Result<(), ChangeError> {
+    fn set(
+        &mut self,
+        properties: BucketProperties,
+        repaired: Option<Epoch>,
+        epoch: Epoch,
+    ) -> Result<(), ChangeError> {
         self.keeps_what_is_fixed(&properties)?;
+        let bucket = || self.name.clone();
+        let since = self.past.since;
+        let (before, now) = (self.properties.quorum, properties.quorum);
         let past = match repaired {
-            true => Past::of(self.properties.quorum),
-            false => self.past,
+            None => self.past,
+            Some(repaired) if repaired >= since => Past::of(before, since),
+            Some(repaired) => {
+                return Err(ChangeError::RepairedBefore {
+                    bucket: bucket(),
+                    repaired,
+                    since,
+                });
+            }
         };
-        let now = properties.quorum;
-        if now != self.properties.quorum && now.is_strict() && !past.meets(now) {
-            let bucket = self.name.clone();
+        if now == before {
+            self.past = past;
+        } else if now.is_strict() && !past.meets(now) {
+            let bucket = bucket();
             return Err(ChangeError::QuorumsMiss { bucket, now, past });
+        } else {
+            self.past = past.and(now, epoch);
         }
         self.properties = properties;
-        self.past = past.and(now);
         Ok(())
     }
 
@@ -201,7 +246,7 @@ impl Bucket {
 mod tests {
     use std::sync::Arc;
 
-    use kv_types::{Epoch, Quorum};
+    use kv_types::Quorum;
 
     use super::super::tests::{members, spec};
     use super::*;
@@ -241,8 +286,9 @@ mod tests {
         assert_eq!(beds.name.as_str(), "beds");
         let changed = Change::SetBucket {
             id: beds.id,
+            was: beds.properties,
             properties: quorum(3, 3, 2),
-            repaired: false,
+            repaired: None,
         };
         let second = first.changed_by(changed).expect("the same n");
         let now = second
@@ -260,53 +306,115 @@ mod tests {
         assert_ne!(again.id, beds.id);
     }
 
+    fn set_numbers(
+        topology: &Topology,
+        (r, w): (u8, u8),
+        repaired: Option<Epoch>,
+    ) -> Result<Topology, ChangeError> {
+        let bucket = &topology.buckets()[0];
+        let n = bucket.properties.quorum.n();
+        topology.changed_by(Change::SetBucket {
+            id: bucket.id,
+            was: bucket.properties,
+            properties: quorum(n, r, w),
+            repaired,
+        })
+    }
+
     #[test]
     fn numbers_change_only_to_such_as_meet_what_was_written_and_read_before() {
         let genesis = genesis();
-        let id = genesis.buckets()[0].id;
-        let set = |topology: &Topology, (r, w): (u8, u8), repaired: bool| {
-            topology.changed_by(Change::SetBucket {
-                id,
-                properties: quorum(3, r, w),
-                repaired,
-            })
-        };
         // Of three replicas w = 1 leaves a write on one; reads of two would miss it, for as long as it is there alone.
-        let refused = set(&genesis, (3, 1), false).expect_err("nodes that are behind read two");
+        let refused =
+            set_numbers(&genesis, (3, 1), None).expect_err("nodes that are behind read two");
         assert!(
             matches!(refused, ChangeError::QuorumsMiss { .. }),
             "{refused}"
         );
-        let more = set(&genesis, (3, 2), false).expect("all of them meet");
-        let refused = set(&more, (3, 1), false).expect_err("some may be behind still");
+        let more = set_numbers(&genesis, (3, 2), None).expect("all of them meet");
+        let refused = set_numbers(&more, (3, 1), None).expect_err("some may be behind still");
         assert!(refused.to_string().contains("kv repair --bucket default"));
-        let least = set(&more, (3, 1), true).expect("all know of r = 3");
-        let refused = set(&least, (2, 2), false).expect_err("it may be on one only");
-        assert!(refused.to_string().contains("w=1"), "{refused}");
-        let between = set(&least, (3, 2), false).expect("all of them meet");
-        assert!(set(&between, (2, 2), false).is_err(), "it is remembered");
-        let back = set(&between, (2, 2), true).expect("all were compared");
-        assert_eq!(
-            back.buckets()[0].past,
-            Past::of(quorum(3, 3, 2).quorum).and(quorum(3, 2, 2).quorum)
+        let refused =
+            set_numbers(&more, (3, 1), Some(genesis.epoch())).expect_err("that was before");
+        assert!(
+            matches!(refused, ChangeError::RepairedBefore { .. }),
+            "{refused}"
         );
+        let least = set_numbers(&more, (3, 1), Some(more.epoch())).expect("all know of r = 3");
+        let refused = set_numbers(&least, (2, 2), None).expect_err("it may be on one only");
+        assert!(refused.to_string().contains("w=1"), "{refused}");
+        let between = set_numbers(&least, (3, 2), None).expect("all of them meet");
+        assert!(
+            set_numbers(&between, (2, 2), None).is_err(),
+            "it is remembered"
+        );
+        let again = set_numbers(&between, (3, 2), Some(least.epoch()));
+        assert!(again.is_err(), "a repair is not repeated with the command");
+        let back = set_numbers(&between, (2, 2), Some(between.epoch())).expect("all were compared");
+        let past = back.buckets()[0].past;
+        assert_eq!((past.read, past.written, past.since), (2, 2, back.epoch()));
 
         assert_eq!(
             back.changed_at(crate::PartitionId(7)),
             back.epoch(),
             "old numbers are fenced off"
         );
-        let same = Change::SetBucket {
-            id,
+        let mut set = Change::SetBucket {
+            id: back.buckets()[0].id,
+            was: quorum(3, 2, 2),
             properties: BucketProperties {
                 ttl_s: 60,
                 ..quorum(3, 2, 2)
             },
-            repaired: false,
+            repaired: None,
         };
-        let same = back.changed_by(same).expect("the numbers stay");
+        let same = back.changed_by(set.clone()).expect("the numbers stay");
         assert_eq!(same.changed_at(crate::PartitionId(7)), back.epoch());
-        set(&same, (1, 1), false).expect("it promises nothing then");
+        if let Change::SetBucket { properties, .. } = &mut set {
+            *properties = quorum(3, 3, 2);
+        }
+        let refused = same
+            .changed_by(set)
+            .expect_err("it lives for a minute by now");
+        assert!(
+            matches!(refused, ChangeError::ChangedMeanwhile { .. }),
+            "{refused}"
+        );
+        let mut loose = quorum(3, 1, 1);
+        loose.ttl_s = 60;
+        let loose = Change::SetBucket {
+            id: same.buckets()[0].id,
+            was: same.buckets()[0].properties,
+            properties: loose,
+            repaired: None,
+        };
+        same.changed_by(loose).expect("it promises nothing then");
+    }
+
+    #[test]
+    fn all_numbers_that_keep_the_promise_can_be_reached_from_all_others() {
+        for n in 1..=5_u8 {
+            let mut spec = spec(members(5, 2));
+            spec.replication_factor = n;
+            spec.buckets.clear();
+            let genesis = Topology::genesis(spec).expect("a good specification");
+            let pairs = (1..=n).flat_map(|r| (1..=n).map(move |w| (r, w)));
+            let strict: Vec<_> = pairs.filter(|(r, w)| r + w > n).collect();
+            for (from, to) in strict
+                .iter()
+                .flat_map(|from| strict.iter().map(move |to| (*from, *to)))
+            {
+                let mut topology = genesis.clone();
+                let past = Past::of(quorum(n, from.0, from.1).quorum, topology.epoch());
+                topology.buckets[0].properties = quorum(n, from.0, from.1);
+                topology.buckets[0].past = past;
+                // More of each, a repair, and then what is wanted.
+                for step in [(from.0.max(to.0), from.1.max(to.1)), to] {
+                    let repaired = Some(topology.epoch());
+                    topology = set_numbers(&topology, step, repaired).expect("it meets what was");
+                }
+            }
+        }
     }
 
     #[test]
@@ -360,8 +468,9 @@ mod tests {
             (
                 Change::SetBucket {
                     id: default,
+                    was: topology.buckets()[0].properties,
                     properties: quorum(2, 1, 1),
-                    repaired: false,
+                    repaired: None,
                 },
                 "the n of bucket `default`",
             ),

@@ -127,7 +127,7 @@ fn number_buckets(
     let all = [default].into_iter().chain(others);
     let numbered = (1..).map(BucketId).zip(all);
     numbered
-        .map(|(id, (name, properties))| Bucket::new(id, name, properties))
+        .map(|(id, (name, properties))| Bucket::new(id, name, properties, Epoch::GENESIS))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::BTreeSet;
 
-use kv_types::{BucketId, BucketName, BucketProperties, NodeId, Quorum};
+use kv_types::{BucketId, BucketName, BucketProperties, Epoch, NodeId, Quorum};
 
 /// A node of the cluster, as everyone knows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,67 +63,61 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A bucket that nobody has used yet.
+    /// A bucket that nobody has used yet, made in an epoch.
     #[must_use]
-    pub fn new(id: BucketId, name: BucketName, properties: BucketProperties) -> Self {
+    pub fn new(id: BucketId, name: BucketName, properties: BucketProperties, epoch: Epoch) -> Self {
         Self {
             id,
             name,
             properties,
-            past: Past::of(properties.quorum),
+            past: Past::of(properties.quorum, epoch),
         }
     }
 }
 
 /// The least numbers of replicas under which a bucket may have been read and written since all its replicas last held the
 /// same, and under which nodes that are behind may go on.
+///
+/// What a read has shown, later ones see with any numbers: reads that promise it ask max(r, n − r + 1) replicas, and any two
+/// such numbers are more than n together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
     /// Answers that a read waited for.
     pub read: u8,
     /// Acknowledgements that a write waited for.
     pub written: u8,
-    /// Replicas that held what a read had shown.
-    pub shown: u8,
+    /// The epoch in which the present numbers came.
+    pub since: Epoch,
 }
 
 impl Past {
-    /// That of a bucket that has always had these numbers.
+    /// That of a bucket that has these numbers since an epoch, and whose replicas were equal after that.
     #[must_use]
-    pub fn of(quorum: Quorum) -> Self {
+    pub fn of(quorum: Quorum, since: Epoch) -> Self {
         Self {
             read: quorum.r(),
             written: quorum.w(),
-            shown: shown(quorum),
+            since,
         }
     }
 
-    /// That of a bucket that has other numbers from now on.
+    /// That of a bucket that has other numbers from an epoch on.
     #[must_use]
-    pub fn and(self, quorum: Quorum) -> Self {
-        let now = Self::of(quorum);
+    pub fn and(self, quorum: Quorum, since: Epoch) -> Self {
         Self {
-            read: self.read.min(now.read),
-            written: self.written.min(now.written),
-            shown: self.shown.min(now.shown),
+            read: self.read.min(quorum.r()),
+            written: self.written.min(quorum.w()),
+            since,
         }
     }
 
-    /// Whether every read with these numbers meets everything that was written and shown before, and every read of a node
-    /// that is behind everything that is written and shown with them.
+    /// Whether every read with these numbers meets everything that was written before, and every read of a node that is
+    /// behind everything that is written with them.
     #[must_use]
     pub fn meets(self, now: Quorum) -> bool {
         let meet = |one: u8, other: u8| u16::from(one) + u16::from(other) > u16::from(now.n());
-        meet(now.r(), self.written)
-            && meet(now.r(), self.shown)
-            && meet(self.read, now.w())
-            && meet(self.read, shown(now))
+        meet(now.r(), self.written) && meet(self.read, now.w())
     }
-}
-
-/// How many replicas hold what a read shows: as many as every later one meets.
-fn shown(quorum: Quorum) -> u8 {
-    quorum.r().max(quorum.n() - quorum.r() + 1)
 }
 
 /// What requests get that ask for no level of their own.
