@@ -55,6 +55,8 @@ struct Disks {
     copies: BTreeMap<NodeId, (SimFs, u64)>,
     /// Who is away on purpose, from when to when.
     away: BTreeMap<NodeId, (Duration, Duration)>,
+    /// Links that faults block which have not ended, each as often as faults do.
+    standing: BTreeMap<Link, u32>,
     /// Until then nothing goes wrong: a node that starts from a copy of its disk is told by the others.
     quiet_until: Duration,
 }
@@ -153,6 +155,7 @@ impl Nemesis {
             if self.log {
                 self.say(&format!("{step:?}"));
             }
+            self.note_blocked(&step);
             let is_quiet = self.handle.now() < self.disks().quiet_until;
             if !(is_quiet && Self::is_trouble(&step)) {
                 self.take(step);
@@ -161,6 +164,21 @@ impl Nemesis {
         self.handle
             .sleep(until.saturating_sub(self.handle.now()))
             .await;
+        self.disks().standing.clear();
+    }
+
+    fn note_blocked(&self, step: &Step) {
+        let standing = &mut self.disks().standing;
+        match step {
+            Step::Block(links) => links.iter().for_each(|link| {
+                *standing.entry(*link).or_default() += 1;
+            }),
+            Step::Unblock(links) => links.iter().for_each(|link| {
+                let count = standing.entry(*link).or_default();
+                *count = count.saturating_sub(1);
+            }),
+            _ => {}
+        }
     }
 
     #[expect(clippy::print_stdout, reason = "the user asked to be told")]
@@ -466,6 +484,13 @@ impl Nemesis {
             self.cluster.kill(node);
         }
         self.disks().quiet_until = Duration::ZERO;
+        // It knows that it lacks something, and has fetched nothing of it yet.
+        let standing = self.disks().standing.clone();
+        for (link, count) in standing {
+            for _ in 0..count {
+                self.cluster.network.block(&[link]);
+            }
+        }
     }
 
     /// Whether a step makes things worse.
