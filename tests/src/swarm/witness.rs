@@ -16,12 +16,14 @@
 //! | watermarks rise | their owners were compared after all members had promised |
 //! | a replica answers that it has a write | no interval of its clock spans a start of its minter above the watermark |
 //! | a node has started that has lost something | its watermarks went with it |
+//! | a node answers by a copy that it lacked at its start | it has compared with enough other owners since |
 //! | any of the first three | what readers find in memory is what the engine has stored |
 //!
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
 mod deletions;
 mod intervals;
+mod recoveries;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,7 @@ use crate::sim::{Handle, SimCluster};
 
 use deletions::{Deletions, Order};
 use intervals::Starts;
+use recoveries::Recoveries;
 use votes::Votes;
 
 /// How many of 1,000 events of each kind it looks at.
@@ -94,6 +97,7 @@ struct State {
     /// Which objects each replica was sent, by a hash.
     sent: BTreeSet<(NodeId, u64)>,
     deletions: Deletions,
+    recoveries: Recoveries,
     starts: Starts,
     votes: Votes,
 }
@@ -146,6 +150,7 @@ impl Witness {
                 disks: BTreeMap::new(),
                 sent: BTreeSet::new(),
                 deletions: Deletions::default(),
+                recoveries: Recoveries::new(),
                 starts: Starts::new(),
                 votes: Votes::default(),
             }),
@@ -424,6 +429,7 @@ impl Witness {
 impl Overhear for Witness {
     fn started(&self, node: NodeId, began: Hlc) {
         self.look_at_loss(node);
+        self.note_incomplete(node);
         self.state().starts.entry(node).or_default().insert(began);
     }
 
@@ -451,6 +457,12 @@ impl Overhear for Witness {
             self.note_order(to, from, Order::Promised(*through));
         }
         match (request, response) {
+            (Request::TreeRoots(_), Response::TreeRoots(reply, _)) if reply.ready => {
+                self.note_heard(to, from);
+            }
+            (Request::ReplicaRead(read), Response::ReplicaRead(..)) if read.bucket == BUCKET => {
+                self.check_complete(from, &read.key);
+            }
             (Request::Vote(vote, _), Response::Vote(reply, _)) => {
                 self.vote_told(from, vote, reply.answer);
             }
