@@ -9,7 +9,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{BucketName, BucketProperties, Key, Level, NodeId};
+use kv_types::{BucketName, BucketProperties, Key, Level, NodeId, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, metric, options, with};
 
@@ -77,6 +77,52 @@ fn a_new_machine_for_an_old_member_knows_that_it_lacks_something_though_nobody_t
         handle.sleep(TOLD).await;
         assert_eq!(missing(&cluster, N3), 0);
     });
+}
+
+/// A write that went through two coordinators has two dots. Who had read it under one of them supersedes that one only; those
+/// that know both tell the others. If a disk is lost that alone knew the one which was read, nobody does.
+#[test]
+fn what_was_read_from_a_disk_that_is_lost_may_stay_beside_its_successor() {
+    for is_lost in [false, true] {
+        with(10, three, move |cluster, mut client, handle| async move {
+            let links: Vec<_> = [N2, N3]
+                .iter()
+                .flat_map(|other| [(N1, *other), (*other, N1)])
+                .collect();
+            cluster.network.block(&links);
+            let mut write = client.put_request("k", None, WriteKind::Put);
+            // So that its coordinator asks nobody before.
+            write.options.level = Level::Eventual;
+            let first = client.send_put(&cluster, N1, write.clone(), "v").await;
+            let (_, outcome) = first.expect_err("it cannot reach another one");
+            assert_eq!(outcome, Outcome::Unknown);
+            let second = client.send_put(&cluster, N2, write, "v").await;
+            second.expect("two of three can be reached");
+            let weak = ReadOptions {
+                level: Level::Weak,
+                ..ReadOptions::default()
+            };
+            let read = client.get_with(&cluster, N1, "k", weak).await;
+            let (values, read) = read.expect("it answers alone");
+            assert_eq!(values, ["v"]);
+            let next = client.put_request("k", Some(read.context), WriteKind::Put);
+            let next = client.send_put(&cluster, N2, next, "next").await;
+            next.expect("two of three can be reached");
+            if is_lost {
+                start_from(&cluster, N1, emptied(&cluster, N1)).await;
+            }
+            cluster.network.unblock(&links);
+            handle.sleep(TOLD * 3).await;
+            let seen = shown(&cluster, &mut client, N2, "k", Level::Quorum).await;
+            let mut seen = seen.expect("all are up");
+            seen.sort();
+            let expected: &[&str] = match is_lost {
+                false => &["next"],
+                true => &["next", "v"],
+            };
+            assert_eq!(seen, expected);
+        });
+    }
 }
 
 fn missing(cluster: &SimCluster, node: NodeId) -> u64 {

@@ -133,6 +133,8 @@ pub struct History {
     pub held: Vec<Held>,
     /// From this age on a deletion that all replicas had may be forgotten: then it shows no longer.
     pub forgets_after: Option<Duration>,
+    /// Until when durable bytes of a replica were destroyed, if any were.
+    pub loses_until: Option<Duration>,
 }
 
 /// Where an id counts the writes of its client, and where it says that its value is large.

@@ -93,7 +93,8 @@ impl Ancestry {
     }
 
     /// Whether replicas may have forgotten at the end that a write was superseded under all its dots: the promise of
-    /// docs/CONSISTENCY.md ends after a minute, and after 64 copies of writes of the key.
+    /// docs/CONSISTENCY.md ends after a minute, after 64 copies of writes of the key, and with a disk that alone knew the copy
+    /// which the superseding writer had read.
     #[must_use]
     pub fn is_forgotten(&self, history: &History, id: WriteId) -> bool {
         let (Some(write), Some((key, place))) = (history.writes.get(&id), self.places.get(&id))
@@ -106,7 +107,8 @@ impl Ancestry {
         let since = &self.keys[key].ids[*place..];
         let copies = since.iter().map(|id| history.writes[id].attempts as usize);
         let later = copies.sum::<usize>();
-        write.attempts > 1 && (age >= REMEMBERED || later >= REMEMBERED_COPIES)
+        let may_be_lost = history.loses_until.is_some_and(|until| write.begun < until);
+        write.attempts > 1 && (age >= REMEMBERED || later >= REMEMBERED_COPIES || may_be_lost)
     }
 
     /// What those `shown` of a key may stand for: themselves, what their writers had been shown, and what a write

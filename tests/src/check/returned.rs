@@ -71,6 +71,8 @@ pub fn check(history: &History, ancestry: &Ancestry, quorum: Quorum) -> Vec<Viol
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::check::testing::{Story, id, majorities};
     use kv_types::Level;
 
@@ -102,6 +104,21 @@ mod tests {
             story.put(number, 50, &[]).acked(60);
         }
         assert!(rules(&story).is_empty(), "after 64 copies of writes");
+        let write = story.history.writes.get_mut(&id(1));
+        write.expect("it was made").attempts = 1;
+        assert_eq!(rules(&story), ["returned"], "sent once");
+    }
+
+    #[test]
+    fn one_that_was_sent_twice_may_stay_where_a_disk_was_lost_after_it_began() {
+        let mut story = Story::new();
+        story.put(1, 5, &[]).acked(10).attempts = 2;
+        story.put(2, 20, &[1]).acked(30);
+        story.hold(1, &[1, 2]);
+        story.history.loses_until = Some(Duration::from_millis(5));
+        assert_eq!(rules(&story), ["returned"], "it was lost before");
+        story.history.loses_until = Some(Duration::from_millis(15));
+        assert!(rules(&story).is_empty());
         let write = story.history.writes.get_mut(&id(1));
         write.expect("it was made").attempts = 1;
         assert_eq!(rules(&story), ["returned"], "sent once");

@@ -149,6 +149,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether a node loses what it had synced, or has to take it for lost.
+    #[must_use]
+    pub fn takes_bytes(&self) -> bool {
+        matches!(
+            self,
+            Self::Restore { .. } | Self::Damage { .. } | Self::FlippedRead { .. }
+        )
+    }
+
     /// Whether no process ends for it.
     #[must_use]
     pub fn leaves_processes(&self) -> bool {

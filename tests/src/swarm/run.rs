@@ -162,6 +162,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     }
     let notebook: Notebook = Arc::new(Mutex::new(History {
         forgets_after: scenario.forgets.then_some(FORGOTTEN_AFTER),
+        loses_until: scenario.loses_until(),
         ..History::default()
     }));
     let until = Duration::from_millis(scenario.work_ms);

@@ -258,13 +258,16 @@ impl Scenario {
     /// Whether no node has to fetch again what it had.
     #[must_use]
     pub fn keeps_bytes(&self) -> bool {
-        let takes_bytes = |event: &Event| {
-            matches!(
-                event.fault,
-                Fault::Restore { .. } | Fault::Damage { .. } | Fault::FlippedRead { .. }
-            )
-        };
-        !self.events.iter().any(takes_bytes)
+        !self.events.iter().any(|event| event.fault.takes_bytes())
+    }
+
+    /// Until when durable bytes of a node are destroyed, if any are.
+    #[must_use]
+    pub fn loses_until(&self) -> Option<Duration> {
+        let takes_bytes = |event: &&Event| event.fault.takes_bytes();
+        let events = self.events.iter().filter(takes_bytes);
+        let ends = events.map(|event| Duration::from_millis(event.at_ms + event.lasts_ms));
+        ends.max()
     }
 
     /// Whether a disk is put back, and with it what was deleted meanwhile.
