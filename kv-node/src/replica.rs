@@ -12,20 +12,21 @@
 //!    ([`crate::tombstones`]).
 
 mod deletions;
+mod pages;
 pub mod read_stages;
 mod stand_ins;
 
 pub use deletions::{Deletion, DeletionPage};
+pub use pages::{Copy, HeldPage, PageLimits, Stretch};
 pub use stand_ins::{StandIn, StandInPage};
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::ErrorCode;
-use kv_net::message::{AnswerWhen, MAX_PAGE, ReadSource, ReplicaListV1};
+use kv_net::message::{AnswerWhen, ReadSource};
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
@@ -33,7 +34,6 @@ use kv_types::{
     Object, RowCache, Write, WriteId, WriteRefused, planted,
 };
 
-use crate::anti_entropy::tree;
 use crate::anti_entropy::trees::{Place, note};
 use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
@@ -143,15 +143,6 @@ pub struct Held {
     pub source: ReadSource,
 }
 
-/// A page of what a replica holds; durable.
-#[derive(Debug, Clone, Default)]
-pub struct HeldPage {
-    /// The objects in storage order.
-    pub entries: Vec<(Key, Bytes)>,
-    /// Up to which key these are all; `None` if there are no more.
-    pub until: Option<Key>,
-}
-
 /// What is stored under a key.
 #[derive(Debug, Default)]
 struct Loaded {
@@ -203,53 +194,6 @@ impl Arrival {
         let own = own.flat_map(|s| s.dots()).map(|dot| dot.hlc);
         let latest = stands_in.then(|| incoming.clock().latest());
         own.chain(latest).collect()
-    }
-}
-
-/// One of this node's own copies, as replicas compare them.
-#[derive(Debug, Clone)]
-pub struct Copy {
-    /// The key's name in comparisons.
-    pub id: u64,
-    /// The object's digest.
-    pub digest: u64,
-    /// The key.
-    pub key: Key,
-    /// The newest dot of its clock.
-    pub newest: Hlc,
-}
-
-/// A stretch of a partition's copies, as replicas compare them.
-#[derive(Debug, Clone, Copy)]
-pub struct Stretch<'a> {
-    /// At which depth of the partition's Merkle tree the nodes are.
-    pub depth: u8,
-    /// The nodes under which it lies, ascending.
-    pub nodes: &'a [u32],
-    /// Behind which key it begins, if not with the first.
-    pub after: Option<&'a Key>,
-    /// With which key it ends, if not with the last.
-    pub until: Option<&'a Key>,
-}
-
-/// How much of what is stored is gone through for one answer, when replicas compare or list, before others have their turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageLimits {
-    /// Copies at most.
-    pub copies: usize,
-    /// Bytes of objects after which there are no more.
-    pub bytes: usize,
-}
-
-impl Default for PageLimits {
-    /// Some milliseconds' work.
-    fn default() -> Self {
-        const COPIES: usize = 4_096;
-        const { assert!(COPIES <= MAX_PAGE, "an answer cannot name as many") };
-        Self {
-            copies: COPIES,
-            bytes: 16 << 20,
-        }
     }
 }
 
@@ -621,145 +565,12 @@ impl Replica {
         }))
     }
 
-    /// A page of what is held of a partition, or of rows in it, after a key. It ends with its work, however little it found.
-    ///
-    /// # Errors
-    /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
-    pub async fn list(&self, asked: &ReplicaListV1) -> Result<HeldPage, Refusal> {
-        let (bucket, partition) = (asked.bucket, PartitionId(asked.partition));
-        self.completeness.check(partition)?;
-        let topology = self.topologies.current();
-        let located = |partition_key: &[u8]| topology.locate(bucket, partition_key).0;
-        let hashes = topology.partition_count().hash_range(partition);
-        let (first, end) = match &asked.rows {
-            None => storage_key::partition_range(bucket, &hashes),
-            Some(rows) => {
-                let (from, until) = (&rows.from, rows.until.as_deref());
-                let hash = located(&rows.partition_key);
-                let range =
-                    storage_key::rows_range(bucket, hash, &rows.partition_key, (from, until));
-                (range.0, Some(range.1))
-            }
-        };
-        let after = asked.after.as_ref().map(|key| {
-            let stored = storage_key::encode(bucket, located(key.partition_key()), key);
-            storage_key::next(&stored)
-        });
-        // A key from before the range begins at its start.
-        let mut from = after.into_iter().fold(first, Bytes::max);
-        let mode = topology.mode_of(bucket);
-        let (mut entries, mut newest) = (Vec::new(), None);
-        let (mut rows, mut last) = (0, None);
-        let until = loop {
-            if end.as_ref().is_some_and(|end| from >= *end) {
-                break None;
-            }
-            let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let (items, bytes) = (asked.max_items as usize, asked.max_bytes as usize);
-            let page = self.store.scan(from, end, items, bytes).await?;
-            rows += page.entries.len();
-            for item in page.entries {
-                newest = newest.max(Some(item.seq));
-                let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                last = Some(key.clone());
-                let place = (bucket, partition);
-                if !self.may_be_forgotten_of(place, mode, &key, &item.value)? {
-                    entries.push((key, item.value));
-                }
-            }
-            match page.next {
-                None => break None,
-                Some(next) if entries.is_empty() && rows < self.limits.copies => from = next.start,
-                Some(_) => break last,
-            }
-        };
-        // It may have become incomplete meanwhile.
-        self.completeness.check(partition)?;
-        if let Some(seq) = newest {
-            self.store.durable(seq).await?;
-        }
-        Ok(HeldPage { entries, until })
-    }
-
     /// The keyed digest of an encoded object: equal exactly when the objects are.
     ///
     /// # Errors
     /// [`DecodeError`] when the bytes are not an object.
     pub fn digest(&self, encoded: &[u8]) -> Result<u64, DecodeError> {
         Ok(self.secret.digest(Object::header_of(encoded)?))
-    }
-
-    /// Goes through the copies of a partition in the order in which they are stored, with their bytes, but for those that
-    /// another replica may have forgotten, until `visit` wants no more, the one that it was given included, or so many have
-    /// been read that others should have their turn. Then it gives the last one that was gone through, if any was; `None` if
-    /// these are all, or `visit` did not want the first one.
-    ///
-    /// # Errors
-    /// [`Refusal`] when they cannot be read.
-    pub async fn visit_copies(
-        &self,
-        (bucket, partition): Place,
-        stretch: &Stretch<'_>,
-        mut visit: impl FnMut(Copy, Bytes) -> ControlFlow<()>,
-    ) -> Result<Option<Key>, Refusal> {
-        let topology = self.topologies.current();
-        let (partitions, mode) = (topology.partition_count(), topology.mode_of(bucket));
-        let whole = partitions.hash_range(partition);
-        let at = |position: u64| whole.start() | position >> partitions.bits();
-        let stored = |key: &Key| {
-            let (hash, _) = topology.locate(bucket, key.partition_key());
-            storage_key::encode(bucket, hash, key)
-        };
-        let after = stretch.after.map(|key| storage_key::next(&stored(key)));
-        let until = stretch.until.map(|key| storage_key::next(&stored(key)));
-        let limits = self.limits;
-        let (mut rows, mut bytes, mut last) = (0, 0, None);
-        for node in stretch.nodes {
-            let (first, end) = tree::positions(stretch.depth, *node);
-            let (first, end) = storage_key::partition_range(bucket, &(at(first)..=at(end)));
-            let mut from = after
-                .iter()
-                .fold(first, |from, after| from.max(after.clone()));
-            let end = end.into_iter().chain(until.clone()).min();
-            loop {
-                if end.as_ref().is_some_and(|end| from >= *end) {
-                    break;
-                }
-                if rows >= limits.copies || bytes >= limits.bytes {
-                    return Ok(last);
-                }
-                let bound = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-                let items = (limits.copies - rows).min(1_024);
-                let page = self.store.scan(from, bound, items, 1 << 20).await?;
-                for item in page.entries {
-                    rows += 1;
-                    bytes += item.value.len();
-                    let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                    let object =
-                        Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
-                    if self.may_be_forgotten((bucket, partition), mode, &object) {
-                        last = Some(key);
-                        continue;
-                    }
-                    let digest = self.digest(&item.value);
-                    let copy = Copy {
-                        id: self.secret.key_id(&item.key),
-                        digest: digest.map_err(|damage| damaged(&key, damage))?,
-                        newest: object.clock().latest(),
-                        key: key.clone(),
-                    };
-                    if visit(copy, item.value).is_break() {
-                        return Ok(last);
-                    }
-                    last = Some(key);
-                }
-                match page.next {
-                    None => break,
-                    Some(next) => from = next.start,
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// A key's name where replicas compare.

@@ -70,6 +70,7 @@ pub const SUBSTANCE: &[&str] = &[
     "write acked in memory",
     "write synced once",
     "hint delivered",
+    "look at a recovery",
     "comparison",
     "object fetched by comparison",
     "object sent by comparison",
