@@ -14,7 +14,8 @@ use crate::put::Put;
 /// One request for each of many keys; await it to send them, each to a replica of its key.
 ///
 /// It gives the results in the order of the keys, one for each: some may have failed while others are done. It is not
-/// atomic, and no order holds between the requests; of two puts of one key either may be the later one. Dropping its future
+/// atomic, and no order holds between the requests; of two puts of one key either may be the later one. Requests to one node
+/// share its connection; one that waits for a slow node holds back no other. Dropping its future
 /// gives up the wait for those that are not answered.
 #[derive(Debug, Clone)]
 #[must_use = "requests are sent when they are awaited"]
@@ -57,8 +58,17 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let requests = self.requests.into_iter().map(IntoFuture::into_future);
-        Box::pin(stream::iter(requests).buffered(self.at_once).collect())
+        let requests = self.requests.into_iter().enumerate();
+        let requests = requests.map(|(place, request)| {
+            let answer = request.into_future();
+            async move { (place, answer.await) }
+        });
+        let answers = stream::iter(requests).buffer_unordered(self.at_once);
+        Box::pin(async move {
+            let mut answers: Vec<(usize, R::Output)> = answers.collect().await;
+            answers.sort_unstable_by_key(|(place, _)| *place);
+            answers.into_iter().map(|(_, answer)| answer).collect()
+        })
     }
 }
 
@@ -74,5 +84,29 @@ impl Bucket {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Many<Put> {
         Many::new(pairs.into_iter().map(|(key, value)| self.put(key, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn one_that_waits_holds_back_no_other_and_answers_come_in_the_order_of_the_requests() {
+        let (tell, told) = oneshot::channel();
+        // Sent first, and answered only after the last one.
+        let slow = told
+            .map(|answer| answer.expect("the last one tells"))
+            .boxed();
+        let quick = (1..9).map(|number| async move { number }.boxed());
+        let last = async move {
+            tell.send(0).expect("the first one waits");
+            9
+        };
+        let requests = [slow].into_iter().chain(quick).chain([last.boxed()]);
+        let answers = Many::new(requests).at_once(2).await;
+        assert_eq!(answers, (0..10).collect::<Vec<_>>());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram as Percentiles;
+use kv_ring::Topology;
 use kv_types::Outcome;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -25,8 +26,11 @@ use crate::refusal::Refusal;
 use crate::replica::Replica;
 use crate::replica::read_stages::ReadStages;
 use crate::store::Store;
-use crate::tombstones;
+use crate::tombstones::{self, Overdue};
 use crate::topologies::Topologies;
+
+/// Of how many partitions it is shown for how long their deletions wait: a cluster may have thousands.
+const MOST_PLACES: usize = 32;
 
 /// What clients ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -46,6 +50,12 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StageLabels {
     stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlaceLabels {
+    bucket: String,
+    partition: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +97,7 @@ struct DeletionGauges {
     forgotten: Gauge,
     late: Gauge,
     overdue: Gauge,
+    overdue_places: Family<PlaceLabels, Gauge>,
 }
 
 #[derive(Default)]
@@ -324,6 +335,11 @@ impl Metrics {
             metrics.deletions.overdue.clone(),
         );
         registry.register(
+            "partition_deletions_overdue_seconds",
+            "The same for each of the 32 partitions where deletions wait longest",
+            metrics.deletions.overdue_places.clone(),
+        );
+        registry.register(
             "late_values",
             "Values that arrived after they were deleted and the deletion forgotten, since the start",
             metrics.deletions.late.clone(),
@@ -433,6 +449,26 @@ impl Metrics {
         (at(0.5), at(0.99))
     }
 
+    fn set_overdue(&self, overdue: &[Overdue], topology: &Topology) {
+        let seconds = |overdue: &Overdue| i64::try_from(overdue.by_ms / 1_000).unwrap_or(i64::MAX);
+        self.deletions
+            .overdue
+            .set(overdue.first().map_or(0, seconds));
+        let places = &self.deletions.overdue_places;
+        places.clear();
+        for overdue in overdue.iter().take(MOST_PLACES) {
+            let (bucket, partition) = overdue.place;
+            let Some(bucket) = topology.bucket(bucket) else {
+                continue;
+            };
+            let labels = PlaceLabels {
+                bucket: bucket.name.to_string(),
+                partition: partition.0,
+            };
+            places.get_or_create(&labels).set(seconds(overdue));
+        }
+    }
+
     /// Everything as Prometheus text.
     #[must_use]
     pub fn text(&self, sources: &Sources<'_>) -> String {
@@ -456,8 +492,7 @@ impl Metrics {
         self.repair.sent.set(count(&repairs.sent));
         self.deletions.forgotten.set(count(&deletions.forgotten));
         self.deletions.late.set(count(&deletions.late));
-        let overdue_s = deletions.overdue_ms.load(Ordering::Relaxed) / 1_000;
-        self.deletions.overdue.set(gauge(overdue_s));
+        self.set_overdue(&deletions.overdue(), &topologies.current());
         let missing = u64::try_from(completeness.missing()).unwrap_or(u64::MAX);
         self.incomplete.set(gauge(missing));
         self.cut_out.set(gauge(damages.cut_out()));

@@ -23,8 +23,12 @@ pub mod promises;
 pub mod rounds;
 pub mod watermarks;
 
+use std::cmp::Reverse;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::anti_entropy::trees::Place;
 
 /// When deletions are forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,31 @@ pub struct Counts {
     pub forgotten: AtomicU64,
     /// Values that arrived after they had been deleted and the deletion forgotten.
     pub late: AtomicU64,
-    /// Milliseconds since the oldest deletion that this node would have forgotten by now, if it could; 0 for none.
-    pub overdue_ms: AtomicU64,
+    overdue: Mutex<Vec<Overdue>>,
+}
+
+/// A place with deletions that its owner would have forgotten by now, if it could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Where.
+    pub place: Place,
+    /// For how many milliseconds the oldest of them has been waiting.
+    pub by_ms: u64,
+}
+
+impl Counts {
+    /// All places where deletions wait, the longest first; of a node's own partitions.
+    #[must_use]
+    pub fn overdue(&self) -> Vec<Overdue> {
+        self.overdue_places().clone()
+    }
+
+    fn set_overdue(&self, mut places: Vec<Overdue>) {
+        places.sort_unstable_by_key(|overdue| (Reverse(overdue.by_ms), overdue.place));
+        *self.overdue_places() = places;
+    }
+
+    fn overdue_places(&self) -> MutexGuard<'_, Vec<Overdue>> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

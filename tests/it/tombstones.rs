@@ -161,6 +161,18 @@ fn while_a_member_is_away_nothing_is_forgotten_so_it_brings_nothing_back() {
             let overdue =
                 overdue.map(|node| metric(&cluster, node, "kv_deletions_overdue_seconds "));
             assert!(overdue.max() > Some(500), "people are told");
+            let of_place = format!(
+                "kv_partition_deletions_overdue_seconds{{bucket=\"default\",partition=\"{}\"}} ",
+                partition.0
+            );
+            let says_place = |node: NodeId| {
+                let metrics = cluster.node(node).map(|node| node.metrics());
+                let value = |line: &str| line.strip_prefix(of_place.as_str())?.parse::<u64>().ok();
+                metrics.and_then(|metrics| metrics.lines().find_map(value))
+            };
+            let where_it_waits = owners.nodes().filter(|owner| *owner != away);
+            let where_it_waits = where_it_waits.map(says_place);
+            assert!(where_it_waits.max().flatten() > Some(500), "and where");
 
             cluster.start(away).await.expect("it starts again");
             handle.sleep(ROUNDS * 3).await;
@@ -169,6 +181,7 @@ fn while_a_member_is_away_nothing_is_forgotten_so_it_brings_nothing_back() {
                 if owners.contains(node) {
                     assert_eq!(held(&cluster, &mut client, node).await, None);
                     assert_eq!(metric(&cluster, node, "kv_deletions_overdue_seconds "), 0);
+                    assert_eq!(says_place(node), None);
                 }
             }
         });

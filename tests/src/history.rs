@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_types::{Durability, Level, NodeId, WriteId};
+use kv_types::{Durability, Hlc, Level, NodeId, WriteId};
 
 /// A key, by its number.
 pub type KeyNumber = u32;
@@ -31,6 +31,8 @@ pub struct Write {
     pub client: u32,
     /// How many replicas it asked for.
     pub level: Level,
+    /// So many replicas instead of what the level says.
+    pub number: Option<u8>,
     /// What of it was to be on disks when it was acknowledged.
     pub durability: Durability,
     /// It deletes.
@@ -51,6 +53,8 @@ pub struct Write {
     pub attempts: u32,
     /// What became of it.
     pub fate: Fate,
+    /// When it was made by the nodes' clocks, as far as its client was told.
+    pub minted: Option<Hlc>,
 }
 
 impl Write {
@@ -80,6 +84,8 @@ pub struct Read {
     pub client: u32,
     /// How many replicas were asked.
     pub level: Level,
+    /// So many replicas instead of what the level says.
+    pub number: Option<u8>,
     /// When it was sent.
     pub begun: Duration,
     /// When it was answered.
@@ -99,6 +105,8 @@ pub struct Seen {
     pub id: WriteId,
     /// The value, or nothing for a delete.
     pub value: Option<String>,
+    /// When it was made by the nodes' clocks; of a write that was made more than once, when it was last.
+    pub minted: Hlc,
 }
 
 impl Read {
@@ -133,6 +141,8 @@ pub struct History {
     pub held: Vec<Held>,
     /// From this age on a deletion that all replicas had may be forgotten: then it shows no longer.
     pub forgets_after: Option<Duration>,
+    /// Of each key only the write shows that was made last by the nodes' clocks.
+    pub last_writer_wins: bool,
     /// Until when durable bytes of a replica were destroyed, if any were.
     pub loses_until: Option<Duration>,
 }
@@ -194,14 +204,17 @@ impl History {
             });
             names.collect::<Vec<_>>().join(" ")
         };
+        let of_number =
+            |number: Option<u8>| number.map_or_else(String::new, |number| format!(" of {number}"));
         let mut lines: Vec<(Duration, String)> = Vec::new();
         for (id, write) in in_order {
             let blind = if write.is_blind { " blind" } else { "" };
             let line = format!(
-                "client {} writes {} ({id:?}) at {:?}{blind} over [{}], sent {} times: {:?}",
+                "client {} writes {} ({id:?}) at {:?}{}{blind} over [{}], sent {} times: {:?}",
                 write.client,
                 numbers[id],
                 write.level,
+                of_number(write.number),
                 short(&mut write.read.iter().copied()),
                 write.attempts,
                 write.fate
@@ -210,9 +223,10 @@ impl History {
         }
         for read in self.reads.iter().filter(|read| read.key == key) {
             let line = format!(
-                "client {} reads at {:?} since {:?}: [{}]",
+                "client {} reads at {:?}{} since {:?}: [{}]",
                 read.client,
                 read.level,
+                of_number(read.number),
                 read.begun,
                 short(&mut read.seen.iter().map(|seen| seen.id))
             );

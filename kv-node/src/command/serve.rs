@@ -17,7 +17,7 @@ use kv_node::topologies::Topologies;
 use kv_node::{Node, NodeOptions, setup};
 use kv_storage::fs::RealFs;
 use kv_types::{ClusterId, NodeId};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// How long requests in flight may take when the node stops.
@@ -33,6 +33,7 @@ pub(super) fn run(config: Config) -> Result<()> {
 }
 
 async fn serve(config: Config) -> Result<()> {
+    let mut told = Told::listen()?;
     let node_id = setup::node_of(&config.data)?;
     let credentials = Credentials::load(&setup::credentials_dir(&config.data))?;
     let identity = credentials.identity().clone();
@@ -69,7 +70,13 @@ async fn serve(config: Config) -> Result<()> {
         scrub: config.scrub_options(),
         pages: PageLimits::default(),
     };
-    let node = Node::start(options, env.clone()).await?;
+    let node = tokio::select! {
+        started = Node::start(options, env.clone()) => started?,
+        () = told.stop() => {
+            tracing::info!("stopped before anything was served");
+            return Ok(());
+        }
+    };
     endpoint.serve(Arc::new(NodeHandler(Arc::clone(&node))));
     tracing::info!(%listen, data = %config.data.display(), "serving");
     if let Some(path) = config.metrics_file.clone() {
@@ -78,13 +85,13 @@ async fn serve(config: Config) -> Result<()> {
     }
 
     let has_lost = tokio::select! {
-        stop = wait_for_stop() => { stop?; false }
+        () = told.stop() => false,
         () = node.loss() => true,
     };
     tracing::info!("stopping: finishing what is in flight");
     tokio::select! {
         stopped = node.stop(GRACE) => stopped.context("the engine was not closed cleanly; the next start recovers from its log")?,
-        _ = wait_for_stop() => bail!("told twice to stop; the next start recovers from the log"),
+        () = told.stop() => bail!("told twice to stop; the next start recovers from the log"),
     }
     endpoint.close(Duration::from_secs(1)).await;
     tracing::info!("stopped");
@@ -116,14 +123,28 @@ fn listen_address(config: &Config, node: NodeId, cluster: ClusterId) -> Result<S
         .with_context(|| format!("the address {address} has no host"))
 }
 
-/// Ends when the node is told to stop.
-async fn wait_for_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        pressed = tokio::signal::ctrl_c() => pressed?,
+/// What tells the process to stop: SIGTERM, and SIGINT as a terminal sends it.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    /// From here on such a signal no longer ends the process by itself.
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Ends when the process is told to stop, each time once.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn write_metrics(node: &Node, env: &Env, path: &Path) {

@@ -274,6 +274,9 @@ impl Coordinator {
                 Ok(Some(clock?))
             }
             (None, BlindPut::Overwrite) => Ok(None),
+            (None, BlindPut::Sibling) if planted!("let a blind write replace what it must not") => {
+                Ok(None)
+            }
             (None, BlindPut::Sibling) => Ok(Some(Clock::new())),
         }
     }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use kv_net::message::{FloorReplyV1, PlaceV1, Request, Response, WatermarkStep, W
 use kv_ring::Topology;
 use kv_types::{Hlc, NodeId, planted};
 
+use super::Overdue;
 use super::answers::Forgetting;
 use super::floor::READINGS;
 use super::promises::{HeldUp, Promises};
@@ -301,10 +301,12 @@ impl Rounds {
         outcome: Result<(), HeldUp>,
     ) {
         let reading = self.forgetting.floor.reading();
-        let overdue = |oldest: &Hlc| reading.millis().saturating_sub(oldest.millis());
-        let most = waiting.values().map(overdue).max().unwrap_or(0);
-        let counts = &self.forgetting.counts;
-        counts.overdue_ms.store(most, Ordering::Relaxed);
+        let overdue = waiting.iter().map(|(place, oldest)| Overdue {
+            place: *place,
+            by_ms: reading.millis().saturating_sub(oldest.millis()),
+        });
+        let overdue = overdue.filter(|overdue| overdue.by_ms > 0).collect();
+        self.forgetting.counts.set_overdue(overdue);
         let now = self.env.now();
         let name = |node| {
             topology

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kv_types::{Durability, Level, Quorum, WriteId};
 
 use super::places::Places;
-use crate::history::{Fate, History, KeyNumber, Write};
+use crate::history::{Fate, History, KeyNumber, Read, Write};
 
 /// How long the id of a superseded write is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -177,9 +177,13 @@ fn reach(writes: &[&Write], begun: &[Duration], write: &Write) -> usize {
     reach
 }
 
-/// How many of the key's replicas answer a read at a level.
+/// How many of the key's replicas answer a read.
 #[must_use]
-pub fn answers(level: Level, quorum: Quorum) -> u8 {
+pub fn answers(read: &Read, quorum: Quorum) -> u8 {
+    read.number.unwrap_or_else(|| of_level(read.level, quorum))
+}
+
+fn of_level(level: Level, quorum: Quorum) -> u8 {
     match level {
         Level::Weak => 1,
         Level::Quorum => quorum.r(),
@@ -189,31 +193,32 @@ pub fn answers(level: Level, quorum: Quorum) -> u8 {
     }
 }
 
-/// How many of the key's replicas acknowledge a write at a level.
-fn acknowledgements(level: Level, quorum: Quorum) -> u8 {
-    match level {
-        Level::Quorum => quorum.w(),
-        Level::Weak | Level::All | Level::Eventual | Level::Usual => answers(level, quorum),
+/// How many of the key's replicas acknowledge a write.
+fn acknowledgements(write: &Write, quorum: Quorum) -> u8 {
+    match (write.number, write.level) {
+        (Some(number), _) => number,
+        (None, Level::Quorum) => quorum.w(),
+        (None, level) => of_level(level, quorum),
     }
 }
 
 /// Whether only the key's own replicas count, and as many as every other such request meets.
 #[must_use]
-pub fn is_strict(level: Level) -> bool {
-    matches!(level, Level::Quorum | Level::All)
+pub fn is_strict(level: Level, number: Option<u8>) -> bool {
+    matches!(level, Level::Quorum | Level::All) && number.is_none()
 }
 
-/// Whether reads at a level see a write that was acknowledged before: then as many replicas as its level says have it, and
+/// Whether a read sees a write that was acknowledged before: then as many replicas as its level says have it, and
 /// no loss of power takes it from them.
 #[must_use]
-pub fn overlap(read: Level, write: &Write, quorum: Quorum) -> bool {
+pub fn overlap(read: &Read, write: &Write, quorum: Quorum) -> bool {
     answers(read, quorum) + holders(write, quorum) > quorum.n()
 }
 
 /// How many of a key's replicas have a write for certain, once it is acknowledged, whatever power they lose.
 #[must_use]
 pub fn holders(write: &Write, quorum: Quorum) -> u8 {
-    let acknowledged = acknowledgements(write.level, quorum);
+    let acknowledged = acknowledgements(write, quorum);
     match write.durability {
         Durability::Memory => 0,
         // At its coordinator, which is one of them.

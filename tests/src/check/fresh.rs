@@ -110,7 +110,7 @@ impl Debts {
             owed.and_then(|owed| covered.first_missing(owed.by(read.begun)))
         };
         let strict = self.strict.get_mut(&read.key);
-        if let Some(id) = missing(strict.filter(|_| is_strict(read.level))) {
+        if let Some(id) = missing(strict.filter(|_| is_strict(read.level, read.number))) {
             let what = format!(
                 "a read of key {} at {:?} misses {id:?}, which another had shown at {:?}",
                 read.key, read.begun, self.shown[&id]
@@ -127,7 +127,7 @@ impl Debts {
             );
             return Some(Violation::new("session", what));
         }
-        let answers = answers(read.level, quorum);
+        let answers = answers(read, quorum);
         let acked = self.acked.get_mut(&(read.key, answers));
         missing(acked).map(|id| {
             let write = &history.writes[&id];
@@ -148,8 +148,8 @@ impl Debts {
 }
 
 /// Whether later reads at such levels show what it has shown: a listing repairs nothing.
-fn stays_shown(read: &Read) -> bool {
-    is_strict(read.level) && !read.is_listed
+pub(super) fn stays_shown(read: &Read) -> bool {
+    is_strict(read.level, read.number) && !read.is_listed
 }
 
 /// When each write was first shown by a strict read.
@@ -285,6 +285,20 @@ mod tests {
         assert_eq!(rules(3, 1), ["stale"]);
         assert_eq!(rules(1, 3), ["stale"]);
         assert!(rules(2, 1).is_empty());
+    }
+
+    #[test]
+    fn numbers_of_replicas_promise_what_they_meet_and_nothing_lasts() {
+        let mut story = Story::new();
+        story.put(1, 0, &[]).acked(10).number = Some(1);
+        story.put(2, 20, &[1]).unknown();
+        story.read(30, 35, &[2]).number = Some(3);
+        story.read(40, 50, &[1]);
+        assert!(rules(&story).is_empty(), "what was shown need not last");
+        story.read(60, 70, &[]).number = Some(2);
+        assert!(rules(&story).is_empty(), "w = 1, r = 2 of 3");
+        story.read(60, 70, &[]).number = Some(3);
+        assert_eq!(rules(&story), ["own-write-missed"], "w = 1, r = 3");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`returned`] | nothing superseded or deleted comes back |
 //! | [`fresh`] | reads are as new as their level promises, for others' writes and for one's own |
 //! | [`siblings`] | siblings are truly concurrent |
+//! | [`last`] | where the last writer wins: the latest write shows, and none that is older than promised |
 //! | [`converged`] | after healing all replicas hold the same, byte for byte |
 //! | [`linear`] | registers are linearizable |
 //!
@@ -16,6 +17,7 @@ pub mod ancestry;
 pub mod converged;
 pub mod fresh;
 pub mod invented;
+pub mod last;
 pub mod linear;
 pub mod lost;
 pub mod places;
@@ -55,15 +57,19 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything that the checkers of sibling histories find.
+/// Everything that the checkers of whole stores find.
 #[must_use]
 pub fn all(history: &History, quorum: Quorum) -> Vec<Violation> {
-    let ancestry = Ancestry::of(history);
     let mut found = invented::check(history);
+    found.extend(converged::check(history));
+    if history.last_writer_wins {
+        found.extend(last::check(history, quorum));
+        return found;
+    }
+    let ancestry = Ancestry::of(history);
     found.extend(lost::check(history, &ancestry));
     found.extend(returned::check(history, &ancestry, quorum));
     found.extend(fresh::check(history, &ancestry, quorum));
     found.extend(siblings::check(history, &ancestry));
-    found.extend(converged::check(history));
     found
 }

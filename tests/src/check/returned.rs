@@ -53,7 +53,7 @@ pub fn check(history: &History, ancestry: &Ancestry, quorum: Quorum) -> Vec<Viol
                 .is_some_and(|write| write.attempts > 1);
             let earlier = by.iter().find(|(_, write)| {
                 write.acked_at().is_some_and(|at| at < read.begun)
-                    && overlap(read.level, write, quorum)
+                    && overlap(read, write, quorum)
                     && !is_excused
             });
             if let Some((by, _)) = earlier {

@@ -52,8 +52,8 @@ fn must_replace(history: &History, blind: WriteId, earlier: WriteId) -> bool {
         return false;
     };
     blind.is_blind
-        && is_strict(blind.level)
-        && is_strict(earlier.level)
+        && is_strict(blind.level, blind.number)
+        && is_strict(earlier.level, earlier.number)
         && earlier.durability == Durability::Quorum
         && earlier.attempts == 1
         && earlier.acked_at().is_some_and(|at| at < blind.begun)

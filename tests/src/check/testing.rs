@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kv_types::{Durability, Level, NodeId, Quorum, WriteId};
+use kv_types::{Durability, Hlc, Level, NodeId, Quorum, WriteId};
 
 use super::Violation;
 use crate::history::{Fate, Held, History, Read, Seen, Write};
@@ -41,6 +41,7 @@ impl Story {
             key: 1,
             client: 1,
             level: Level::Quorum,
+            number: None,
             durability: Durability::Quorum,
             is_delete: false,
             expires: false,
@@ -51,6 +52,7 @@ impl Story {
             begun: ms(begun),
             attempts: 1,
             fate: Fate::Unknown,
+            minted: None,
         };
         self.history.writes.entry(id(number)).or_insert(write)
     }
@@ -72,6 +74,7 @@ impl Story {
             Seen {
                 id,
                 value: (!deletes).then(|| History::value_of(id)),
+                minted: Hlc(*number),
             }
         };
         numbers.iter().map(see).collect()
@@ -82,6 +85,7 @@ impl Story {
             key: 1,
             client: 1,
             level: Level::Quorum,
+            number: None,
             begun: ms(begun),
             ended: ms(ended),
             in_session: false,

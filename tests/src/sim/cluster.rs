@@ -18,7 +18,7 @@ use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
 use kv_storage::sim::SimFs;
-use kv_types::{BucketProperties, ClusterId, Epoch, NodeId, Quorum};
+use kv_types::{BucketProperties, ClusterId, Epoch, NodeId};
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -94,25 +94,6 @@ impl SimCluster {
         Self::in_mode(ClusterMode::Ap, handle, nodes, replicas, storage)
     }
 
-    /// The same with numbers of the caller's choice for the bucket of clients.
-    ///
-    /// # Panics
-    /// When the counts are not possible.
-    #[must_use]
-    pub fn of_quorum(
-        handle: Handle,
-        nodes: u128,
-        quorum: Quorum,
-        storage: kv_storage::Options,
-    ) -> Self {
-        let majorities = BucketProperties::majority_of(quorum.n()).expect("a possible number");
-        let bucket = BucketProperties {
-            quorum,
-            ..majorities
-        };
-        Self::with_bucket(ClusterMode::Ap, handle, nodes, bucket, storage)
-    }
-
     /// The same in a mode of the caller's choice.
     ///
     /// # Panics
@@ -129,7 +110,12 @@ impl SimCluster {
         Self::with_bucket(mode, handle, nodes, majorities, storage)
     }
 
-    fn with_bucket(
+    /// The same with these properties of the bucket `default`.
+    ///
+    /// # Panics
+    /// When the counts are not possible.
+    #[must_use]
+    pub fn with_bucket(
         mode: ClusterMode,
         handle: Handle,
         nodes: u128,

@@ -9,7 +9,7 @@ use kv_net::message::{ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
 use kv_ring::Topology;
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
-use kv_types::{Level, NodeId, Object, Payload};
+use kv_types::{BucketMode, Level, NodeId, Object, Payload, Sibling};
 
 use super::nemesis::{Nemesis, used};
 use super::work::{Notebook, name};
@@ -41,6 +41,8 @@ pub(super) struct Healing<'a> {
     /// Nodes whose durable bytes were destroyed: their stores are emptied, as an operator would, so that they fetch all
     /// from the others. Those that do not start even so are taken away.
     pub damaged: BTreeSet<NodeId>,
+    /// What shows of what a replica holds.
+    pub mode: BucketMode,
     pub keys: Range<KeyNumber>,
     pub has_large_values: bool,
     /// Nodes that are well are not started anew.
@@ -412,7 +414,11 @@ impl Healing<'_> {
         let mut seen = Vec::new();
         if !bytes.is_empty() {
             let object = Object::decode(&bytes).map_err(|error| error.to_string())?;
-            for sibling in object.siblings() {
+            let shown: Vec<&Sibling> = match self.mode {
+                BucketMode::Siblings => object.siblings().collect(),
+                BucketMode::Lww => object.last_written().into_iter().collect(),
+            };
+            for sibling in shown {
                 let value = match sibling.payload() {
                     Payload::Value(value) => Some(String::from_utf8_lossy(value).into_owned()),
                     Payload::Tombstone => None,
@@ -420,6 +426,7 @@ impl Healing<'_> {
                 seen.push(Seen {
                     id: sibling.write_id(),
                     value,
+                    minted: sibling.newest_dot().hlc,
                 });
             }
         }

@@ -51,4 +51,8 @@ pub const PLANTED: &[&str] = &[
     "leave out what is young everywhere",
     "repair only the side that compares",
     "answer a read once two replicas agree",
+    "let the first writer win",
+    "let others stand in where that is not allowed",
+    "forget how many replicas a write asks for",
+    "let a blind write replace what it must not",
 ];

@@ -137,7 +137,13 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let nodes = u128::from(scenario.nodes);
-    let cluster = SimCluster::of_quorum(handle.clone(), nodes, scenario.quorum, scenario.storage());
+    let cluster = SimCluster::with_bucket(
+        scenario.cluster_mode(),
+        handle.clone(),
+        nodes,
+        scenario.bucket(),
+        scenario.storage(),
+    );
     let cluster = match scenario.quic {
         true => cluster.speaking_quic(),
         false => cluster,
@@ -163,9 +169,11 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let notebook: Notebook = Arc::new(Mutex::new(History {
         forgets_after: scenario.forgets.then_some(FORGOTTEN_AFTER),
         loses_until: scenario.loses_until(),
+        last_writer_wins: scenario.last_writer_wins,
         ..History::default()
     }));
     let until = Duration::from_millis(scenario.work_ms);
+    let mode = scenario.bucket().mode;
     let witness = Witness::new(scenario, handle, &cluster);
     for number in &scenario.clients {
         let worker = Worker::new(scenario, *number, handle, &cluster, &notebook, &witness);
@@ -192,6 +200,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         cluster: &cluster,
         nemesis: &nemesis,
         damaged,
+        mode,
         keys: scenario.key_numbers(),
         has_large_values: scenario.mix.large > 0,
         leaves_well: !scenario.quic && scenario.seed % 3 == 1,
@@ -223,6 +232,13 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         let (asked, wrong) = settling::settle(handle, &cluster, &history, FORGOTTEN_AFTER).await;
         nemesis.count("write settled", asked);
         violations.extend(wrong);
+    }
+    for (what, is_so) in [
+        ("day in mode cp", scenario.cp),
+        ("day of last writers", scenario.last_writer_wins),
+        ("day where blind writes add", scenario.blind_adds),
+    ] {
+        nemesis.count(what, u64::from(is_so));
     }
     note_end(handle, &cluster);
     Report {
@@ -281,6 +297,7 @@ fn counts(nemesis: &Nemesis, cluster: &SimCluster, history: &History) -> Counts 
         nemesis.count("blind write", u64::from(write.is_blind));
         nemesis.count("weak write", u64::from(write.level == Level::Weak));
         nemesis.count("eventual write", u64::from(write.level == Level::Eventual));
+        nemesis.count("write to a number", u64::from(write.number.is_some()));
         let acked = |durability| write.durability == durability && write.acked_at().is_some();
         nemesis.count(
             "write acked in memory",

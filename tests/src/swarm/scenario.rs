@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kv_node::replica::PageLimits;
+use kv_ring::ClusterMode;
 use kv_storage::Options;
-use kv_types::Quorum;
+use kv_types::{BlindPut, BucketMode, BucketProperties, Quorum};
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Event, Fault, NodeNumber, Plan, absent, doubted, hermits, with_restores};
@@ -46,6 +47,15 @@ pub struct Scenario {
     /// Replicas of each key, and how many of them a read and a write at level quorum need.
     #[serde(default = "majorities")]
     pub quorum: Quorum,
+    /// The cluster has no sloppy quorums, and clients name no level where they mean quorum.
+    #[serde(default)]
+    pub cp: bool,
+    /// Of each key only the write shows that was made last.
+    #[serde(default)]
+    pub last_writer_wins: bool,
+    /// Writes without a context replace nothing.
+    #[serde(default)]
+    pub blind_adds: bool,
     /// How many copies nodes go through for one answer, when they compare or list.
     #[serde(default = "usual_page")]
     pub page_copies: usize,
@@ -70,6 +80,9 @@ pub struct Mix {
     /// Reads and writes at level eventual.
     #[serde(default)]
     pub eventual: u64,
+    /// Reads and writes that name a number of replicas.
+    #[serde(default)]
+    pub numbers: u64,
     /// Writes without a context.
     pub blind: u64,
     /// Writes that delete.
@@ -126,6 +139,7 @@ impl Scenario {
             weak: if has_damage { 0 } else { share(&mut rng) },
             all: share(&mut rng) / 3,
             eventual: [0, 300, 800][rng.usize(0..3)],
+            numbers: 0,
             blind: share(&mut rng),
             deletes: share(&mut rng),
             passing: 0,
@@ -147,7 +161,7 @@ impl Scenario {
             victim: has_damage.then(|| rng.u8(1..=nodes)),
             quic,
         };
-        let clients = rng.u32(3..=8);
+        let clients = rng.u32(4..=9);
         let mut day = Self {
             seed,
             quic,
@@ -162,6 +176,9 @@ impl Scenario {
             forgets: rng.bool(),
             buffer_kib: smallest_buffer(),
             quorum: majorities(),
+            cp: false,
+            last_writer_wins: false,
+            blind_adds: false,
             page_copies: usual_page(),
             has_rows: false,
             sessions: false,
@@ -211,6 +228,26 @@ impl Scenario {
         if rng.u8(0..4) == 0 {
             day.quorum = day.other_numbers(&mut rng, has_damage);
         }
+        day.mix.numbers = [0, 0, 100][rng.usize(0..3)];
+        match rng.u8(0..12) {
+            0 | 1 => {
+                day.last_writer_wins = true;
+                // Contexts are not looked at.
+                day.mix.astray = 0;
+                // What a clock has dated ahead wins, for as long as it was ahead: too much would have to be excused.
+                let keeps_time = |event: &Event| !matches!(event.fault, Fault::Skew { .. });
+                day.events.retain(keeps_time);
+            }
+            2 => {
+                day.blind_adds = true;
+                day.mix.blind = day.mix.blind.max(50);
+            }
+            3 | 4 => {
+                day.cp = true;
+                day.mix.eventual = 0;
+            }
+            _ => {}
+        }
         day
     }
 
@@ -237,6 +274,45 @@ impl Scenario {
         let all: Vec<_> = all.into_iter().filter(possible).collect();
         let (n, r, w) = all[rng.usize(0..all.len())];
         Quorum::new(n, r, w).expect("they are possible")
+    }
+
+    /// Whether the cluster has sloppy quorums.
+    #[must_use]
+    pub fn cluster_mode(&self) -> ClusterMode {
+        match self.cp {
+            true => ClusterMode::Cp,
+            false => ClusterMode::Ap,
+        }
+    }
+
+    /// The properties of the bucket that clients use.
+    ///
+    /// # Panics
+    /// When its numbers are not possible.
+    #[must_use]
+    pub fn bucket(&self) -> BucketProperties {
+        let majorities = BucketProperties::majority_of(self.quorum.n()).expect("a possible number");
+        BucketProperties {
+            quorum: self.quorum,
+            mode: match self.last_writer_wins {
+                true => BucketMode::Lww,
+                false => BucketMode::Siblings,
+            },
+            blind_put: match self.blind_adds {
+                true => BlindPut::Sibling,
+                false => BlindPut::Overwrite,
+            },
+            ..majorities
+        }
+    }
+
+    /// The least number of replicas that clients name: what only one disk holds goes with it.
+    #[must_use]
+    pub fn least_number(&self) -> u8 {
+        match self.keeps_bytes() {
+            true => 1,
+            false => 2,
+        }
     }
 
     /// The numbers of the keys that clients use.
@@ -284,6 +360,7 @@ impl fmt::Display for Scenario {
             weak,
             all,
             eventual,
+            numbers,
             blind,
             deletes,
             passing,
@@ -295,9 +372,20 @@ impl fmt::Display for Scenario {
             asks: _,
         } = self.mix;
         let wire = if self.quic { " over QUIC" } else { "" };
+        let kind = match self {
+            Self { cp: true, .. } => " in mode cp",
+            Self {
+                last_writer_wins: true,
+                ..
+            } => " where the last writer wins",
+            Self {
+                blind_adds: true, ..
+            } => " where blind writes add",
+            _ => "",
+        };
         write!(
             f,
-            "seed {}: {} nodes{wire} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
+            "seed {}: {} nodes{wire}{kind} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {numbers} by number, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
             self.quorum.n(),

@@ -111,6 +111,8 @@ pub struct Acknowledged<'a> {
     pub id: WriteId,
     /// How many it asked for.
     pub level: Level,
+    /// So many replicas instead of what the level says.
+    pub number: Option<u8>,
     /// What had to be on their disks.
     pub durability: Durability,
     /// When it was first sent.
@@ -177,11 +179,16 @@ impl Witness {
         if !self.looks_at("look at a write", CHANCES.client) {
             return;
         }
-        let needed = match (write.durability, write.level) {
-            (Durability::Memory, _) => 0,
-            (Durability::One, _) | (Durability::Quorum, Level::Weak) => 1,
-            (Durability::Quorum, Level::Usual | Level::Quorum | Level::Eventual) => self.quorum.w(),
-            (Durability::Quorum, Level::All) | (Durability::All, _) => self.quorum.n(),
+        let of_level = match write.level {
+            Level::Weak => 1,
+            Level::Usual | Level::Quorum | Level::Eventual => self.quorum.w(),
+            Level::All => self.quorum.n(),
+        };
+        let needed = match write.durability {
+            Durability::Memory => 0,
+            Durability::One => 1,
+            Durability::Quorum => write.number.unwrap_or(of_level),
+            Durability::All => self.quorum.n(),
         };
         let Ok(clock) = self
             .contexts

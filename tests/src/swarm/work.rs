@@ -9,7 +9,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use kv_net::message::{PutV1, ReadOptions, RowsV1, SiblingHeadV1, WriteFate, WriteKind};
 use kv_ring::Topology;
-use kv_types::{Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, WriteId};
+use kv_types::{
+    Clock, Context, ContextKey, Durability, Hlc, Key, Level, NodeId, Outcome, Quorum, WriteId,
+};
 
 use super::scenario::{Mix, Scenario};
 use super::witness::{Acknowledged, Witness};
@@ -48,6 +50,13 @@ pub(super) struct Worker {
     topology: Arc<Topology>,
     rest_ms: u64,
     mix: Mix,
+    /// Replicas of each key, and how few of them clients name.
+    quorum: Quorum,
+    least_number: u8,
+    /// Level quorum is the usual one.
+    names_no_level: bool,
+    /// A write without a context replaces nothing.
+    blind_adds: bool,
     notebook: Notebook,
     witness: Arc<Witness>,
     /// Of a client that keeps a session, what it has seen of each key.
@@ -75,6 +84,10 @@ impl Worker {
             topology: Arc::clone(cluster.topology()),
             rest_ms: scenario.rest_ms,
             mix: scenario.mix,
+            quorum: scenario.quorum,
+            least_number: scenario.least_number(),
+            names_no_level: scenario.cp,
+            blind_adds: scenario.blind_adds,
             notebook: Arc::clone(notebook),
             witness: Arc::clone(witness),
             seen: scenario.sessions.then(BTreeMap::new),
@@ -120,6 +133,20 @@ impl Worker {
         self.rng.u64(0..1_000) < permille
     }
 
+    /// How many replicas a request asks for, if it names a number; it means the key's own then.
+    fn number(&mut self) -> Option<u8> {
+        let names_one = self.mix.numbers > 0 && self.chance(self.mix.numbers);
+        names_one.then(|| self.rng.u8(self.least_number..=self.quorum.n()))
+    }
+
+    /// The level that a request names, if it means this one.
+    fn named(&self, level: Level) -> Level {
+        match level {
+            Level::Quorum if self.names_no_level => Level::Usual,
+            level => level,
+        }
+    }
+
     fn level(&mut self) -> Level {
         let draw = self.rng.u64(0..1_000);
         if draw < self.mix.weak {
@@ -162,9 +189,14 @@ impl Worker {
     }
 
     async fn read(&mut self, key: KeyNumber) -> Option<(Context, BTreeSet<WriteId>)> {
-        let (level, via) = (self.level(), self.via());
+        let (number, via) = (self.number(), self.via());
+        let level = match number {
+            Some(_) => Level::Quorum,
+            None => self.level(),
+        };
         let options = ReadOptions {
-            level,
+            level: self.named(level),
+            r: number,
             ..ReadOptions::default()
         };
         let begun = self.handle.now();
@@ -183,12 +215,15 @@ impl Worker {
         };
         self.trace(2 + reply.siblings.len() as u64);
         let named = crate::sim::client::key(&name(key));
-        self.witness.answered(&named, level, begun, &reply);
+        if number.is_none() {
+            self.witness.answered(&named, level, begun, &reply);
+        }
         self.saw(key, &reply.context);
         let read = Read {
             key,
             client: self.number,
             level,
+            number,
             begun,
             ended: self.handle.now(),
             in_session: self.seen.is_some(),
@@ -204,7 +239,7 @@ impl Worker {
     async fn list(&mut self, key: KeyNumber) {
         let (level, via) = (self.level(), self.via());
         let options = ReadOptions {
-            level,
+            level: self.named(level),
             ..ReadOptions::default()
         };
         let place = |number: KeyNumber| {
@@ -256,6 +291,7 @@ impl Worker {
             key,
             client: self.number,
             level,
+            number: None,
             begun,
             ended,
             in_session: false,
@@ -271,7 +307,7 @@ impl Worker {
         context: Option<Context>,
         read: BTreeSet<WriteId>,
     ) -> Option<(WriteId, Context)> {
-        let is_blind = context.is_none();
+        let is_blind = context.is_none() && !self.blind_adds;
         let is_delete = self.chance(self.mix.deletes);
         let kind = if is_delete {
             WriteKind::Delete
@@ -279,7 +315,19 @@ impl Worker {
             WriteKind::Put
         };
         let mut request = self.client.put_request(&name(key), context, kind);
-        request.options.level = self.level();
+        let number = self.number();
+        let level = match number {
+            Some(_) => Level::Quorum,
+            None => self.level(),
+        };
+        request.options.level = self.named(level);
+        match number {
+            // Every node is a zone.
+            Some(zones) if self.rng.bool() && zones >= self.quorum.w() => {
+                request.options.distinct_zones = zones;
+            }
+            number => request.options.w = number,
+        }
         if self.mix.large > 0 && self.chance(self.mix.large) {
             request.head.write_id = History::large(request.head.write_id);
         }
@@ -289,11 +337,12 @@ impl Worker {
         }
         let durability = self.durability();
         request.options.durability = Some(durability);
-        let (id, level) = (request.head.write_id, request.options.level);
+        let id = request.head.write_id;
         let write = Write {
             key,
             client: self.number,
             level,
+            number,
             durability,
             is_delete,
             expires,
@@ -304,6 +353,7 @@ impl Worker {
             begun: self.handle.now(),
             attempts: 0,
             fate: Fate::Unknown,
+            minted: None,
         };
         self.notes().writes.insert(id, write);
         let (mut fate, context) = self.send(request).await;
@@ -314,9 +364,10 @@ impl Worker {
         }
         let begun = self.notes().writes.get_mut(&id).map(|write| {
             write.is_told_later = is_told_later;
-            if is_told_later && write.level == Level::All {
+            if is_told_later && (write.level == Level::All || write.number.is_some()) {
                 // What is said to be applied is with as many as a quorum needs.
                 write.level = Level::Quorum;
+                write.number = None;
             }
             write.fate = fate;
             write.begun
@@ -326,11 +377,16 @@ impl Worker {
             key: &crate::sim::client::key(&name(key)),
             id,
             level,
+            number,
             durability,
             begun: begun.unwrap_or_default(),
             context: &context,
         });
-        self.saw(key, &context);
+        let clock = self.saw(key, &context);
+        if let Some(write) = self.notes().writes.get_mut(&id) {
+            // Whoever makes it has heard of all that it replaces.
+            write.minted = clock.map(|clock| clock.latest());
+        }
         Some((id, context))
     }
 
@@ -344,6 +400,7 @@ impl Worker {
             key,
             client: self.number,
             level: request.options.level,
+            number: None,
             durability: Durability::Quorum,
             is_delete: false,
             expires: false,
@@ -354,6 +411,7 @@ impl Worker {
             begun: self.handle.now(),
             attempts: 1,
             fate: Fate::Unknown,
+            minted: None,
         };
         self.notes().writes.insert(id, write);
         let via = self.via();
@@ -390,13 +448,15 @@ impl Worker {
         }
     }
 
-    /// Remembers what an answer covers, in a session.
-    fn saw(&mut self, key: KeyNumber, context: &Context) {
-        let Some(seen) = &mut self.seen else { return };
+    /// What an answer covers; in a session, that is remembered.
+    fn saw(&mut self, key: KeyNumber, context: &Context) -> Option<Clock> {
         let named = crate::sim::client::key(&name(key));
-        if let Ok(clock) = self.contexts.open(BUCKET, &named, context, Hlc(u64::MAX)) {
+        let clock = self.contexts.open(BUCKET, &named, context, Hlc(u64::MAX));
+        let clock = clock.ok()?;
+        if let Some(seen) = &mut self.seen {
             seen.entry(key).or_default().merge(&clock);
         }
+        Some(clock)
     }
 
     /// Sends a write up to three times, through random nodes. The worst over all attempts counts: a late
@@ -438,6 +498,7 @@ fn seen(siblings: &[SiblingHeadV1], values: &mut impl Iterator<Item = String>) -
     let see = |head: &SiblingHeadV1| Seen {
         id: head.write_id,
         value: if head.tombstone { None } else { values.next() },
+        minted: head.dot.hlc,
     };
     siblings.iter().map(see).collect()
 }
