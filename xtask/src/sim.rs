@@ -149,8 +149,10 @@ fn live_range(sim: &Path, first: u64, count: u64, planted: Option<&str>) -> Resu
 fn report(days: &Days) -> Result<()> {
     let summary = days.summary()?;
     terminal::result(&format!("{summary}\n"));
-    terminal::status("Wrote", &terminal::shown(&days.write_summary(&summary)?));
-    let path = workspace::root()?.join("docs/reliability-report.md");
+    let root = workspace::root()?;
+    let carried = days.write_summary(&root, &summary)?;
+    terminal::status("Wrote", &terminal::shown(&carried));
+    let path = root.join("docs/reliability-report.md");
     std::fs::write(&path, days.document(&summary)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     terminal::status("Wrote", &terminal::shown(&path));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What decides about days: the code under test, and the simulator.
@@ -24,6 +24,9 @@ const CODE: [&str; 10] = [
     "tests/Cargo.toml",
     "tests/src",
 ];
+
+/// Where it stands in the project what its days came to so far.
+const CARRIED: &str = "docs/reliability-report.json";
 
 /// What many days came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +86,14 @@ impl fmt::Display for Summary {
     }
 }
 
+/// What was lived with a state of the code, wherever that was; it stands beside the report.
+#[derive(Debug, Serialize, Deserialize)]
+struct Carried {
+    code: String,
+    next_seed: u64,
+    summary: Summary,
+}
+
 /// Files of ranges of days, in a folder for this state of the code.
 #[derive(Debug)]
 pub(crate) struct Days {
@@ -107,7 +118,23 @@ impl Days {
         let code = format!("{:016x}", fnv(state.as_bytes()));
         let folder = workspace::target_directory()?.join("sim").join(&code);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder, code })
+        let days = Self { folder, code };
+        days.take_over(&root.join(CARRIED))?;
+        Ok(days)
+    }
+
+    /// Goes on from what was committed, where nothing was lived with this code yet.
+    fn take_over(&self, path: &Path) -> Result<()> {
+        if !path.exists() || !self.files()?.is_empty() {
+            return Ok(());
+        }
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let carried: Carried = serde_json::from_slice(&text)
+            .with_context(|| format!("{} holds no summary", path.display()))?;
+        if carried.code == self.code {
+            self.save(1, carried.next_seed - 1, &carried.summary)?;
+        }
+        Ok(())
     }
 
     fn files(&self) -> Result<Vec<(u64, u64, PathBuf)>> {
@@ -150,14 +177,20 @@ impl Days {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Writes all days together into one file, and says where it is.
+    /// Writes all days together into one file of a project, from which a run elsewhere goes on, and says where it is.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn write_summary(&self, summary: &Summary) -> Result<PathBuf> {
-        let path = self.folder.join("summary.json");
-        fs::write(&path, serde_json::to_vec_pretty(summary)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    pub(crate) fn write_summary(&self, root: &Path, summary: &Summary) -> Result<PathBuf> {
+        let path = root.join(CARRIED);
+        let carried = Carried {
+            code: self.code.clone(),
+            next_seed: self.next_seed()?,
+            summary: summary.clone(),
+        };
+        let mut text = serde_json::to_string_pretty(&carried)?;
+        text.push('\n');
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 
@@ -186,7 +219,7 @@ impl Days {
         let mut text = String::from(
             "# Reliability report\n\nWhole clusters on simulated days: 60 seconds of clients at work while things go wrong, then healing, then \
              judgement. `cargo xtask sim --hours H` lives days on all processors and writes this page; it goes on where an \
-             earlier run with the same code ended. What days are made of and what is judged stands in \
+             earlier run with the same code ended, also in another clone, from `reliability-report.json`. What days are made of and what is judged stands in \
              [ARCHITECTURE.md](ARCHITECTURE.md); which bugs they would have found, `cargo xtask mutants` shows.\n\n",
         );
         let _ = writeln!(
@@ -238,5 +271,38 @@ mod tests {
         let all = days.summary().expect("readable");
         assert_eq!((all.seeds, all.density()), (40, 75));
         fs::remove_dir_all(folder).expect("it is ours");
+    }
+
+    #[test]
+    fn another_clone_goes_on_where_one_ended_if_the_code_is_the_same() {
+        let root = std::env::temp_dir().join(format!("kv-clones-{}", std::process::id()));
+        let clone = |name: &str, code: &str| {
+            let folder = root.join(name);
+            fs::create_dir_all(&folder).expect("a temporary folder");
+            Days {
+                folder,
+                code: code.to_owned(),
+            }
+        };
+        fs::create_dir_all(root.join("docs")).expect("a temporary folder");
+        let lived = Summary {
+            seeds: 40,
+            ..Summary::default()
+        };
+        let one = clone("one", "code");
+        one.save(1, 40, &lived).expect("writable");
+        let carried = one.write_summary(&root, &lived).expect("writable");
+        let other = clone("other", "code");
+        other.take_over(&carried).expect("readable");
+        assert_eq!(other.next_seed().expect("readable"), 41);
+        assert_eq!(other.summary().expect("readable"), lived);
+        // Once it has days of its own, nothing counts twice.
+        other.save(41, 20, &Summary::default()).expect("writable");
+        other.take_over(&carried).expect("readable");
+        assert_eq!(other.summary().expect("readable").seeds, 40);
+        let newer = clone("newer", "newer code");
+        newer.take_over(&carried).expect("readable");
+        assert_eq!(newer.next_seed().expect("readable"), 1);
+        fs::remove_dir_all(root).expect("it is ours");
     }
 }
