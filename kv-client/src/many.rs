@@ -15,7 +15,7 @@ use crate::put::Put;
 ///
 /// It gives the results in the order of the keys, one for each: some may have failed while others are done. It is not
 /// atomic, and no order holds between the requests; of two puts of one key either may be the later one. Requests to one node
-/// share its connection; one that waits for a slow node holds back no other. Dropping its future
+/// share its connection; those that wait for a slow node hold others back only once as many wait as are under way at once. Dropping its future
 /// gives up the wait for those that are not answered.
 #[derive(Debug, Clone)]
 #[must_use = "requests are sent when they are awaited"]

@@ -74,6 +74,8 @@ struct Figures {
 
 /// A node's figures since its start.
 pub struct Metrics {
+    /// Held while the text is made: its figures are set first.
+    telling: Mutex<()>,
     registry: Registry,
     figures: [Figures; 3],
     failures: Family<FailureLabels, Counter>,
@@ -192,6 +194,7 @@ impl Metrics {
             figures
         });
         let metrics = Self {
+            telling: Mutex::default(),
             figures,
             failures: Family::default(),
             failed: Counter::default(),
@@ -484,6 +487,7 @@ impl Metrics {
             replica,
             watch,
         } = sources;
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let pending = kept.total();
         let count = |counter: &AtomicU64| gauge(counter.load(Ordering::Relaxed));

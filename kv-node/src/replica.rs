@@ -357,6 +357,8 @@ impl Replica {
             read = object.clock().clone();
         }
         let latest_dot = new.write.write_id.latest_dot();
+        // What a write replaces is older by the nodes' clocks, too: this one may have been started anew since it took that in.
+        self.minter.observe(object.clock().latest());
         let dot = self.minter.mint_by(latest_dot).await?;
         let known = writer_knows(Some(read.clone()), [dot]);
         let is_deletion = new.write.payload.value().is_none();

@@ -6,7 +6,7 @@ use kv_net::ErrorCode;
 use kv_net::message::WriteKind;
 use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::SimCluster;
-use kv_types::{NodeId, Outcome};
+use kv_types::{Level, NodeId, Outcome};
 
 use crate::client::{metric, options, with, with_cluster};
 
@@ -92,5 +92,34 @@ fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {
             let put = client.put(&cluster, via, "k", "v").await;
             put.expect("clocks are right");
         }
+    });
+}
+
+#[test]
+fn a_write_is_dated_later_than_what_it_replaces_also_after_a_start() {
+    with_cluster(4, |cluster, mut client, handle| async move {
+        let (right, behind) = (NodeId(1), NodeId(2));
+        // By less than what keeps a node from coordinating.
+        cluster.conditions(behind).set_skew(-400);
+        handle.sleep(COMPARED).await;
+        // Until when it may mint is on its disk now, half a second ahead of its clock.
+        let other = client.put(&cluster, behind, "other", "v").await;
+        other.expect("all are up");
+        handle.sleep(Duration::from_millis(300)).await;
+        let put = client.put(&cluster, right, "k", "v").await;
+        put.expect("all are up");
+        let (_, replaced) = client.get(&cluster, right, "k").await.expect("all are up");
+        // It forgets what it has heard.
+        cluster.kill(behind);
+        cluster.start(behind).await.expect("its disk is whole");
+        let mut blind = client.put_request("k", None, WriteKind::Put);
+        blind.options.level = Level::Weak;
+        let put = client.send_put(&cluster, behind, blind, "w").await;
+        put.expect("it is an owner");
+        let (values, replacing) = client.get(&cluster, behind, "k").await.expect("all are up");
+        assert_eq!(values, ["w"]);
+        let [one, other] = [replaced, replacing].map(|read| read.siblings[0].dot);
+        assert_eq!(other.actor.0, 2, "it has coordinated the write");
+        assert!(other.hlc > one.hlc, "{other:?} replaces {one:?}");
     });
 }

@@ -18,6 +18,7 @@ use kv_node::{Node, NodeOptions, setup};
 use kv_storage::fs::RealFs;
 use kv_types::{ClusterId, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 /// How long requests in flight may take when the node stops.
@@ -29,11 +30,13 @@ pub(super) fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    // What is not awaited, such as a start that was broken off, is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config) -> Result<()> {
-    let mut told = Told::listen()?;
     let node_id = setup::node_of(&config.data)?;
     let credentials = Credentials::load(&setup::credentials_dir(&config.data))?;
     let identity = credentials.identity().clone();
@@ -70,8 +73,16 @@ async fn serve(config: Config) -> Result<()> {
         scrub: config.scrub_options(),
         pages: PageLimits::default(),
     };
+    let mut told = Told::listen()?;
+    // A task of its own: opening a store that is large, or on a slow disk, keeps a thread.
+    let (tell, starting) = oneshot::channel();
+    let env2 = env.clone();
+    env.spawn(async move {
+        // Nobody hears it who was told to stop meanwhile.
+        let _ = tell.send(Node::start(options, env2).await);
+    });
     let node = tokio::select! {
-        started = Node::start(options, env.clone()) => started?,
+        started = starting => started??,
         () = told.stop() => {
             tracing::info!("stopped before anything was served");
             return Ok(());
@@ -89,9 +100,11 @@ async fn serve(config: Config) -> Result<()> {
         () = node.loss() => true,
     };
     tracing::info!("stopping: finishing what is in flight");
+    // A terminal and a supervisor may both tell it, at once.
+    let mut told_again = Told::listen()?;
     tokio::select! {
         stopped = node.stop(GRACE) => stopped.context("the engine was not closed cleanly; the next start recovers from its log")?,
-        () = told.stop() => bail!("told twice to stop; the next start recovers from the log"),
+        () = told_again.stop() => bail!("told twice to stop; the next start recovers from the log"),
     }
     endpoint.close(Duration::from_secs(1)).await;
     tracing::info!("stopped");

@@ -2,8 +2,9 @@
 //! than any that was acknowledged; in a read, none older than what the rules of [`fresh`](super::fresh) owe it.
 //!
 //! Which of two writes is the later one, the nodes' clocks say. A write that was sent more than once may have been made more
-//! than once, and counts as made first; clients are not told when that was. So nothing is owed for it, and it stands for
-//! whatever is no later than its latest copy.
+//! than once, and counts as made when it was made first; clients are not told when that was. So nothing is owed for it, it
+//! stands for whatever is no later than its latest copy, and what that copy may have replaced need not show any more: another
+//! write may, which is later than its first copy only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
 #[must_use]
 pub fn check(history: &History, quorum: Quorum) -> Vec<Violation> {
     let unseen = Unseen::of(history);
+    let repeated = Repeated::of(history);
     let debts = Debts::of(history, quorum);
     let judge = |read: &Read| {
         if read.seen.len() > 1 {
@@ -26,9 +28,12 @@ pub fn check(history: &History, quorum: Quorum) -> Vec<Violation> {
             return Some(Violation::new("not-one", what));
         }
         let owed = debts.of_read(read, quorum);
-        let (rule, _, minted, id) = owed.into_iter().find(|(_, _, minted, _)| {
-            !(stands_for(&read.seen, *minted)
-                || unseen.may_stand_for(read.key, *minted, read.ended))
+        let (rule, _, minted, id) = owed.into_iter().find(|(_, _, minted, id)| {
+            let may_be_gone =
+                read.seen.is_empty() && unseen.may_stand_for(read.key, *minted, read.ended);
+            !(stands_for(&read.seen, *minted, *id)
+                || may_be_gone
+                || repeated.may_have_replaced(history, *id, read.ended))
         })?;
         let what = format!(
             "a read of key {} at {:?} shows {:?}, and not {id:?}, made at {minted:?}, or anything later",
@@ -37,12 +42,12 @@ pub fn check(history: &History, quorum: Quorum) -> Vec<Violation> {
         Some(Violation::new(rule, what))
     };
     let mut found: Vec<Violation> = history.reads.iter().filter_map(judge).collect();
-    found.extend(lost(history, &unseen));
+    found.extend(lost(history, &unseen, &repeated));
     found
 }
 
 /// What was acknowledged and is later than what is left at the end.
-fn lost(history: &History, unseen: &Unseen) -> Vec<Violation> {
+fn lost(history: &History, unseen: &Unseen, repeated: &Repeated) -> Vec<Violation> {
     let mut latest: BTreeMap<KeyNumber, (Hlc, WriteId)> = BTreeMap::new();
     for (id, write) in &history.writes {
         if let Some(minted) = minted_once(write).filter(|_| write.lasts_from().is_some()) {
@@ -50,13 +55,15 @@ fn lost(history: &History, unseen: &Unseen) -> Vec<Violation> {
             *of_key = (minted, *id).max(*of_key);
         }
     }
-    let is_left = |seen: &[Seen], key, minted| {
-        stands_for(seen, minted) || unseen.may_stand_for(key, minted, Duration::MAX)
+    let is_left = |seen: &[Seen], key, minted, id| {
+        stands_for(seen, minted, id)
+            || (seen.is_empty() && unseen.may_stand_for(key, minted, Duration::MAX))
+            || repeated.may_have_replaced(history, id, Duration::MAX)
     };
     let held = history.held.iter();
     let lost = held.filter_map(|held| {
         let (minted, id) = latest.get(&held.key)?;
-        (!is_left(&held.seen, held.key, *minted)).then(|| {
+        (!is_left(&held.seen, held.key, *minted, *id)).then(|| {
             let what = format!(
                 "{} holds {:?} of key {}, and not {id:?}, acknowledged and made at {minted:?}, or anything later",
                 held.node, held.seen, held.key
@@ -68,13 +75,38 @@ fn lost(history: &History, unseen: &Unseen) -> Vec<Violation> {
 }
 
 /// Whether what shows is no older than a write of this moment.
-fn stands_for(seen: &[Seen], minted: Hlc) -> bool {
-    seen.iter().any(|seen| seen.minted >= minted)
+fn stands_for(seen: &[Seen], minted: Hlc, id: WriteId) -> bool {
+    seen.iter()
+        .any(|seen| seen.minted >= minted || seen.id == id)
 }
 
 /// When a write was made, if it was made only once.
 fn minted_once(write: &Write) -> Option<Hlc> {
     write.minted.filter(|_| write.attempts == 1)
+}
+
+/// When writes of each key began that were sent more than once.
+struct Repeated(BTreeMap<KeyNumber, Vec<Duration>>);
+
+impl Repeated {
+    fn of(history: &History) -> Self {
+        let mut of_key: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for write in history.writes.values() {
+            if write.attempts > 1 && write.fate != Fate::NotApplied {
+                of_key.entry(write.key).or_default().push(write.begun);
+            }
+        }
+        Self(of_key)
+    }
+
+    /// Whether a late copy of another write may have replaced one: it replaces what was made before its client made it.
+    fn may_have_replaced(&self, history: &History, id: WriteId, at: Duration) -> bool {
+        let Some(write) = history.writes.get(&id) else {
+            return false;
+        };
+        let mut all = self.0.get(&write.key).into_iter().flatten();
+        all.any(|begun| (write.begun..=at).contains(begun))
+    }
 }
 
 /// Writes that may be there though they do not show, because they were forgotten or have expired: from when on, and when
@@ -254,6 +286,13 @@ mod tests {
             rules(&story).is_empty(),
             "it was made before the first one, perhaps"
         );
+        put(&mut story, 3, 80).acked(90);
+        story.read(100, 110, &[1]);
+        assert_eq!(
+            rules(&story),
+            ["lost", "stale"],
+            "no copy of the second came later"
+        );
     }
 
     #[test]
@@ -266,6 +305,11 @@ mod tests {
         assert_eq!(rules(&story), ["lost", "stale"]);
         story.history.forgets_after = Some(Duration::from_millis(20));
         assert!(rules(&story).is_empty());
+        story.read(50, 60, &[1]);
+        story.hold(2, &[1]);
+        assert_eq!(rules(&story), ["lost", "stale"], "what was deleted is back");
+        story.history.reads.pop();
+        story.history.held.pop();
         story
             .history
             .writes

@@ -225,7 +225,14 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         let what = "somebody with a foreign certificate was let in".to_owned();
         violations.push(Violation::new("stranger", what));
     }
-    let history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut history = std::mem::take(&mut *notebook.lock().unwrap_or_else(PoisonError::into_inner));
+    if nemesis
+        .counts()
+        .get("damage cut out")
+        .is_some_and(|times| *times > 0)
+    {
+        history.loses_until = Some(Duration::MAX);
+    }
     violations.extend(check::all(&history, scenario.quorum));
     let is_long = scenario.forgets && !scenario.quic && scenario.seed % 4 == 3;
     if is_long && whole.len() == cluster.nodes().count() {

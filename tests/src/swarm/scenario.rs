@@ -115,6 +115,9 @@ fn smallest_buffer() -> usize {
     4
 }
 
+/// How long it takes at most until a disk that is put back is in its place.
+const LONGEST_PUT_BACK: Duration = Duration::from_secs(5);
+
 fn majorities() -> Quorum {
     Quorum::new(3, 2, 2).expect("two of three")
 }
@@ -306,12 +309,13 @@ impl Scenario {
         }
     }
 
-    /// The least number of replicas that clients name: what only one disk holds goes with it.
+    /// The least number of replicas that clients name for a write: a disk that was lost is filled from as many others as
+    /// the bucket's numbers need.
     #[must_use]
-    pub fn least_number(&self) -> u8 {
+    pub fn least_to_write(&self) -> u8 {
         match self.keeps_bytes() {
             true => 1,
-            false => 2,
+            false => self.quorum.w(),
         }
     }
 
@@ -337,12 +341,18 @@ impl Scenario {
         !self.events.iter().any(|event| event.fault.takes_bytes())
     }
 
-    /// Until when durable bytes of a node are destroyed, if any are.
+    /// Until when durable bytes of a node are destroyed for certain, if any are. What a read from a disk has flipped may be cut
+    /// out, too.
     #[must_use]
     pub fn loses_until(&self) -> Option<Duration> {
-        let takes_bytes = |event: &&Event| event.fault.takes_bytes();
-        let events = self.events.iter().filter(takes_bytes);
-        let ends = events.map(|event| Duration::from_millis(event.at_ms + event.lasts_ms));
+        let ends = self.events.iter().filter_map(|event| match event.fault {
+            // Its store is emptied when all is mended.
+            Fault::Damage { .. } => Some(Duration::MAX),
+            Fault::Restore { .. } => {
+                Some(Duration::from_millis(event.at_ms + event.lasts_ms) + LONGEST_PUT_BACK)
+            }
+            _ => None,
+        });
         ends.max()
     }
 

@@ -52,7 +52,7 @@ pub(super) struct Worker {
     mix: Mix,
     /// Replicas of each key, and how few of them clients name.
     quorum: Quorum,
-    least_number: u8,
+    least_to_write: u8,
     /// Level quorum is the usual one.
     names_no_level: bool,
     /// A write without a context replaces nothing.
@@ -85,7 +85,7 @@ impl Worker {
             rest_ms: scenario.rest_ms,
             mix: scenario.mix,
             quorum: scenario.quorum,
-            least_number: scenario.least_number(),
+            least_to_write: scenario.least_to_write(),
             names_no_level: scenario.cp,
             blind_adds: scenario.blind_adds,
             notebook: Arc::clone(notebook),
@@ -134,9 +134,9 @@ impl Worker {
     }
 
     /// How many replicas a request asks for, if it names a number; it means the key's own then.
-    fn number(&mut self) -> Option<u8> {
+    fn number(&mut self, least: u8) -> Option<u8> {
         let names_one = self.mix.numbers > 0 && self.chance(self.mix.numbers);
-        names_one.then(|| self.rng.u8(self.least_number..=self.quorum.n()))
+        names_one.then(|| self.rng.u8(least..=self.quorum.n()))
     }
 
     /// The level that a request names, if it means this one.
@@ -189,7 +189,7 @@ impl Worker {
     }
 
     async fn read(&mut self, key: KeyNumber) -> Option<(Context, BTreeSet<WriteId>)> {
-        let (number, via) = (self.number(), self.via());
+        let (number, via) = (self.number(1), self.via());
         let level = match number {
             Some(_) => Level::Quorum,
             None => self.level(),
@@ -315,7 +315,7 @@ impl Worker {
             WriteKind::Put
         };
         let mut request = self.client.put_request(&name(key), context, kind);
-        let number = self.number();
+        let number = self.number(self.least_to_write);
         let level = match number {
             Some(_) => Level::Quorum,
             None => self.level(),

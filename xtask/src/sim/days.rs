@@ -123,15 +123,19 @@ impl Days {
         Ok(days)
     }
 
-    /// Goes on from what was committed, where nothing was lived with this code yet.
+    /// Goes on from what was committed, where less was lived here with this code.
     fn take_over(&self, path: &Path) -> Result<()> {
-        if !path.exists() || !self.files()?.is_empty() {
+        if !path.exists() {
             return Ok(());
         }
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let carried: Carried = serde_json::from_slice(&text)
             .with_context(|| format!("{} holds no summary", path.display()))?;
-        if carried.code == self.code {
+        if carried.code == self.code && carried.next_seed > self.next_seed()? {
+            for (.., own) in self.files()? {
+                fs::remove_file(&own)
+                    .with_context(|| format!("cannot remove {}", own.display()))?;
+            }
             self.save(1, carried.next_seed - 1, &carried.summary)?;
         }
         Ok(())
@@ -296,10 +300,14 @@ mod tests {
         other.take_over(&carried).expect("readable");
         assert_eq!(other.next_seed().expect("readable"), 41);
         assert_eq!(other.summary().expect("readable"), lived);
-        // Once it has days of its own, nothing counts twice.
+        // Nothing counts twice, and the longer record counts.
         other.save(41, 20, &Summary::default()).expect("writable");
         other.take_over(&carried).expect("readable");
         assert_eq!(other.summary().expect("readable").seeds, 40);
+        let behind = clone("behind", "code");
+        behind.save(1, 20, &Summary::default()).expect("writable");
+        behind.take_over(&carried).expect("readable");
+        assert_eq!(behind.summary().expect("readable"), lived);
         let newer = clone("newer", "newer code");
         newer.take_over(&carried).expect("readable");
         assert_eq!(newer.next_seed().expect("readable"), 1);
