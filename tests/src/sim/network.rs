@@ -306,16 +306,13 @@ impl SimNetwork {
             let (this, from, request) = (self.clone(), from.clone(), request.clone());
             self.handle.spawn(OUTSIDE, async move {
                 if this.deliver(end, to).await.is_some() {
-                    let _ = this.arrive(from, to, request, budget).await;
+                    let _ = this.arrive(from, to, request, budget, None).await;
                 }
             });
         }
         let method = request.method();
         let listener = self.listener().map(|listener| (listener, request.clone()));
-        let response = self.arrive(from, to, request, budget).await?;
-        if let Some((listener, request)) = listener {
-            listener.response(to, end, &request, &response);
-        }
+        let response = self.arrive(from, to, request, budget, listener).await?;
         self.deliver(to, end).await?;
         let sent = codec::encode_response(&response);
         let bytes = payload(&sent);
@@ -331,7 +328,9 @@ impl SimNetwork {
         to: NodeId,
         request: Request,
         budget: Duration,
+        listener: Option<(Arc<dyn Overhear>, Request)>,
     ) -> Option<Response> {
+        let end = end_of(&from);
         let (group, node) = {
             let state = self.state();
             let (group, node) = state.nodes.get(&to)?;
@@ -342,7 +341,12 @@ impl SimNetwork {
         self.handle.spawn(group, async move {
             let handling = node.handle(from, request, budget);
             drop(node);
-            drop(done.send(handling.await));
+            let response = handling.await;
+            // Whoever asked may be paused, and hear it long after.
+            if let Some((listener, request)) = listener {
+                listener.response(to, end, &request, &response);
+            }
+            drop(done.send(response));
         });
         answer.await.ok()
     }

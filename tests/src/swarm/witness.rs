@@ -437,7 +437,11 @@ impl Overhear for Witness {
     fn started(&self, node: NodeId, began: Hlc) {
         self.look_at_loss(node);
         self.note_incomplete(node);
-        self.state().starts.entry(node).or_default().insert(began);
+        let mut state = self.state();
+        let starts = state.starts.entry(node).or_default();
+        // Under a clock that was set back since, one that lies later minted nothing.
+        starts.retain(|earlier| *earlier < began);
+        starts.insert(began);
     }
 
     fn request(&self, from: NodeId, to: NodeId, request: &Request) {
