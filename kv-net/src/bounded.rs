@@ -16,6 +16,8 @@ pub(crate) const MAX_SIBLINGS: usize = 1024;
 pub const MAX_PAGE: usize = 16_384;
 /// Nodes of a tree in one question.
 pub(crate) const MAX_TREE_NODES: usize = 1024;
+/// Partitions in one change.
+pub(crate) const MAX_PARTITIONS: usize = 1 << 12;
 /// Members in one view.
 pub(crate) const MAX_MEMBERS: usize = 16_384;
 

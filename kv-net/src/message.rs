@@ -25,8 +25,8 @@ pub use deletions::{
 pub use explain::{ExplainedGetV1, ExplainedPutV1, ExplanationV1, PreferredV1, StepKind, StepV1};
 pub use fate::{FateReplyV1, FateV1, WriteFate};
 pub use topology::{
-    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, TopologyReplyV1, TopologyV1, VoteAnswer,
-    VoteReplyV1, VoteStep, VoteV1,
+    BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, MemberChangesV1, NewMemberV1, TopologyReplyV1,
+    TopologyV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1,
 };
 pub use trees::{
     CompareReplyV1, CompareV1, TreeKeysReplyV1, TreeKeysV1, TreeNodesReplyV1, TreeNodesV1,

@@ -8,9 +8,15 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
-use kv_net::message::{ChangeKind, Request, Response, TreeRootsV1, VoteAnswer, VoteStep, VoteV1};
+use kv_net::message::{
+    ChangeKind, MemberChangesV1, NewMemberV1, Request, Response, TreeRootsV1, VoteAnswer, VoteStep,
+    VoteV1,
+};
 use kv_ring::consensus::{Attempt, Proposer, Step};
-use kv_ring::{ChainEntry, ChainHash, Change, Topology};
+use kv_ring::{
+    ChainEntry, ChainHash, Change, Member, MemberChanges, MemberState, PartitionId, PlanId,
+    Topology,
+};
 use kv_types::{Epoch, NodeId};
 
 use crate::coordinator::Coordinator;
@@ -71,6 +77,11 @@ impl Changes {
                 asked = None;
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
+            if topology.member(self.me).is_none() && asked.is_none() {
+                // Nobody would learn from it what is decided.
+                let message = "this node is no member of the cluster any more; ask another one";
+                return Err(refused(message.to_owned()));
+            }
             let next = topology
                 .changed_by(change.clone())
                 .map_err(|error| refused(error.to_string()))?;
@@ -84,7 +95,7 @@ impl Changes {
             };
             match ended {
                 Ended::Decided(entry) => {
-                    let adopted = self.topologies.adopt(entry);
+                    let adopted = self.topologies.adopt(entry).await;
                     adopted.map_err(|error| {
                         Refusal::new(ErrorCode::Storage, error.to_string()).unknown()
                     })?;
@@ -239,5 +250,58 @@ fn change_of(kind: ChangeKind) -> Change {
         ChangeKind::DropBucket { id } => Change::DropBucket { id },
         ChangeKind::GrantActor { node } => Change::GrantActor { node },
         ChangeKind::MoveMember { node, address } => Change::MoveMember { node, address },
+        ChangeKind::Members { changes, plan } => Change::Members {
+            changes: member_changes(changes),
+            plan: PlanId(plan),
+        },
+        ChangeKind::AbortMoves => Change::AbortMoves,
+        ChangeKind::RemoveMember { node } => Change::RemoveMember { node },
+        ChangeKind::BeginMoves { partitions } => Change::BeginMoves {
+            partitions: partitions.into_iter().map(PartitionId).collect(),
+        },
+        ChangeKind::FinishMoves { by, partitions } => {
+            let partitions = partitions.into_iter();
+            let partitions = partitions.map(|(partition, since)| (PartitionId(partition), since));
+            Change::FinishMoves {
+                by,
+                partitions: partitions.collect(),
+            }
+        }
+        ChangeKind::Drained { by, partitions } => Change::Drained {
+            by,
+            partitions: partitions.into_iter().map(PartitionId).collect(),
+        },
+    }
+}
+
+fn member_changes(wanted: MemberChangesV1) -> MemberChanges {
+    MemberChanges {
+        joins: wanted.joins.iter().map(member).collect(),
+        leaves: wanted.leaves,
+        lost: wanted.lost,
+        weights: wanted.weights,
+        zones: wanted.zones,
+    }
+}
+
+/// A node that is to become a member, as the topology lists it.
+#[must_use]
+pub fn member(joining: &NewMemberV1) -> Member {
+    let NewMemberV1 {
+        node,
+        name,
+        zone,
+        weight,
+        address,
+        fingerprint,
+    } = joining.clone();
+    Member {
+        node,
+        name,
+        zone,
+        weight,
+        address,
+        fingerprint,
+        state: MemberState::Active,
     }
 }

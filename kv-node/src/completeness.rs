@@ -15,12 +15,12 @@
 pub mod boots;
 pub mod recovery;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use kv_ring::{PartitionCount, PartitionId};
+use kv_ring::{PartitionCount, PartitionId, Topology};
 use kv_storage::WriteBatch;
 use kv_types::{ActorId, Epoch, Hlc, planted};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub(crate) struct Record {
     hidden_through: Hlc,
     /// What was made up to here may have been here once, though nobody remembers it.
     lost_through: Hlc,
+    /// Partitions that this node is to gain, with the epochs in which their owners became joint.
+    joining: BTreeMap<u16, Epoch>,
 }
 
 impl Record {
@@ -70,6 +72,7 @@ impl Record {
             incomplete: partitions.iter().map(|partition| partition.0).collect(),
             hidden_through: now,
             lost_through: now,
+            joining: BTreeMap::new(),
         }
     }
 
@@ -226,15 +229,65 @@ impl Completeness {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Notes durably that all that others held of some partitions is here.
+    /// Notes durably, with the rest of a batch, all that this node is to gain. What is new there, or was begun anew, is
+    /// incomplete; what `ends` without having been gained is nothing that this node should have.
+    pub(crate) async fn join(
+        &self,
+        gained: BTreeMap<PartitionId, Epoch>,
+        ends: &BTreeSet<PartitionId>,
+        batch: WriteBatch,
+    ) -> Result<(), StoreError> {
+        let _alone = self.losing.write().await;
+        let joined = |record: &mut Record| {
+            record
+                .incomplete
+                .retain(|partition| !ends.contains(&PartitionId(*partition)));
+            let gained = gained
+                .into_iter()
+                .map(|(partition, since)| (partition.0, since));
+            let before = std::mem::replace(&mut record.joining, gained.collect());
+            let anew = record
+                .joining
+                .iter()
+                .filter(|(partition, since)| before.get(partition) != Some(since));
+            record
+                .incomplete
+                .extend(anew.map(|(partition, _)| *partition));
+        };
+        self.change_with(batch, joined).await
+    }
+
+    /// Whether this node is to gain a partition.
+    pub(crate) fn is_joining(&self, partition: PartitionId) -> bool {
+        self.read(|record| record.joining.contains_key(&partition.0))
+    }
+
+    /// What this node is to gain, with the epochs in which the owners became joint.
+    pub(crate) fn joining(&self) -> BTreeMap<PartitionId, Epoch> {
+        self.read(|record| {
+            let joining = record.joining.iter();
+            joining
+                .map(|(partition, since)| (PartitionId(*partition), *since))
+                .collect()
+        })
+    }
+
+    /// Notes durably that all that others held of some partitions is here, of each that is still the one which it was in a
+    /// topology.
     pub(crate) async fn complete(
         &self,
         partitions: &BTreeSet<PartitionId>,
+        topology: &Topology,
     ) -> Result<(), StoreError> {
         let without = |record: &mut Record| {
-            record
-                .incomplete
-                .retain(|partition| !partitions.contains(&PartitionId(*partition)));
+            let joining = &record.joining;
+            let is_done = |partition: &u16| {
+                let since = joining.get(partition);
+                let partition = PartitionId(*partition);
+                let is_same = since.is_none_or(|since| *since == topology.changed_at(partition));
+                is_same && partitions.contains(&partition)
+            };
+            record.incomplete.retain(|partition| !is_done(partition));
         };
         self.change(without).await
     }

@@ -49,6 +49,7 @@ pub mod liveness;
 pub mod membership;
 pub mod metrics;
 pub mod minter;
+pub mod moves;
 pub mod node;
 pub mod reaper;
 pub mod refusal;

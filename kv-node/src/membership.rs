@@ -258,7 +258,7 @@ impl Membership {
         });
         match self.env.transport.call(peer, request, FETCH_BUDGET).await {
             Ok(Response::Topology(_, entry)) if !entry.is_empty() => {
-                match self.topologies.adopt(entry) {
+                match self.topologies.adopt(entry).await {
                     Ok(_) => self.topology_changed(),
                     Err(error) => tracing::error!(%error, "a newer topology was not taken over"),
                 }

@@ -34,6 +34,7 @@ use crate::liveness::Liveness;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::minter::Minter;
+use crate::moves::{Gains, Heir, Losses};
 use crate::reaper::Reaper;
 use crate::refusal::Refusal;
 use crate::replica::{PageLimits, Parts, Replica};
@@ -74,6 +75,10 @@ pub struct NodeOptions {
 
 /// In the data directory of a node that has run: if its store is empty again, it was lost.
 const STARTED_FILE: &str = "started";
+
+/// In the data directory of a node that has become a member later than at genesis, until it is started first: that its store is
+/// empty means nothing then.
+pub const JOINS_FILE: &str = "joins";
 
 /// Why a node did not start. Nothing was changed, but that its boot counter may have risen.
 #[derive(Debug, thiserror::Error)]
@@ -176,8 +181,10 @@ impl Node {
         let started = data.join(STARTED_FILE);
         let has_stored = owner(&store).await?.is_some();
         let was_started = env.fs.open(&started).is_ok();
-        // Who has never stored anything has heard of nothing since genesis.
-        let has_lived = was_started || topology.epoch() > Epoch::GENESIS;
+        let joins = data.join(JOINS_FILE);
+        let is_new = env.fs.open(&joins).is_ok();
+        // Of the first members, who has never stored anything has heard of nothing since genesis.
+        let has_lived = !is_new && (was_started || topology.epoch() > Epoch::GENESIS);
         let is_emptied = !has_stored && has_lived;
         let boot = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
@@ -191,6 +198,15 @@ impl Node {
             written.map_err(|source| TopologyError::Io {
                 action: "write",
                 path: started,
+                source,
+            })?;
+        }
+
+        if is_new {
+            let removed = env.fs.remove(&joins);
+            removed.map_err(|source| TopologyError::Io {
+                action: "remove",
+                path: joins,
                 source,
             })?;
         }
@@ -223,6 +239,15 @@ impl Node {
             completeness: Arc::clone(&completeness),
             counts: Arc::clone(&deletions),
         }));
+        // Before anybody can tell this node of another topology.
+        let heir = Heir {
+            me: node,
+            trees: Arc::clone(&trees),
+            replica: Arc::clone(&replica),
+            watermarks: Arc::clone(&watermarks),
+            completeness: Arc::clone(&completeness),
+        };
+        topologies.before_adoption(Arc::new(heir));
         let counted = replica.count_stand_ins().await;
         counted.map_err(|refusal| StoreError::Failed(refusal.message))?;
         let metrics = Arc::new(Metrics::new());
@@ -315,7 +340,7 @@ impl Node {
         let answers = Answers {
             me: node,
             topologies: Arc::clone(&topologies),
-            trees,
+            trees: Arc::clone(&trees),
             replica: Arc::clone(&replica),
         };
         let voting = Arc::new(Voting::new(
@@ -346,6 +371,26 @@ impl Node {
             liveness,
         };
         env.spawn(recovery.run());
+        let gains = Gains {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            completeness: Arc::clone(&completeness),
+            changes: changes.clone(),
+        };
+        env.spawn(gains.run());
+        let losses = Losses {
+            env: env.clone(),
+            me: node,
+            topologies: Arc::clone(&topologies),
+            trees: Arc::clone(&trees),
+            replica: Arc::clone(&replica),
+            completeness: Arc::clone(&completeness),
+            exchange: Arc::clone(&exchange),
+            kept: Arc::clone(&kept),
+            changes: changes.clone(),
+        };
+        env.spawn(losses.run());
         let fates = Fates {
             env: env.clone(),
             coordinator: Arc::clone(&coordinator),
@@ -467,6 +512,12 @@ impl Node {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         self.service.topologies.current()
+    }
+
+    /// The history of the topology, epoch by epoch, as far as it is known here.
+    #[must_use]
+    pub fn topology_entries(&self) -> Vec<(Epoch, Bytes)> {
+        self.service.topologies.entries()
     }
 
     /// The epoch of that topology, and the hash of its history.

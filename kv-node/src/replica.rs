@@ -512,11 +512,11 @@ impl Replica {
     /// # Errors
     /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
     pub async fn read(&self, target: &Target) -> Result<Option<Held>, Refusal> {
+        let topology = self.topologies.current();
         match target.stands_in_for {
-            None => self.completeness.check(target.partition)?,
+            None => self.check_readable(target.partition)?,
             Some(_) => self.completeness.check_stand_ins()?,
         }
-        let topology = self.topologies.current();
         let keeping = match topology.bucket(target.bucket) {
             Some(bucket) if bucket.properties.row_cache == RowCache::On => Keeping::Rows,
             _ => Keeping::Blocks,
@@ -524,7 +524,7 @@ impl Replica {
         let held = self.held_keeping(target, keeping).await?;
         if target.stands_in_for.is_none() {
             // It may have become incomplete meanwhile.
-            self.completeness.check(target.partition)?;
+            self.check_readable(target.partition)?;
         }
         let held = match held {
             Some(held) if self.is_forgotten_by_others(target, &held.encoded)? => None,
@@ -532,6 +532,15 @@ impl Replica {
         };
         self.reads.note(held.as_ref().map(|held| held.source));
         Ok(held)
+    }
+
+    /// Refuses to show what may lack what this node has acknowledged; but for a partition that it is to gain, where its answer
+    /// counts only beside a quorum of the old owners.
+    fn check_readable(&self, partition: PartitionId) -> Result<(), Refusal> {
+        if self.completeness.is_joining(partition) {
+            return Ok(());
+        }
+        self.completeness.check(partition)
     }
 
     /// What is held of a key, complete or not; `None` when nothing is.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeReplyV1, CompareV1, DataHead, ErrorReplyV1, ExplainedGetV1, ExplainedPutV1,
-    ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1, ReplicaListEntryV1,
-    ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1,
-    ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1, StatusReplyV1,
-    TopologyReplyV1, VoteReplyV1, VoteV1,
+    ChangeKind, ChangeReplyV1, ChangeV1, CompareV1, DataHead, ErrorReplyV1, ExplainedGetV1,
+    ExplainedPutV1, ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1,
+    ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
+    ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1,
+    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -178,6 +178,15 @@ impl Service {
             Request::Watermarks(asked) => self.forgetting.watermarks(&asked),
             Request::ReplicaRead(read) => self.replica_read(read).await,
             Request::ReplicaList(list) => self.replica_list(list).await,
+            Request::Change(ChangeV1 {
+                change:
+                    ChangeKind::BeginMoves { .. }
+                    | ChangeKind::FinishMoves { .. }
+                    | ChangeKind::Drained { .. },
+            }) => {
+                let message = "only the nodes themselves take this step";
+                Err(Refusal::new(ErrorCode::BadRequest, message))
+            }
             Request::Change(change) => {
                 let made = self.changes.make(change.change, deadline).await;
                 made.map(|epoch| Response::Change(ChangeReplyV1 { epoch }))

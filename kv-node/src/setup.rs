@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use kv_net::credentials::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, write_private};
 use kv_net::{CertificateAuthority, Credentials, Identity, KeyPair, Role, Validity};
-use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
+use kv_ring::{
+    ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, MemberState, PartitionCount, Topology,
+};
 use kv_storage::fs::RealFs;
 use kv_types::{ClusterId, Epoch, NodeId};
 use serde::{Deserialize, Serialize};
@@ -242,6 +244,7 @@ pub fn create_cluster(spec: &NewCluster) -> Result<ClusterId> {
             weight: member.weight,
             address: member.address.clone(),
             fingerprint: credentials.fingerprint(),
+            state: MemberState::Active,
         });
     }
     let cluster_id = cluster.context("a cluster needs at least one --member")?;

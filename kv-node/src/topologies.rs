@@ -1,10 +1,12 @@
 //! The topology that this node lives by: the newest chain entry it has made durable.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
 use kv_storage::fs::{Fs, read_all, replace_file};
 use kv_types::Epoch;
@@ -20,7 +22,14 @@ pub struct Topologies {
     dir: PathBuf,
     current: RwLock<Current>,
     /// One adoption at a time; readers are not kept waiting by its files.
-    adopting: std::sync::Mutex<()>,
+    adopting: tokio::sync::Mutex<()>,
+    before: OnceLock<Arc<dyn BeforeAdoption>>,
+}
+
+/// Who does something before another topology is in force.
+pub trait BeforeAdoption: Debug + Send + Sync {
+    /// Does it. An error, which says why not, keeps the topology from being adopted.
+    fn prepare<'a>(&'a self, next: &'a Topology) -> BoxFuture<'a, Result<(), String>>;
 }
 
 #[derive(Debug, Clone)]
@@ -90,8 +99,15 @@ impl Topologies {
             fs,
             dir: dir.to_owned(),
             current: RwLock::new(current),
-            adopting: std::sync::Mutex::default(),
+            adopting: tokio::sync::Mutex::default(),
+            before: OnceLock::new(),
         })
+    }
+
+    /// From now on this is done before a topology is adopted. Only the first call counts.
+    pub fn before_adoption(&self, before: Arc<dyn BeforeAdoption>) {
+        // There is one node for these topologies.
+        let _ = self.before.set(before);
     }
 
     /// Writes one entry into `dir`, durably: how genesis gets into a data directory.
@@ -150,6 +166,16 @@ impl Topologies {
         self.read().entries.get(&epoch).cloned()
     }
 
+    /// All entries that are known here.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(Epoch, Bytes)> {
+        let entries = &self.read().entries;
+        entries
+            .iter()
+            .map(|(epoch, entry)| (*epoch, entry.clone()))
+            .collect()
+    }
+
     /// The hash of the chain up to the present entry.
     #[must_use]
     pub fn chain_hash(&self) -> ChainHash {
@@ -177,8 +203,8 @@ impl Topologies {
     ///
     /// # Errors
     /// [`TopologyError`]; the present topology stays.
-    pub fn adopt(&self, entry: Bytes) -> Result<bool, TopologyError> {
-        let _one = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn adopt(&self, entry: Bytes) -> Result<bool, TopologyError> {
+        let _one = self.adopting.lock().await;
         let before = self.read().clone();
         if before.entries.values().any(|known| *known == entry) {
             return Ok(false);
@@ -188,6 +214,13 @@ impl Topologies {
                 name: format!("after epoch {}", before.topology.epoch()),
                 problem,
             })?;
+        if let Some(first) = self.before.get() {
+            let prepared = first.prepare(&next.topology).await;
+            prepared.map_err(|problem| TopologyError::Refused {
+                name: format!("of epoch {}", next.topology.epoch()),
+                problem,
+            })?;
+        }
         Self::install(&*self.fs, &self.dir, next.topology.epoch(), &entry)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)

@@ -7,7 +7,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use kv_ring::assign::{Candidate, PlanInput, Table, plan};
 use kv_ring::{
-    ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, PartitionId, Topology,
+    ClusterMode, GenesisSpec, HashSecret, Member, MemberState, PartitionCount, PartitionId,
+    Topology,
 };
 use kv_types::{BucketId, ClusterId, NodeId};
 
@@ -60,6 +61,7 @@ fn topology(count: u32) -> Topology {
         weight: 1,
         address: format!("10.0.0.1:{number}"),
         fingerprint: [0; 32],
+        state: MemberState::Active,
     };
     let spec = GenesisSpec {
         cluster_id: ClusterId(1),

@@ -23,6 +23,8 @@ pub enum HashDomain {
     Merkle = 2,
     /// The key of the codes that bind contexts to their keys.
     Context = 3,
+    /// Plans of membership.
+    Plan = 4,
 }
 
 /// The place of a key on the ring: its keyed hash, whose top bits name the partition.
@@ -70,6 +72,12 @@ impl HashSecret {
     #[must_use]
     pub fn key_id(&self, stored_key: &[u8]) -> u64 {
         self.hasher(HashDomain::Merkle, 2).hash(stored_key)
+    }
+
+    /// What stands for a plan of membership.
+    #[must_use]
+    pub fn plan_id(&self, bytes: &[u8]) -> u64 {
+        self.hasher(HashDomain::Plan, 0).hash(bytes)
     }
 
     /// The key under which contexts are bound to their keys, the same on every node of the cluster.

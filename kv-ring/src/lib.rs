@@ -36,7 +36,7 @@ pub use hash::{HashDomain, HashSecret, KeyHash};
 pub use partition::{PartitionCount, PartitionCountError, PartitionId};
 pub use preference::{PreferenceEntry, PreferenceList, Role};
 pub use topology::{
-    Bucket, Change, ChangeError, ClusterMode, GenesisError, GenesisSpec, Member, PartitionState,
-    Topology, TopologyError,
+    Bucket, Change, ChangeError, ClusterMode, GenesisError, GenesisSpec, Member, MemberChanges,
+    MemberState, MembershipPlan, PartitionState, PlanId, Removal, Sources, Topology, TopologyError,
 };
 pub use transition::{Fence, ReplicaSet, fence};

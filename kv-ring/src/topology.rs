@@ -7,6 +7,8 @@ mod change;
 mod check;
 mod genesis;
 mod member;
+mod membership;
+mod moving;
 mod walk;
 
 #[cfg(test)]
@@ -20,7 +22,9 @@ pub use change::{Change, ChangeError};
 pub use check::TopologyError;
 pub use genesis::{GenesisError, GenesisSpec};
 pub(crate) use member::count_zones;
-pub use member::{Bucket, ClusterMode, Member, PartitionState, Past};
+pub use member::{Bucket, ClusterMode, Member, MemberState, PartitionState, Past, Removal};
+pub use membership::{MemberChanges, MembershipPlan, PlanId};
+pub use moving::Sources;
 
 use crate::assign::Table;
 use crate::hash::{HashSecret, KeyHash};
@@ -48,6 +52,12 @@ pub struct Topology {
     pub(crate) table: Table,
     /// The new owners of partitions in transition, as indexes into the members.
     pub(crate) joint: BTreeMap<PartitionId, Vec<u16>>,
+    /// The owners in the end of partitions that are to change further, as indexes into the members.
+    pub(crate) moves: BTreeMap<PartitionId, Vec<u16>>,
+    /// Who has lost a slot of a partition and may hold what its owners lack, as indexes into the members.
+    pub(crate) draining: BTreeMap<PartitionId, Vec<u16>>,
+    /// Who was a member and will never be one again.
+    pub(crate) removed: BTreeMap<NodeId, Removal>,
     /// The epoch of the last change of each partition: of its owners, or of how many of them must answer.
     pub(crate) changed: Vec<Epoch>,
 }

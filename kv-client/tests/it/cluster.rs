@@ -13,7 +13,7 @@ use kv_net::message::{
     WriteKind,
 };
 use kv_net::{Request, Response};
-use kv_ring::topology::{ClusterMode, GenesisSpec, Member};
+use kv_ring::topology::{ClusterMode, GenesisSpec, Member, MemberState};
 use kv_ring::{ChainEntry, ChainHash, HashSecret, PartitionCount, Topology};
 use kv_types::{
     ActorId, ClusterId, Context, Dot, Epoch, Hlc, Key, NodeId, Outcome, Payload, WriteId,
@@ -89,6 +89,7 @@ fn topology(addresses: Vec<String>) -> Topology {
         weight: 1,
         address,
         fingerprint: [number as u8; 32],
+        state: MemberState::Active,
     });
     Topology::genesis(GenesisSpec {
         cluster_id: ClusterId(1),

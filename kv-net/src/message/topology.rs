@@ -107,6 +107,85 @@ pub enum ChangeKind {
         /// Where it listens now.
         address: String,
     },
+    /// Members come, go, or weigh otherwise, by a plan that somebody has seen.
+    Members {
+        /// What is wanted.
+        changes: MemberChangesV1,
+        /// The plan that follows from it.
+        plan: u64,
+    },
+    /// All changes of owners are called off that have not finished. Members that were to leave stay.
+    AbortMoves,
+    /// A member that leaves, or is lost, and owns nothing any more is no member from now on.
+    RemoveMember {
+        /// Which member.
+        node: NodeId,
+    },
+    /// Partitions begin the next change of owners on their way. Only nodes ask for it.
+    BeginMoves {
+        /// Which.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PARTITIONS }>"
+        )]
+        partitions: Vec<u16>,
+    },
+    /// A node has all that it must have of the partitions that it gains. Only that node asks for it.
+    FinishMoves {
+        /// Which node.
+        by: NodeId,
+        /// Which partitions, and the epochs in which their owners became joint.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PARTITIONS }>"
+        )]
+        partitions: Vec<(u16, Epoch)>,
+    },
+    /// The owners have all that a node still held of partitions that it lost. Only that node asks for it.
+    Drained {
+        /// Which node.
+        by: NodeId,
+        /// Which partitions.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PARTITIONS }>"
+        )]
+        partitions: Vec<u16>,
+    },
+}
+
+/// What is wanted of the members; what is not named stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemberChangesV1 {
+    /// Nodes that become members.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub joins: Vec<NewMemberV1>,
+    /// Members that give away all that they own and then go.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub leaves: Vec<NodeId>,
+    /// Members that will never be back.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub lost: Vec<NodeId>,
+    /// Other weights.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub weights: Vec<(NodeId, u32)>,
+    /// Other zones.
+    #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_MEMBERS }>")]
+    pub zones: Vec<(NodeId, String)>,
+}
+
+/// A node that becomes a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMemberV1 {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// The zone that it shares its failures with.
+    pub zone: String,
+    /// Its capacity relative to the other members.
+    pub weight: u32,
+    /// Where it listens.
+    pub address: String,
+    /// The fingerprint of its certificate.
+    pub fingerprint: [u8; 32],
 }
 
 /// Admin → node: have the voters decide on a change of the topology.

@@ -182,6 +182,12 @@ impl Exchange {
         self.settle_as(topology, peer, &aims.collect()).await
     }
 
+    /// Brings an owner of a place what only this node holds there, which owns it no more.
+    pub async fn give(&self, topology: &Topology, owner: NodeId, place: Place) -> bool {
+        let comparison = self.comparison(topology, owner, place, Aim::Everything);
+        self.trees.are_made() && comparison.run().await.is_ok()
+    }
+
     async fn settle_as(
         &self,
         topology: &Topology,

@@ -152,6 +152,15 @@ impl Trees {
         true
     }
 
+    /// All places in which something is.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let state = self.state();
+        let is_empty = |plot: &Plot| plot.tree.as_ref().is_some_and(|tree| tree.items() == 0);
+        let places = state.plots.iter().filter(|(_, plot)| !is_empty(plot));
+        places.map(|(place, _)| *place).collect()
+    }
+
     /// The buckets in which something was written.
     #[must_use]
     pub fn buckets(&self) -> Vec<BucketId> {

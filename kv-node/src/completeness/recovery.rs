@@ -172,7 +172,7 @@ impl Recovery {
                 }
             }
             if is_current && !done.is_empty() {
-                self.completeness.complete(&done).await?;
+                self.completeness.complete(&done, &topology).await?;
             }
         }
         Ok(())
@@ -215,6 +215,10 @@ impl Recovery {
                 if !owners.contains(self.me) {
                     continue;
                 }
+                if let Some(joining) = self.joining(topology, (bucket.id, *partition)) {
+                    places.insert((bucket.id, *partition), joining);
+                    continue;
+                }
                 let others: BTreeSet<NodeId> =
                     owners.nodes().filter(|node| *node != self.me).collect();
                 let enough = usize::from((n + 1 - w).max(r).max(n + 1 - r));
@@ -229,6 +233,25 @@ impl Recovery {
             }
         }
         places
+    }
+
+    /// What has to be known of a place that this node is to gain.
+    fn joining(&self, topology: &Topology, place: Place) -> Option<Progress> {
+        let (bucket, partition) = place;
+        topology
+            .moving(partition)
+            .filter(|moving| moving.to == self.me)?;
+        let sources = topology.sources(bucket, partition);
+        // A bucket with fewer replicas may have nothing in the slot.
+        let (among, enough) =
+            sources.map_or_else(Default::default, |sources| (sources.among, sources.needed));
+        Some(Progress {
+            others: among.into_iter().collect(),
+            enough: usize::from(enough),
+            heard: BTreeSet::new(),
+            complete: 0,
+            most: None,
+        })
     }
 
     /// Brings this node's copies, in places that a peer owns, too, to what the peer knows; and the peer's to what is left here.

@@ -514,7 +514,7 @@ impl Coordinator {
         let request = Request::Topology(TopologyV1 { known });
         if let Ok(Response::Topology(_, entry)) = self.call(topology, from, request, deadline).await
             && !entry.is_empty()
-            && let Err(error) = self.topologies.adopt(entry)
+            && let Err(error) = self.topologies.adopt(entry).await
         {
             tracing::warn!(%error, peer = %from, "a newer topology was not taken over");
         }

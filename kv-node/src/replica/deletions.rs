@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use kv_net::message::AnswerWhen;
+use kv_ring::Topology;
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, BucketMode, Hlc, Key, Object, Payload, Sibling, planted};
 
@@ -144,6 +145,36 @@ impl Replica {
         batch.delete_prefix(&storage_key::watermarks_of(bucket));
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         self.watermarks.forget(bucket);
+        Ok(())
+    }
+
+    /// What deletes everything in some places.
+    pub(crate) fn emptying(&self, topology: &Topology, places: &[Place]) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        // It frees space.
+        batch.use_reserve();
+        for (bucket, partition) in places {
+            let hashes = topology.partition_count().hash_range(*partition);
+            let (from, end) = storage_key::partition_range(*bucket, &hashes);
+            let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+            batch.delete_range((Bound::Included(from), end));
+            batch.delete(&storage_key::watermark(*bucket, *partition));
+        }
+        batch
+    }
+
+    /// Deletes everything in some places.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was deleted, but for a failed disk.
+    pub async fn delete_places(
+        &self,
+        topology: &Topology,
+        places: &[Place],
+    ) -> Result<(), Refusal> {
+        let batch = self.emptying(topology, places);
+        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+        self.watermarks.drop_some(places);
         Ok(())
     }
 

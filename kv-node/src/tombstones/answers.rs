@@ -108,7 +108,9 @@ impl Forgetting {
             let owners = bucket
                 .filter(|_| u32::from(place.partition) < topology.partition_count().get())
                 .map(|bucket| topology.replicas(partition, bucket.properties.quorum.n()));
-            if !owners.is_some_and(|owners| owners.contains(self.me) && !owners.is_joint()) {
+            if !owners
+                .is_some_and(|owners| owners.contains(self.me) && topology.is_settled(partition))
+            {
                 let message = format!("this node holds no settled replica of {partition}");
                 return Err(Refusal::new(ErrorCode::NotReplica, message));
             }

@@ -160,7 +160,8 @@ impl Rounds {
             let is_mine = nodes.first() == Some(&me) || oldest.plus(patience) <= reading;
             let others = nodes.into_iter().filter(|node| *node != me);
             let completeness = &self.forgetting.completeness;
-            let is_whole = !owners.is_joint() && !completeness.is_incomplete(*partition);
+            let is_whole =
+                topology.is_settled(*partition) && !completeness.is_incomplete(*partition);
             (is_mine && is_whole).then(|| ((*bucket, *partition), others.collect()))
         };
         // Beginning anywhere, so that none is always among those that are too many.

@@ -113,6 +113,21 @@ impl Table {
         partitions.map(PartitionId).flat_map(in_partition).collect()
     }
 
+    /// The same table over other nodes, in ascending order, among which are all that hold a slot.
+    ///
+    /// # Errors
+    /// The first node that holds one and is not among them.
+    pub(crate) fn over(&self, nodes: &[NodeId]) -> Result<Self, NodeId> {
+        let index = |node: &NodeId| nodes.binary_search(node).ok().map(|index| index as u16);
+        let indexes: Vec<Option<u16>> = self.nodes.iter().map(index).collect();
+        let slot = |slot: &u16| {
+            let old = usize::from(*slot);
+            indexes[old].ok_or(self.nodes[old])
+        };
+        let slots = self.slots.iter().map(slot).collect::<Result<_, _>>()?;
+        Ok(Self::from_parts(nodes.to_vec(), self.replicas, slots))
+    }
+
     pub(crate) fn all_slots(&self) -> &[u16] {
         &self.slots
     }

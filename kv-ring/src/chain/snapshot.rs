@@ -16,14 +16,18 @@ use super::wire::{Reader, Writer};
 use crate::assign::{MAX_MEMBERS, Table};
 use crate::hash::HashSecret;
 use crate::partition::{PartitionCount, PartitionId};
-use crate::topology::{Bucket, ClusterMode, Member, Past, Topology, count_zones};
+use crate::topology::{
+    Bucket, ClusterMode, Member, MemberState, Past, Removal, Topology, count_zones,
+};
 
 /// The least bytes of a member, an actor grant, a bucket, a voter and a changed partition.
-const MEMBER_BYTES: usize = 16 + 4 + 32 + 3;
+const MEMBER_BYTES: usize = 16 + 4 + 32 + 1 + 3;
 const ACTOR_BYTES: usize = 4 + 16;
 const BUCKET_BYTES: usize = 4 + 1 + 5 + 4 + 3 + 2 + 8;
 const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
+const DRAINING_BYTES: usize = 2 + 2;
+const REMOVED_BYTES: usize = 16 + 8 + 1;
 
 /// The value of a topology; its epoch stands in the header of the entry.
 pub(super) fn encode(topology: &Topology) -> Vec<u8> {
@@ -49,6 +53,7 @@ fn put_member(writer: &mut Writer, member: &Member) {
     writer.id(member.node.0);
     writer.put(&member.weight.to_le_bytes());
     writer.put(&member.fingerprint);
+    writer.put(&[member.state as u8]);
     writer.text(&member.name);
     writer.text(&member.zone);
     writer.text(&member.address);
@@ -94,9 +99,24 @@ fn put_partitions(writer: &mut Writer, topology: &Topology) {
         writer.put(&partition.to_le_bytes());
         writer.put(&at.0.to_le_bytes());
     });
-    writer.list(topology.joint.iter(), |writer, (partition, new)| {
+    for owners in [&topology.joint, &topology.moves] {
+        writer.list(owners.iter(), |writer, (partition, new)| {
+            writer.put(&partition.0.to_le_bytes());
+            put_slots(writer, new);
+        });
+    }
+    let draining = topology.draining.iter();
+    let draining: Vec<(PartitionId, u16)> = draining
+        .flat_map(|(partition, nodes)| nodes.iter().map(|node| (*partition, *node)))
+        .collect();
+    writer.list(draining.into_iter(), |writer, (partition, node)| {
         writer.put(&partition.0.to_le_bytes());
-        put_slots(writer, new);
+        writer.put(&node.to_le_bytes());
+    });
+    writer.list(topology.removed.iter(), |writer, (node, removal)| {
+        writer.id(node.0);
+        writer.put(&removal.epoch.0.to_le_bytes());
+        writer.put(&[u8::from(removal.may_lose)]);
     });
 }
 
@@ -121,7 +141,20 @@ pub(super) fn decode(value: &[u8], epoch: Epoch) -> Result<Topology, ChainError>
     let slot_count = partitions.get() as usize * usize::from(replicas);
     let slots = read_slots(&mut reader, slot_count, nodes.len())?;
     let changed = read_changed(&mut reader, partitions)?;
-    let joint = read_joint(&mut reader, partitions, replicas.into(), nodes.len())?;
+    let joint = read_owners(&mut reader, partitions, replicas.into(), nodes.len())?;
+    let moves = read_owners(&mut reader, partitions, replicas.into(), nodes.len())?;
+    let draining = read_draining(&mut reader, partitions)?;
+    let removed = reader.list(REMOVED_BYTES, |reader| {
+        let node = NodeId(reader.id()?);
+        let epoch = Epoch(reader.u64()?);
+        let may_lose = match reader.u8()? {
+            0 => false,
+            1 => true,
+            other => return Err(malformed("removal of a member", other)),
+        };
+        Ok((node, Removal { epoch, may_lose }))
+    })?;
+    let removed = ascending(removed, "removed member")?;
     reader.finish()?;
 
     if nodes.len() > MAX_MEMBERS || !nodes.is_sorted() {
@@ -145,6 +178,9 @@ pub(super) fn decode(value: &[u8], epoch: Epoch) -> Result<Topology, ChainError>
         voters,
         table,
         joint,
+        moves,
+        draining,
+        removed,
         changed,
     };
     topology.check()?;
@@ -168,6 +204,12 @@ fn read_member(reader: &mut Reader<'_>) -> Result<Member, ChainError> {
         node: NodeId(reader.id()?),
         weight: reader.u32()?,
         fingerprint: reader.array()?,
+        state: match reader.u8()? {
+            0 => MemberState::Active,
+            1 => MemberState::Leaving,
+            2 => MemberState::Lost,
+            other => return Err(malformed("state of a member", other)),
+        },
         name: reader.text("member name")?,
         zone: reader.text("zone")?,
         address: reader.text("address")?,
@@ -284,7 +326,7 @@ fn read_changed(
     Ok(changed)
 }
 
-fn read_joint(
+fn read_owners(
     reader: &mut Reader<'_>,
     partitions: PartitionCount,
     replicas: usize,
@@ -295,6 +337,21 @@ fn read_joint(
         Ok((partition, read_slots(reader, replicas, members)?))
     })?;
     ascending(listed, "partition in transition")
+}
+
+fn read_draining(
+    reader: &mut Reader<'_>,
+    partitions: PartitionCount,
+) -> Result<BTreeMap<PartitionId, Vec<u16>>, ChainError> {
+    let listed = reader.list(DRAINING_BYTES, |reader| {
+        let partition = read_partition(reader, partitions)?;
+        Ok(((partition, reader.u16()?), ()))
+    })?;
+    let mut draining: BTreeMap<PartitionId, Vec<u16>> = BTreeMap::new();
+    for (partition, node) in ascending(listed, "draining partition")?.into_keys() {
+        draining.entry(partition).or_default().push(node);
+    }
+    Ok(draining)
 }
 
 fn read_partition(

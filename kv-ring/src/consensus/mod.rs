@@ -5,7 +5,7 @@
 //! something decided. Both are pure: whoever drives them makes an acceptor's state durable before its answer is sent,
 //! and sends what a proposer says.
 //!
-//! Invariants, each checked over every order of messages in `tests/it/consensus.rs`
+//! Invariants, each checked over every order of messages in `tests/models/consensus.rs` of kv-tests
 //! 1. At most one value is ever decided in an instance.
 //! 2. An acceptor that has promised a ballot accepts nothing below it, and forgets neither when it is restarted.
 //! 3. A ballot gets a majority of promises once, and so stands for one value, although its proposer may begin anew with

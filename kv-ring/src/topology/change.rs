@@ -2,7 +2,10 @@
 
 use kv_types::{ActorId, BucketId, BucketName, BucketProperties, Epoch, NodeId, Quorum};
 
+use super::membership::{MemberChanges, PlanId};
 use super::{Bucket, Past, Topology, TopologyError};
+use crate::assign::PlanError;
+use crate::partition::PartitionId;
 
 /// One change of a topology. The voters decide the topology that follows from it, as the value of the next epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,40 @@ pub enum Change {
     },
     /// A member mints under an actor that nobody had before: it does not know what it minted under its last one.
     GrantActor {
+        /// Which member.
+        node: NodeId,
+    },
+    /// Members come, go, or weigh otherwise, by a plan that somebody has seen.
+    Members {
+        /// What is wanted.
+        changes: MemberChanges,
+        /// The plan that follows from it, as it was seen.
+        plan: PlanId,
+    },
+    /// Partitions begin the next change of owners on their way.
+    BeginMoves {
+        /// Which.
+        partitions: Vec<PartitionId>,
+    },
+    /// A node has all that it must have of the partitions that it gains.
+    FinishMoves {
+        /// Which node.
+        by: NodeId,
+        /// Which partitions, and the epochs in which their owners became joint.
+        partitions: Vec<(PartitionId, Epoch)>,
+    },
+    /// The owners have all that a node still held of partitions that it lost.
+    Drained {
+        /// Which node.
+        by: NodeId,
+        /// Which partitions.
+        partitions: Vec<PartitionId>,
+    },
+    /// All changes of owners are called off that have not finished, but for those by which somebody takes the place of a member
+    /// that is lost. Members that were to leave stay.
+    AbortMoves,
+    /// A member that leaves and owns nothing any more is no member from now on.
+    RemoveMember {
         /// Which member.
         node: NodeId,
     },
@@ -103,6 +140,73 @@ pub enum ChangeError {
     /// The bucket that requests use when they name none must be there.
     #[error("the bucket `default` cannot be dropped")]
     DefaultBucket,
+    /// Something else was decided since the plan was made.
+    #[error("the plan {plan} is out of date; look at the new one, and commit that")]
+    StalePlan {
+        /// The plan that was named.
+        plan: PlanId,
+    },
+    /// It would go in two ways.
+    #[error("node {node} is named twice; it either leaves or is lost")]
+    NamedTwice {
+        /// The node.
+        node: NodeId,
+    },
+    /// It is there already.
+    #[error("node {node} is a member already")]
+    IsMember {
+        /// The node.
+        node: NodeId,
+    },
+    /// Ids of nodes are never used again.
+    #[error(
+        "node {node} was a member and was removed, for ever; set the machine up with an empty directory, which makes it another node"
+    )]
+    WasRemoved {
+        /// The node.
+        node: NodeId,
+    },
+    /// It cannot go before somebody else owns that.
+    #[error(
+        "node {node} owns partitions, or is on the way to; it leaves when it owns nothing any more"
+    )]
+    OwnsStill {
+        /// The node.
+        node: NodeId,
+    },
+    /// Only who leaves, or is lost, is removed.
+    #[error("node {node} is not leaving; let it leave first (`kv cluster leave`)")]
+    Stays {
+        /// The node.
+        node: NodeId,
+    },
+    /// It is where it belongs, or something of it is not finished.
+    #[error("partition {partition} has no change of owners to begin")]
+    NothingToMove {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The change was called off, or begun anew, or is another node's.
+    #[error("no change of partition {partition} since epoch {since} ends with node {node}")]
+    NotMoving {
+        /// The partition.
+        partition: PartitionId,
+        /// The node.
+        node: NodeId,
+        /// The epoch that it named.
+        since: Epoch,
+    },
+    /// It has nothing of it to give away.
+    #[error("node {node} does not drain partition {partition}")]
+    NotDraining {
+        /// The partition.
+        partition: PartitionId,
+        /// The node.
+        node: NodeId,
+    },
+    /// No table can have these members.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// All actors were granted, which takes four billion changes.
     #[error("no actor is left")]
     NoActorLeft,
@@ -116,7 +220,7 @@ pub enum ChangeError {
 const FIRST_LATER_BUCKET: u32 = 1 << 16;
 
 impl Topology {
-    /// The topology of the next epoch, in which one thing is different. No partition changes its owners.
+    /// The topology of the next epoch, in which one thing is different.
     ///
     /// # Errors
     /// [`ChangeError`]; it names what is not possible.
@@ -164,6 +268,18 @@ impl Topology {
                 let actor = ActorId(last.checked_add(1).ok_or(ChangeError::NoActorLeft)?);
                 next.actors.insert(actor, node);
             }
+            Change::Members { changes, plan } => {
+                let planned = self.plan_members(&changes)?;
+                if planned.id != plan {
+                    return Err(ChangeError::StalePlan { plan });
+                }
+                next = planned.committed;
+            }
+            Change::BeginMoves { partitions } => next.begin_moves(&partitions)?,
+            Change::FinishMoves { by, partitions } => next.finish_moves(by, &partitions)?,
+            Change::Drained { by, partitions } => next.drained(by, &partitions)?,
+            Change::AbortMoves => next.abort_moves(),
+            Change::RemoveMember { node } => next.remove_member(node)?,
             Change::MoveMember { node, address } => {
                 let member = next.members.iter_mut().find(|member| member.node == node);
                 let member = member.ok_or(TopologyError::NotAMember { node })?;
@@ -355,7 +471,7 @@ mod tests {
         assert_eq!((past.read, past.written, past.since), (2, 2, back.epoch()));
 
         assert_eq!(
-            back.changed_at(crate::PartitionId(7)),
+            back.changed_at(PartitionId(7)),
             back.epoch(),
             "old numbers are fenced off"
         );
@@ -369,7 +485,7 @@ mod tests {
             repaired: None,
         };
         let same = back.changed_by(set.clone()).expect("the numbers stay");
-        assert_eq!(same.changed_at(crate::PartitionId(7)), back.epoch());
+        assert_eq!(same.changed_at(PartitionId(7)), back.epoch());
         if let Change::SetBucket { properties, .. } = &mut set {
             *properties = quorum(3, 3, 2);
         }

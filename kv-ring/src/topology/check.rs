@@ -202,10 +202,22 @@ impl Topology {
                 });
             }
         }
-        for (&partition, new) in &self.joint {
+        for (&partition, new) in self.joint.iter().chain(&self.moves) {
             slots(partition, new, replicas, self.members.len())?;
         }
-        Ok(())
+        let mut draining = self.draining.iter();
+        match draining.find(|(_, nodes)| {
+            nodes
+                .iter()
+                .any(|node| usize::from(*node) >= self.members.len())
+        }) {
+            None => Ok(()),
+            Some((&partition, nodes)) => Err(TopologyError::Slots {
+                partition,
+                slots: nodes.clone(),
+                replicas,
+            }),
+        }
     }
 }
 

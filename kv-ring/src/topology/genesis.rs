@@ -8,7 +8,7 @@ use kv_types::{
 
 use super::check::{self, TopologyError};
 use super::member::count_zones;
-use super::{Bucket, ClusterMode, Member, Topology};
+use super::{Bucket, ClusterMode, Member, MemberState, Topology};
 use crate::assign::{Candidate, PlanError, PlanInput, plan};
 use crate::hash::HashSecret;
 use crate::partition::PartitionCount;
@@ -79,7 +79,7 @@ impl Topology {
             });
         }
 
-        let candidates: Vec<Candidate> = members.iter().map(candidate).collect();
+        let candidates: Vec<Candidate> = members.iter().map(Candidate::from).collect();
         let partitions = spec.partitions.get();
         let input = PlanInput {
             members: &candidates,
@@ -99,23 +99,18 @@ impl Topology {
                 .map(ActorId)
                 .zip(members.iter().map(|member| member.node))
                 .collect(),
-            voters: choose_voters(&members),
+            voters: choose_voters(&members, &[]),
             zone_count: count_zones(&members),
             members,
             buckets: number_buckets(spec.default_bucket.unwrap_or(majority), spec.buckets),
             joint: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            removed: BTreeMap::new(),
             changed: vec![Epoch::GENESIS; partitions as usize],
         };
         topology.check()?;
         Ok(topology)
-    }
-}
-
-fn candidate(member: &Member) -> Candidate {
-    Candidate {
-        node: member.node,
-        zone: member.zone.clone(),
-        weight: member.weight,
     }
 }
 
@@ -131,21 +126,33 @@ fn number_buckets(
         .collect()
 }
 
-/// The largest odd number of members up to seven, from as many zones as possible.
-fn choose_voters(members: &[Member]) -> Vec<NodeId> {
-    let mut zones: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
-    for member in members {
-        zones.entry(&member.zone).or_default().push(member.node);
+/// The largest odd number of members up to seven, from as many zones as possible, and of those as many as possible that were
+/// voters before. Only members that stay.
+pub(super) fn choose_voters(members: &[Member], before: &[NodeId]) -> Vec<NodeId> {
+    let stays = |member: &&Member| member.state == MemberState::Active;
+    let mut zones: BTreeMap<&str, Vec<(bool, NodeId)>> = BTreeMap::new();
+    for member in members.iter().filter(stays) {
+        let is_new = !before.contains(&member.node);
+        zones
+            .entry(&member.zone)
+            .or_default()
+            .push((is_new, member.node));
     }
     // The first of every zone, then the second of every zone, and so on.
-    let mut ranked: Vec<(usize, NodeId)> = zones
-        .values()
-        .flat_map(|zone| zone.iter().copied().enumerate())
-        .collect();
+    let mut ranked: Vec<(usize, bool, NodeId)> = Vec::new();
+    for zone in zones.values_mut() {
+        zone.sort_unstable();
+        let places = (0..).zip(zone.iter());
+        ranked.extend(places.map(|(place, (is_new, node))| (place, *is_new, *node)));
+    }
     ranked.sort_unstable();
-    let count = members.len().min(check::MAX_VOTERS);
+    let count = ranked.len().min(check::MAX_VOTERS);
     let odd = count - usize::from(count.is_multiple_of(2));
-    let mut voters: Vec<NodeId> = ranked.into_iter().take(odd).map(|(_, node)| node).collect();
+    let mut voters: Vec<NodeId> = ranked
+        .into_iter()
+        .take(odd)
+        .map(|(.., node)| node)
+        .collect();
     voters.sort_unstable();
     voters
 }

@@ -20,6 +20,30 @@ pub struct Member {
     pub address: String,
     /// The fingerprint of its certificate.
     pub fingerprint: [u8; 32],
+    /// Whether it stays.
+    pub state: MemberState,
+}
+
+/// Whether a member stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum MemberState {
+    /// It does.
+    #[default]
+    Active = 0,
+    /// It gives away all that it owns, and is no member then.
+    Leaving = 1,
+    /// It will never be back: nobody waits for it, and what only it had is lost.
+    Lost = 2,
+}
+
+/// How a member ceased to be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removal {
+    /// The epoch in which it did.
+    pub epoch: Epoch,
+    /// It was given up: writes that only it had acknowledged may be lost.
+    pub may_lose: bool,
 }
 
 impl fmt::Debug for Member {

@@ -14,6 +14,7 @@ pub(crate) fn members(count: u32, zones: u32) -> Vec<Member> {
         weight: 1,
         address: format!("127.0.0.1:{}", 7400 + number),
         fingerprint: [number as u8; 32],
+        state: MemberState::Active,
     };
     (1..=count).map(member).collect()
 }

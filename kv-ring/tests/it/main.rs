@@ -1,8 +1,7 @@
 //! Tests of the crate from outside, in one binary.
 
 mod assigner;
-mod consensus;
 mod growth;
-mod handover;
+mod membership;
 mod oracle;
 mod world;

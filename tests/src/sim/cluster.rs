@@ -6,17 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kv_net::message::NewMemberV1;
 use kv_net::{Credentials, Endpoint, EndpointConfig};
 use kv_node::adapters::{NodeHandler, QuicTransport};
 use kv_node::env::Env;
 use kv_node::healing::ScrubOptions;
 use kv_node::hints::HintOptions;
+use kv_node::node::JOINS_FILE;
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_node::topologies::Topologies;
 use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
-use kv_ring::{ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount, Topology};
+use kv_ring::{
+    ChainEntry, ClusterMode, GenesisSpec, HashSecret, Member, MemberState, PartitionCount, Topology,
+};
+use kv_storage::fs::replace_file;
 use kv_storage::sim::SimFs;
 use kv_types::{BucketProperties, ClusterId, Epoch, NodeId};
 use tokio::sync::oneshot;
@@ -71,6 +76,21 @@ struct Machine {
     credentials: Option<Credentials>,
     /// The present process's end of QUIC.
     endpoint: Option<Endpoint>,
+}
+
+impl Machine {
+    /// One with an empty disk.
+    fn new() -> Self {
+        Self {
+            fs: SimFs::new(),
+            disk_since: None,
+            conditions: Arc::default(),
+            process: None,
+            running: None,
+            credentials: None,
+            endpoint: None,
+        }
+    }
 }
 
 /// What a cluster has more of that speaks real QUIC.
@@ -129,6 +149,7 @@ impl SimCluster {
             weight: 1,
             address: address_of(NodeId(n)).to_string(),
             fingerprint: [0; 32],
+            state: MemberState::Active,
         };
         let topology = Topology::genesis(GenesisSpec {
             cluster_id: CLUSTER,
@@ -147,18 +168,14 @@ impl SimCluster {
             .encode();
         let mut machines = BTreeMap::new();
         for n in 1..=nodes {
-            let fs = SimFs::new();
-            Topologies::install(&fs, &data().join("topology"), Epoch::GENESIS, &entry)
-                .expect("an empty disk");
-            let machine = Machine {
-                fs,
-                disk_since: None,
-                conditions: Arc::default(),
-                process: None,
-                running: None,
-                credentials: None,
-                endpoint: None,
-            };
+            let machine = Machine::new();
+            Topologies::install(
+                &machine.fs,
+                &data().join("topology"),
+                Epoch::GENESIS,
+                &entry,
+            )
+            .expect("an empty disk");
             machines.insert(NodeId(n), machine);
         }
         let network = SimNetwork::new(handle.clone());
@@ -357,6 +374,35 @@ impl SimCluster {
             &entry.encode(),
         )
         .expect("a healthy disk");
+    }
+
+    /// What a node that is to join tells of itself.
+    #[must_use]
+    pub fn newcomer(&self, node: NodeId) -> NewMemberV1 {
+        NewMemberV1 {
+            node,
+            name: format!("n{}", node.0),
+            zone: format!("z{}", node.0),
+            weight: 1,
+            address: address_of(node).to_string(),
+            fingerprint: [0; 32],
+        }
+    }
+
+    /// Adds a machine with an empty disk, but for the history of the topology as a running node knows it.
+    ///
+    /// # Panics
+    /// When that node does not run.
+    pub fn add_machine(&self, node: NodeId, like: NodeId) {
+        let machine = Machine::new();
+        let known = self.node(like).expect("it runs").topology_entries();
+        for (epoch, entry) in known {
+            Topologies::install(&machine.fs, &data().join("topology"), epoch, &entry)
+                .expect("an empty disk");
+        }
+        let note = b"this node was never started\n";
+        replace_file(&machine.fs, &data(), JOINS_FILE, note).expect("an empty disk");
+        self.machines().insert(node, machine);
     }
 
     /// The chain entry of genesis.

@@ -18,6 +18,7 @@ fn topology(nodes: u128) -> Arc<Topology> {
         weight: 1,
         address: format!("127.0.0.1:{}", 7400 + number),
         fingerprint: [number as u8; 32],
+        state: kv_ring::MemberState::Active,
     });
     let spec = GenesisSpec {
         cluster_id: ClusterId(0x7c1e_9a00 << 96),

@@ -1,0 +1,148 @@
+//! What this node gains.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kv_net::message::ChangeKind;
+use kv_ring::{PartitionId, Topology};
+use kv_types::{Epoch, NodeId};
+
+use crate::anti_entropy::trees::{Place, Trees};
+use crate::changes::Changes;
+use crate::completeness::Completeness;
+use crate::env::{Deadline, Env};
+use crate::replica::Replica;
+use crate::tombstones::watermarks::Watermarks;
+use crate::topologies::{BeforeAdoption, Topologies};
+
+/// How often it is looked whether something may begin or end.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How many partitions a node gains at once: what users wait for goes first.
+const AT_ONCE: usize = 32;
+/// How long the voters may take for a step.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Gets this node's copies ready for the partitions that it gains in another epoch, before that is in force here.
+#[derive(Debug)]
+pub struct Heir {
+    pub(crate) me: NodeId,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) completeness: Arc<Completeness>,
+}
+
+impl BeforeAdoption for Heir {
+    fn prepare<'a>(&'a self, next: &'a Topology) -> BoxFuture<'a, Result<(), String>> {
+        self.get_ready(next).boxed()
+    }
+}
+
+impl Heir {
+    async fn get_ready(&self, next: &Topology) -> Result<(), String> {
+        let gained = gained(next, self.me);
+        let before = self.completeness.joining();
+        if gained == before {
+            return Ok(());
+        }
+        let is_new = |(partition, _): &(&PartitionId, &Epoch)| !before.contains_key(*partition);
+        let new: Vec<PartitionId> = gained.iter().filter(is_new).map(|(new, _)| *new).collect();
+        let places: Vec<Place> = next
+            .buckets()
+            .iter()
+            .flat_map(|bucket| new.iter().map(|partition| (bucket.id, *partition)))
+            .collect();
+        let ends: BTreeSet<PartitionId> = before
+            .keys()
+            .filter(|partition| {
+                !gained.contains_key(partition) && !owns(next, self.me, **partition)
+            })
+            .copied()
+            .collect();
+        let emptied = self.replica.emptying(next, &places);
+        let joined = self.completeness.join(gained, &ends, emptied).await;
+        joined.map_err(|error| format!("cannot be prepared for: {error}"))?;
+        self.watermarks.drop_some(&places);
+        // If they are being made, that is done once more.
+        let _ = self.trees.drop_some(&places);
+        Ok(())
+    }
+}
+
+/// What a node is to gain, with the epochs in which the owners became joint.
+fn gained(topology: &Topology, me: NodeId) -> BTreeMap<PartitionId, Epoch> {
+    let moving = topology
+        .unsettled()
+        .filter_map(|partition| topology.moving(partition));
+    moving
+        .filter(|moving| moving.to == me)
+        .map(|moving| (moving.partition, topology.changed_at(moving.partition)))
+        .collect()
+}
+
+/// Whether a node is among the owners of a partition, or is about to be.
+pub(super) fn owns(topology: &Topology, node: NodeId, partition: PartitionId) -> bool {
+    let slots = topology.replication_factor();
+    topology.replicas(partition, slots).contains(node)
+}
+
+/// The task that begins and ends the changes by which this node gains partitions.
+#[derive(Debug)]
+pub struct Gains {
+    pub(crate) env: Env,
+    pub(crate) me: NodeId,
+    pub(crate) topologies: Arc<Topologies>,
+    pub(crate) completeness: Arc<Completeness>,
+    pub(crate) changes: Changes,
+}
+
+impl Gains {
+    /// Looks as long as the node runs.
+    pub async fn run(self) {
+        loop {
+            self.env.sleep(PERIOD).await;
+            let topology = self.topologies.current();
+            if topology.member(self.me).is_none() || self.completeness.is_closed() {
+                continue;
+            }
+            let Some(step) = self.next_step(&topology) else {
+                continue;
+            };
+            let deadline = Deadline::after(&self.env, PATIENCE);
+            if let Err(refusal) = self.changes.make(step, deadline).await {
+                // Another node's step came first, and this one may not be possible any more.
+                tracing::debug!(%refusal, "a step of a change of owners is not decided");
+            }
+        }
+    }
+
+    /// What ends goes before what begins.
+    fn next_step(&self, topology: &Topology) -> Option<ChangeKind> {
+        let joining = gained(topology, self.me);
+        let known = self.completeness.joining();
+        let is_here = |(partition, since): &(&PartitionId, &Epoch)| {
+            known.get(*partition) == Some(*since) && !self.completeness.is_incomplete(**partition)
+        };
+        let here: Vec<(u16, Epoch)> = joining
+            .iter()
+            .filter(is_here)
+            .map(|(partition, since)| (partition.0, *since))
+            .collect();
+        if !here.is_empty() {
+            return Some(ChangeKind::FinishMoves {
+                by: self.me,
+                partitions: here,
+            });
+        }
+        let room = AT_ONCE.saturating_sub(joining.len());
+        let coming = topology
+            .unsettled()
+            .filter_map(|partition| topology.next_move(partition));
+        let coming = coming.filter(|next| next.to == self.me).take(room);
+        let partitions: Vec<u16> = coming.map(|next| next.partition.0).collect();
+        (!partitions.is_empty()).then_some(ChangeKind::BeginMoves { partitions })
+    }
+}

@@ -1,0 +1,412 @@
+//! Members come and go: nobody notices, and nothing is lost.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kv_net::Role;
+use kv_net::message::{
+    ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteKind,
+};
+use kv_node::tombstones::DeleteOptions;
+use kv_ring::{MemberChanges, Topology};
+use kv_tests::sim::{Handle, SimCluster};
+use kv_types::{Level, NodeId, Object};
+
+use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
+
+const FIRST: NodeId = NodeId(1);
+const JOINING: NodeId = NodeId(4);
+/// All is where it belongs within this time.
+const LIMIT: Duration = Duration::from_secs(300);
+const KEYS: usize = 200;
+
+fn name(number: usize) -> String {
+    format!("k{number}")
+}
+
+async fn change(cluster: &SimCluster, via: NodeId, change: ChangeKind) {
+    let request = Request::Change(ChangeV1 { change });
+    let role = Role::Admin("operator".to_owned());
+    let answer = cluster.network.call(role, via, &request, BUDGET * 5).await;
+    let made = matches!(answer, Ok(Response::Change(_)));
+    assert!(made, "{answer:?}");
+}
+
+fn topology(cluster: &SimCluster, node: NodeId) -> std::sync::Arc<Topology> {
+    cluster.node(node).expect("it runs").topology()
+}
+
+/// Commits what would follow from changes now.
+async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
+    let changes = MemberChanges {
+        joins: wanted.joins.iter().map(kv_node::changes::member).collect(),
+        leaves: wanted.leaves.clone(),
+        lost: wanted.lost.clone(),
+        weights: wanted.weights.clone(),
+        zones: wanted.zones.clone(),
+    };
+    let plan = topology(cluster, via).plan_members(&changes);
+    let plan = plan.expect("possible").id.0;
+    let kind = ChangeKind::Members {
+        changes: wanted,
+        plan,
+    };
+    change(cluster, via, kind).await;
+}
+
+/// Writes on and on, until all partitions are where they belong as a node knows it; everything must succeed.
+async fn until_settled(
+    cluster: &SimCluster,
+    client: &mut Client,
+    handle: &Handle,
+    values: &mut [String],
+    is_done: impl Fn(&Topology) -> bool,
+) {
+    let limit = handle.now() + LIMIT;
+    let mut number = 0;
+    loop {
+        let vias: Vec<NodeId> = cluster.nodes().collect();
+        let via = vias[number % vias.len()];
+        let now = topology(cluster, FIRST.max(vias[0]));
+        if is_done(&now) && now.unsettled().next().is_none() {
+            return;
+        }
+        let left: Vec<_> = now.unsettled().collect();
+        assert!(handle.now() < limit, "{} partitions: {left:?}", left.len());
+        client.epoch = now.epoch();
+        let key = number % KEYS;
+        let value = format!("value {number} of {key}");
+        let put = client.put(cluster, via, &name(key), &value).await;
+        put.unwrap_or_else(|refused| panic!("at {:?} through {via}: {refused:?}", handle.now()));
+        values[key] = value;
+        let read = (number * 7) % KEYS;
+        let got = client
+            .get(cluster, vias[(number + 1) % vias.len()], &name(read))
+            .await;
+        let (shown, _) = got.unwrap_or_else(|refused| panic!("at {:?}: {refused:?}", handle.now()));
+        assert_eq!(shown, [values[read].clone()], "key {read}");
+        number += 1;
+        handle.sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What a node holds of a key, if it is its owner.
+async fn held(
+    cluster: &SimCluster,
+    client: &mut Client,
+    node: NodeId,
+    key: &str,
+) -> Option<Object> {
+    let request = Request::ReplicaRead(ReplicaReadV1 {
+        head: client.head(),
+        bucket: BUCKET,
+        key: crate::client::key(key),
+        digest_only: false,
+    });
+    let from = cluster
+        .nodes()
+        .find(|other| *other != node)
+        .expect("several");
+    let answer = cluster
+        .network
+        .call(Role::Node(from), node, &request, BUDGET)
+        .await;
+    match answer {
+        Ok(Response::ReplicaRead(_, bytes)) if !bytes.is_empty() => {
+            Some(Object::decode(&bytes).expect("an object"))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_node_joins_and_another_leaves_under_load() {
+    with_cluster(1, |cluster, mut client, handle| async move {
+        let mut values = Vec::new();
+        for number in 0..KEYS {
+            values.push(format!("value of {number}"));
+            let put = client
+                .put(&cluster, FIRST, &name(number), &values[number])
+                .await;
+            put.expect("all are up");
+        }
+        let joins = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, joins).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.start(JOINING).await.expect("it is a member");
+        until_settled(&cluster, &mut client, &handle, &mut values, |_| true).await;
+
+        let now = topology(&cluster, FIRST);
+        client.epoch = now.epoch();
+        assert_eq!(
+            now.actors().len(),
+            4,
+            "nobody takes it for one that has lost its disk"
+        );
+        handle.sleep(Duration::from_secs(5)).await;
+        let mut of_joining = 0;
+        for (number, value) in values.iter().enumerate() {
+            let (_, partition) = now.locate(BUCKET, key(&name(number)).partition_key());
+            let owners: BTreeSet<NodeId> = now.replicas(partition, 3).nodes().collect();
+            of_joining += usize::from(owners.contains(&JOINING));
+            for node in cluster.nodes() {
+                let object = held(&cluster, &mut client, node, &name(number)).await;
+                assert_eq!(
+                    object.is_some(),
+                    owners.contains(&node),
+                    "{node} and key {number}"
+                );
+            }
+            let (shown, _) = client
+                .get(&cluster, JOINING, &name(number))
+                .await
+                .expect("all are up");
+            assert_eq!(shown, std::slice::from_ref(value));
+        }
+        assert!(
+            (100..200).contains(&of_joining),
+            "of {KEYS} keys {of_joining}"
+        );
+
+        let leaves = MemberChangesV1 {
+            leaves: vec![FIRST],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, leaves).await;
+        let is_gone = |topology: &Topology| topology.member(FIRST).is_none();
+        until_settled(&cluster, &mut client, &handle, &mut values, is_gone).await;
+        cluster.kill(FIRST);
+        let now = topology(&cluster, JOINING);
+        client.epoch = now.epoch();
+        assert!(now.removed().contains_key(&FIRST));
+        for (number, value) in values.iter().enumerate() {
+            let (shown, _) = client
+                .get(&cluster, JOINING, &name(number))
+                .await
+                .expect("three are up");
+            assert_eq!(shown, std::slice::from_ref(value));
+        }
+    });
+}
+
+/// Five nodes with three replicas of each key.
+fn five(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 5, 3, options())
+}
+
+/// A key of which a node is an owner, and its other owners.
+fn key_of(topology: &Topology, node: NodeId) -> (String, Vec<NodeId>) {
+    let owners = |name: &String| {
+        let (_, partition) = topology.locate(BUCKET, key(name).partition_key());
+        let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
+        let others = owners
+            .iter()
+            .copied()
+            .filter(|owner| *owner != node)
+            .collect();
+        owners.contains(&node).then_some((name.clone(), others))
+    };
+    (0..)
+        .map(name)
+        .find_map(|name| owners(&name))
+        .expect("it owns some")
+}
+
+#[test]
+fn what_only_a_leaving_owner_has_is_brought_to_the_others() {
+    with(2, five, |cluster, mut client, handle| async move {
+        let leaving = NodeId(2);
+        let (only, others) = key_of(cluster.topology(), leaving);
+        // The others hear of it neither now nor later by themselves: comparisons leave alone what is young.
+        let links = others
+            .iter()
+            .flat_map(|other| [(leaving, *other), (*other, leaving)]);
+        cluster.network.block(&links.collect::<Vec<_>>());
+        let mut weak = client.put_request(&only, None, WriteKind::Put);
+        weak.options.level = Level::Weak;
+        let put = client
+            .send_put(&cluster, leaving, weak, "on one disk")
+            .await;
+        put.expect("one is enough");
+        handle.sleep(Duration::from_secs(2)).await;
+        for other in &others {
+            assert!(held(&cluster, &mut client, *other, &only).await.is_none());
+        }
+        let leaves = MemberChangesV1 {
+            leaves: vec![leaving],
+            ..MemberChangesV1::default()
+        };
+        let via = cluster
+            .nodes()
+            .find(|node| *node != leaving)
+            .expect("others");
+        commit(&cluster, via, leaves).await;
+        // So that the new owner has to do with the other two.
+        handle.sleep(Duration::from_secs(20)).await;
+        cluster.network.calm();
+        let limit = handle.now() + LIMIT;
+        while topology(&cluster, via).member(leaving).is_some() {
+            assert!(
+                handle.now() < limit,
+                "{:?}",
+                topology(&cluster, via).unsettled().count()
+            );
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        cluster.kill(leaving);
+        client.epoch = topology(&cluster, via).epoch();
+        let (shown, _) = client.get(&cluster, via, &only).await.expect("four are up");
+        assert_eq!(shown, ["on one disk"]);
+    });
+}
+
+#[test]
+fn a_joining_node_that_is_killed_again_and_again_gains_its_share() {
+    with_cluster(3, |cluster, mut client, handle| async move {
+        for number in 0..KEYS {
+            let put = client.put(&cluster, FIRST, &name(number), "v").await;
+            put.expect("all are up");
+        }
+        let joins = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, joins).await;
+        cluster.add_machine(JOINING, FIRST);
+        let mut kills = 0;
+        let limit = handle.now() + LIMIT;
+        while topology(&cluster, FIRST).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "after {kills} kills");
+            cluster.start(JOINING).await.expect("it is a member");
+            handle
+                .sleep(Duration::from_millis(2_500 + 100 * kills))
+                .await;
+            cluster.kill(JOINING);
+            kills += 1;
+        }
+        assert!(kills > 2, "{kills}");
+        cluster.start(JOINING).await.expect("it is a member");
+        handle.sleep(Duration::from_secs(5)).await;
+        // It counts: one of the others may be away.
+        cluster.kill(NodeId(3));
+        handle.sleep(Duration::from_secs(5)).await;
+        client.epoch = topology(&cluster, FIRST).epoch();
+        for number in 0..KEYS {
+            let (shown, _) = client
+                .get(&cluster, FIRST, &name(number))
+                .await
+                .expect("three are up");
+            assert_eq!(shown, ["v"], "key {number}");
+        }
+    });
+}
+
+#[test]
+fn what_was_deleted_while_a_join_was_called_off_stays_deleted_when_it_is_tried_again() {
+    let make = |handle| {
+        let keep = Duration::from_secs(4);
+        SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep })
+    };
+    with(4, make, |cluster, mut client, handle| async move {
+        for number in 0..KEYS {
+            let put = client.put(&cluster, FIRST, &name(number), "v").await;
+            put.expect("all are up");
+        }
+        let joins = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, joins).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.start(JOINING).await.expect("it is a member");
+        // Some partitions are joint, and it has pulled some of what is in them.
+        while !topology(&cluster, FIRST)
+            .unsettled()
+            .any(|partition| topology(&cluster, FIRST).moving(partition).is_some())
+        {
+            handle.sleep(Duration::from_millis(100)).await;
+        }
+        handle.sleep(Duration::from_millis(700)).await;
+        cluster.kill(JOINING);
+        change(&cluster, FIRST, ChangeKind::AbortMoves).await;
+        client.epoch = topology(&cluster, FIRST).epoch();
+        for number in 0..KEYS {
+            let delete = client.put_request(&name(number), None, WriteKind::Delete);
+            let deleted = client.send_put(&cluster, FIRST, delete, "").await;
+            deleted.expect("the others are up");
+        }
+        cluster.start(JOINING).await.expect("it is a member");
+        let limit = handle.now() + LIMIT;
+        let forgotten = |node| crate::client::metric(&cluster, node, "kv_deletions_forgotten ");
+        while forgotten(FIRST) < 100 {
+            assert!(handle.now() < limit, "nothing is forgotten");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        let again = MemberChangesV1 {
+            weights: vec![(JOINING, 2)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, again).await;
+        while topology(&cluster, FIRST).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "it does not end");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        handle.sleep(Duration::from_secs(30)).await;
+        client.epoch = topology(&cluster, FIRST).epoch();
+        for number in 0..KEYS {
+            for via in cluster.nodes() {
+                let (shown, _) = client
+                    .get(&cluster, via, &name(number))
+                    .await
+                    .expect("all are up");
+                assert!(shown.is_empty(), "key {number} through {via}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_lost_member_is_replaced_and_nobody_waits_for_it() {
+    with_cluster(5, |cluster, mut client, handle| async move {
+        let mut values = Vec::new();
+        for number in 0..KEYS {
+            values.push(format!("value of {number}"));
+            let put = client
+                .put(&cluster, FIRST, &name(number), &values[number])
+                .await;
+            put.expect("all are up");
+        }
+        let lost = NodeId(3);
+        cluster.kill(lost);
+        handle.sleep(Duration::from_secs(5)).await;
+        let replace = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            lost: vec![lost],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, replace).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.start(JOINING).await.expect("it is a member");
+        let limit = handle.now() + LIMIT;
+        while topology(&cluster, FIRST).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "it does not end");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        change(&cluster, FIRST, ChangeKind::RemoveMember { node: lost }).await;
+        let now = topology(&cluster, FIRST);
+        assert!(now.removed()[&lost].may_lose);
+        client.epoch = now.epoch();
+        cluster.kill(NodeId(2));
+        handle.sleep(Duration::from_secs(5)).await;
+        for (number, value) in values.iter().enumerate() {
+            let (shown, _) = client
+                .get(&cluster, FIRST, &name(number))
+                .await
+                .expect("two of three");
+            assert_eq!(shown, std::slice::from_ref(value));
+        }
+    });
+}
