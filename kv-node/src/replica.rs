@@ -523,8 +523,11 @@ impl Replica {
         };
         let held = self.held_keeping(target, keeping).await?;
         if target.stands_in_for.is_none() {
-            // It may have become incomplete meanwhile.
+            // It may have become incomplete meanwhile, or what was there may be gone with the partition.
             self.check_readable(target.partition)?;
+            self.topologies
+                .unchanged_since(target.epoch, target.partition, || ())
+                .map_err(Refusal::stale)?;
         }
         let held = match held {
             Some(held) if self.is_forgotten_by_others(target, &held.encoded)? => None,

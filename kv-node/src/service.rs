@@ -173,7 +173,7 @@ impl Service {
             Request::TreeKeys(asked) => self.answers.keys(&asked).await,
             Request::TreeObjects(asked) => self.answers.objects(&asked).await,
             Request::Floor(asked) => self.forgetting.floor(&asked).await,
-            Request::Watermark(asked) => self.forgetting.watermark(&asked).await,
+            Request::Watermark(asked) => self.forgetting.watermark(&from, &asked).await,
             Request::Remember(told) => self.remember(from, told).await,
             Request::Watermarks(asked) => self.forgetting.watermarks(&asked),
             Request::ReplicaRead(read) => self.replica_read(read).await,

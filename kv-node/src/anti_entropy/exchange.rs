@@ -194,7 +194,9 @@ impl Exchange {
         peer: NodeId,
         aims: &BTreeMap<Place, Aim>,
     ) -> BTreeSet<Place> {
-        let mut settled: BTreeSet<Place> = aims.keys().copied().collect();
+        // What is not shared is not compared.
+        let both = shared(topology, self.me, peer).into_iter();
+        let mut settled: BTreeSet<Place> = both.filter(|place| aims.contains_key(place)).collect();
         let Ok(differing) = self.differing(topology, peer).await else {
             return BTreeSet::new();
         };

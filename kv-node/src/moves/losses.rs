@@ -70,7 +70,8 @@ impl Losses {
             .filter(draining)
             .take(AT_ONCE)
             .collect();
-        if lost.is_empty() {
+        // Until all trees are made nobody knows what there is to give.
+        if lost.is_empty() || !self.trees.are_made() {
             return None;
         }
         // What was cut out of its copies, or came back with an old disk, is not brought by them.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use kv_net::ErrorCode;
 use kv_net::message::{
     FloorReplyV1, FloorV1, PlaceV1, Response, WatermarkReplyV1, WatermarkStep, WatermarkV1,
     WatermarksReplyV1, WatermarksV1,
 };
+use kv_net::{ErrorCode, Role};
 use kv_ring::PartitionId;
 use kv_types::{Hlc, NodeId, planted};
 
@@ -86,8 +86,12 @@ impl Forgetting {
     ///
     /// # Errors
     /// [`Refusal`] when this node is no owner of them any more, has been started anew, or its disk fails.
-    pub async fn watermark(&self, asked: &WatermarkV1) -> Result<Response, Refusal> {
+    pub async fn watermark(&self, from: &Role, asked: &WatermarkV1) -> Result<Response, Refusal> {
         self.check_memory()?;
+        let Role::Node(from) = *from else {
+            let message = "only owners have watermarks rise";
+            return Err(Refusal::new(ErrorCode::BadRequest, message));
+        };
         let topology = self.topologies.current();
         if asked.epoch != topology.epoch() {
             return Err(Refusal::stale(topology.epoch()));
@@ -108,10 +112,11 @@ impl Forgetting {
             let owners = bucket
                 .filter(|_| u32::from(place.partition) < topology.partition_count().get())
                 .map(|bucket| topology.replicas(partition, bucket.properties.quorum.n()));
-            if !owners
-                .is_some_and(|owners| owners.contains(self.me) && topology.is_settled(partition))
-            {
-                let message = format!("this node holds no settled replica of {partition}");
+            if !owners.is_some_and(|owners| {
+                owners.contains(self.me) && owners.contains(from) && topology.is_settled(partition)
+            }) {
+                let message =
+                    format!("this node and {from} hold no settled replicas of {partition}");
                 return Err(Refusal::new(ErrorCode::NotReplica, message));
             }
             self.completeness.check(partition)?;

@@ -156,6 +156,9 @@ impl Rounds {
         let others = |((bucket, partition), oldest): (&Place, &Hlc)| {
             let n = topology.bucket(*bucket)?.properties.quorum.n();
             let owners = topology.replicas(*partition, n);
+            if !owners.contains(me) {
+                return None;
+            }
             let nodes: Vec<NodeId> = owners.nodes().collect();
             let is_mine = nodes.first() == Some(&me) || oldest.plus(patience) <= reading;
             let others = nodes.into_iter().filter(|node| *node != me);

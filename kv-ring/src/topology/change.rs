@@ -204,6 +204,20 @@ pub enum ChangeError {
         /// The node.
         node: NodeId,
     },
+    /// Nobody waits for it, so it cannot give anything away.
+    #[error("node {node} is lost, and cannot leave; remove it when it owns nothing any more")]
+    IsLost {
+        /// The node.
+        node: NodeId,
+    },
+    /// What was acknowledged under the earlier numbers may be with a node that is no owner any more.
+    #[error(
+        "partitions are still being drained; change the numbers of bucket `{bucket}` when all moves have ended"
+    )]
+    Draining {
+        /// The bucket's name.
+        bucket: BucketName,
+    },
     /// No table can have these members.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -243,10 +257,15 @@ impl Topology {
                 repaired,
             } => {
                 let epoch = next.epoch;
+                let is_draining = !next.draining.is_empty();
                 let bucket = next.bucket_mut(id)?;
                 if bucket.properties != was {
                     let bucket = bucket.name.clone();
                     return Err(ChangeError::ChangedMeanwhile { bucket });
+                }
+                if is_draining && (properties.quorum != was.quorum || repaired.is_some()) {
+                    let bucket = bucket.name.clone();
+                    return Err(ChangeError::Draining { bucket });
                 }
                 bucket.set(properties, repaired, epoch)?;
                 if properties.quorum != was.quorum {

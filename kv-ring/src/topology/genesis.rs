@@ -147,7 +147,7 @@ pub(super) fn choose_voters(members: &[Member], before: &[NodeId]) -> Vec<NodeId
     }
     ranked.sort_unstable();
     let count = ranked.len().min(check::MAX_VOTERS);
-    let odd = count - usize::from(count.is_multiple_of(2));
+    let odd = count.saturating_sub(usize::from(count.is_multiple_of(2)));
     let mut voters: Vec<NodeId> = ranked
         .into_iter()
         .take(odd)

@@ -79,7 +79,7 @@ impl Topology {
                 .is_none_or(|member| member.state == MemberState::Lost)
         });
         next.aim()?;
-        next.voters = choose_voters(&next.members, &self.voters);
+        next.choose_voters_anew();
         next.check()?;
         let to = next.arrived();
         Ok(MembershipPlan {
@@ -108,7 +108,11 @@ impl Topology {
             }
         }
         for node in &changes.leaves {
-            self.member_mut(*node)?.state = MemberState::Leaving;
+            let member = self.member_mut(*node)?;
+            if member.state == MemberState::Lost {
+                return Err(ChangeError::IsLost { node: *node });
+            }
+            member.state = MemberState::Leaving;
         }
         for node in &changes.lost {
             self.member_mut(*node)?.state = MemberState::Lost;
@@ -139,6 +143,24 @@ impl Topology {
         }
         members.sort_by_key(|member| member.node);
         self.set_members(members)
+    }
+
+    /// Chooses voters among those that have voted, or own something, and so have run: a majority of nodes that were never started
+    /// could not even call off the plan that made them members.
+    pub(super) fn choose_voters_anew(&mut self) {
+        let loads = self.table.loads(self.replication_factor());
+        let members = self.members.iter().zip(loads);
+        let has_run =
+            |(member, load): &(&Member, u32)| *load > 0 || self.voters.contains(&member.node);
+        let members: Vec<Member> = members
+            .filter(has_run)
+            .map(|(member, _)| member.clone())
+            .collect();
+        let voters = choose_voters(&members, &self.voters);
+        // Where all that have run leave, they go on until others have.
+        if !voters.is_empty() {
+            self.voters = voters;
+        }
     }
 
     fn member_mut(&mut self, node: NodeId) -> Result<&mut Member, ChangeError> {

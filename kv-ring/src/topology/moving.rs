@@ -165,6 +165,7 @@ impl Topology {
                 nodes.sort_unstable();
             }
         }
+        self.choose_voters_anew();
         Ok(())
     }
 
@@ -230,13 +231,13 @@ impl Topology {
         let mut moves = BTreeMap::new();
         for (partition, wanted) in wanted {
             let present = self.table.slots(partition);
-            let places = present.iter().zip(wanted);
-            let heir =
-                |(owner, heir): (&u16, u16)| match is_lost(*owner) && !present.contains(&heir) {
-                    true => heir,
-                    false => *owner,
-                };
-            let left: Vec<u16> = places.map(heir).collect();
+            let mut heirs = wanted.iter().filter(|owner| !present.contains(owner));
+            let mut stays = |owner: &u16| match is_lost(*owner) {
+                // As many come as are lost, or more.
+                true => heirs.next().copied().unwrap_or(*owner),
+                false => *owner,
+            };
+            let left: Vec<u16> = present.iter().map(&mut stays).collect();
             if left != present {
                 moves.insert(partition, left);
             }

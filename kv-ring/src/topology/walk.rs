@@ -2,7 +2,7 @@
 
 use kv_types::NodeId;
 
-use super::{Member, Topology};
+use super::{Member, MemberState, Topology};
 use crate::partition::PartitionId;
 use crate::preference::{MAX_FALLBACKS, PreferenceEntry, PreferenceList, Role};
 
@@ -88,7 +88,9 @@ impl<'a> Listed<'a> {
 
     fn add_fallback(&mut self, member: &'a Member) {
         let known = self.entries.iter().any(|entry| entry.node == member.node);
-        if !known && !self.is_full() {
+        // What one keeps that leaves, or is lost, goes with it.
+        let stays = member.state == MemberState::Active;
+        if stays && !known && !self.is_full() {
             self.entries.push(PreferenceEntry {
                 node: member.node,
                 role: Role::Fallback,

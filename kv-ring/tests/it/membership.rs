@@ -430,6 +430,31 @@ fn sources_meet_every_write_and_every_read_of_old_owners() {
 }
 
 #[test]
+fn an_abort_leaves_it_at_that_somebody_takes_the_place_of_a_lost_member() {
+    let mut cluster = Cluster::new(3);
+    let changes = MemberChanges {
+        joins: vec![cluster.newcomer()],
+        ..MemberChanges::default()
+    };
+    cluster.commit(changes).expect("possible");
+    let all: Vec<PartitionId> = cluster.topology.unsettled().collect();
+    let begin = Change::BeginMoves { partitions: all };
+    cluster.change(begin).expect("they rest");
+    let lost = cluster.topology.members()[1].node;
+    let changes = MemberChanges {
+        lost: vec![lost],
+        ..MemberChanges::default()
+    };
+    // Where another owner had begun to give its slot to the newcomer, it was to take the lost one's.
+    cluster.commit(changes).expect("three are left");
+    cluster.change(Change::AbortMoves).expect("always possible");
+    while cluster.step() {}
+    cluster
+        .change(Change::RemoveMember { node: lost })
+        .expect("it owns nothing any more");
+}
+
+#[test]
 fn a_lost_owner_is_no_source_and_what_only_it_could_tell_is_marked() {
     let mut cluster = Cluster::new(4);
     let bucket = cluster.topology.buckets()[0].clone();

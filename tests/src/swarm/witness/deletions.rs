@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_net::message::{PlaceV1, WatermarkV1};
 use kv_node::storage_key;
 use kv_ring::PartitionId;
-use kv_types::{BucketId, Hlc, NodeId, Object, Payload, Sibling};
+use kv_types::{BucketId, BucketMode, Hlc, NodeId, Object, Payload, Sibling};
 
 use super::{CHANCES, Witness};
 use crate::sim::client::BUCKET;
@@ -209,15 +209,23 @@ impl Witness {
                 copies.insert(owner, image.objects(range)?.into_iter().collect());
             }
         }
-        let is_old = |sibling: &&Sibling| {
+        let is_old = |sibling: &Sibling| {
             let is_value = matches!(sibling.payload(), Payload::Value(_));
             let newest = sibling.newest_dot().hlc;
             is_value && !sibling.is_expired(through.millis()) && newest <= through
         };
+        // Where the last writer wins, what another write hides is forgotten with that.
+        let mode = topology.mode_of(place.bucket);
+        let shown = |object: &Object| -> Vec<Sibling> {
+            match mode {
+                BucketMode::Siblings => object.siblings().cloned().collect(),
+                BucketMode::Lww => object.last_written().into_iter().cloned().collect(),
+            }
+        };
         let nothing = Object::new();
         for (node, own) in &copies {
             for (stored, object) in own {
-                for sibling in object.siblings().filter(is_old) {
+                for sibling in shown(object).into_iter().filter(is_old) {
                     for (other, theirs) in &copies {
                         let held = theirs.get(stored).unwrap_or(&nothing);
                         let mut siblings = held.siblings();
