@@ -202,11 +202,13 @@ impl Witness {
         let partition = PartitionId(place.partition);
         let hashes = topology.partition_count().hash_range(partition);
         let mut copies: BTreeMap<NodeId, BTreeMap<Bytes, Object>> = BTreeMap::new();
+        let mut marks: BTreeMap<NodeId, Hlc> = BTreeMap::new();
         let replicas = topology.replication_factor();
         for owner in topology.replicas(partition, replicas).nodes() {
             if let Some(image) = images.get(&owner) {
                 let range = storage_key::partition_range(place.bucket, &hashes);
                 copies.insert(owner, image.objects(range)?.into_iter().collect());
+                marks.insert(owner, image.watermark(place.bucket, partition)?);
             }
         }
         let is_old = |sibling: &Sibling| {
@@ -229,8 +231,10 @@ impl Witness {
                     for (other, theirs) in &copies {
                         let held = theirs.get(stored).unwrap_or(&nothing);
                         let mut siblings = held.siblings();
+                        // One whose watermark a faster round has raised further may have forgotten what has expired by that.
                         let knows = siblings.any(|same| same.write_id() == sibling.write_id())
-                            || held.clock().covers(sibling.newest_dot());
+                            || held.clock().covers(sibling.newest_dot())
+                            || sibling.is_expired(marks[other].millis());
                         if !knows {
                             let what = format!(
                                 "watermarks rise to {through:?}, and {other} does not know {:?} of {:?}, which {node} has",
