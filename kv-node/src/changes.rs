@@ -62,6 +62,28 @@ impl Changes {
     /// # Errors
     /// [`Refusal`]; when its outcome is unknown, the change may still come into force: look at the topology.
     pub async fn make(&self, kind: ChangeKind, deadline: Deadline) -> Result<Epoch, Refusal> {
+        self.make_after(None, kind, deadline).await
+    }
+
+    /// The same, for a change that is right only as the one right after an epoch.
+    ///
+    /// # Errors
+    /// [`Refusal`], also when another change came first.
+    pub async fn make_next(
+        &self,
+        kind: ChangeKind,
+        seen: Epoch,
+        deadline: Deadline,
+    ) -> Result<Epoch, Refusal> {
+        self.make_after(Some(seen), kind, deadline).await
+    }
+
+    async fn make_after(
+        &self,
+        seen: Option<Epoch>,
+        kind: ChangeKind,
+        deadline: Deadline,
+    ) -> Result<Epoch, Refusal> {
         let change = change_of(kind);
         // An entry of ours that a voter may have accepted, and that may be decided although we did not hear of it.
         let mut asked: Option<(Epoch, Bytes)> = None;
@@ -77,6 +99,10 @@ impl Changes {
                 asked = None;
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
+            if seen.is_some_and(|seen| seen != topology.epoch()) {
+                let message = "another change came first; nothing was changed by this one";
+                return Err(refused(message.to_owned()));
+            }
             if topology.member(self.me).is_none() && asked.is_none() {
                 // Nobody would learn from it what is decided.
                 let message = "this node is no member of the cluster any more; ask another one";

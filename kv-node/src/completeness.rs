@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use kv_ring::{PartitionCount, PartitionId, Topology};
+use kv_ring::{PartitionId, Topology};
 use kv_storage::WriteBatch;
-use kv_types::{ActorId, Epoch, Hlc, planted};
+use kv_types::{ActorId, Epoch, Hlc, NodeId, planted};
 use serde::{Deserialize, Serialize};
 
 use crate::anti_entropy::trees::Place;
@@ -64,15 +64,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Everything of a ring may be lost. What was granted before goes with it.
-    pub(crate) fn of_loss(partitions: PartitionCount, now: Hlc) -> Self {
+    /// Everything of a ring may be lost. What was granted before goes with it. What the node is to gain it is to gain still: of
+    /// that, what it has is not from before, and must not go as such when it learns of the next epoch.
+    pub(crate) fn of_loss(topology: &Topology, me: NodeId, now: Hlc) -> Self {
+        let partitions = topology.partition_count().iter();
+        let joining = topology.gained_by(me).into_iter();
         Self {
             has_lost: true,
             grant: None,
-            incomplete: partitions.iter().map(|partition| partition.0).collect(),
+            incomplete: partitions.map(|partition| partition.0).collect(),
             hidden_through: now,
             lost_through: now,
-            joining: BTreeMap::new(),
+            joining: joining
+                .map(|(partition, since)| (partition.0, since))
+                .collect(),
         }
     }
 
@@ -218,7 +223,10 @@ impl Completeness {
         record: Record,
         batch: WriteBatch,
     ) -> Result<(), StoreError> {
-        let lost = |kept: &mut Record| *kept = record;
+        let lost = |kept: &mut Record| {
+            let joining = std::mem::take(&mut kept.joining);
+            *kept = Record { joining, ..record };
+        };
         self.is_closed.store(true, Ordering::Release);
         let _one = self.changing.lock().await;
         self.write(batch, lost).await

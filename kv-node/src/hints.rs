@@ -13,7 +13,7 @@
 pub mod delivery;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ impl Default for HintOptions {
 pub struct Kept {
     options: HintOptions,
     pending: Mutex<BTreeMap<NodeId, Queue>>,
+    /// This node leaves the cluster: nothing more is taken.
+    is_leaving: AtomicBool,
     delivered: AtomicU64,
     refused: AtomicU64,
 }
@@ -122,6 +124,7 @@ impl Kept {
         Self {
             options,
             pending: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -205,6 +208,10 @@ impl Kept {
         is_owed: bool,
     ) -> Result<Admitted<'_>, Refusal> {
         let mut pending = self.pending();
+        if self.is_leaving.load(Ordering::Relaxed) {
+            let message = "this node leaves the cluster and keeps nothing more for others; nothing was stored";
+            return Err(Refusal::new(ErrorCode::Overloaded, message));
+        }
         let total: u64 = pending.values().map(|queue| queue.pending.bytes).sum();
         let was_bytes = was.map_or(0, |was| was.bytes as u64);
         let grown = (total + is.bytes as u64).saturating_sub(was_bytes);
@@ -226,6 +233,14 @@ impl Kept {
             is,
             is_stored: false,
         })
+    }
+
+    /// Whether nothing is kept, and nothing will be: from a call with `leaves` on, until one without, nothing more is taken.
+    pub(crate) fn is_done(&self, leaves: bool) -> bool {
+        // Under the lock: what was let in before is counted.
+        let pending = self.pending();
+        self.is_leaving.store(leaves, Ordering::Relaxed);
+        leaves && pending.is_empty()
     }
 
     /// An object was found at the start.
@@ -349,6 +364,22 @@ mod tests {
             .expect("in its place")
             .stored();
         assert_eq!((kept.total().bytes, kept.refused()), (1_000, 2));
+    }
+
+    #[test]
+    fn a_node_that_leaves_takes_nothing_more_and_knows_when_nothing_is_left() {
+        let kept = kept();
+        let admitted = kept.admit(OWNER, None, weight(100), true).expect("room");
+        assert!(!kept.is_done(true), "about to be stored");
+        admitted.stored();
+        let more = kept.admit(OWNER, None, weight(100), true);
+        assert_eq!(more.expect_err("it leaves").code, ErrorCode::Overloaded);
+        kept.discharged(OWNER, weight(100));
+        assert!(kept.is_done(true));
+        assert!(!kept.is_done(false), "it stays");
+        kept.admit(OWNER, None, weight(100), true)
+            .expect("room")
+            .stored();
     }
 
     #[test]

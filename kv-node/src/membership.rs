@@ -245,26 +245,42 @@ impl Membership {
     }
 
     async fn fetch_topology(self: Arc<Self>, from: NodeId) {
-        let topology = self.topologies.current();
-        let Some(member) = topology.member(from) else {
-            return;
+        // Who knows of a newer topology may be a member only by that one.
+        let told = || {
+            let gossip = self.gossip();
+            gossip
+                .member(from)
+                .map(|member| member.address().to_owned())
         };
-        let peer = Peer {
-            node: from,
-            address: member.address.clone(),
-        };
-        let request = Request::Topology(TopologyV1 {
-            known: topology.epoch(),
-        });
-        match self.env.transport.call(peer, request, FETCH_BUDGET).await {
-            Ok(Response::Topology(_, entry)) if !entry.is_empty() => {
-                match self.topologies.adopt(entry).await {
-                    Ok(_) => self.topology_changed(),
-                    Err(error) => tracing::error!(%error, "a newer topology was not taken over"),
+        loop {
+            let topology = self.topologies.current();
+            let listed = topology.member(from).map(|member| member.address.clone());
+            let Some(address) = listed.or_else(told) else {
+                return;
+            };
+            let peer = Peer {
+                node: from,
+                address,
+            };
+            let request = Request::Topology(TopologyV1 {
+                known: topology.epoch(),
+            });
+            let answer = self.env.transport.call(peer, request, FETCH_BUDGET).await;
+            let entry = match answer {
+                Ok(Response::Topology(_, entry)) if !entry.is_empty() => entry,
+                Ok(_) => return,
+                Err(failure) => {
+                    tracing::debug!(%failure, "a newer topology could not be fetched yet");
+                    return;
+                }
+            };
+            match self.topologies.adopt(entry).await {
+                Ok(_) => self.topology_changed(),
+                Err(error) => {
+                    tracing::error!(%error, "a newer topology was not taken over");
+                    return;
                 }
             }
-            Ok(_) => {}
-            Err(failure) => tracing::debug!(%failure, "a newer topology could not be fetched yet"),
         }
     }
 

@@ -187,6 +187,14 @@ impl Service {
                 let message = "only the nodes themselves take this step";
                 Err(Refusal::new(ErrorCode::BadRequest, message))
             }
+            Request::Change(ChangeV1 {
+                change: ChangeKind::RemoveMember { node },
+            }) if !self.is_lost(node) => {
+                let message = format!(
+                    "{node} is not given up, so it is not taken off the list; one that leaves goes by itself when it owns and keeps nothing more; nothing was changed"
+                );
+                Err(Refusal::new(ErrorCode::BadRequest, message))
+            }
             Request::Change(change) => {
                 let made = self.changes.make(change.change, deadline).await;
                 made.map(|epoch| Response::Change(ChangeReplyV1 { epoch }))
@@ -210,6 +218,12 @@ impl Service {
                 Ok((answered.map_err(|refusal| refusal.told(epoch)), told))
             }
         }
+    }
+
+    fn is_lost(&self, node: NodeId) -> bool {
+        let topology = self.topologies.current();
+        let member = topology.member(node);
+        member.is_some_and(|member| member.state == kv_ring::MemberState::Lost)
     }
 
     async fn compare_now(&self, asked: CompareV1, deadline: Deadline) -> Result<Response, Refusal> {

@@ -199,6 +199,11 @@ impl Topologies {
         Ok(append())
     }
 
+    /// Keeps the present topology in force while the guard lives.
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.adopting.lock().await
+    }
+
     /// Takes over the next entry of the chain, durably. Says whether it was new.
     ///
     /// # Errors

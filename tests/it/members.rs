@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kv_net::Role;
 use kv_net::message::{
     ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteKind,
 };
+use kv_net::{ErrorCode, Role};
 use kv_node::tombstones::DeleteOptions;
 use kv_ring::{MemberChanges, Topology};
+use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId, Object};
+use kv_types::{Level, NodeId, Object, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
 
@@ -54,6 +55,11 @@ async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
     change(cluster, via, kind).await;
 }
 
+/// Whether a client has to learn of a newer topology, and then try again.
+fn is_stale((code, outcome): &Refused) -> bool {
+    (*code, *outcome) == (ErrorCode::StaleEpoch, Outcome::NotApplied)
+}
+
 /// Writes on and on, until all partitions are where they belong as a node knows it; everything must succeed.
 async fn until_settled(
     cluster: &SimCluster,
@@ -76,13 +82,20 @@ async fn until_settled(
         client.epoch = now.epoch();
         let key = number % KEYS;
         let value = format!("value {number} of {key}");
-        let put = client.put(cluster, via, &name(key), &value).await;
+        let mut put = client.put(cluster, via, &name(key), &value).await;
+        while put.as_ref().is_err_and(is_stale) {
+            client.epoch = topology(cluster, via).epoch();
+            put = client.put(cluster, via, &name(key), &value).await;
+        }
         put.unwrap_or_else(|refused| panic!("at {:?} through {via}: {refused:?}", handle.now()));
         values[key] = value;
         let read = (number * 7) % KEYS;
-        let got = client
-            .get(cluster, vias[(number + 1) % vias.len()], &name(read))
-            .await;
+        let via = vias[(number + 1) % vias.len()];
+        let mut got = client.get(cluster, via, &name(read)).await;
+        while got.as_ref().is_err_and(is_stale) {
+            client.epoch = topology(cluster, via).epoch();
+            got = client.get(cluster, via, &name(read)).await;
+        }
         let (shown, _) = got.unwrap_or_else(|refused| panic!("at {:?}: {refused:?}", handle.now()));
         assert_eq!(shown, [values[read].clone()], "key {read}");
         number += 1;

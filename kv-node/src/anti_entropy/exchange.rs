@@ -97,10 +97,6 @@ impl Exchange {
             }
             let topology = self.topologies.current();
             self.grow(&topology).await;
-            // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
-            if self.completeness.missing() > 0 {
-                continue;
-            }
             let now = self.env.now();
             let members = topology.members().iter().map(|member| member.node);
             let peers: Vec<NodeId> = members
@@ -221,6 +217,10 @@ impl Exchange {
     async fn compare(&self, topology: &Topology, peer: NodeId) -> Result<(), Interrupted> {
         let mut work = Vec::new();
         for place in self.differing(topology, peer).await? {
+            // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
+            if self.completeness.is_incomplete(place.1) {
+                continue;
+            }
             if !planted!("repair nothing that a comparison finds") {
                 let comparison = self.comparison(topology, peer, place, Aim::Usual);
                 work.push(async move { comparison.run().await }.boxed());

@@ -122,10 +122,21 @@ impl Trees {
         last
     }
 
-    /// Puts a tree in its place: that of what a snapshot shows, and of what was kept aside since.
+    /// Puts a tree in its place: that of what a snapshot shows, and of what was kept aside since. Of a place that was
+    /// forgotten since its making began nothing is kept aside, and the snapshot shows what is not there any more.
     pub fn plant(&self, place: Place, snapshot: Seq, items: &[Change]) {
         let mut state = self.state();
-        state.plots.entry(place).or_default().plant(snapshot, items);
+        match state.stage {
+            Stage::Opening | Stage::Making => {
+                state.plots.entry(place).or_default().plant(snapshot, items);
+            }
+            Stage::Made => {
+                let plot = state.plots.get_mut(&place);
+                if let Some(plot) = plot.filter(|plot| plot.aside.is_some()) {
+                    plot.plant(snapshot, items);
+                }
+            }
+        }
     }
 
     /// Ends the making of one tree: if nothing was met, the place is empty but for what was kept aside.
@@ -353,6 +364,31 @@ mod tests {
             let count = |trees: &Trees| places.iter().map(|p| trees.items(*p)).sum::<u64>();
             assert_eq!(count(&trees), items.len() as u64);
         }
+    }
+
+    #[test]
+    fn a_tree_that_is_made_of_what_was_deleted_meanwhile_is_not_planted() {
+        let trees = Trees::new(PartitionCount::MIN);
+        trees.begin();
+        assert!(trees.end(Seq(0)));
+        let hash = KeyHash(1 << 40);
+        let place = (BUCKET, PartitionCount::MIN.partition_of(hash));
+        trees.take_in(Seq(1), BUCKET, hash, (0, 7));
+        let held = trees.roots(&[place]);
+        let snapshot = trees.begin_one(place);
+        assert!(trees.drop_some(&[place]));
+        trees.take_in(Seq(2), BUCKET, hash, (0, 9));
+        let written_since = trees.roots(&[place]);
+        let position = hash.0 << PartitionCount::MIN.bits();
+        let deleted = Change {
+            position,
+            was: 0,
+            is: 7,
+        };
+        trees.plant(place, snapshot, &[deleted]);
+        trees.end_one(place, snapshot);
+        assert_eq!(trees.roots(&[place]), written_since);
+        assert_ne!(written_since, held);
     }
 
     fn plant(trees: &Trees, seq: Seq, items: &BTreeMap<u64, u64>) {

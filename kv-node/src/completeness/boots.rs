@@ -72,7 +72,7 @@ pub(crate) async fn count_start(
             latest,
             "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
         );
-        let record = put_on_record(&mut batch, env, store, topology, &remembered).await?;
+        let record = put_on_record(&mut batch, env, store, (topology, me), &remembered).await?;
         record.keep_in(&mut batch)?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
@@ -85,7 +85,7 @@ async fn put_on_record(
     batch: &mut WriteBatch,
     env: &Env,
     store: &Store,
-    topology: &Topology,
+    (topology, me): (&Topology, NodeId),
     remembered: &[Answer],
 ) -> Result<Record, StoreError> {
     let floors = remembered.iter().map(|answer| answer.reply.floor);
@@ -98,7 +98,7 @@ async fn put_on_record(
     let settled = remembered.iter().map(|answer| answer.reply.settled);
     let settled = settled.fold(settled::stored(store).await?, Hlc::max);
     settled::keep_in(batch, settled);
-    Ok(Record::of_loss(topology.partition_count(), now))
+    Ok(Record::of_loss(topology, me, now))
 }
 
 /// What another member said.
@@ -254,8 +254,8 @@ impl Telling {
         batch.use_reserve();
         batch.put(&counter_key(), &(latest(answers) + 1).to_le_bytes());
         let noted = async {
-            let record = put_on_record(&mut batch, &self.env, &self.store, topology, answers);
-            let record = record.await?;
+            let of = (topology, self.me);
+            let record = put_on_record(&mut batch, &self.env, &self.store, of, answers).await?;
             self.completeness.lose_everything(record, batch).await
         };
         match noted.await {

@@ -141,7 +141,7 @@ impl Recovery {
         let _mending = self.completeness.mending().lock().await;
         let topology = self.topologies.current();
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
-        // Alone, this node may not know of buckets that make it an owner.
+        // Until it has heard from another one, this node may not know of buckets that make it an owner.
         let mut is_current = topology.members().len() == 1;
         for partitions in incomplete.chunks(PARTITIONS_AT_ONCE) {
             let mut places = self.owned(&topology, partitions);
@@ -154,7 +154,9 @@ impl Recovery {
             for peer in peers.into_iter().filter(answering) {
                 self.compare(&topology, peer, &mut places).await;
             }
-            is_current |= places.values().any(|progress| !progress.heard.is_empty());
+            is_current = is_current
+                || places.values().any(|progress| !progress.heard.is_empty())
+                || self.is_current(&topology).await;
             let mut done: BTreeSet<PartitionId> = partitions.iter().copied().collect();
             let mut compared: BTreeMap<Option<(Hlc, NodeId)>, Vec<Place>> = BTreeMap::new();
             for (place, progress) in &places {
@@ -176,6 +178,20 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// Whether another member answers that knows no newer topology.
+    async fn is_current(&self, topology: &Topology) -> bool {
+        let now = self.env.now();
+        let members = topology.members().iter().map(|member| member.node);
+        for peer in members.filter(|node| *node != self.me) {
+            if self.liveness.may_answer(peer, now)
+                && self.watermarks_of(topology, peer, &[]).await.is_some()
+            {
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes over the watermark of a peer whose copies are complete, and then lets go of what that one knows to be deleted:

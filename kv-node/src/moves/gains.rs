@@ -1,6 +1,6 @@
 //! What this node gains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl BeforeAdoption for Heir {
 
 impl Heir {
     async fn get_ready(&self, next: &Topology) -> Result<(), String> {
-        let gained = gained(next, self.me);
+        let gained = next.gained_by(self.me);
         let before = self.completeness.joining();
         if gained == before {
             return Ok(());
@@ -57,9 +57,7 @@ impl Heir {
             .collect();
         let ends: BTreeSet<PartitionId> = before
             .keys()
-            .filter(|partition| {
-                !gained.contains_key(partition) && !owns(next, self.me, **partition)
-            })
+            .filter(|partition| !gained.contains_key(partition) && !next.owns(self.me, **partition))
             .copied()
             .collect();
         let emptied = self.replica.emptying(next, &places);
@@ -70,23 +68,6 @@ impl Heir {
         let _ = self.trees.drop_some(&places);
         Ok(())
     }
-}
-
-/// What a node is to gain, with the epochs in which the owners became joint.
-fn gained(topology: &Topology, me: NodeId) -> BTreeMap<PartitionId, Epoch> {
-    let moving = topology
-        .unsettled()
-        .filter_map(|partition| topology.moving(partition));
-    moving
-        .filter(|moving| moving.to == me)
-        .map(|moving| (moving.partition, topology.changed_at(moving.partition)))
-        .collect()
-}
-
-/// Whether a node is among the owners of a partition, or is about to be.
-pub(super) fn owns(topology: &Topology, node: NodeId, partition: PartitionId) -> bool {
-    let slots = topology.replication_factor();
-    topology.replicas(partition, slots).contains(node)
 }
 
 /// The task that begins and ends the changes by which this node gains partitions.
@@ -121,7 +102,7 @@ impl Gains {
 
     /// What ends goes before what begins.
     fn next_step(&self, topology: &Topology) -> Option<ChangeKind> {
-        let joining = gained(topology, self.me);
+        let joining = topology.gained_by(self.me);
         let known = self.completeness.joining();
         let is_here = |(partition, since): &(&PartitionId, &Epoch)| {
             known.get(*partition) == Some(*since) && !self.completeness.is_incomplete(**partition)

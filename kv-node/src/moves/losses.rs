@@ -8,7 +8,6 @@ use kv_net::message::ChangeKind;
 use kv_ring::{MemberState, PartitionId, Topology};
 use kv_types::NodeId;
 
-use super::gains::owns;
 use crate::anti_entropy::exchange::Exchange;
 use crate::anti_entropy::trees::{Place, Trees};
 use crate::changes::Changes;
@@ -49,13 +48,18 @@ impl Losses {
             }
             self.delete_what_is_nobodys().await;
             let topology = self.topologies.current();
-            let step = match self.drain(&topology).await {
-                Some(step) => Some(step),
-                None => self.farewell(&topology),
+            let deadline = || Deadline::after(&self.env, PATIENCE);
+            let made = if let Some(drained) = self.drain(&topology).await {
+                self.changes.make(drained, deadline()).await
+            } else if self.may_go(&topology) {
+                // If it was to stay meanwhile, and then to leave once more, it may keep something again.
+                let removal = ChangeKind::RemoveMember { node: self.me };
+                let seen = topology.epoch();
+                self.changes.make_next(removal, seen, deadline()).await
+            } else {
+                continue;
             };
-            let Some(step) = step else { continue };
-            let deadline = Deadline::after(&self.env, PATIENCE);
-            if let Err(refusal) = self.changes.make(step, deadline).await {
+            if let Err(refusal) = made {
                 tracing::debug!(%refusal, "a step of a change of owners is not decided");
             }
         }
@@ -74,11 +78,9 @@ impl Losses {
         if lost.is_empty() || !self.trees.are_made() {
             return None;
         }
-        // What was cut out of its copies, or came back with an old disk, is not brought by them.
-        let whole = lost
-            .iter()
-            .filter(|partition| !self.completeness.is_incomplete(**partition));
-        let mut drained: BTreeSet<PartitionId> = whole.copied().collect();
+        // What its copies lack, of a disk that was damaged or put back, it cannot make up for any more: it is no owner. All that
+        // had its quorum is with the owners.
+        let mut drained: BTreeSet<PartitionId> = lost.into_iter().collect();
         for bucket in topology.buckets() {
             let n = bucket.properties.quorum.n();
             for partition in drained.clone() {
@@ -106,11 +108,14 @@ impl Losses {
         })
     }
 
-    /// The last step of a node that leaves: it owns nothing, drains nothing, and keeps nothing for others.
-    fn farewell(&self, topology: &Topology) -> Option<ChangeKind> {
-        let leaves = topology.member(self.me)?.state == MemberState::Leaving;
+    /// Whether this node may take the last step of one that leaves: it owns nothing, drains nothing, and keeps nothing for
+    /// others, nor ever will.
+    fn may_go(&self, topology: &Topology) -> bool {
+        let member = topology.member(self.me);
+        let leaves = member.is_some_and(|member| member.state == MemberState::Leaving);
+        let keeps_nothing = self.kept.is_done(leaves);
         let slots = topology.partition_count().iter();
-        let mut slots = slots.filter(|partition| owns(topology, self.me, *partition));
+        let mut slots = slots.filter(|partition| topology.owns(self.me, *partition));
         let is_bound = slots.next().is_some()
             || topology.unsettled().any(|partition| {
                 topology.draining(partition).any(|node| node == self.me)
@@ -118,17 +123,15 @@ impl Losses {
                         .destination(partition)
                         .is_some_and(|owners| owners.contains(&self.me))
             });
-        (leaves && !is_bound && self.kept.oldest().is_none())
-            .then_some(ChangeKind::RemoveMember { node: self.me })
+        keeps_nothing && !is_bound
     }
 
     /// Deletes copies of partitions that this node neither owns nor drains.
     async fn delete_what_is_nobodys(&self) {
+        // Meanwhile it is to gain none of them.
+        let _still = self.topologies.hold().await;
         let topology = self.topologies.current();
-        let is_left_over = |(_, partition): &Place| {
-            !owns(&topology, self.me, *partition)
-                && topology.draining(*partition).all(|node| node != self.me)
-        };
+        let is_left_over = |(_, partition): &Place| !topology.has_or_drains(self.me, *partition);
         let places: Vec<Place> = self
             .trees
             .places()

@@ -108,6 +108,8 @@ impl Rounds {
         let mut waiting: BTreeMap<Place, Hlc> = BTreeMap::new();
         self.has_forgotten = false;
         let reading = self.forgetting.floor.reading();
+        let topology = self.forgetting.topologies.current();
+        let me = self.forgetting.me;
         for _ in 0..PAGES_AT_ONCE {
             let from = self.next.take();
             let page = match self.forgetting.replica.deletions(from, reading).await {
@@ -119,7 +121,10 @@ impl Rounds {
             };
             let mut ripe: Vec<Deletion> = Vec::new();
             for deletion in page.entries {
-                if deletion.from <= self.forgetting.replica.forgettable(deletion.place) {
+                // Of copies that went with their partition the notes are left.
+                let is_nobodys = !topology.has_or_drains(me, deletion.place.1);
+                let through = self.forgetting.replica.forgettable(deletion.place);
+                if is_nobodys || deletion.from <= through {
                     ripe.push(deletion);
                 } else {
                     let oldest = waiting.entry(deletion.place).or_insert(deletion.from);

@@ -38,6 +38,16 @@ impl Topology {
         self.first_move(partition, self.joint.get(&partition)?)
     }
 
+    /// The partitions that a node is to gain in the changes in progress, with the epochs in which these began.
+    #[must_use]
+    pub fn gained_by(&self, node: NodeId) -> BTreeMap<PartitionId, Epoch> {
+        let moving = self.joint.keys().filter_map(|joint| self.moving(*joint));
+        moving
+            .filter(|moving| moving.to == node)
+            .map(|moving| (moving.partition, self.changed_at(moving.partition)))
+            .collect()
+    }
+
     /// The next change of a partition's owners on its way, if it may begin.
     #[must_use]
     pub fn next_move(&self, partition: PartitionId) -> Option<SlotMove> {
@@ -60,6 +70,19 @@ impl Topology {
     pub fn draining(&self, partition: PartitionId) -> impl Iterator<Item = NodeId> {
         let nodes = self.draining.get(&partition).into_iter().flatten();
         nodes.map(|index| self.node_at(*index))
+    }
+
+    /// Whether a node is among the owners of a partition, or about to be, or drains it.
+    #[must_use]
+    pub fn has_or_drains(&self, node: NodeId, partition: PartitionId) -> bool {
+        self.owns(node, partition) || self.draining(partition).any(|drains| drains == node)
+    }
+
+    /// Whether a node is among the owners of a partition, or about to be.
+    #[must_use]
+    pub fn owns(&self, node: NodeId, partition: PartitionId) -> bool {
+        let slots = self.replication_factor();
+        self.replicas(partition, slots).contains(node)
     }
 
     /// Whether a partition's owners hold all that anybody holds of it and is no owner's copy on its way.
