@@ -106,7 +106,7 @@ impl Changes {
             if topology.member(self.me).is_none() && asked.is_none() {
                 // Nobody would learn from it what is decided.
                 let message = "this node is no member of the cluster any more; ask another one";
-                return Err(refused(message.to_owned()));
+                return Err(Refusal::new(ErrorCode::ShuttingDown, message));
             }
             let next = topology
                 .changed_by(change.clone())

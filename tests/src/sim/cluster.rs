@@ -53,6 +53,8 @@ pub struct SimCluster {
     /// The network between them.
     pub network: SimNetwork,
     topology: Arc<Topology>,
+    /// The newest that was seen.
+    newest: Arc<Mutex<Arc<Topology>>>,
     machines: Arc<Mutex<BTreeMap<NodeId, Machine>>>,
     /// Where nodes and clients speak real QUIC.
     quic: Option<Quic>,
@@ -76,6 +78,8 @@ struct Machine {
     credentials: Option<Credentials>,
     /// The present process's end of QUIC.
     endpoint: Option<Endpoint>,
+    /// It is not to run any more.
+    is_retired: bool,
 }
 
 impl Machine {
@@ -89,6 +93,7 @@ impl Machine {
             running: None,
             credentials: None,
             endpoint: None,
+            is_retired: false,
         }
     }
 }
@@ -182,6 +187,7 @@ impl SimCluster {
         Self {
             handle,
             network,
+            newest: Arc::new(Mutex::new(Arc::clone(&topology))),
             topology,
             machines: Arc::new(Mutex::new(machines)),
             quic: None,
@@ -362,6 +368,24 @@ impl SimCluster {
         &self.topology
     }
 
+    /// The newest topology that any node has lived by, as far as it was seen.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Topology> {
+        let running: Vec<Arc<Node>> = {
+            let machines = self.machines();
+            let running = machines.values().map(|machine| machine.running.clone());
+            running.flatten().collect()
+        };
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in running {
+            let topology = node.topology();
+            if topology.epoch() > newest.epoch() {
+                *newest = topology;
+            }
+        }
+        Arc::clone(&newest)
+    }
+
     /// Puts a chain entry onto the disk of a node that does not run.
     ///
     /// # Panics
@@ -472,7 +496,7 @@ impl SimCluster {
         let (done, outcome) = oneshot::channel();
         let group = self.handle.new_group();
         let parts = self.machine(node, |machine| {
-            if machine.process.is_some() {
+            if machine.process.is_some() || machine.is_retired {
                 return None;
             }
             machine.process = Some(group);
@@ -587,6 +611,23 @@ impl SimCluster {
     /// Ends a node's process; what it had handed to the operating system survives.
     pub fn kill(&self, node: NodeId) {
         self.end(node, SimFs::kill);
+    }
+
+    /// Ends a node's process for good: it is not started again.
+    pub fn retire(&self, node: NodeId) {
+        self.machine(node, |machine| machine.is_retired = true);
+        self.kill(node);
+    }
+
+    /// A retired node may be started again.
+    pub fn recall(&self, node: NodeId) {
+        self.machine(node, |machine| machine.is_retired = false);
+    }
+
+    /// Whether a node is retired.
+    #[must_use]
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        self.machine(node, |machine| machine.is_retired)
     }
 
     /// Cuts a node's power; what it had not synced may be lost or torn, as the seed draws.

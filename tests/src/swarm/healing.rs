@@ -5,12 +5,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use kv_net::Role;
-use kv_net::message::{ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
-use kv_ring::Topology;
+use kv_net::message::{
+    ChangeKind, MemberChangesV1, ReadOptions, ReplicaReadV1, Request, Response, WriteKind,
+};
+use kv_ring::{Member, MemberState, Topology};
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
 use kv_types::{BucketMode, Level, NodeId, Object, Payload, Sibling};
 
+use super::members::{give_machines, make, plan};
 use super::nemesis::{Nemesis, used};
 use super::work::{Notebook, name};
 use crate::check::Violation;
@@ -29,6 +32,8 @@ const HINT_LIMIT: Duration = Duration::from_secs(90);
 const REST: Duration = Duration::from_secs(12);
 /// Comparisons have found everything within this time.
 const COMPARING_LIMIT: Duration = Duration::from_secs(60);
+/// All partitions have the owners that they are to have within this time.
+const SETTLING_LIMIT: Duration = Duration::from_secs(240);
 /// A small cluster that has done little must not use more of a disk, in bytes; nor if it holds large values.
 const DISK_LIMIT: u64 = 8 << 20;
 const LARGE_DISK_LIMIT: u64 = 64 << 20;
@@ -63,6 +68,9 @@ impl Healing<'_> {
         self.handle.sleep(Duration::from_secs(5)).await;
         let mut client = self.cluster.client(30_000);
         self.serve(&mut client).await;
+        self.settle_members().await;
+        self.ownership();
+        client.epoch = self.cluster.newest().epoch();
         self.hand_over().await;
         if self.by_itself {
             self.wait_for_convergence(&mut client).await;
@@ -87,8 +95,85 @@ impl Healing<'_> {
 
     /// The nodes that must serve.
     pub(super) fn whole(&self) -> Vec<NodeId> {
-        let nodes = self.cluster.nodes();
-        nodes.filter(|node| !self.damaged.contains(node)).collect()
+        let topology = self.cluster.newest();
+        let serves = |node: &NodeId| {
+            topology.member(*node).is_some()
+                && !self.damaged.contains(node)
+                && !self.cluster.is_retired(*node)
+        };
+        self.cluster.nodes().filter(serves).collect()
+    }
+
+    /// All partitions arrive where they are going, all members that leave are gone, and all that are lost are given up.
+    async fn settle_members(&mut self) {
+        let limit = self.handle.now() + SETTLING_LIMIT;
+        let on_their_way = self.cluster.newest().unsettled().count();
+        let what = "partition on its way when all is mended";
+        self.nemesis.count(what, on_their_way as u64);
+        loop {
+            give_machines(self.cluster, self.nemesis);
+            for node in self.whole() {
+                self.nemesis.start(node);
+            }
+            let topology = self.cluster.newest();
+            let in_state = |state| {
+                let members = topology.members().iter();
+                let members = members.filter(move |member| member.state == state);
+                members.map(|member| member.node).collect::<Vec<_>>()
+            };
+            let lost = in_state(MemberState::Lost);
+            let left_alone = in_state(MemberState::Active);
+            let left_alone = left_alone.into_iter().filter(|node| {
+                self.cluster.nodes().any(|there| there == *node) && self.cluster.is_retired(*node)
+            });
+            let left_alone: Vec<NodeId> = left_alone.collect();
+            let is_settled = topology.unsettled().next().is_none();
+            if is_settled
+                && lost.is_empty()
+                && left_alone.is_empty()
+                && in_state(MemberState::Leaving).is_empty()
+            {
+                let of_others = topology.partition_count().iter().filter(|partition| {
+                    let owners = |topology: &Topology| -> Vec<NodeId> {
+                        let replicas = topology.replication_factor();
+                        topology.replicas(*partition, replicas).nodes().collect()
+                    };
+                    owners(&topology) != owners(self.cluster.topology())
+                });
+                let what = "partition with other owners";
+                self.nemesis.count(what, of_others.count() as u64);
+                return;
+            }
+            if self.handle.now() > limit {
+                // Nobody brings what only a damaged one has.
+                if self.damaged.is_empty() {
+                    let what = tell(self.cluster, &topology);
+                    self.wrong("does-not-settle", what);
+                }
+                return;
+            }
+            let via = self
+                .whole()
+                .into_iter()
+                .find(|node| self.cluster.node(*node).is_some());
+            if let Some(via) = via {
+                for node in left_alone {
+                    let wanted = MemberChangesV1 {
+                        lost: vec![node],
+                        ..MemberChangesV1::default()
+                    };
+                    match plan(&topology, wanted) {
+                        Some(change) => _ = make(self.cluster, via, change).await,
+                        // There are too few others: it comes back.
+                        None => self.cluster.recall(node),
+                    }
+                }
+                for node in lost {
+                    make(self.cluster, via, ChangeKind::RemoveMember { node }).await;
+                }
+            }
+            self.handle.sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Ends all faults, and starts nodes anew: every one, as an operator would who does not know which are well, or those
@@ -108,6 +193,8 @@ impl Healing<'_> {
         // What clients sent last may still be on its way.
         self.handle.sleep(BUDGET * 2).await;
         let mut down = BTreeSet::new();
+        // Whatever nodes that run know, before they are stopped.
+        let _ = self.cluster.newest();
         for node in self.cluster.nodes() {
             self.nemesis.look_at(node);
             if self.leaves_well && self.is_well(node) {
@@ -142,7 +229,12 @@ impl Healing<'_> {
             }
         }
         // The others must be there: only they can tell how often it was started.
-        for node in std::mem::take(&mut self.damaged) {
+        let damaged = std::mem::take(&mut self.damaged);
+        let members = self.cluster.newest();
+        for node in damaged
+            .into_iter()
+            .filter(|node| members.member(*node).is_some())
+        {
             self.cluster.kill(node);
             empty_store(&self.cluster.fs(node));
             if self.cluster.start(node).await.is_ok() {
@@ -173,8 +265,9 @@ impl Healing<'_> {
         for via in self.whole() {
             let limit = self.handle.now() + SERVE_LIMIT;
             let probe = format!("probe of {via}");
-            let request = client.put_request(&probe, None, WriteKind::Put);
+            let mut request = client.put_request(&probe, None, WriteKind::Put);
             let mut last = loop {
+                request.head.epoch = self.cluster.newest().epoch();
                 let put = client
                     .send_put(self.cluster, via, request.clone(), "alive")
                     .await;
@@ -186,6 +279,7 @@ impl Healing<'_> {
             };
             if last.is_none() {
                 last = loop {
+                    client.epoch = self.cluster.newest().epoch();
                     match client.get(self.cluster, via, &probe).await {
                         Ok((values, _)) if values == ["alive"] => break None,
                         Ok((values, _)) => {
@@ -204,7 +298,6 @@ impl Healing<'_> {
                 );
             }
         }
-        self.ownership();
     }
 
     /// What was kept for others must reach them; for one that is lost for good, its fellow owners.
@@ -337,7 +430,7 @@ impl Healing<'_> {
 
     /// The owners of a key that must serve.
     fn owners(&self, number: KeyNumber) -> Vec<NodeId> {
-        let topology = self.cluster.topology();
+        let topology = self.cluster.newest();
         let key = key(&name(number));
         let (_, partition) = topology.locate(BUCKET, key.partition_key());
         let owners = topology.replicas(partition, topology.replication_factor());
@@ -372,7 +465,9 @@ impl Healing<'_> {
             .first()
             .and_then(|node| self.cluster.node(*node))
         {
-            let granted = node.topology().actors().len() - self.cluster.nodes().count();
+            let topology = node.topology();
+            let of_members = topology.members().len() + topology.removed().len();
+            let granted = topology.actors().len() - of_members;
             self.nemesis.count("actor granted", granted as u64);
         }
         for node in self.whole() {
@@ -397,11 +492,8 @@ impl Healing<'_> {
             key: key(&name(number)),
             digest_only: false,
         });
-        let asking = self
-            .cluster
-            .nodes()
-            .find(|other| *other != node)
-            .unwrap_or(node);
+        let mut others = self.whole().into_iter().filter(|other| *other != node);
+        let asking = others.next().unwrap_or(node);
         let answer = self
             .cluster
             .network
@@ -473,6 +565,29 @@ impl Healing<'_> {
             }
         }
     }
+}
+
+/// What is on its way, and who is there.
+fn tell(cluster: &SimCluster, topology: &Topology) -> String {
+    let member = |member: &Member| {
+        let node = member.node;
+        let is_there = cluster.nodes().any(|there| there == node);
+        let running = is_there.then(|| cluster.node(node)).flatten();
+        let epoch = running.map(|node| node.topology().epoch());
+        format!("{node} is {:?} and at {epoch:?}", member.state)
+    };
+    let members: Vec<String> = topology.members().iter().map(member).collect();
+    let way = |partition| {
+        let drains: Vec<NodeId> = topology.draining(partition).collect();
+        let (now, next) = (topology.moving(partition), topology.next_move(partition));
+        format!("{partition}: {now:?}, then {next:?}, drained by {drains:?}")
+    };
+    let ways: Vec<String> = topology.unsettled().map(way).take(5).collect();
+    format!(
+        "epoch {}, {members:?}, {} partitions on their way: {ways:?}",
+        topology.epoch(),
+        topology.unsettled().count()
+    )
 }
 
 /// Whether all hold the same.

@@ -8,6 +8,7 @@
 //! | [`planted`] | bugs that are there on purpose, to show that days find them |
 //! | [`witness`] | looks at the disks of all nodes when somebody is told something |
 //! | [`work`] | what clients do, and write down |
+//! | [`members`] | members that come and go meanwhile |
 //! | `operator` | changes of the topology meanwhile, and what became of them |
 //! | [`healing`] | afterwards: everything is mended, serves, and becomes equal |
 //! | `settling` | long afterwards: what nodes say became of writes must be true |
@@ -17,6 +18,7 @@
 
 pub mod fault;
 pub mod healing;
+pub mod members;
 pub mod nemesis;
 mod operator;
 pub mod planted;

@@ -17,6 +17,7 @@ use kv_types::{BucketName, NodeId};
 
 use super::fault::{Event, Fault, NodeNumber};
 use super::operator::{Ledger, create};
+use super::scenario::Scenario;
 use crate::sim::executor::OUTSIDE;
 use crate::sim::network::{CLIENTS, Link, address_of, address_of_client};
 use crate::sim::papers::Papers;
@@ -41,6 +42,8 @@ pub struct Nemesis {
     cluster: SimCluster,
     /// What became of changes of the topology.
     ledger: Ledger,
+    /// All nodes that there are or may be.
+    nodes: Vec<NodeId>,
     /// How many rivals have proposed so far. Two may do so at the same instant.
     rivals: Arc<AtomicU64>,
     disks: Arc<Mutex<Disks>>,
@@ -92,6 +95,40 @@ enum Step {
     Propose(NodeId),
 }
 
+impl Step {
+    /// Whose machine it is about.
+    fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Kill(node)
+            | Self::CutPower(node)
+            | Self::Start(node)
+            | Self::Copy(node)
+            | Self::PutBack(node)
+            | Self::Pause(node)
+            | Self::Resume(node)
+            | Self::DiskFault(node, ..)
+            | Self::Fill(node, _)
+            | Self::Free(node)
+            | Self::Slowness(node, _)
+            | Self::HangUntil(node, _)
+            | Self::Skew(node, _)
+            | Self::Flip(node, _)
+            | Self::Expire(node)
+            | Self::Renew(node) => Some(*node),
+            Self::Block(_)
+            | Self::Unblock(_)
+            | Self::Chances { .. }
+            | Self::SlowDown(..)
+            | Self::SpeedUp(..)
+            | Self::FoundAuthority
+            | Self::IssueByNewest
+            | Self::BelieveOnlyIssuing
+            | Self::Strangers(..)
+            | Self::Propose(_) => None,
+        }
+    }
+}
+
 fn id(number: NodeNumber) -> NodeId {
     NodeId(u128::from(number))
 }
@@ -99,11 +136,18 @@ fn id(number: NodeNumber) -> NodeId {
 impl Nemesis {
     /// One for a cluster; with `log` it says what it does.
     #[must_use]
-    pub(super) fn new(handle: Handle, cluster: SimCluster, ledger: Ledger, log: bool) -> Self {
+    pub(super) fn new(
+        scenario: &Scenario,
+        handle: Handle,
+        cluster: SimCluster,
+        ledger: Ledger,
+        log: bool,
+    ) -> Self {
         Self {
             handle,
             cluster,
             ledger,
+            nodes: scenario.machines().map(id).collect(),
             rivals: Arc::default(),
             disks: Arc::default(),
             log,
@@ -189,7 +233,7 @@ impl Nemesis {
     /// What happens in the course of a fault.
     fn steps(&self, begin: Duration, lasts: Duration, fault: &Fault) -> Vec<(Duration, Step)> {
         let end = begin + lasts;
-        let nodes: Vec<NodeId> = self.cluster.nodes().collect();
+        let nodes = &self.nodes;
         let blocked = |links: Vec<Link>| {
             vec![
                 (begin, Step::Block(links.clone())),
@@ -374,6 +418,9 @@ impl Nemesis {
     }
 
     fn take(&self, step: Step) {
+        if step.node().is_some_and(|node| !self.is_there(node)) {
+            return;
+        }
         let (cluster, network) = (&self.cluster, &self.cluster.network);
         match step {
             Step::Kill(node) => {
@@ -424,6 +471,11 @@ impl Nemesis {
             Step::Strangers(node, count) => self.send_strangers(node, count),
             Step::Propose(node) => self.propose(node),
         }
+    }
+
+    /// Whether a node has a machine, by now.
+    fn is_there(&self, node: NodeId) -> bool {
+        self.cluster.nodes().any(|there| there == node)
     }
 
     fn is_away(&self, node: NodeId) -> bool {
@@ -564,7 +616,7 @@ impl Nemesis {
     }
 
     /// Starts a node, if it does not run, and notes if it fails.
-    fn start(&self, node: NodeId) {
+    pub(super) fn start(&self, node: NodeId) {
         let this = self.clone();
         let outcome = self.cluster.launch(node);
         self.handle.spawn(OUTSIDE, async move {

@@ -36,7 +36,7 @@ pub(super) struct Operator {
     network: SimNetwork,
     handle: Handle,
     rng: Rng,
-    nodes: u8,
+    cluster: SimCluster,
     ledger: Ledger,
 }
 
@@ -53,7 +53,7 @@ impl Operator {
             network: cluster.network.clone(),
             handle: handle.clone(),
             rng: Rng::with_seed(scenario.seed ^ 0x6f70_0000 ^ number),
-            nodes: scenario.nodes,
+            cluster: cluster.clone(),
             ledger: Arc::clone(ledger),
         }
     }
@@ -68,7 +68,8 @@ impl Operator {
             }
             let name = format!("bucket-{}-{count}", self.number);
             let name = BucketName::new(name).expect("a good name");
-            let via = NodeId(u128::from(self.rng.u8(1..=self.nodes)));
+            let members = self.cluster.newest();
+            let via = members.members()[self.rng.usize(0..members.members().len())].node;
             create(&self.network, &self.ledger, via, name).await;
         }
     }

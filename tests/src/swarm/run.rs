@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::fault::Fault;
 use super::healing::Healing;
+use super::members::Registrar;
 use super::nemesis::{Counts, Nemesis, STRANGER_LET_IN};
 use super::operator::{Ledger, Operator};
 use super::scenario::Scenario;
@@ -184,7 +185,17 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         let operator = Operator::new(scenario, number, handle, &cluster, &ledger);
         handle.spawn(OUTSIDE, operator.work(until));
     }
-    let nemesis = Nemesis::new(handle.clone(), cluster.clone(), Arc::clone(&ledger), log);
+    let nemesis = Nemesis::new(
+        scenario,
+        handle.clone(),
+        cluster.clone(),
+        Arc::clone(&ledger),
+        log,
+    );
+    let registrar = Registrar::new(scenario, handle, &cluster, &nemesis);
+    if scenario.newcomers > 0 {
+        handle.spawn(OUTSIDE, registrar.work(until));
+    }
     nemesis.torment(&scenario.events, until).await;
 
     let damaged: BTreeSet<NodeId> = scenario
@@ -210,7 +221,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         found,
     };
     healing.heal(&notebook).await;
-    let whole = healing.whole();
+    let (whole, is_whole) = (healing.whole(), healing.damaged.is_empty());
     let mut violations = healing.found;
     violations.extend(witness.found());
     for (what, times) in witness.looks() {
@@ -235,8 +246,9 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     }
     violations.extend(check::all(&history, scenario.quorum));
     let is_long = scenario.forgets && !scenario.quic && scenario.seed % 4 == 3;
-    if is_long && whole.len() == cluster.nodes().count() {
-        let (asked, wrong) = settling::settle(handle, &cluster, &history, FORGOTTEN_AFTER).await;
+    if is_long && is_whole {
+        let asked = settling::settle(handle, &cluster, &whole, &history, FORGOTTEN_AFTER).await;
+        let (asked, wrong) = asked;
         nemesis.count("write settled", asked);
         violations.extend(wrong);
     }

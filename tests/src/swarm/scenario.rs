@@ -12,6 +12,7 @@ use kv_types::{BlindPut, BucketMode, BucketProperties, Quorum};
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Event, Fault, NodeNumber, Plan, absent, doubted, hermits, with_restores};
+use super::members::{self, Order, What};
 use super::work::FIRST_ROW;
 
 use crate::history::KeyNumber;
@@ -26,6 +27,12 @@ pub struct Scenario {
     pub quic: bool,
     /// How many nodes there are.
     pub nodes: NodeNumber,
+    /// How many more may join.
+    #[serde(default)]
+    pub newcomers: NodeNumber,
+    /// What is to happen to the members.
+    #[serde(default)]
+    pub orders: Vec<Order>,
     /// How many keys clients use.
     pub keys: u32,
     /// The clients, by number.
@@ -134,6 +141,8 @@ impl Scenario {
         let nodes = rng.u8(3..=5);
         // Such a day takes twice the time.
         let quic = rng.u8(0..5) == 0;
+        let comes_and_goes = !quic && rng.u8(0..3) == 0;
+        let newcomers = if comes_and_goes { rng.u8(1..=2) } else { 0 };
         // A damaged disk may take with it what only one replica acknowledged: never both on one day, so that nothing
         // is forfeited.
         let has_damage = rng.u8(0..4) == 0;
@@ -159,7 +168,7 @@ impl Scenario {
         };
         let work_ms = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
         let plan = Plan {
-            nodes,
+            nodes: nodes + newcomers,
             until_ms: work_ms,
             victim: has_damage.then(|| rng.u8(1..=nodes)),
             quic,
@@ -169,6 +178,8 @@ impl Scenario {
             seed,
             quic,
             nodes,
+            newcomers,
+            orders: Vec::new(),
             keys: [2, 8, 40, 200][rng.usize(0..if quic { 3 } else { 4 })],
             clients: (1..=clients).collect(),
             rest_ms: [10, 35, 100][rng.usize(0..3)],
@@ -251,7 +262,21 @@ impl Scenario {
             }
             _ => {}
         }
+        if comes_and_goes {
+            let may_lose = day.keeps_bytes() && day.quorum.w() > 1 && rng.u8(0..3) == 0;
+            if may_lose {
+                // What only one node has goes with it.
+                day.mix.weak = 0;
+                day.mix.one = 0;
+            }
+            day.orders = members::draw(&mut rng, nodes, newcomers, work_ms, may_lose);
+        }
         day
+    }
+
+    /// All nodes that there are or may be.
+    pub fn machines(&self) -> impl Iterator<Item = NodeNumber> + use<> {
+        1..=self.nodes + self.newcomers
     }
 
     /// Numbers that keep the promises of level quorum whatever happens on the day.
@@ -338,7 +363,13 @@ impl Scenario {
     /// Whether no node has to fetch again what it had.
     #[must_use]
     pub fn keeps_bytes(&self) -> bool {
-        !self.events.iter().any(|event| event.fault.takes_bytes())
+        !self.events.iter().any(|event| event.fault.takes_bytes()) && !self.loses_member()
+    }
+
+    /// Whether a member is lost with its disk.
+    fn loses_member(&self) -> bool {
+        let mut orders = self.orders.iter();
+        orders.any(|order| matches!(order.what, What::Replace { .. }))
     }
 
     /// Until when durable bytes of a node are destroyed for certain, if any are. What a read from a disk has flipped may be cut
@@ -353,7 +384,9 @@ impl Scenario {
             }
             _ => None,
         });
-        ends.max()
+        // When another one has taken its place nobody can tell.
+        let lost = self.loses_member().then_some(Duration::MAX);
+        ends.max().max(lost)
     }
 
     /// Whether a disk is put back, and with it what was deleted meanwhile.
@@ -393,9 +426,16 @@ impl fmt::Display for Scenario {
             } => " where blind writes add",
             _ => "",
         };
+        let members = match self.newcomers {
+            0 => String::new(),
+            newcomers => format!(
+                " and {newcomers} newcomers with {} orders",
+                self.orders.len()
+            ),
+        };
         write!(
             f,
-            "seed {}: {} nodes{wire}{kind} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {numbers} by number, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
+            "seed {}: {} nodes{members}{wire}{kind} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {numbers} by number, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
             self.quorum.n(),

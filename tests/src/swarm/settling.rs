@@ -21,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) async fn settle(
     handle: &Handle,
     cluster: &SimCluster,
+    nodes: &[NodeId],
     history: &History,
     keep: Duration,
 ) -> (u64, Vec<Violation>) {
@@ -40,8 +41,8 @@ pub(super) async fn settle(
     let settled = Duration::from_millis(latest - WALL_START_MS) + keep;
     handle.sleep(settled.saturating_sub(handle.now())).await;
     let limit = handle.now() + LIMIT;
-    let nodes: Vec<NodeId> = cluster.nodes().collect();
     let mut client = cluster.client(30_001);
+    client.epoch = cluster.newest().epoch();
     let seen: BTreeSet<WriteId> = history.reads.iter().flat_map(|read| read.ids()).collect();
     let shown = history.shown();
     let mut found = Vec::new();

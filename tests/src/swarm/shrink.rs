@@ -33,6 +33,7 @@ pub fn shrink(scenario: &Scenario, most_runs: usize, mut tell: impl FnMut(&Scena
         let before = best.clone();
         shorten(&mut best, &mut fails);
         drop_some(&mut best, |scenario| &mut scenario.events, &mut fails);
+        drop_some(&mut best, |scenario| &mut scenario.orders, &mut fails);
         drop_some(&mut best, |scenario| &mut scenario.clients, &mut fails);
         if best == before {
             return best;

@@ -87,6 +87,13 @@ pub const SUBSTANCE: &[&str] = &[
     "delete",
     "large write",
     "rivals",
+    "join",
+    "leave",
+    "replacement",
+    "other weight",
+    "change of owners called off",
+    "partition on its way when all is mended",
+    "partition with other owners",
     "change acknowledged",
     "change of unknown fate",
     // On days over QUIC.

@@ -199,7 +199,7 @@ impl Witness {
                 format!("the context of {:?} does not open", write.id),
             );
         };
-        let spot = Spot::of(self.cluster.topology(), write.key);
+        let spot = Spot::of(&self.cluster.newest(), write.key);
         self.compare_memory(&spot);
         let has = |held: &Object, watermark: Hlc| {
             let is_there = held
@@ -273,7 +273,7 @@ impl Witness {
         if reply.siblings.is_empty() || !self.looks_at("look at a read", CHANCES.client) {
             return;
         }
-        let spot = Spot::of(self.cluster.topology(), key);
+        let spot = Spot::of(&self.cluster.newest(), key);
         self.compare_memory(&spot);
         for shown in &reply.siblings {
             let mut holders = 0;
@@ -317,8 +317,9 @@ impl Witness {
                 copies.push((own, image.watermark(BUCKET, spot.partition)?));
             }
             if with_stand_ins {
-                for owner in &spot.owners {
-                    let kept = storage_key::stand_in(*owner, &spot.stored);
+                // Of one that was an owner, too.
+                for owner in self.cluster.nodes() {
+                    let kept = storage_key::stand_in(owner, &spot.stored);
                     copies.push((image.object(&kept)?, Hlc::ZERO));
                 }
             }
@@ -341,7 +342,7 @@ impl Witness {
         let Ok(sent) = Object::decode(bytes) else {
             return;
         };
-        let spot = Spot::of(self.cluster.topology(), key);
+        let spot = Spot::of(&self.cluster.newest(), key);
         self.check_intervals(key, spot.partition, &sent);
         if !looks {
             return;
@@ -450,7 +451,7 @@ impl Overhear for Witness {
             Request::TreeRoots(_) => self.note_order(from, to, Order::Compared),
             Request::Watermark(raise) if raise.step == WatermarkStep::Raise => {
                 self.note_order(from, to, Order::Raises(raise.through));
-                self.raise(raise);
+                self.raise(from, raise);
             }
             _ => {}
         }
@@ -505,6 +506,7 @@ fn hash_of(key: &Key, bytes: &Bytes) -> u64 {
 struct Spot {
     stored: Bytes,
     partition: PartitionId,
+    /// Old ones and new ones, while it is on its way.
     owners: Vec<NodeId>,
 }
 

@@ -45,7 +45,9 @@ pub(super) struct Worker {
     network: SimNetwork,
     handle: Handle,
     rng: Rng,
-    nodes: u8,
+    cluster: SimCluster,
+    /// Members come and go, of which clients learn sooner or later.
+    comes_and_goes: bool,
     keys: Range<KeyNumber>,
     topology: Arc<Topology>,
     rest_ms: u64,
@@ -79,7 +81,8 @@ impl Worker {
             network: cluster.network.clone(),
             handle: handle.clone(),
             rng: Rng::with_seed(scenario.seed ^ u64::from(number) << 40),
-            nodes: scenario.nodes,
+            cluster: cluster.clone(),
+            comes_and_goes: scenario.newcomers > 0,
             keys: scenario.key_numbers(),
             topology: Arc::clone(cluster.topology()),
             rest_ms: scenario.rest_ms,
@@ -176,7 +179,12 @@ impl Worker {
     }
 
     fn via(&mut self) -> NodeId {
-        NodeId(u128::from(self.rng.u8(1..=self.nodes)))
+        let newest = self.cluster.newest();
+        if self.comes_and_goes && self.rng.bool() {
+            self.client.epoch = newest.epoch();
+        }
+        let members = newest.members();
+        members[self.rng.usize(0..members.len())].node
     }
 
     fn notes(&self) -> MutexGuard<'_, History> {
@@ -472,7 +480,8 @@ impl Worker {
             if let Some(write) = self.notes().writes.get_mut(&request.head.write_id) {
                 write.attempts += 1;
             }
-            let request = request.clone();
+            let mut request = request.clone();
+            request.head.epoch = self.client.epoch;
             match self
                 .client
                 .send_put(&self.network, via, request, &value)

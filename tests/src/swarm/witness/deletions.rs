@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_net::message::{PlaceV1, WatermarkV1};
 use kv_node::storage_key;
-use kv_ring::PartitionId;
+use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, BucketMode, Hlc, NodeId, Object, Payload, Sibling};
 
 use super::{CHANCES, Witness};
@@ -136,7 +136,19 @@ impl Witness {
     }
 
     /// Watermarks are about to rise.
-    pub(super) fn raise(&self, raise: &WatermarkV1) {
+    pub(super) fn raise(&self, from: NodeId, raise: &WatermarkV1) {
+        let sender = self.cluster.node(from).map(|node| node.topology());
+        let Some(topology) = sender.filter(|topology| topology.epoch() == raise.epoch) else {
+            return;
+        };
+        let on_its_way = raise
+            .places
+            .iter()
+            .find(|place| !topology.is_settled(PartitionId(place.partition)));
+        if let Some(place) = on_its_way {
+            let what = format!("{from} has the watermark of {place:?} rise, whose owners change");
+            self.wrong("watermark", what);
+        }
         let places: Vec<PlaceV1> = {
             let mut state = self.state();
             let is_new = |place: &&PlaceV1| {
@@ -156,12 +168,15 @@ impl Witness {
             .filter_map(|node| Some((node, self.cluster.image(node)?)))
             .collect();
         for place in places {
-            if self.compare_owners(&images, place, raise.through).is_err() {
+            if self
+                .compare_owners(&topology, &images, place, raise.through)
+                .is_err()
+            {
                 return;
             }
         }
         for (node, image) in &images {
-            if self.restored.contains(node) {
+            if self.restored.contains(node) || topology.member(*node).is_none() {
                 continue;
             }
             let Ok(kept) = image.stand_ins() else { return };
@@ -194,11 +209,11 @@ impl Witness {
     /// What is alive up to the new watermark is known to all owners.
     fn compare_owners(
         &self,
+        topology: &Topology,
         images: &BTreeMap<NodeId, Image>,
         place: PlaceV1,
         through: Hlc,
     ) -> Result<(), Unreadable> {
-        let topology = self.cluster.topology();
         let partition = PartitionId(place.partition);
         let hashes = topology.partition_count().hash_range(partition);
         let mut copies: BTreeMap<NodeId, BTreeMap<Bytes, Object>> = BTreeMap::new();

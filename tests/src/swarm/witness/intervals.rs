@@ -15,7 +15,7 @@ impl Witness {
     /// An interval ends where its minter started anew: in between it may have minted what it lost. Only below the watermark
     /// all is known.
     pub(super) fn check_intervals(&self, key: &Key, partition: PartitionId, sent: &Object) {
-        let topology = self.cluster.topology();
+        let topology = self.cluster.newest();
         let state = self.state();
         let raised = state.deletions.raised_most(BUCKET, partition);
         let mut crossed = None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kv_ring::PartitionId;
-use kv_types::{Key, NodeId};
+use kv_types::{Epoch, Key, NodeId};
 
 use super::Witness;
 use crate::sim::client::BUCKET;
@@ -43,7 +43,7 @@ impl Witness {
 
     /// A node answers by its copy of a key, so it takes that for complete.
     pub(super) fn check_complete(&self, node: NodeId, key: &Key) {
-        let topology = self.cluster.topology();
+        let topology = self.cluster.newest();
         let (_, PartitionId(partition)) = topology.locate(BUCKET, key.partition_key());
         let heard = {
             let mut state = self.state();
@@ -56,6 +56,10 @@ impl Witness {
                 }
             }
         };
+        if topology.changed_at(PartitionId(partition)) > Epoch::GENESIS {
+            // Who is to gain it answers before it has it, and its owners then are others than now.
+            return;
+        }
         self.count("look at a recovery");
         let owners = topology.replicas(PartitionId(partition), self.quorum.n());
         let others: BTreeSet<NodeId> = owners.nodes().filter(|owner| *owner != node).collect();
