@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
 use kv_storage::fs::{Fs, read_all, replace_file};
-use kv_types::Epoch;
+use kv_types::{Epoch, planted};
 
 /// The present topology, and its history on disk.
 ///
@@ -193,7 +193,8 @@ impl Topologies {
         append: impl FnOnce() -> T,
     ) -> Result<T, Epoch> {
         let current = self.read();
-        if epoch < current.topology.changed_at(partition) {
+        let is_served = planted!("serve requests from before a change of owners");
+        if epoch < current.topology.changed_at(partition) && !is_served {
             return Err(current.topology.epoch());
         }
         Ok(append())

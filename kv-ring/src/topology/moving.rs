@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use kv_types::{BucketId, Epoch, NodeId};
+use kv_types::{BucketId, Epoch, NodeId, planted};
 
 use super::change::ChangeError;
 use super::member::{MemberState, Removal};
@@ -182,7 +182,8 @@ impl Topology {
             let leaver = self.table.slots(*partition)[slot];
             self.table.slots_mut(*partition).copy_from_slice(&new);
             self.changed[partition.index()] = self.epoch;
-            if self.members[usize::from(leaver)].state != MemberState::Lost {
+            let is_lost = self.members[usize::from(leaver)].state == MemberState::Lost;
+            if !is_lost && !planted!("delete at once what a former owner holds") {
                 let nodes = self.draining.entry(*partition).or_default();
                 nodes.push(leaver);
                 nodes.sort_unstable();
@@ -240,7 +241,12 @@ impl Topology {
             if !is_such(self, moving.to) {
                 continue;
             }
-            self.joint.remove(&moving.partition);
+            let new = self.joint.remove(&moving.partition);
+            if planted!("call off in favour of the new owners")
+                && let Some(new) = new
+            {
+                self.table.slots_mut(moving.partition).copy_from_slice(&new);
+            }
             self.changed[moving.partition.index()] = self.epoch;
         }
     }

@@ -462,7 +462,8 @@ impl SimCluster {
     /// What a node's store has that certainly survives if its power is cut now; nothing when that is no store.
     #[must_use]
     pub fn image(&self, node: NodeId) -> Option<Image> {
-        Image::of(&self.fs(node).certain(), &self.storage)
+        let fs = self.machines().get(&node)?.fs.clone();
+        Image::of(&fs.certain(), &self.storage)
     }
 
     /// Puts another disk into the machine of a node that does not run.
@@ -481,7 +482,7 @@ impl SimCluster {
     /// When the disk of a node was put into its machine, if that was after the beginning.
     #[must_use]
     pub fn disk_since(&self, node: NodeId) -> Option<Duration> {
-        self.machine(node, |machine| machine.disk_since)
+        self.machines().get(&node)?.disk_since
     }
 
     /// What is wrong with a node's machine.
@@ -596,10 +597,10 @@ impl SimCluster {
         Ok(())
     }
 
-    /// A running node.
+    /// A running node; one that joins may have no machine yet.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<Arc<Node>> {
-        self.machine(node, |machine| machine.running.clone())
+        self.machines().get(&node)?.running.clone()
     }
 
     /// Whether a node runs or is about to.

@@ -139,6 +139,8 @@ pub enum Fault {
         /// How much older the copy is, in milliseconds.
         age_ms: u64,
     },
+    /// The store of a node is emptied before it starts again.
+    Wipe(NodeNumber),
     /// A bit of a file flips for ever, then the process is killed and started again. Destroys durable bytes.
     Damage {
         /// Whose.
@@ -154,7 +156,7 @@ impl Fault {
     pub fn takes_bytes(&self) -> bool {
         matches!(
             self,
-            Self::Restore { .. } | Self::Damage { .. } | Self::FlippedRead { .. }
+            Self::Restore { .. } | Self::Wipe(_) | Self::Damage { .. } | Self::FlippedRead { .. }
         )
     }
 
@@ -208,24 +210,27 @@ impl Fault {
             Self::Strangers { .. } => "strangers",
             Self::Damage { .. } => "damaged file",
             Self::Restore { .. } => "node with a copy of its disk",
+            Self::Wipe(_) => "wiped store",
         }
     }
 }
 
-/// Puts the disk of one node back now and then. No other one loses durable bytes on such a day.
+/// Puts the disk of one node back now and then, or empties its store. No other one loses durable bytes on such a day.
 pub(super) fn with_restores(mut events: Vec<Event>, plan: &Plan, rng: &mut Rng) -> Vec<Event> {
     events.retain(|event| !matches!(event.fault, Fault::Damage { .. }));
     let node = rng.u8(1..=plan.nodes);
     let mut at_ms = rng.u64(OLDEST_COPY_MS..OLDEST_COPY_MS * 2);
     while at_ms < plan.until_ms {
         let lasts_ms = rng.u64(20..4_000);
+        let age_ms = rng.u64(NEWEST_COPY_MS..OLDEST_COPY_MS);
+        let fault = match rng.u8(0..4) {
+            0 => Fault::Wipe(node),
+            _ => Fault::Restore { node, age_ms },
+        };
         events.push(Event {
             at_ms,
             lasts_ms,
-            fault: Fault::Restore {
-                node,
-                age_ms: rng.u64(NEWEST_COPY_MS..OLDEST_COPY_MS),
-            },
+            fault,
         });
         if rng.bool() {
             events.extend(cornered(plan, node, at_ms, lasts_ms, rng));

@@ -236,7 +236,7 @@ impl Healing<'_> {
             .filter(|node| members.member(*node).is_some())
         {
             self.cluster.kill(node);
-            empty_store(&self.cluster.fs(node));
+            let _ = empty_store(&self.cluster.fs(node));
             if self.cluster.start(node).await.is_ok() {
                 self.nemesis.count("emptied store", 1);
             } else {
@@ -601,12 +601,13 @@ fn is_same(held: &[(NodeId, Result<Held, String>)]) -> bool {
     first.is_some() && bytes.all(|other| other == first)
 }
 
-/// Removes the files of a node's store, and nothing else.
-fn empty_store(fs: &SimFs) {
+/// Removes the files of a node's store, and nothing else. Says whether there was one.
+pub(super) fn empty_store(fs: &SimFs) -> bool {
     let store = data().join("store");
-    for path in fs.dump().into_keys() {
-        if path.starts_with(&store) {
-            fs.remove(&path).expect("a disk that was mended");
-        }
+    let mut files = fs.dump().into_keys();
+    let mut was_there = false;
+    for path in files.by_ref().filter(|path| path.starts_with(&store)) {
+        was_there |= fs.remove(&path).is_ok();
     }
+    was_there
 }

@@ -16,6 +16,7 @@ use kv_storage::sim::{Fault as DiskFault, SimFs};
 use kv_types::{BucketName, NodeId};
 
 use super::fault::{Event, Fault, NodeNumber};
+use super::healing::empty_store;
 use super::operator::{Ledger, create};
 use super::scenario::Scenario;
 use crate::sim::executor::OUTSIDE;
@@ -72,6 +73,7 @@ enum Step {
     Start(NodeId),
     Copy(NodeId),
     PutBack(NodeId),
+    Wipe(NodeId),
     Pause(NodeId),
     Resume(NodeId),
     Block(Vec<Link>),
@@ -104,6 +106,7 @@ impl Step {
             | Self::Start(node)
             | Self::Copy(node)
             | Self::PutBack(node)
+            | Self::Wipe(node)
             | Self::Pause(node)
             | Self::Resume(node)
             | Self::DiskFault(node, ..)
@@ -409,6 +412,11 @@ impl Nemesis {
                     (end, Step::PutBack(node)),
                 ]
             }
+            Fault::Wipe(node) => vec![
+                (begin, Step::Kill(id(*node))),
+                (end, Step::Wipe(id(*node))),
+                (end, Step::Start(id(*node))),
+            ],
             Fault::Damage { node, seed } => {
                 let mut steps = vec![(begin, Step::Flip(id(*node), *seed))];
                 steps.extend(restart(id(*node)));
@@ -435,6 +443,14 @@ impl Nemesis {
             Step::Start(node) => self.start(node),
             Step::Copy(node) => self.copy(node),
             Step::PutBack(node) => self.handle.spawn(OUTSIDE, self.clone().put_back(node)),
+            Step::Wipe(node) => {
+                self.look_at(node);
+                cluster.kill(node);
+                let disk = cluster.fs(node);
+                if empty_store(&disk) {
+                    cluster.put_in_disk(node, disk);
+                }
+            }
             Step::Pause(node) => cluster.pause(node),
             Step::Resume(node) => cluster.resume(node),
             Step::Block(links) => network.block(&links),

@@ -379,7 +379,7 @@ impl Scenario {
         let ends = self.events.iter().filter_map(|event| match event.fault {
             // Its store is emptied when all is mended.
             Fault::Damage { .. } => Some(Duration::MAX),
-            Fault::Restore { .. } => {
+            Fault::Restore { .. } | Fault::Wipe(_) => {
                 Some(Duration::from_millis(event.at_ms + event.lasts_ms) + LONGEST_PUT_BACK)
             }
             _ => None,
@@ -389,11 +389,11 @@ impl Scenario {
         ends.max().max(lost)
     }
 
-    /// Whether a disk is put back, and with it what was deleted meanwhile.
+    /// Whether a disk is emptied, or put back, and with it what was deleted meanwhile.
     #[must_use]
     pub fn restores(&self) -> bool {
         let mut events = self.events.iter();
-        events.any(|event| matches!(event.fault, Fault::Restore { .. }))
+        events.any(|event| matches!(event.fault, Fault::Restore { .. } | Fault::Wipe(_)))
     }
 }
 

@@ -46,6 +46,7 @@ pub const SUBSTANCE: &[&str] = &[
     "damage found",
     "node with a copy of its disk",
     "disk put back",
+    "wiped store",
     "emptied store",
     "actor granted",
     "poisoned store",

@@ -135,7 +135,7 @@ impl Witness {
             _ => None,
         });
         let restored = of(|fault| match fault {
-            Fault::Restore { node, .. } => Some(*node),
+            Fault::Restore { node, .. } | Fault::Wipe(node) => Some(*node),
             _ => None,
         });
         let this = Arc::new(Self {
