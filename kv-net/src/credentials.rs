@@ -118,8 +118,7 @@ impl Credentials {
             .cert
             .first()
             .expect("a chain has at least one certificate");
-        let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+        fingerprint(leaf)
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
@@ -136,6 +135,20 @@ impl Credentials {
         let tag = ring::hmac::sign(&key, purpose.as_bytes());
         tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
+}
+
+/// SHA-256 of each certificate in a text in PEM, in their order.
+///
+/// # Errors
+/// [`CredentialsError::Malformed`] when the text is not PEM, or holds no certificate.
+pub fn fingerprints(pem: &str) -> Result<Vec<[u8; 32]>, CredentialsError> {
+    let certificates = Source::text(CA_FILE, pem).certificates()?;
+    Ok(certificates.iter().map(fingerprint).collect())
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 impl fmt::Debug for Credentials {

@@ -1,5 +1,6 @@
 //! The commands of `kv-node`.
 
+mod join;
 mod serve;
 mod set_up;
 
@@ -23,6 +24,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the node until it is told to stop (SIGTERM or Ctrl-C).
     Serve(ServeArgs),
+    /// Make a new node ready to join a cluster, and run it once it is a member.
+    Join(join::JoinArgs),
     /// Make a node's id and key in an empty data directory.
     Init(InitArgs),
     /// Make the certificate authority of a new cluster.
@@ -94,6 +97,21 @@ pub(crate) enum CertCommand {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
+    /// For a node on another machine: prints what `kv-node cert install` takes there.
+    Sign {
+        #[command(flatten)]
+        issuing: Issuing,
+        /// What `kv-node join` has printed.
+        request: String,
+    },
+    /// Put a certificate into a node's data directory that `kv-node cert sign` has printed.
+    Install {
+        /// The node's data directory.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// What `kv-node cert sign` has printed.
+        certificate: String,
+    },
     /// For a client: reads and writes of data.
     Client(PersonArgs),
     /// For an admin: what clients may, and metrics.
@@ -162,6 +180,7 @@ enum ConfigCommand {
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args.load()?),
+        Command::Join(args) => join::run(args),
         Command::Init(args) => set_up::init(&args),
         Command::Ca(command) => set_up::ca(command),
         Command::Cert(command) => set_up::cert(command),

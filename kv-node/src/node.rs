@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
-use kv_ring::{ChainHash, Topology};
+use kv_ring::{ChainHash, Removal, Topology};
 use kv_storage::fs::replace_file;
 use kv_storage::{Db, Events, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, Hlc, NodeId};
@@ -79,6 +79,9 @@ const STARTED_FILE: &str = "started";
 /// In the data directory of a node that has become a member later than at genesis, until it is started first: that its store is
 /// empty means nothing then.
 pub const JOINS_FILE: &str = "joins";
+
+/// How often it is looked whether this node is a member still.
+const REMOVAL_PERIOD: Duration = Duration::from_millis(500);
 
 /// Why a node did not start. Nothing was changed, but that its boot counter may have risen.
 #[derive(Debug, thiserror::Error)]
@@ -488,6 +491,17 @@ impl Node {
     /// by then, and the node answers nothing: stop it and start it again, and it fetches what it lacks. For one waiter.
     pub async fn loss(&self) {
         self.loss.notified().await;
+    }
+
+    /// Ends when this node learns that it is no member any more; says how that came.
+    pub async fn removal(&self) -> Removal {
+        let node = self.service.me;
+        loop {
+            if let Some(removal) = self.topology().removed().get(&node) {
+                return *removal;
+            }
+            self.env.sleep(REMOVAL_PERIOD).await;
+        }
     }
 
     /// Its engine, to look at what is stored.

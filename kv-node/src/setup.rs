@@ -7,6 +7,9 @@
 //! | `<data>/tls/{ca,cert,key}.pem` | the node's credentials |
 //! | `<data>/topology/0000000001.entry` | genesis |
 
+pub mod joining;
+pub mod token;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

@@ -15,11 +15,14 @@ use kv_node::node::belongs;
 use kv_node::replica::PageLimits;
 use kv_node::topologies::Topologies;
 use kv_node::{Node, NodeOptions, setup};
+use kv_ring::Removal;
 use kv_storage::fs::RealFs;
 use kv_types::{ClusterId, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
+
+use super::join;
 
 /// How long requests in flight may take when the node stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,6 +57,14 @@ async fn serve(config: Config) -> Result<()> {
             )
         }
     }
+    let mut told = Told::listen()?;
+    tokio::select! {
+        is_member = join::wait(&config, node_id, &credentials) => is_member?,
+        () = told.stop() => {
+            tracing::info!("stopped before this node was a member; it goes on waiting when it is started again");
+            return Ok(());
+        }
+    }
     let listen = listen_address(&config, node_id, identity.cluster)?;
     let endpoint = Endpoint::bind(listen, credentials, EndpointConfig::node())?;
     let env = Env {
@@ -73,7 +84,6 @@ async fn serve(config: Config) -> Result<()> {
         scrub: config.scrub_options(),
         pages: PageLimits::default(),
     };
-    let mut told = Told::listen()?;
     // A task of its own: opening a store that is large, or on a slow disk, keeps a thread.
     let (tell, starting) = oneshot::channel();
     let env2 = env.clone();
@@ -95,9 +105,10 @@ async fn serve(config: Config) -> Result<()> {
         env.spawn(async move { write_metrics(&node, &env2, &path).await });
     }
 
-    let has_lost = tokio::select! {
-        () = told.stop() => false,
-        () = node.loss() => true,
+    let end = tokio::select! {
+        () = told.stop() => End::Told,
+        () = node.loss() => End::HasLost,
+        removal = node.removal() => End::Removed(removal),
     };
     tracing::info!("stopping: finishing what is in flight");
     // A terminal and a supervisor may both tell it, at once.
@@ -108,12 +119,30 @@ async fn serve(config: Config) -> Result<()> {
     }
     endpoint.close(Duration::from_secs(1)).await;
     tracing::info!("stopped");
-    if has_lost {
-        bail!(
+    match end {
+        End::Told => Ok(()),
+        End::Removed(Removal {
+            epoch,
+            may_lose: false,
+        }) => {
+            tracing::info!(%epoch, "this node has left the cluster: others have all that it had, and its data directory may be deleted");
+            Ok(())
+        }
+        End::Removed(Removal { epoch, .. }) => bail!(
+            "this node was given up at epoch {epoch} and is no member any more. What only it had is in {}; to let it join anew, empty that directory",
+            config.data.display()
+        ),
+        End::HasLost => bail!(
             "the other members remember a later start of this node: its disk was rolled back, copied or emptied. That is on record now, and this node took no part any more; start it again, and it fetches what it lacks from the others"
-        );
+        ),
     }
-    Ok(())
+}
+
+/// Why a node stops.
+enum End {
+    Told,
+    HasLost,
+    Removed(Removal),
 }
 
 /// Where to listen: as configured, or where the topology says that this node is.

@@ -2,6 +2,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use kv_net::Role;
+use kv_node::setup::joining::{self, Issued, SigningRequest};
+use kv_node::setup::token::Token as _;
 use kv_node::setup::{self, NewCluster, NewMember};
 use kv_ring::ClusterMode;
 use serde_json::json;
@@ -56,6 +58,18 @@ pub(super) fn cert(command: CertCommand) -> Result<()> {
                     setup::credentials_dir(&data).display()
                 ),
             );
+            return Ok(());
+        }
+        CertCommand::Sign { issuing, request } => {
+            let request = SigningRequest::from_word(&request)?;
+            let issued = joining::sign(&issuing.ca, &request, issuing.valid)?;
+            say(false, &json!({}), &issued.to_word()?);
+            return Ok(());
+        }
+        CertCommand::Install { data, certificate } => {
+            joining::install(&data, &Issued::from_word(&certificate)?)?;
+            let text = format!("certificate in {}", setup::credentials_dir(&data).display());
+            say(false, &json!({}), &text);
             return Ok(());
         }
         CertCommand::Client(person) => (person, Role::Client),
