@@ -5,15 +5,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use kv_net::Role;
-use kv_net::message::{
-    ChangeKind, MemberChangesV1, ReadOptions, ReplicaReadV1, Request, Response, WriteKind,
-};
+use kv_net::message::{ChangeKind, ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
 use kv_ring::{Member, MemberState, Topology};
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
 use kv_types::{BucketMode, Level, NodeId, Object, Payload, Sibling};
 
-use super::members::{give_machines, make, plan};
+use super::members::{give_machines, make};
 use super::nemesis::{Nemesis, used};
 use super::work::{Notebook, name};
 use crate::check::Violation;
@@ -122,17 +120,8 @@ impl Healing<'_> {
                 members.map(|member| member.node).collect::<Vec<_>>()
             };
             let lost = in_state(MemberState::Lost);
-            let left_alone = in_state(MemberState::Active);
-            let left_alone = left_alone.into_iter().filter(|node| {
-                self.cluster.nodes().any(|there| there == *node) && self.cluster.is_retired(*node)
-            });
-            let left_alone: Vec<NodeId> = left_alone.collect();
             let is_settled = topology.unsettled().next().is_none();
-            if is_settled
-                && lost.is_empty()
-                && left_alone.is_empty()
-                && in_state(MemberState::Leaving).is_empty()
-            {
+            if is_settled && lost.is_empty() && in_state(MemberState::Leaving).is_empty() {
                 let of_others = topology.partition_count().iter().filter(|partition| {
                     let owners = |topology: &Topology| -> Vec<NodeId> {
                         let replicas = topology.replication_factor();
@@ -157,17 +146,6 @@ impl Healing<'_> {
                 .into_iter()
                 .find(|node| self.cluster.node(*node).is_some());
             if let Some(via) = via {
-                for node in left_alone {
-                    let wanted = MemberChangesV1 {
-                        lost: vec![node],
-                        ..MemberChangesV1::default()
-                    };
-                    match plan(&topology, wanted) {
-                        Some(change) => _ = make(self.cluster, via, change).await,
-                        // There are too few others: it comes back.
-                        None => self.cluster.recall(node),
-                    }
-                }
                 for node in lost {
                     make(self.cluster, via, ChangeKind::RemoveMember { node }).await;
                 }
@@ -194,7 +172,14 @@ impl Healing<'_> {
         self.handle.sleep(BUDGET * 2).await;
         let mut down = BTreeSet::new();
         // Whatever nodes that run know, before they are stopped.
-        let _ = self.cluster.newest();
+        let topology = self.cluster.newest();
+        for node in self.cluster.nodes() {
+            let state = topology.member(node).map(|member| member.state);
+            if state != Some(MemberState::Lost) {
+                // Whoever gave it up did not succeed.
+                self.cluster.recall(node);
+            }
+        }
         for node in self.cluster.nodes() {
             self.nemesis.look_at(node);
             if self.leaves_well && self.is_well(node) {
