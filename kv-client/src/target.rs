@@ -133,6 +133,15 @@ impl Target {
     }
 
     /// Reads the files.
+    /// SHA-256 of the certificate of each authority that is believed: the last one issues.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the context or its files cannot be read.
+    pub fn authorities(&self) -> Result<Vec<[u8; 32]>, ConnectError> {
+        let resolved = self.clone().resolve()?;
+        Ok(resolved.credentials.authorities().to_vec())
+    }
+
     pub(crate) fn resolve(self) -> Result<Resolved, ConnectError> {
         match self.identity {
             Identity::Incomplete(reason) => Err(ConnectError::NoContext {

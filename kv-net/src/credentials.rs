@@ -28,6 +28,8 @@ pub struct Credentials {
     certified: Arc<CertifiedKey>,
     key_der: Arc<PrivateKeyDer<'static>>,
     roots: Arc<RootCertStore>,
+    /// SHA-256 of each of them.
+    authorities: Arc<[[u8; 32]]>,
     identity: Identity,
     not_after: SystemTime,
 }
@@ -72,7 +74,9 @@ impl Credentials {
 
     fn build(ca: &Source, certificate: &Source, key: &Source) -> Result<Self, CredentialsError> {
         let mut roots = RootCertStore::empty();
-        for root in ca.certificates()? {
+        let believed = ca.certificates()?;
+        let authorities = believed.iter().map(fingerprint).collect();
+        for root in believed {
             roots.add(root).map_err(|error| ca.malformed(error))?;
         }
         let chain = certificate.certificates()?;
@@ -93,6 +97,7 @@ impl Credentials {
             certified: Arc::new(certified),
             key_der: Arc::new(key_der),
             roots: Arc::new(roots),
+            authorities,
             identity,
             not_after: facts.not_after,
         })
@@ -121,6 +126,12 @@ impl Credentials {
         fingerprint(leaf)
     }
 
+    /// SHA-256 of the certificate of each authority that is believed, in the order of their file: the last one issues.
+    #[must_use]
+    pub fn authorities(&self) -> &[[u8; 32]] {
+        &self.authorities
+    }
+
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
@@ -135,15 +146,6 @@ impl Credentials {
         let tag = ring::hmac::sign(&key, purpose.as_bytes());
         tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
-}
-
-/// SHA-256 of each certificate in a text in PEM, in their order.
-///
-/// # Errors
-/// [`CredentialsError::Malformed`] when the text is not PEM, or holds no certificate.
-pub fn fingerprints(pem: &str) -> Result<Vec<[u8; 32]>, CredentialsError> {
-    let certificates = Source::text(CA_FILE, pem).certificates()?;
-    Ok(certificates.iter().map(fingerprint).collect())
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {

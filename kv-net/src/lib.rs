@@ -66,7 +66,7 @@ mod x509;
 pub use call::{BindError, CallError, DialError, Peer};
 pub use certificate::{CertificateAuthority, CertificateError, KeyPair, PublicKey, Validity};
 pub use config::EndpointConfig;
-pub use credentials::{Credentials, CredentialsError, fingerprints, write_private};
+pub use credentials::{Credentials, CredentialsError, write_private};
 pub use endpoint::{Endpoint, OtherIdentity};
 pub use error::ErrorCode;
 pub use handler::Handler;

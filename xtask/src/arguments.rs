@@ -99,6 +99,10 @@ pub(crate) enum Action {
     Resume(NodesArguments),
     /// Stop nodes if they run, start them again, and wait until they serve
     Restart(NodesArguments),
+    /// Make a new node, have it join, and wait until it owns its share
+    Add(AddArguments),
+    /// Have a node leave, or make up for one that does not run, and delete it
+    Remove(RemoveArguments),
     /// Stop all nodes in order (SIGTERM)
     Down(DownArguments),
     /// Print what other programs need to know: addresses, certificates, pids
@@ -151,6 +155,22 @@ pub(crate) struct NodesArguments {
     /// Names of nodes, such as n2
     #[arg(required = true, value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
+}
+
+/// `cargo xtask cluster add ..`
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    /// The zone of the new node [default: the one with the fewest nodes]
+    #[arg(long)]
+    pub(crate) zone: Option<String>,
+}
+
+/// `cargo xtask cluster remove ..`
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Name of the node, such as n4
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
 }
 
 /// `cargo xtask cluster logs ..`

@@ -12,6 +12,7 @@ mod fault;
 mod launch;
 mod layout;
 mod log;
+mod members;
 mod plan;
 mod ports;
 mod probe;
@@ -60,6 +61,8 @@ pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
         | Action::Pause(_)
         | Action::Resume(_)
         | Action::Restart(_)
+        | Action::Add(_)
+        | Action::Remove(_)
         | Action::Down(_) => Some(cluster.lock()?),
     };
     match action {
@@ -70,6 +73,8 @@ pub(crate) fn run(arguments: ClusterArguments) -> Result<()> {
         Action::Pause(of) => cluster.inflict_and_advise(Fault::Pause, &of.nodes),
         Action::Resume(of) => cluster.inflict_and_advise(Fault::Resume, &of.nodes),
         Action::Restart(of) => cluster.restart(&of.nodes, &Interrupt::watch()?),
+        Action::Add(add) => cluster.add(&add, &Interrupt::watch()?),
+        Action::Remove(remove) => cluster.remove(&remove.node, &Interrupt::watch()?),
         Action::Down(down) => cluster.down(down.wipe),
         Action::Env(environment) => cluster.print_environment(environment.json),
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kv_net::credentials::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
-use kv_net::{Credentials, Identity, KeyPair, PublicKey, Role, Validity, fingerprints};
+use kv_net::{Credentials, Identity, KeyPair, PublicKey, Role, Validity};
 use kv_ring::ChainEntry;
 use kv_storage::fs::{RealFs, replace_file};
 use kv_types::{ClusterId, NodeId};
@@ -40,22 +40,6 @@ pub struct Ticket {
 impl Token for Ticket {
     const PREFIX: &'static str = "kvticket1-";
     const NAME: &'static str = "a ticket";
-}
-
-impl Ticket {
-    /// The ticket of a cluster with the authority of a file `ca.pem`; where it holds several, the last one issues.
-    ///
-    /// # Errors
-    /// When the text holds no certificate.
-    pub fn new(cluster: ClusterId, ca_pem: &str, seeds: Vec<String>) -> Result<Self> {
-        let authority = fingerprints(ca_pem)?;
-        let authority = *authority.last().context("there is no certificate in it")?;
-        Ok(Self {
-            cluster,
-            authority,
-            seeds,
-        })
-    }
 }
 
 /// What a node hands to the authority for its certificate. Not a secret.
@@ -228,8 +212,7 @@ pub fn check_certificate(data: &Path, ticket: &Ticket) -> Result<()> {
         tls.display(),
         ticket.cluster
     );
-    let believed = fingerprints(&read(&tls.join(CA_FILE))?)?;
-    if !believed.contains(&ticket.authority) {
+    if !credentials.authorities().contains(&ticket.authority) {
         bail!(
             "{} holds another authority than the one that the ticket names; do not go on with either before you know why",
             tls.join(CA_FILE).display()

@@ -3,12 +3,13 @@
 use super::Cluster;
 use super::layout::Layout;
 use super::plan::{Plan, PlannedNode};
-use super::state::State;
+use super::state::{Node, State};
 use crate::binaries::Binaries;
 use crate::command;
 use crate::terminal::{self, shown};
 use anyhow::{Context, Result};
 use serde::Serialize;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,10 +54,7 @@ impl Cluster {
             ),
         );
         discard_leftovers(layout)?;
-        let maker = Maker {
-            layout,
-            program: &binaries.node,
-        };
+        let maker = Maker::new(layout, &binaries.node);
         let cluster_id = maker.authority()?;
         terminal::status(
             "Issuing",
@@ -88,12 +86,17 @@ fn discard_leftovers(layout: &Layout) -> Result<()> {
 }
 
 /// Runs `kv-node` for one thing after the other.
-struct Maker<'a> {
+pub(super) struct Maker<'a> {
     layout: &'a Layout,
     program: &'a Path,
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    /// For a cluster's folder, by this `kv-node`.
+    pub(super) fn new(layout: &'a Layout, program: &'a Path) -> Self {
+        Self { layout, program }
+    }
+
     fn run(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.program);
         command.args(words);
@@ -111,6 +114,27 @@ impl Maker<'_> {
     }
 
     fn node(&self, name: &str) -> Result<()> {
+        self.config(name)?;
+        let data = self.layout.data(name);
+        command::output(self.run(&["init"]).arg("--data").arg(&data))?;
+        let mut certificate = self.run(&["cert", "node", "--ca"]);
+        certificate.arg(self.layout.ca()).arg("--data").arg(&data);
+        command::output(&mut with_validity(certificate))?;
+        Ok(())
+    }
+
+    /// Makes a node ready to join; gives what `kv-node` says of it.
+    pub(super) fn join(&self, node: &Node, ticket: &str) -> Result<Value> {
+        let mut join = self.run(&["join", ticket, "--set-up-only", "--json"]);
+        join.args(["--name", &node.name, "--zone", &node.zone]);
+        join.args(["--address", &node.address.to_string()]);
+        join.arg("--config").arg(self.layout.config(&node.name));
+        join.arg("--ca").arg(self.layout.ca());
+        command::json(&mut with_validity(join))
+    }
+
+    /// Writes a node's configuration.
+    pub(super) fn config(&self, name: &str) -> Result<()> {
         let data = self.layout.data(name);
         let config = NodeConfig {
             data: data.clone(),
@@ -121,12 +145,7 @@ impl Maker<'_> {
         let text = toml::to_string(&config)?;
         fs::create_dir_all(&data)
             .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        command::output(self.run(&["init"]).arg("--data").arg(&data))?;
-        let mut certificate = self.run(&["cert", "node", "--ca"]);
-        certificate.arg(self.layout.ca()).arg("--data").arg(&data);
-        command::output(&mut with_validity(certificate))?;
-        Ok(())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// A certificate for whoever uses the cluster; role and name are the same word.
