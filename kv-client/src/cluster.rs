@@ -1,21 +1,30 @@
 //! Looking at single nodes: their state, their view of each other, their metrics; and changing the topology.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kv_net::message::{ChangeV1, CompareV1, HintsV1, MetricsV1, StatusV1};
 use kv_net::{Request, Response};
+use kv_ring::Topology;
 use kv_types::{BucketId, Epoch, NodeId, Outcome};
 
 pub use kv_net::message::{
-    ChangeKind, CompareReplyV1 as Comparison, HintsReplyV1 as NodeHints, MemberState,
-    MemberViewV1 as MemberView, StatusReplyV1 as NodeStatus,
+    ChangeKind, CompareReplyV1 as Comparison, HintsReplyV1 as NodeHints, MemberChangesV1,
+    MemberState, MemberViewV1 as MemberView, NewMemberV1, StatusReplyV1 as NodeStatus,
 };
 
 use crate::client::Client;
 use crate::transport::{SendError, SendFault};
 
 impl Client {
+    /// Looks for a topology of at least an epoch, one that a node has told of perhaps; gives the newest that this client
+    /// knows then, which is an older one if nobody answers within `timeout`, or within 2 s.
+    pub async fn topology_since(&self, epoch: Epoch, timeout: Duration) -> Arc<Topology> {
+        self.session.refresh(epoch, None, timeout).await;
+        self.topology()
+    }
+
     /// Asks one node for its state, its view of the others and its figures. One attempt.
     ///
     /// # Errors

@@ -94,6 +94,12 @@ impl ContextDirectory {
         }
     }
 
+    /// The directory itself: `<config dir>/kv`.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The file of a context, whether it is there or not.
     ///
     /// # Errors

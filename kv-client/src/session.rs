@@ -153,7 +153,12 @@ impl Session {
     }
 
     /// Looks for a topology of at least `wanted`, first where it is said to be.
-    async fn refresh(&self, wanted: Epoch, informant: Option<NodeId>, timeout: Duration) {
+    pub(crate) async fn refresh(
+        &self,
+        wanted: Epoch,
+        informant: Option<NodeId>,
+        timeout: Duration,
+    ) {
         let topology = self.topology();
         let first: Vec<Destination> = informant
             .and_then(|node| destination(&topology, node))

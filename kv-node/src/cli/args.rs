@@ -6,6 +6,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use kv_client::{BlindPut, BucketMode, Context, Durability, Level, RowCache, WriteId};
 
+use super::cluster::ClusterCommand;
+
 /// Reads, writes and looks at a kv cluster.
 #[derive(Debug, Parser)]
 #[command(name = "kv", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
@@ -59,6 +61,9 @@ pub(super) enum Command {
     /// List buckets; create and change them (needs an admin's certificate)
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Add, remove and weigh nodes: stage, plan, commit, watch (needs an admin's certificate)
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// List, show or choose contexts
     #[command(subcommand)]
     Context(ContextCommand),

@@ -5,22 +5,20 @@ use std::time::Duration;
 use comfy_table::Cell;
 use kv_client::cluster::ChangeKind;
 use kv_client::ring::{Bucket, Topology};
-use kv_client::transport::{SendError, SendFault};
 use kv_client::{
-    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Epoch, Level, Outcome,
-    Quorum, RowCache,
+    BlindPut, BucketMode, BucketName, BucketProperties, Client, Durability, Epoch, Level, Quorum,
+    RowCache,
 };
 use serde::Serialize;
 
 use super::args::BucketCommand;
+use super::decide;
 use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the voters may take.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 struct BucketJson<'a> {
@@ -233,40 +231,16 @@ async fn make(
     done: &str,
 ) -> Result<(), Failure> {
     let topology = client.topology();
-    let mut last = Failure::other("the cluster has no members");
-    // Any node can propose; one that cannot be reached has changed nothing.
-    for member in topology.members() {
-        let made = client
-            .change_topology(member.node, change.clone(), DEADLINE)
-            .await;
-        match made {
-            Ok(epoch) => {
-                output.json_only(&ChangedJson {
-                    schema: 1,
-                    bucket: name,
-                    epoch: epoch.0,
-                })?;
-                output.line(format!("{done} bucket {name} at epoch {}", epoch.0))?;
-                return Ok(());
-            }
-            Err(error) => {
-                let is_over = error.fault != SendFault::Unreachable;
-                last = failed(&error);
-                if is_over {
-                    break;
-                }
-            }
-        }
-    }
-    Err(last)
-}
-
-fn failed(error: &SendError) -> Failure {
-    match error.outcome {
-        Outcome::Unknown => Failure::new(7, "unknown", error.to_string())
-            .hint("it may still come into force; `kv bucket ls` shows whether it did"),
-        Outcome::NotApplied => Failure::other(error.to_string()),
-    }
+    let members = topology.members().iter().map(|member| member.node);
+    let hint = "it may still come into force; `kv bucket ls` shows whether it did";
+    let epoch = decide::change(client, members, change, hint).await?;
+    output.json_only(&ChangedJson {
+        schema: 1,
+        bucket: name,
+        epoch: epoch.0,
+    })?;
+    output.line(format!("{done} bucket {name} at epoch {}", epoch.0))?;
+    Ok(())
 }
 
 /// A bucket by its name.

@@ -21,6 +21,7 @@
 //! |---|---|
 //! | `args` | every command and option |
 //! | `session` | from options to a connected client |
+//! | `decide` | changes of the topology |
 //! | `output`, `failure` | stdout, stderr, exit codes |
 //! | `value`, `base64`, `time` | bytes and moments as text |
 //! | the others | one command each |
@@ -28,7 +29,9 @@
 mod args;
 mod base64;
 mod bucket;
+mod cluster;
 mod context;
+mod decide;
 mod explain;
 mod export;
 mod failure;
@@ -92,6 +95,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Status(args) => status::run(&session, output, args).await,
         Command::Metrics(args) => metrics::run(&session, output, args).await,
         Command::Bucket(command) => bucket::run(&session, output, command).await,
+        Command::Cluster(command) => cluster::run(&session, output, command).await,
         Command::Hints => hints::run(&session, output).await,
         Command::Repair(args) => repair::run(&session, output, args).await,
         Command::Probe(args) => probe::run(&session, output, args).await,

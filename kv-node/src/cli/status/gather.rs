@@ -13,7 +13,7 @@ const NODE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How a node is, by its own answer and by what the others say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(in crate::cli) enum State {
     /// It answered.
     Up,
     /// It did not answer us; the others say that it is up.
@@ -30,7 +30,7 @@ pub(super) enum State {
 
 impl State {
     /// One word for it, as in JSON.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::cli) fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Silent => "silent",
@@ -44,45 +44,45 @@ impl State {
 
 /// One member as it is seen.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) member: Member,
-    pub(super) state: State,
+pub(in crate::cli) struct Node {
+    pub(in crate::cli) member: Member,
+    pub(in crate::cli) state: State,
     /// For how long the others have seen it so; none of an answering node.
-    pub(super) since: Option<Duration>,
+    pub(in crate::cli) since: Option<Duration>,
     /// The newest heartbeat that anyone knows.
-    pub(super) heartbeat: u64,
+    pub(in crate::cli) heartbeat: u64,
     /// Who says so: the names of the nodes that see it suspect or down.
-    pub(super) accusers: Vec<String>,
+    pub(in crate::cli) accusers: Vec<String>,
     /// Its share of all replica slots, in percent.
-    pub(super) owns_percent: f64,
+    pub(in crate::cli) owns_percent: f64,
     /// Its own answer, or why there is none.
-    pub(super) status: Result<NodeStatus, String>,
+    pub(in crate::cli) status: Result<NodeStatus, String>,
 }
 
 /// The cluster as it is seen.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) topology: Arc<Topology>,
-    pub(super) nodes: Vec<Node>,
+pub(in crate::cli) struct Seen {
+    pub(in crate::cli) topology: Arc<Topology>,
+    pub(in crate::cli) nodes: Vec<Node>,
 }
 
 impl Node {
     /// Whether requests from here can count on it.
-    pub(super) fn is_live(&self) -> bool {
+    pub(in crate::cli) fn is_live(&self) -> bool {
         self.state == State::Up
     }
 }
 
 impl Seen {
     /// The answers that came.
-    pub(super) fn answers(&self) -> impl Iterator<Item = (&Node, &NodeStatus)> {
+    pub(in crate::cli) fn answers(&self) -> impl Iterator<Item = (&Node, &NodeStatus)> {
         self.nodes
             .iter()
             .filter_map(|node| Some((node, node.status.as_ref().ok()?)))
     }
 
     /// How many answering nodes see the same: epoch and members.
-    pub(super) fn agreeing(&self) -> usize {
+    pub(in crate::cli) fn agreeing(&self) -> usize {
         let mut views: BTreeMap<(u64, u64), usize> = BTreeMap::new();
         for (_, status) in self.answers() {
             *views.entry((status.epoch.0, status.view_hash)).or_default() += 1;
@@ -92,7 +92,7 @@ impl Seen {
 }
 
 /// Asks every member at once.
-pub(super) async fn gather(client: &Client) -> Seen {
+pub(in crate::cli) async fn gather(client: &Client) -> Seen {
     let topology = client.topology();
     let members = topology.members();
     let replies = members
@@ -106,7 +106,10 @@ pub(super) async fn gather(client: &Client) -> Seen {
 }
 
 /// Joins the answers, in the order of the members.
-pub(super) fn combine(topology: &Arc<Topology>, replies: Vec<Result<NodeStatus, String>>) -> Seen {
+pub(in crate::cli) fn combine(
+    topology: &Arc<Topology>,
+    replies: Vec<Result<NodeStatus, String>>,
+) -> Seen {
     let loads = topology.table().loads(topology.replication_factor());
     let slots: u32 = loads.iter().sum();
     let views: Vec<(String, NodeStatus)> = topology

@@ -2,7 +2,7 @@
 //!
 //! All nodes are asked at once, each within half a second, so that it never takes longer than one.
 
-mod gather;
+pub(super) mod gather;
 mod health;
 mod json;
 mod render;

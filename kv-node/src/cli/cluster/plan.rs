@@ -1,0 +1,306 @@
+//! What would follow from the changes that are staged: computed from a topology and what nodes answered alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kv_client::ring::assign::SlotMove;
+use kv_client::ring::{
+    Bucket, Member, MemberChanges, MemberState, MembershipPlan, PlanId, Topology,
+};
+use kv_client::{BucketName, Epoch, NodeId, Quorum};
+
+use super::predicted::{Predicted, Sizes};
+use super::tolerance::{Outlook, Stage, Tolerance};
+use super::wish;
+use crate::cli::failure::Failure;
+use crate::cli::session::natural;
+use crate::cli::status::gather::Seen;
+
+/// The plan and what it means.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) cluster: String,
+    pub(super) staged: Vec<String>,
+    pub(super) epoch: Epoch,
+    pub(super) id: PlanId,
+    /// The slots that are to change hands from now to the end, and of how many.
+    pub(super) moves: usize,
+    pub(super) slots: usize,
+    /// How many of them were on their way before.
+    pub(super) under_way: usize,
+    pub(super) bytes: Predicted,
+    pub(super) rate_mib: u32,
+    /// What the node that gains most takes at that rate; none where its bytes are not known.
+    pub(super) time: Option<Duration>,
+    pub(super) nodes: Vec<NodePlan>,
+    /// The largest load for its weight over the mean, of the members that stay.
+    pub(super) balance: (f64, f64),
+    pub(super) tolerance: Reserves,
+    pub(super) default_tolerance: Reserves,
+    /// Partitions of which acknowledged writes may be lost.
+    pub(super) may_lose: usize,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What one node gains and gives.
+#[derive(Debug)]
+pub(super) struct NodePlan {
+    pub(super) name: String,
+    /// Shares of all slots, in percent; none of who is no member then.
+    pub(super) now: Option<f64>,
+    pub(super) after: Option<f64>,
+    pub(super) gains: Predicted,
+    pub(super) gives: Predicted,
+}
+
+/// What may stop, now and later; none where some partition misses its quorum already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserves {
+    pub(super) now: Option<Tolerance>,
+    pub(super) on_the_way: Option<Tolerance>,
+    pub(super) after: Option<Tolerance>,
+}
+
+impl Plan {
+    /// The plan of the changes that are staged.
+    pub(super) fn of(seen: &Seen, staged: &MemberChanges, rate_mib: u32) -> Result<Self, Failure> {
+        let before = &*seen.topology;
+        let planned = before.plan_members(staged).map_err(|error| {
+            let failure = Failure::usage(format!("there is no plan for what is staged: {error}"));
+            failure.hint(
+                "stage what is missing; if all was committed, or is not wanted: `kv cluster clear`",
+            )
+        })?;
+        let committed = &planned.committed;
+        let moves = committed.arrived().moves_from(before.table());
+        let sizes = Sizes::of(seen);
+        let nodes = nodes(before, &planned, &moves, &sizes);
+        let busiest = nodes.iter().map(|node| node.gains.whole());
+        let busiest = busiest.collect::<Option<Vec<u64>>>();
+        let time = busiest.map(|bytes| {
+            let most = bytes.into_iter().max().unwrap_or(0);
+            Duration::from_secs(most.div_ceil(u64::from(rate_mib) << 20))
+        });
+        let quorums = |of: &dyn Fn(&&Bucket) -> bool| -> Vec<Quorum> {
+            let buckets = before.buckets().iter().filter(of);
+            buckets.map(|bucket| bucket.properties.quorum).collect()
+        };
+        let outlooks = (
+            Outlook::new(before, live(seen, before)),
+            Outlook::new(committed, live(seen, committed)),
+        );
+        let default = BucketName::default_bucket();
+        let may_lose = may_lose(before, committed, &staged.lost);
+        let mut plan = Self {
+            cluster: before.cluster_name().to_owned(),
+            staged: wish::lines(before, staged),
+            epoch: before.epoch(),
+            id: planned.id,
+            moves: moves.len(),
+            slots: slots(before),
+            under_way: before.arrived().moves_from(before.table()).len(),
+            bytes: sizes.predict(&moves),
+            rate_mib,
+            time,
+            nodes,
+            balance: balance(before, committed),
+            tolerance: Reserves::of(&outlooks, &quorums(&|_| true)),
+            default_tolerance: Reserves::of(&outlooks, &quorums(&|bucket| bucket.name == default)),
+            may_lose,
+            warnings: Vec::new(),
+        };
+        plan.warnings = warnings(&plan, seen, staged, &moves);
+        Ok(plan)
+    }
+
+    /// What `kv cluster commit` takes: the epoch that would follow, and the plan's number.
+    pub(super) fn commit_id(&self) -> String {
+        format!("{}-{}", self.epoch.next(), self.id)
+    }
+
+    /// Whether this is the plan that was looked at. The epoch alone may have moved on, if the same follows from it.
+    pub(super) fn is_meant(&self, commit_id: &str) -> Result<(), Failure> {
+        let parts = commit_id.split_once('-').and_then(|(epoch, number)| {
+            let epoch: u64 = epoch.parse().ok()?;
+            let is_number = number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit());
+            let number = u64::from_str_radix(number, 16).ok().filter(|_| is_number)?;
+            Some((Epoch(epoch), PlanId(number)))
+        });
+        let Some((epoch, number)) = parts else {
+            let message = format!("`{commit_id}` is no id of a plan; nothing was done");
+            return Err(Failure::usage(message)
+                .hint("`kv cluster plan` prints it, like 13-0123456789abcdef"));
+        };
+        if number == self.id {
+            return Ok(());
+        }
+        let why = if epoch == self.epoch.next() {
+            "something else is staged by now".to_owned()
+        } else {
+            let now = self.epoch;
+            format!("it would have made epoch {epoch}, and the cluster is at epoch {now}")
+        };
+        let message = format!("plan {commit_id} is out of date: {why}; nothing was done");
+        Err(Failure::precondition(message)
+            .hint("look at the new plan (`kv cluster plan`), and commit that"))
+    }
+}
+
+impl Reserves {
+    fn of((now, then): &(Outlook<'_>, Outlook<'_>), quorums: &[Quorum]) -> Self {
+        Self {
+            now: now.tolerance(Stage::Now, quorums),
+            on_the_way: then.tolerance(Stage::OnTheWay, quorums),
+            after: then.tolerance(Stage::After, quorums),
+        }
+    }
+}
+
+/// All replica slots.
+fn slots(topology: &Topology) -> usize {
+    topology.table().partitions() as usize * usize::from(topology.replication_factor())
+}
+
+/// Who answers, or is only to join; not who is given up.
+fn live(seen: &Seen, committed: &Topology) -> Vec<NodeId> {
+    let is_live = |member: &&Member| {
+        let node = seen
+            .nodes
+            .iter()
+            .find(|node| node.member.node == member.node);
+        member.state != MemberState::Lost && node.is_none_or(|node| node.is_live())
+    };
+    let members = committed.members().iter().filter(is_live);
+    members.map(|member| member.node).collect()
+}
+
+fn nodes(
+    before: &Topology,
+    planned: &MembershipPlan,
+    moves: &[SlotMove],
+    sizes: &Sizes<'_>,
+) -> Vec<NodePlan> {
+    let replicas = before.replication_factor();
+    let all = slots(before) as f64;
+    let (present, arrived) = (before.table(), planned.committed.arrived());
+    let shares = |nodes: &[NodeId], loads: Vec<u32>| -> BTreeMap<NodeId, f64> {
+        let shares = loads.into_iter().map(|load| f64::from(load) * 100.0 / all);
+        nodes.iter().copied().zip(shares).collect()
+    };
+    let now = shares(present.nodes(), present.loads(replicas));
+    let after = shares(arrived.nodes(), arrived.loads(replicas));
+    let members = planned.committed.members().iter();
+    let mut nodes: Vec<NodePlan> = members
+        .map(|member| {
+            let node = member.node;
+            NodePlan {
+                name: member.name.clone(),
+                now: now.get(&node).copied(),
+                after: after
+                    .get(&node)
+                    .copied()
+                    .filter(|_| member.state == MemberState::Active),
+                gains: sizes.predict(moves.iter().filter(|slot| slot.to == node)),
+                gives: sizes.predict(moves.iter().filter(|slot| slot.from == Some(node))),
+            }
+        })
+        .collect();
+    nodes.sort_by_key(|node| natural(&node.name));
+    nodes
+}
+
+/// The largest load for its weight over the mean: now, and in the end.
+fn balance(before: &Topology, committed: &Topology) -> (f64, f64) {
+    let replicas = before.replication_factor();
+    let of = |members: &[Member], loads: Vec<u32>| {
+        let stays = |(member, _): &(&Member, u32)| member.state == MemberState::Active;
+        let staying: Vec<(f64, f64)> = members
+            .iter()
+            .zip(loads)
+            .filter(stays)
+            .map(|(member, load)| (f64::from(member.weight), f64::from(load)))
+            .collect();
+        let weights: f64 = staying.iter().map(|(weight, _)| weight).sum();
+        let loads: f64 = staying.iter().map(|(_, load)| load).sum();
+        let most = staying.iter().map(|(weight, load)| load / weight);
+        most.fold(0.0, f64::max) * weights / loads.max(1.0)
+    };
+    (
+        of(before.members(), before.table().loads(replicas)),
+        of(committed.members(), committed.arrived().loads(replicas)),
+    )
+}
+
+/// Partitions of which so many owners are given up that they may have been all that had acknowledged a write.
+fn may_lose(before: &Topology, committed: &Topology, lost: &[NodeId]) -> usize {
+    let is_lost = |node: &NodeId| {
+        let member = committed.member(*node);
+        member.is_some_and(|member| member.state == MemberState::Lost)
+    };
+    let loses = |partition: &_| {
+        before.buckets().iter().any(|bucket| {
+            let n = usize::from(bucket.properties.quorum.n());
+            let owners: Vec<NodeId> = before.table().owners(*partition).take(n).collect();
+            let gone = owners.iter().filter(|owner| is_lost(owner)).count();
+            let is_new = owners.iter().any(|owner| lost.contains(owner));
+            is_new && gone >= usize::from(bucket.past.written)
+        })
+    };
+    before.partition_count().iter().filter(loses).count()
+}
+
+/// What an operator should know before the plan is committed.
+fn warnings(plan: &Plan, seen: &Seen, staged: &MemberChanges, moves: &[SlotMove]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let gains: BTreeSet<NodeId> = moves.iter().map(|slot| slot.to).collect();
+    for node in &seen.nodes {
+        let (id, name, state) = (node.member.node, &node.member.name, node.state.name());
+        if staged.lost.contains(&id) {
+            warnings.push(format!(
+                "{name} is given up: what only it has is lost, such as writes that were acknowledged by it alone and what it \
+                 keeps for others"
+            ));
+            if node.is_live() {
+                warnings.push(format!(
+                    "{name} is up: `kv cluster leave {name}` would lose nothing"
+                ));
+            }
+        } else if !node.is_live() && node.member.state != MemberState::Lost {
+            if staged.leaves.contains(&id) {
+                warnings.push(format!(
+                    "{name} is {state}, and leaves only when it has given everything away: start it"
+                ));
+            } else if gains.contains(&id) {
+                warnings.push(format!(
+                    "{name} is {state}: what moves to it waits until it is up"
+                ));
+            }
+        }
+    }
+    if plan.may_lose > 0 {
+        warnings.push(format!(
+            "{} partitions lose so many owners that acknowledged writes may be lost with them: the commit needs \
+             --accept-data-loss",
+            plan.may_lose
+        ));
+    }
+    let voters = seen.topology.voters();
+    let is_up = |voter: &&NodeId| {
+        let mut nodes = seen.nodes.iter();
+        nodes.any(|node| node.member.node == **voter && node.is_live())
+    };
+    let up = voters.iter().filter(is_up).count();
+    if up <= voters.len() / 2 {
+        let all = voters.len();
+        warnings.push(format!(
+            "only {up} of {all} voters are up: nothing can be decided"
+        ));
+    }
+    if plan.under_way > 0 {
+        let under_way = plan.under_way;
+        warnings.push(format!(
+            "{under_way} replicas are on their way already by an earlier plan, and are counted here"
+        ));
+    }
+    warnings
+}
