@@ -49,8 +49,7 @@ impl Directory {
                 address,
             })
             .collect();
-        let known = Epoch(0);
-        match ask(transport, seeds.iter(), known, Epoch(1), timeout).await {
+        match ask(transport, seeds.iter(), Epoch(1), timeout).await {
             Ok(topology) => {
                 let directory = Self {
                     current: ArcSwap::from(topology),
@@ -91,7 +90,7 @@ impl Directory {
         }
         let asked = self.whom_to_ask(first, transport.random());
         let timeout = timeout.min(REFRESH_TIMEOUT);
-        let found = ask(transport, asked.iter(), current.epoch(), wanted, timeout).await;
+        let found = ask(transport, asked.iter(), wanted, timeout).await;
         if let Ok(found) = found
             && found.epoch() > current.epoch()
             && found.cluster_id() == current.cluster_id()
@@ -152,11 +151,11 @@ impl Directory {
 async fn ask(
     transport: &dyn Transport,
     whom: impl Iterator<Item = &Destination>,
-    known: Epoch,
     wanted: Epoch,
     timeout: Duration,
 ) -> Result<Arc<Topology>, Vec<(Destination, SendError)>> {
-    let request = Request::Topology(TopologyV1 { known });
+    // Whoever names an epoch is told of the one after it, and so is led through all of them.
+    let request = Request::Topology(TopologyV1 { known: Epoch(0) });
     let mut replies: FuturesUnordered<_> = whom
         .map(|to| {
             let call = transport.call(to, request.clone(), timeout);

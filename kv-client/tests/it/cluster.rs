@@ -58,6 +58,8 @@ type Stored = Vec<(WriteId, Option<Bytes>)>;
 
 struct State {
     topology: Arc<Topology>,
+    /// Those of earlier epochs.
+    topologies: Vec<Arc<Topology>>,
     moods: BTreeMap<NodeId, Mood>,
     data: BTreeMap<Key, Stored>,
     seen: Vec<Seen>,
@@ -119,6 +121,7 @@ impl Cluster {
         let nodes = addresses.len() as u128;
         let state = State {
             topology: Arc::new(topology(addresses)),
+            topologies: Vec::new(),
             moods: (1..=nodes)
                 .map(|number| (node(number), Mood::Well))
                 .collect(),
@@ -217,7 +220,8 @@ impl Cluster {
                 .with_partition_state(partition, &owners, epoch)
                 .expect("the same owners");
         }
-        state.topology = Arc::new(next);
+        let before = core::mem::replace(&mut state.topology, Arc::new(next));
+        state.topologies.push(before);
         epoch
     }
 
@@ -307,9 +311,20 @@ impl Cluster {
             Request::Topology(request) if request.known >= epoch => {
                 Response::Topology(TopologyReplyV1 { epoch }, Bytes::new())
             }
-            Request::Topology(_) => {
-                let topology = Arc::clone(&self.state().topology);
-                let previous = match epoch {
+            Request::Topology(request) => {
+                let mut topology = Arc::clone(&self.state().topology);
+                if request.known > Epoch(0) {
+                    // Nodes lead those who name an epoch through all of them.
+                    let state = self.state();
+                    let next = |topology: &&Arc<Topology>| topology.epoch() == request.known.next();
+                    topology = state
+                        .topologies
+                        .iter()
+                        .find(next)
+                        .cloned()
+                        .unwrap_or(topology);
+                }
+                let previous = match topology.epoch() {
                     Epoch::GENESIS => ChainHash::BEFORE_GENESIS,
                     _ => ChainHash([1; 16]),
                 };

@@ -101,6 +101,24 @@ fn a_stale_epoch_is_refreshed_and_the_request_sent_again() {
 }
 
 #[test]
+fn a_client_that_is_many_epochs_behind_learns_the_newest_at_once() {
+    let cluster = Cluster::of(3);
+    let client = cluster.client();
+    let epochs: Vec<Epoch> = (0..10).map(|_| cluster.advance_epoch()).collect();
+    cluster
+        .world
+        .run(async { client.put("k", "v").await.unwrap() });
+    assert_eq!(Some(&client.topology().epoch()), epochs.last());
+    let seen = cluster.seen();
+    let puts = seen.iter().filter(|seen| seen.kind == "put");
+    assert_eq!(
+        puts.count(),
+        2,
+        "one that was refused, and one that was done"
+    );
+}
+
+#[test]
 fn many_requests_share_one_refresh() {
     let cluster = Cluster::of(5);
     let client = cluster.client();
