@@ -2,6 +2,7 @@
 
 mod bad_starts;
 mod buckets;
+mod cluster_commands;
 mod failover;
 mod full_disk;
 mod networks;

@@ -327,6 +327,26 @@ impl ProcessCluster {
         self.connect(ADMIN, seeds).await
     }
 
+    /// Runs the command line `kv` to its end, as an admin, with the given nodes as seeds.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn kv(&self, seeds: &[usize], args: &[&str]) -> Output {
+        let seeds: Vec<&str> = seeds.iter().map(|index| self.address(*index)).collect();
+        let tls = self.path(ADMIN);
+        Command::new(kv_node().with_file_name("kv"))
+            .args(args)
+            .env_clear()
+            .env("KV_SEEDS", seeds.join(","))
+            .env("KV_CA", tls.join("ca.pem"))
+            .env("KV_CERT", tls.join("cert.pem"))
+            .env("KV_KEY", tls.join("key.pem"))
+            .env("KV_CONFIG_DIR", self.path("config"))
+            .output()
+            .expect("kv runs")
+    }
+
     async fn connect(&self, folder: &str, seeds: &[usize]) -> Client {
         let mut last = None;
         for _ in 0..20 {

@@ -88,7 +88,7 @@ pub(in crate::cli) struct CommitArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProgressArgs {
-    /// Show it every second until nothing moves
+    /// Look every second until nothing moves; off a terminal a line is printed where something is new
     #[arg(long)]
     pub(super) watch: bool,
 }

@@ -146,20 +146,24 @@ async fn commit(session: &Session, output: &Output, args: &CommitArgs) -> Result
 
 async fn progress(session: &Session, output: &Output, args: &ProgressArgs) -> Result<(), Failure> {
     let client = session.client_within(CONNECT_TIMEOUT).await?;
-    let mut shown = String::new();
+    let mut line = String::new();
     loop {
         let progress = Progress::of(&look(&client).await);
-        let text = progress_text::progress(output, &progress);
-        if text != shown {
-            if args.watch && output.is_terminal() && !output.is_json() {
-                // Cursor home, clear the screen.
-                output.line("\x1b[H\x1b[2J")?;
-            }
-            output.line(&text)?;
-            output.json_only(&progress_json::progress(&progress))?;
-            shown = text;
+        let is_last = !args.watch || progress.is_settled();
+        let before = std::mem::replace(&mut line, progress_text::line(&progress));
+        if args.watch && output.is_terminal() {
+            // Cursor home, clear the screen.
+            output.line("\x1b[H\x1b[2J")?;
         }
-        if !args.watch || progress.is_settled() {
+        if is_last || output.is_terminal() {
+            output.line(progress_text::progress(output, &progress))?;
+        } else if line != before {
+            output.line(&line)?;
+        }
+        if is_last || line != before {
+            output.json_only(&progress_json::progress(&progress))?;
+        }
+        if is_last {
             return Ok(());
         }
         real::sleep(PERIOD).await;

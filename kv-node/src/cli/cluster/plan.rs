@@ -14,7 +14,12 @@ use super::tolerance::{Outlook, Stage, Tolerance};
 use super::wish;
 use crate::cli::failure::Failure;
 use crate::cli::session::natural;
-use crate::cli::status::gather::Seen;
+use crate::cli::status::gather::{Node, Seen};
+
+/// A node begins so many changes of owners at once, and ends them in its next pass.
+const SLOTS_IN_A_PASS: usize = 32;
+/// How long the two take.
+const PASS: Duration = Duration::from_secs(1);
 
 /// The plan and what it means.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ pub(super) struct Plan {
     pub(super) under_way: usize,
     pub(super) bytes: Predicted,
     pub(super) rate_mib: u32,
-    /// What the node that gains most takes at that rate; none where its bytes are not known.
+    /// What the node that takes longest takes at that rate; none where bytes are not known.
     pub(super) time: Option<Duration>,
     pub(super) nodes: Vec<NodePlan>,
     /// The largest load for its weight over the mean, of the members that stay.
@@ -75,12 +80,11 @@ impl Plan {
         let moves = committed.arrived().moves_from(before.table());
         let sizes = Sizes::of(seen);
         let nodes = nodes(before, &planned, &moves, &sizes);
-        let busiest = nodes.iter().map(|node| node.gains.whole());
-        let busiest = busiest.collect::<Option<Vec<u64>>>();
-        let time = busiest.map(|bytes| {
-            let most = bytes.into_iter().max().unwrap_or(0);
-            Duration::from_secs(most.div_ceil(u64::from(rate_mib) << 20))
-        });
+        let time = nodes
+            .iter()
+            .map(|node| time(&node.gains, rate_mib))
+            .collect::<Option<Vec<Duration>>>()
+            .and_then(|times| times.into_iter().max());
         let quorums = |of: &dyn Fn(&&Bucket) -> bool| -> Vec<Quorum> {
             let buckets = before.buckets().iter().filter(of);
             buckets.map(|bucket| bucket.properties.quorum).collect()
@@ -162,7 +166,7 @@ fn slots(topology: &Topology) -> usize {
 }
 
 /// Who answers, or is only to join; not who is given up.
-fn live(seen: &Seen, committed: &Topology) -> Vec<NodeId> {
+fn live(seen: &Seen, committed: &Topology) -> BTreeSet<NodeId> {
     let is_live = |member: &&Member| {
         let node = seen
             .nodes
@@ -209,6 +213,14 @@ fn nodes(
     nodes
 }
 
+/// What a node takes for what it gains, at the least; none where its bytes are not known.
+fn time(gains: &Predicted, rate_mib: u32) -> Option<Duration> {
+    let transfer = gains.whole()?.div_ceil(u64::from(rate_mib) << 20);
+    let passes = gains.slots.div_ceil(SLOTS_IN_A_PASS);
+    let passes = PASS * u32::try_from(passes).unwrap_or(u32::MAX);
+    Some(passes.max(Duration::from_secs(transfer)))
+}
+
 /// The largest load for its weight over the mean: now, and in the end.
 fn balance(before: &Topology, committed: &Topology) -> (f64, f64) {
     let replicas = before.replication_factor();
@@ -253,7 +265,9 @@ fn may_lose(before: &Topology, committed: &Topology, lost: &[NodeId]) -> usize {
 fn warnings(plan: &Plan, seen: &Seen, staged: &MemberChanges, moves: &[SlotMove]) -> Vec<String> {
     let mut warnings = Vec::new();
     let gains: BTreeSet<NodeId> = moves.iter().map(|slot| slot.to).collect();
-    for node in &seen.nodes {
+    let mut nodes: Vec<&Node> = seen.nodes.iter().collect();
+    nodes.sort_by_key(|node| natural(&node.member.name));
+    for node in nodes {
         let (id, name, state) = (node.member.node, &node.member.name, node.state.name());
         if staged.lost.contains(&id) {
             warnings.push(format!(

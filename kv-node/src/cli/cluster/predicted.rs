@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use kv_client::NodeId;
-use kv_client::ring::Topology;
 use kv_client::ring::assign::SlotMove;
+use kv_client::ring::{MemberState, Topology};
 
-use crate::cli::status::gather::Seen;
+use crate::cli::status::gather::{Node, Seen};
 use crate::cli::value::size;
 
 /// A number of bytes, as far as it can be told.
@@ -48,7 +48,9 @@ impl Predicted {
     }
 }
 
-/// What each node that answered holds on its disk for each slot that it owns, on the average.
+/// What each node that answered and stays holds on its disk for each slot that it owns, on the average.
+///
+/// Who leaves has given away slots whose bytes are on its disk still.
 #[derive(Debug)]
 pub(super) struct Sizes<'a> {
     topology: &'a Topology,
@@ -66,32 +68,28 @@ impl<'a> Sizes<'a> {
             .copied()
             .zip(loads)
             .collect();
-        let answers = seen.answers().filter_map(|(node, status)| {
+        let stays = |node: &Node| node.member.state == MemberState::Active;
+        let answers = seen.answers().filter(|(node, _)| stays(node));
+        let sizes = answers.filter_map(|(node, status)| {
             let slots = u64::from(*owned.get(&node.member.node)?);
             let bytes = status.disk_bytes.checked_div(slots)?;
             Some((node.member.node, bytes))
         });
         Self {
             topology,
-            bytes_per_slot: answers.collect(),
+            bytes_per_slot: sizes.collect(),
         }
     }
 
-    /// The bytes of some moves: by the node that gives each, or by the other owners where that one does not answer.
+    /// The bytes of some moves: of each what the present owners of the partition hold for a slot, on the average.
     pub(super) fn predict<'m>(&self, moves: impl IntoIterator<Item = &'m SlotMove>) -> Predicted {
         let mut predicted = Predicted::default();
         for slot in moves {
-            let giver = slot.from.and_then(|from| self.bytes_per_slot.get(&from));
-            predicted.add(giver.copied().or_else(|| self.of_others(slot)));
+            let owners = self.topology.table().owners(slot.partition);
+            let known = owners.filter_map(|owner| self.bytes_per_slot.get(&owner));
+            let (count, bytes) = known.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+            predicted.add(u64::checked_div(bytes, count));
         }
         predicted
-    }
-
-    fn of_others(&self, slot: &SlotMove) -> Option<u64> {
-        let owners = self.topology.table().owners(slot.partition);
-        let known: Vec<u64> = owners
-            .filter_map(|owner| self.bytes_per_slot.get(&owner).copied())
-            .collect();
-        known.iter().sum::<u64>().checked_div(known.len() as u64)
     }
 }

@@ -56,12 +56,12 @@ impl Progress {
             .filter_map(|partition| topology.moving(partition))
             .collect();
         let all = topology.arrived().moves_from(topology.table());
-        let begun = |slot: &&SlotMove| {
-            joint
-                .iter()
-                .any(|moving| (moving.partition, moving.slot) == (slot.partition, slot.slot))
-        };
-        let waiting: Vec<SlotMove> = all.iter().filter(|slot| !begun(slot)).copied().collect();
+        let begun: BTreeSet<_> = joint
+            .iter()
+            .map(|slot| (slot.partition, slot.slot))
+            .collect();
+        let waits = |slot: &&SlotMove| !begun.contains(&(slot.partition, slot.slot));
+        let waiting: Vec<SlotMove> = all.iter().filter(waits).copied().collect();
         let drains: Vec<NodeId> = topology
             .unsettled()
             .flat_map(|partition| topology.draining(partition))

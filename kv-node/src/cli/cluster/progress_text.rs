@@ -26,6 +26,11 @@ pub(super) fn progress(output: &Output, progress: &Progress) -> String {
     lines.join("\n").trim_end().to_owned()
 }
 
+/// The least of it, on one line.
+pub(super) fn line(progress: &Progress) -> String {
+    format!("epoch {}: {}", progress.epoch, moves(progress))
+}
+
 fn moves(progress: &Progress) -> String {
     if progress.is_settled() {
         return "nothing moves".to_owned();

@@ -1,6 +1,6 @@
 //! What may stop before some partition misses the quorum of a bucket, now and on the way of a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kv_client::ring::{PartitionId, Topology};
 use kv_client::{NodeId, Quorum};
@@ -23,26 +23,26 @@ pub(super) enum Stage {
     After,
 }
 
-/// Who is up, and where; of the members as they are once a plan is committed.
+/// The owners of all partitions from now to the end, and which of them are up.
 pub(super) struct Outlook<'a> {
-    /// The topology that follows from the plan.
-    pub(super) committed: &'a Topology,
+    /// Whose owners they are.
+    topology: &'a Topology,
     /// The nodes that answer, or are only to join.
-    pub(super) live: Vec<NodeId>,
+    live: BTreeSet<NodeId>,
     /// The owners in each step of each partition, from the present ones to those in the end.
     steps: Vec<Vec<Vec<NodeId>>>,
 }
 
 impl<'a> Outlook<'a> {
-    pub(super) fn new(committed: &'a Topology, live: Vec<NodeId>) -> Self {
-        let partitions = committed.partition_count().iter();
-        let arrived = committed.arrived();
+    pub(super) fn new(topology: &'a Topology, live: BTreeSet<NodeId>) -> Self {
+        let partitions = topology.partition_count().iter();
+        let arrived = topology.arrived();
         let steps = partitions.map(|partition| {
             let end: Vec<NodeId> = arrived.owners(partition).collect();
-            steps(committed, partition, &end)
+            steps(topology, partition, &end)
         });
         Self {
-            committed,
+            topology,
             live,
             steps: steps.collect(),
         }
@@ -80,7 +80,7 @@ impl<'a> Outlook<'a> {
         for owner in owners.iter().filter(|owner| self.live.contains(owner)) {
             live += 1;
             let zone = self
-                .committed
+                .topology
                 .member(*owner)
                 .map_or("", |member| &member.zone);
             *zones.entry(zone).or_default() += 1;
@@ -101,8 +101,8 @@ impl<'a> Outlook<'a> {
 }
 
 /// The owners of a partition now, in the change in progress, and after each further one: one slot at a time.
-fn steps(committed: &Topology, partition: PartitionId, end: &[NodeId]) -> Vec<Vec<NodeId>> {
-    let mut owners: Vec<NodeId> = committed.table().owners(partition).collect();
+fn steps(topology: &Topology, partition: PartitionId, end: &[NodeId]) -> Vec<Vec<NodeId>> {
+    let mut owners: Vec<NodeId> = topology.table().owners(partition).collect();
     let mut steps = vec![owners.clone()];
     let mut arrive = |owners: &mut Vec<NodeId>, slot: usize| {
         if owners[slot] != end[slot] {
@@ -110,7 +110,7 @@ fn steps(committed: &Topology, partition: PartitionId, end: &[NodeId]) -> Vec<Ve
             steps.push(owners.clone());
         }
     };
-    if let Some(moving) = committed.moving(partition) {
+    if let Some(moving) = topology.moving(partition) {
         arrive(&mut owners, usize::from(moving.slot));
     }
     for slot in 0..end.len() {
