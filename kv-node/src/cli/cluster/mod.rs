@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `args`, `new_member` | the commands, and how a new node is named |
 //! | `wish`, `staged` | what is staged, and its file |
-//! | `plan`, `tolerance`, `predicted` | what would follow, as numbers |
+//! | `plan`, `tolerance`, `predicted`, `warnings` | what would follow |
 //! | `plan_text`, `plan_json` | the same for people and programs |
 //! | `progress`, `progress_text`, `progress_json` | what is on its way |
 
@@ -22,6 +22,7 @@ mod progress_json;
 mod progress_text;
 mod staged;
 mod tolerance;
+mod warnings;
 mod wish;
 
 #[cfg(test)]
@@ -202,6 +203,14 @@ async fn forget(session: &Session, output: &Output, name: &str) -> Result<(), Fa
     let seen = look(&client).await;
     let member = member(&seen.topology, name)?;
     let node = member.node;
+    if member.state == MemberState::Active {
+        let name = &member.name;
+        let failure =
+            Failure::precondition(format!("{name} is a member that stays; nothing was done"));
+        return Err(failure.hint(format!(
+            "first stage that it goes: `kv cluster leave {name}`, or `kv cluster remove {name}` if it will never be back"
+        )));
+    }
     let through = reachable_first(&seen)
         .into_iter()
         .filter(|other| *other != node);

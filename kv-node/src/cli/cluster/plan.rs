@@ -11,10 +11,10 @@ use kv_client::{BucketName, Epoch, NodeId, Quorum};
 
 use super::predicted::{Predicted, Sizes};
 use super::tolerance::{Outlook, Stage, Tolerance};
-use super::wish;
+use super::{warnings, wish};
 use crate::cli::failure::Failure;
 use crate::cli::session::natural;
-use crate::cli::status::gather::{Node, Seen};
+use crate::cli::status::gather::Seen;
 
 /// A node begins so many changes of owners at once, and ends them in its next pass.
 const SLOTS_IN_A_PASS: usize = 32;
@@ -113,7 +113,7 @@ impl Plan {
             may_lose,
             warnings: Vec::new(),
         };
-        plan.warnings = warnings(&plan, seen, staged, &moves);
+        plan.warnings = warnings::warnings(&plan, seen, staged, &moves);
         Ok(plan)
     }
 
@@ -259,62 +259,4 @@ fn may_lose(before: &Topology, committed: &Topology, lost: &[NodeId]) -> usize {
         })
     };
     before.partition_count().iter().filter(loses).count()
-}
-
-/// What an operator should know before the plan is committed.
-fn warnings(plan: &Plan, seen: &Seen, staged: &MemberChanges, moves: &[SlotMove]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let gains: BTreeSet<NodeId> = moves.iter().map(|slot| slot.to).collect();
-    let mut nodes: Vec<&Node> = seen.nodes.iter().collect();
-    nodes.sort_by_key(|node| natural(&node.member.name));
-    for node in nodes {
-        let (id, name, state) = (node.member.node, &node.member.name, node.state.name());
-        if staged.lost.contains(&id) {
-            warnings.push(format!(
-                "{name} is given up: what only it has is lost, such as writes that were acknowledged by it alone and what it \
-                 keeps for others"
-            ));
-            if node.is_live() {
-                warnings.push(format!(
-                    "{name} is up: `kv cluster leave {name}` would lose nothing"
-                ));
-            }
-        } else if !node.is_live() && node.member.state != MemberState::Lost {
-            if staged.leaves.contains(&id) {
-                warnings.push(format!(
-                    "{name} is {state}, and leaves only when it has given everything away: start it"
-                ));
-            } else if gains.contains(&id) {
-                warnings.push(format!(
-                    "{name} is {state}: what moves to it waits until it is up"
-                ));
-            }
-        }
-    }
-    if plan.may_lose > 0 {
-        warnings.push(format!(
-            "{} partitions lose so many owners that acknowledged writes may be lost with them: the commit needs \
-             --accept-data-loss",
-            plan.may_lose
-        ));
-    }
-    let voters = seen.topology.voters();
-    let is_up = |voter: &&NodeId| {
-        let mut nodes = seen.nodes.iter();
-        nodes.any(|node| node.member.node == **voter && node.is_live())
-    };
-    let up = voters.iter().filter(is_up).count();
-    if up <= voters.len() / 2 {
-        let all = voters.len();
-        warnings.push(format!(
-            "only {up} of {all} voters are up: nothing can be decided"
-        ));
-    }
-    if plan.under_way > 0 {
-        let under_way = plan.under_way;
-        warnings.push(format!(
-            "{under_way} replicas are on their way already by an earlier plan, and are counted here"
-        ));
-    }
-    warnings
 }

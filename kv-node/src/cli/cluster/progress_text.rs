@@ -84,9 +84,10 @@ fn row(output: &Output, node: &NodeProgress) -> Vec<Cell> {
         .iter()
         .map(|(from, slots)| format!("{from} {slots}"))
         .collect();
-    let state = match node.seen {
-        State::Up => Cell::new("up"),
-        other => output.alarmed_cell(other.name().to_uppercase()),
+    let state = if node.seen == State::Up {
+        Cell::new(node.seen.name())
+    } else {
+        output.alarmed_cell(node.seen.name().to_uppercase())
     };
     vec![
         Cell::new(&node.name),

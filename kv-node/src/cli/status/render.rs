@@ -242,7 +242,7 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
             )),
             State::Down => Some(format!(
                 "{name} is down by the word of {accusers} (last heartbeat {heartbeat}); start it again: keys written \
-                 meanwhile are repaired as they are read"
+                 meanwhile are repaired as they are read; if it will never be back: kv cluster remove {name}"
             )),
             State::Unknown => Some(format!(
                 "{name} has not been heard of by any node that answers; start it, or check {}",
