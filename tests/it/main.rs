@@ -5,7 +5,6 @@ mod arrows;
 mod buckets;
 mod client;
 mod clocks;
-mod coming_and_going;
 mod damage;
 mod durability;
 mod epochs;

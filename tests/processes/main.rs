@@ -5,5 +5,6 @@ mod buckets;
 mod cluster_commands;
 mod failover;
 mod full_disk;
+mod members;
 mod networks;
 mod planted;

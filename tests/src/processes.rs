@@ -347,6 +347,104 @@ impl ProcessCluster {
             .expect("kv runs")
     }
 
+    /// Has the members changed as `kv cluster` is told, by the plan that follows.
+    ///
+    /// # Panics
+    /// When a step is refused.
+    pub fn change(&self, seeds: &[usize], wish: &[&str]) {
+        self.change_at_once(seeds, wish);
+        let plan = self.kv(seeds, &["cluster", "plan", "--json"]);
+        let plan: serde_json::Value =
+            serde_json::from_slice(&plan.stdout).unwrap_or_else(|_| panic!("{plan:?}"));
+        let id = plan["plan"].as_str().expect("an id");
+        self.change_at_once(seeds, &["commit", id]);
+    }
+
+    /// Runs one command of `kv cluster`.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn change_at_once(&self, seeds: &[usize], words: &[&str]) {
+        let words: Vec<&str> = std::iter::once("cluster")
+            .chain(words.iter().copied())
+            .collect();
+        let done = self.kv(seeds, &words);
+        assert!(done.status.success(), "{words:?}: {done:?}");
+    }
+
+    /// Sets up a further node with a ticket, starts it, and has it join. Gives its index.
+    ///
+    /// # Panics
+    /// When a step is refused.
+    pub fn join(&mut self, zone: &str) -> usize {
+        let seeds: Vec<usize> = self.running_ones();
+        let (index, member) = self.make_ready(&seeds, zone);
+        self.start_node(index);
+        self.change(&seeds, &["join", &member]);
+        index
+    }
+
+    /// Sets up a further node with a ticket, starts it, and has it take the place of one that is gone. Gives its index.
+    ///
+    /// # Panics
+    /// When a step is refused.
+    pub fn replace(&mut self, seeds: &[usize], gone: &str, zone: &str) -> usize {
+        let (index, member) = self.make_ready(seeds, zone);
+        self.start_node(index);
+        self.change(seeds, &["replace", gone, &member]);
+        index
+    }
+
+    /// Waits until a node's process ends by itself, in good order.
+    ///
+    /// # Panics
+    /// When it does not run, or says that it failed.
+    pub fn ends(&mut self, index: usize) {
+        let mut child = self.running[index].take().expect("it runs");
+        let status = child.wait().expect("it is ours");
+        assert!(status.success(), "{status}: {}", self.log(index));
+    }
+
+    fn running_ones(&self) -> Vec<usize> {
+        let running = self.running.iter().enumerate();
+        let running = running.filter(|(_, child)| child.is_some());
+        running.map(|(index, _)| index).collect()
+    }
+
+    /// A further node, ready to join; gives what an operator stages for that.
+    fn make_ready(&mut self, seeds: &[usize], zone: &str) -> (usize, String) {
+        let index = self.addresses.len();
+        self.addresses.push(format!("127.0.0.1:{}", free_port()));
+        self.running.push(None);
+        let ticket = self.kv(seeds, &["cluster", "ticket"]);
+        let ticket = String::from_utf8_lossy(&ticket.stdout).into_owned();
+        let (data, ca) = (self.data(index), self.path("ca"));
+        let [data, ca] = [&data, &ca].map(|path| path.to_str().expect("a name of ours"));
+        let (name, address) = (format!("n{}", index + 1), self.address(index));
+        let made = run(&[
+            "join",
+            ticket.trim(),
+            "--set-up-only",
+            "--json",
+            "--data",
+            data,
+            "--ca",
+            ca,
+            "--name",
+            &name,
+            "--zone",
+            zone,
+            "--address",
+            address,
+            "--valid",
+            "1day",
+        ]);
+        let text: serde_json::Value =
+            serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+        let member = text["member"].as_str().expect("a member");
+        (index, member.to_owned())
+    }
+
     async fn connect(&self, folder: &str, seeds: &[usize]) -> Client {
         let mut last = None;
         for _ in 0..20 {

@@ -66,6 +66,11 @@ impl Session {
         Ok((client, bucket))
     }
 
+    /// SHA-256 of the certificates of the authorities that are believed: the last one issues.
+    pub(super) fn authorities(&self) -> Result<Vec<[u8; 32]>, Failure> {
+        Ok(self.target()?.authorities()?)
+    }
+
     fn target(&self) -> Result<Target, Failure> {
         match (&self.connect, &self.context) {
             (Some(_), Some(_)) => Err(Failure::usage(

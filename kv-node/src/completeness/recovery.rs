@@ -99,9 +99,11 @@ impl Recovery {
             let missing = self.completeness.missing();
             if told != Some(missing) {
                 told = Some(missing);
+                let joining = self.completeness.joining().len();
                 tracing::info!(
                     missing,
-                    "partitions are still incomplete after this node's loss"
+                    joining,
+                    "partitions of which others have what this node lacks, after a loss or because it is to gain them"
                 );
             }
             self.env.sleep(PAUSE).await;

@@ -20,6 +20,25 @@ use super::{Topology, TopologyError};
 use crate::assign::SlotMove;
 use crate::partition::PartitionId;
 
+/// The same owners as `present`, with those that are lost replaced: each by who is to have its slot, unless that one is there already;
+/// then by anybody who is to come. As many come as are lost, or more.
+fn without_lost(present: &[u16], wanted: &[u16], is_lost: impl Fn(u16) -> bool) -> Vec<u16> {
+    let is_heir = |owner: &u16| !present.contains(owner);
+    let mut left = present.to_vec();
+    let mut heirs: Vec<u16> = wanted.iter().copied().filter(is_heir).collect();
+    for (slot, heir) in left.iter_mut().zip(wanted) {
+        if is_lost(*slot) && is_heir(heir) {
+            *slot = *heir;
+            heirs.retain(|other| other != heir);
+        }
+    }
+    let mut heirs = heirs.into_iter();
+    for slot in left.iter_mut().filter(|slot| is_lost(**slot)) {
+        *slot = heirs.next().unwrap_or(*slot);
+    }
+    left
+}
+
 /// From whom an owner that is to gain a partition of a bucket must pull what was written before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
@@ -260,13 +279,7 @@ impl Topology {
         let mut moves = BTreeMap::new();
         for (partition, wanted) in wanted {
             let present = self.table.slots(partition);
-            let mut heirs = wanted.iter().filter(|owner| !present.contains(owner));
-            let mut stays = |owner: &u16| match is_lost(*owner) {
-                // As many come as are lost, or more.
-                true => heirs.next().copied().unwrap_or(*owner),
-                false => *owner,
-            };
-            let left: Vec<u16> = present.iter().map(&mut stays).collect();
+            let left = without_lost(present, &wanted, is_lost);
             if left != present {
                 moves.insert(partition, left);
             }
@@ -303,5 +316,21 @@ impl Topology {
         self.set_members(members)?;
         self.removed.insert(node, removal);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heir_of_a_lost_owner_has_its_slot_where_that_is_possible() {
+        let is_lost = |owner| owner == 9;
+        let left = |present: [u16; 3], wanted: [u16; 3]| without_lost(&present, &wanted, is_lost);
+        // Another slot was on its way, too.
+        assert_eq!(left([1, 2, 9], [5, 2, 6]), [1, 2, 6]);
+        assert_eq!(left([1, 2, 9], [5, 2, 1]), [1, 2, 5], "1 stays where it is");
+        assert_eq!(left([9, 2, 3], [4, 2, 3]), [4, 2, 3]);
+        assert_eq!(left([1, 2, 3], [4, 2, 3]), [1, 2, 3]);
     }
 }

@@ -269,6 +269,10 @@ impl Scenario {
                 day.mix.weak = 0;
                 day.mix.one = 0;
             }
+            if rng.bool() {
+                // Some know of a change what others do not, for as long as it takes.
+                day.events.extend(hermits(&plan, &mut rng));
+            }
             day.orders = members::draw(&mut rng, nodes, newcomers, work_ms, may_lose);
         }
         day

@@ -6,6 +6,8 @@ use super::new_member::NewMember;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ClusterCommand {
+    /// Print what a new node needs to find this cluster and to believe it; `kv-node join` takes it
+    Ticket,
     #[command(flatten)]
     Stage(Wish),
     /// Show what would follow from what is staged, and the id that commits it

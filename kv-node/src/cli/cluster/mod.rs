@@ -10,6 +10,7 @@
 //! | `plan`, `tolerance`, `predicted`, `warnings` | what would follow |
 //! | `plan_text`, `plan_json` | the same for people and programs |
 //! | `progress`, `progress_text`, `progress_json` | what is on its way |
+//! | `ticket` | what a new node needs to find the cluster |
 
 mod args;
 mod new_member;
@@ -21,6 +22,7 @@ mod progress;
 mod progress_json;
 mod progress_text;
 mod staged;
+mod ticket;
 mod tolerance;
 mod warnings;
 mod wish;
@@ -77,6 +79,7 @@ pub(super) async fn run(
         ClusterCommand::Plan(args) => plan(session, output, &args).await,
         ClusterCommand::Commit(args) => commit(session, output, &args).await,
         ClusterCommand::Progress(args) => progress(session, output, &args).await,
+        ClusterCommand::Ticket => ticket::run(session, output).await,
         ClusterCommand::Clear => clear(session, output).await,
         ClusterCommand::Abort => abort(session, output).await,
         ClusterCommand::Forget { node } => forget(session, output, &node).await,

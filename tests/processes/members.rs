@@ -1,0 +1,96 @@
+//! Nodes that join with a ticket, leave, and are not let in again, as real processes.
+
+use kv_tests::processes::{ProcessCluster, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_with_a_ticket_and_another_leaves_and_ends() {
+    let mut cluster = ProcessCluster::start(3);
+    let client = cluster.client(&[0, 1, 2]).await;
+    for number in 0..100 {
+        let put = client.put(format!("k{number}"), "v").await;
+        put.expect("all nodes are up");
+    }
+    let fourth = cluster.join("d");
+    let watched = cluster.kv(&[0], &["cluster", "progress", "--watch"]);
+    assert!(watched.status.success(), "{watched:?}");
+    let topology = cluster.client(&[fourth]).await.topology();
+    assert_eq!(topology.members().len(), 4);
+    assert!(topology.table().loads(3).iter().all(|load| *load == 192));
+
+    cluster.change(&[1], &["leave", "n1"]);
+    cluster.ends(0);
+    let log = cluster.log(0);
+    assert!(log.contains("this node has left the cluster"), "{log}");
+    let client = cluster.client(&[fourth]).await;
+    for number in 0..100 {
+        let read = client.get(format!("k{number}")).await;
+        let read = read.expect("three nodes are up");
+        let value = read.one().expect("one value");
+        assert_eq!(value.as_deref(), Some(&b"v"[..]), "k{number}");
+    }
+    // It knows that it was removed.
+    let data = cluster.data(0);
+    let again = run(&["serve", "--data", data.to_str().expect("a name of ours")]);
+    assert!(!again.status.success());
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(said.contains("it was removed"), "{said}");
+}
+
+#[test]
+fn a_ticket_that_is_cut_short_or_a_certificate_of_others_is_refused() {
+    let cluster = ProcessCluster::start(3);
+    let ticket = loop {
+        let printed = cluster.kv(&[0, 1, 2], &["cluster", "ticket"]);
+        if printed.status.success() {
+            break String::from_utf8_lossy(&printed.stdout).trim().to_owned();
+        }
+    };
+    let data = cluster.path("new");
+    let other = cluster.path("other-ca");
+    let [data, other] = [&data, &other].map(|path| path.to_str().expect("a name of ours"));
+    let join = |ticket: &str, more: &[&str]| {
+        let words = [
+            "join", ticket, "--data", data, "--name", "n4", "--zone", "d",
+        ];
+        let words = words
+            .iter()
+            .chain(&["--address", "127.0.0.1:1", "--set-up-only"]);
+        let words: Vec<&str> = words.chain(more).copied().collect();
+        let done = run(&words);
+        let said = [done.stdout, done.stderr].concat();
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let (is_done, said) = join(&ticket[..ticket.len() - 3], &[]);
+    assert!(!is_done && said.contains("not copied whole"), "{said}");
+    let (is_done, said) = join(&ticket, &[]);
+    assert!(
+        !is_done && said.contains("kv-node cert sign --ca CA_DIR kvrequest1-"),
+        "{said}"
+    );
+
+    // What is printed can be done as it stands.
+    let word = |said: &str, prefix: &str| -> String {
+        let words = said.split_whitespace();
+        let mut words = words.filter(|word| word.starts_with(prefix));
+        words.next().expect("it is printed").to_owned()
+    };
+    let request = word(&said, "kvrequest1-");
+    let made = run(&["ca", "create", "--name", "test", "--dir", other]);
+    assert!(made.status.success());
+    let sign = |ca: &str| {
+        let signed = run(&["cert", "sign", "--ca", ca, "--valid", "1day", &request]);
+        let certificate = String::from_utf8_lossy(&signed.stdout).trim().to_owned();
+        run(&["cert", "install", "--data", data, &certificate])
+    };
+    assert!(sign(other).status.success());
+    let (is_done, said) = join(&ticket, &[]);
+    assert!(!is_done && said.contains("is of cluster"), "{said}");
+
+    let ca = cluster.path("ca");
+    assert!(sign(ca.to_str().expect("a name of ours")).status.success());
+    let (is_done, said) = join(&ticket, &[]);
+    assert!(is_done && said.contains("kv cluster join node="), "{said}");
+}
