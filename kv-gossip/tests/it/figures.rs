@@ -145,3 +145,46 @@ fn false_deaths_over_hours() {
         );
     }
 }
+
+#[test]
+#[ignore = "takes minutes; figures only"]
+fn a_thousand_members_meet_a_hundred_and_find_each_other_after_a_split() {
+    for seed in 1..=3 {
+        let mut world = World::settled(Config::lan(), seed, 1000);
+        world.start_many(100, &[0, 1, 2]);
+        let seen = world.run_until_true(seconds(30.0), World::everyone_sees_everyone);
+        let (left, right): (Vec<_>, Vec<_>) = (0..1100).partition(|member| member % 2 == 0);
+        world.split(&left, &right);
+        world.run_for(seconds(120.0));
+        world.heard.clear();
+        world.heal();
+        let healed = world.run_until_true(seconds(60.0), World::everyone_sees_everyone);
+        println!(
+            "seed {seed}: 100 that join 1,000 are seen by all after {seen:.1?} s; halves of 1,100 see each other again {healed:.1?} s after a \
+             split of 120 s, {} false deaths after that",
+            world.false_deaths()
+        );
+    }
+}
+
+#[test]
+#[ignore = "takes an hour; figures only"]
+fn false_deaths_of_a_thousand_members_in_a_day() {
+    let hours = std::env::var("HOURS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let hours: f64 = hours.unwrap_or(24.0);
+    let mut world = World::settled(Config::lan(), 1, 1000);
+    world.network.loss = 0.05;
+    for member in 0..10 {
+        world.network.slow.insert(member, seconds(2.0));
+    }
+    for hour in 1..=24 {
+        world.run_for(seconds(hours * 3600.0 / 24.0));
+        println!(
+            "1000 members, 5 % loss, 10 slow, {:.1} h: {} false deaths per observer",
+            hours * f64::from(hour) / 24.0,
+            world.false_deaths()
+        );
+    }
+}

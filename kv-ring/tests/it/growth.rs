@@ -68,6 +68,8 @@ fn a_cluster_grows_to_1000_nodes_and_shrinks_again_without_wear() {
             world.assert_good(&table);
         }
     }
+    let most = spread(&world, &table, 3).1;
+    assert!(most <= 1.06, "the fullest of 1,000 has {most} of the mean");
     // Less than the newcomers' shares, because uneven zones let some of them hold less for a while.
     assert!(
         f64::from(moved) <= share,
