@@ -235,3 +235,22 @@ pub fn become_member(data: &Path, entry: &ChainEntry) -> Result<()> {
     let joining = path(JOINING_FILE);
     fs::remove_file(&joining).with_context(|| format!("{} cannot be removed", joining.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_have_the_form_of_the_document() {
+        let ticket = Ticket {
+            cluster: ClusterId(0xc1),
+            authority: [7; 32],
+            seeds: vec!["10.0.0.1:7401".to_owned(), "n2:7401".to_owned()],
+        };
+        let word = ticket.to_word().expect("it encodes");
+        assert_eq!(word, GOLDEN);
+        assert_eq!(Ticket::from_word(GOLDEN).expect("a ticket"), ticket);
+    }
+
+    const GOLDEN: &str = "kvticket1-wQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwINMTAuMC4wLjE6NzQwMQduMjo3NDAxdisZjw";
+}
