@@ -30,7 +30,7 @@ impl Gossip {
         self.send(target, Body::Ping { seq }, vec![]);
     }
 
-    /// The target has not answered in time: others may reach it.
+    /// The target has not answered in time: others may reach it, or a second ping.
     pub(super) fn ask_others(&mut self, seq: u32) {
         let Some(target) = self
             .current_probe(seq)
@@ -49,6 +49,8 @@ impl Gossip {
         for relay in relays {
             self.send(relay, Body::PingRequest { seq, target }, vec![]);
         }
+        // Where messages get lost, one more costs less than a suspicion that all have to hear of, and its end.
+        self.send(target, Body::Ping { seq }, vec![]);
     }
 
     /// Judges the probe and starts the next one.

@@ -348,7 +348,8 @@ fn a_view_that_holds_a_living_member_dead_is_checked_and_not_believed() {
     });
     assert!(told, "the accused is not asked");
     // It does not answer, so it is suspected; a view that holds a suspect dead is believed.
-    bench.ping_to_peer();
+    let first = bench.ping_to_peer();
+    assert_eq!(bench.ping_to_peer(), first, "it is asked twice");
     bench.ping_to_peer();
     assert_eq!(bench.peer_state(), State::Suspect);
     bench.receive(ACCUSER, 100, Body::State, vec![record]);
