@@ -91,7 +91,7 @@ impl Config {
             suspicion_multiplier: 4,
             suspicion_stretch: 6,
             confirmations: 2,
-            indirect_probes: 4,
+            indirect_probes: 6,
             fanout: 3,
             retransmit_multiplier: 4,
             health_limit: 8,

@@ -99,6 +99,11 @@ impl Changes {
                 asked = None;
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
+            if self.membership.is_rolled_back() {
+                // Another process may run as this node, with votes of its own.
+                let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
+                return Err(Refusal::new(ErrorCode::Storage, message));
+            }
             if seen.is_some_and(|seen| seen != topology.epoch()) {
                 let message = "another change came first; nothing was changed by this one";
                 return Err(refused(message.to_owned()));
@@ -241,7 +246,7 @@ impl Changes {
             ballot: sent(ballot),
             step,
         };
-        if voter == self.me {
+        if voter == self.me && !self.membership.is_rolled_back() {
             return (voter, self.voting.vote(self.me, vote, entry).await);
         }
         let request = Request::Vote(vote, entry);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kv_net::message::{Request, Response};
 use kv_net::{ErrorCode, Role};
-use kv_ring::{ChainHash, Removal, Topology};
+use kv_ring::{ChainHash, MemberState, Removal, Topology};
 use kv_storage::fs::replace_file;
 use kv_storage::{Db, Events, WriteObserver};
 use kv_types::{ActorId, ClusterId, Epoch, Hlc, NodeId};
@@ -47,7 +47,7 @@ use crate::tombstones::promises::Promises;
 use crate::tombstones::rounds::Rounds;
 use crate::tombstones::watermarks::Watermarks;
 use crate::tombstones::{self, DeleteOptions};
-use crate::topologies::{Topologies, TopologyError};
+use crate::topologies::{BeforeAdoption as _, Topologies, TopologyError};
 use crate::voting::Voting;
 
 /// What a node is started with.
@@ -186,8 +186,11 @@ impl Node {
         let was_started = env.fs.open(&started).is_ok();
         let joins = data.join(JOINS_FILE);
         let is_new = env.fs.open(&joins).is_ok();
-        // Of the first members, who has never stored anything has heard of nothing since genesis.
-        let has_lived = !is_new && (was_started || topology.epoch() > Epoch::GENESIS);
+        // Of the first members, who has never stored anything has heard of nothing since genesis; of later ones, who has
+        // never run owns nothing and gains nothing.
+        let mut partitions = topology.partition_count().iter();
+        let is_unused = is_new && !partitions.any(|it| topology.has_or_drains(node, it));
+        let has_lived = was_started || (topology.epoch() > Epoch::GENESIS && !is_unused);
         let is_emptied = !has_stored && has_lived;
         let boot = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
@@ -250,7 +253,12 @@ impl Node {
             watermarks: Arc::clone(&watermarks),
             completeness: Arc::clone(&completeness),
         };
+        let prepared = heir.prepare(&topologies.current()).await;
+        prepared.map_err(StoreError::Failed)?;
         topologies.before_adoption(Arc::new(heir));
+        let member = topology.member(node);
+        let leaves = member.is_some_and(|member| member.state == MemberState::Leaving);
+        let _ = kept.is_done(leaves);
         let counted = replica.count_stand_ins().await;
         counted.map_err(|refusal| StoreError::Failed(refusal.message))?;
         let metrics = Arc::new(Metrics::new());
@@ -391,6 +399,7 @@ impl Node {
             completeness: Arc::clone(&completeness),
             exchange: Arc::clone(&exchange),
             kept: Arc::clone(&kept),
+            liveness: Arc::clone(&exchange.liveness),
             changes: changes.clone(),
         };
         env.spawn(losses.run());

@@ -9,6 +9,7 @@
 
 pub mod joining;
 pub mod token;
+pub mod wording;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -275,11 +276,13 @@ pub fn topology_dir(data: &Path) -> PathBuf {
     data.join("topology")
 }
 
+/// The time of this machine.
 #[expect(
     clippy::disallowed_methods,
     reason = "commands of an operator run in the real world"
 )]
-fn now() -> SystemTime {
+#[must_use]
+pub fn now() -> SystemTime {
     SystemTime::now()
 }
 

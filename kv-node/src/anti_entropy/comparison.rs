@@ -122,7 +122,8 @@ impl Comparison<'_> {
         let mut stretches = 0;
         loop {
             // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
-            if self.aim == Aim::Usual && self.exchange.completeness.missing() > 0 {
+            let is_incomplete = self.exchange.completeness.is_incomplete(self.place.1);
+            if self.aim == Aim::Usual && is_incomplete {
                 return Err(Interrupted);
             }
             let compared = self.compare_stretch(&rest).await;

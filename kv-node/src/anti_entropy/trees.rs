@@ -5,7 +5,7 @@
 //! 2. While a tree is made from a snapshot, later writes are kept aside for it, and none is counted twice: what the
 //!    snapshot shows has numbers up to its own, what is kept aside has later ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kv_ring::{KeyHash, PartitionCount, PartitionId};
@@ -30,6 +30,8 @@ struct State {
     stage: Stage,
     /// What the trees are being made from is not what the store holds any more.
     is_spoilt: bool,
+    /// Places whose trees were forgotten and not made anew: what is in them nobody knows.
+    unknown: BTreeSet<Place>,
     last: Seq,
     plots: BTreeMap<Place, Plot>,
 }
@@ -71,6 +73,7 @@ impl Trees {
             state: Mutex::new(State {
                 stage: Stage::Opening,
                 is_spoilt: false,
+                unknown: BTreeSet::new(),
                 last: Seq(0),
                 plots: BTreeMap::new(),
             }),
@@ -87,6 +90,7 @@ impl Trees {
         let mut state = self.state();
         state.stage = Stage::Making;
         state.is_spoilt = false;
+        state.unknown.clear();
         state.plots.clear();
         state.last
     }
@@ -134,6 +138,7 @@ impl Trees {
                 let plot = state.plots.get_mut(&place);
                 if let Some(plot) = plot.filter(|plot| plot.aside.is_some()) {
                     plot.plant(snapshot, items);
+                    state.unknown.remove(&place);
                 }
             }
         }
@@ -141,10 +146,12 @@ impl Trees {
 
     /// Ends the making of one tree: if nothing was met, the place is empty but for what was kept aside.
     pub fn end_one(&self, place: Place, snapshot: Seq) {
-        if let Some(plot) = self.state().plots.get_mut(&place)
+        let mut state = self.state();
+        if let Some(plot) = state.plots.get_mut(&place)
             && plot.aside.is_some()
         {
             plot.plant(snapshot, &[]);
+            state.unknown.remove(&place);
         }
     }
 
@@ -160,6 +167,7 @@ impl Trees {
         for place in places {
             state.plots.remove(place);
         }
+        state.unknown.extend(places);
         true
     }
 
@@ -212,9 +220,18 @@ impl Trees {
         self.state().tree(&place).map_or(0, Tree::depth)
     }
 
+    /// Whether nothing is in a place, as far as that is known.
+    #[must_use]
+    pub fn is_empty(&self, place: Place) -> bool {
+        let state = self.state();
+        let is_known = state.stage == Stage::Made && !state.unknown.contains(&place);
+        is_known && state.tree(&place).is_none_or(|tree| tree.items() == 0)
+    }
+
     /// How many items a tree is over.
     #[must_use]
-    pub fn items(&self, place: Place) -> u64 {
+    #[cfg(test)]
+    fn items(&self, place: Place) -> u64 {
         self.state().tree(&place).map_or(0, Tree::items)
     }
 
@@ -389,6 +406,11 @@ mod tests {
         trees.end_one(place, snapshot);
         assert_eq!(trees.roots(&[place]), written_since);
         assert_ne!(written_since, held);
+        assert!(trees.drop_some(&[place]));
+        assert!(!trees.is_empty(place), "nobody knows");
+        let snapshot = trees.begin_one(place);
+        trees.end_one(place, snapshot);
+        assert!(trees.is_empty(place));
     }
 
     fn plant(trees: &Trees, seq: Seq, items: &BTreeMap<u64, u64>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
+use futures::future::join_all;
 use kv_net::message::{Request, Response, TopologyV1};
 use kv_net::{Credentials, Endpoint, EndpointConfig, Peer};
 use kv_node::config::Config;
@@ -15,6 +16,7 @@ use kv_node::setup::joining::{
     Joining, Ticket, become_member, check_certificate, has_certificate, signing_request,
 };
 use kv_node::setup::token::Token as _;
+use kv_node::setup::wording::{check_address, check_name};
 use kv_ring::ChainEntry;
 use kv_types::{Epoch, NodeId};
 use serde_json::json;
@@ -70,6 +72,13 @@ pub(super) fn run(args: JoinArgs) -> Result<()> {
     let address = args.address.or_else(listen).context(
         "give --address HOST:PORT, where the other nodes reach this one, or --listen, where it listens",
     )?;
+    check_name("name", &args.name)?;
+    check_name("zone", &args.zone)?;
+    check_address(&address)?;
+    ensure!(
+        !ticket.seeds.contains(&address),
+        "{address} is another member's address; give --address HOST:PORT, where the others reach this node"
+    );
     let joining = Joining {
         name: args.name,
         zone: args.zone,
@@ -80,8 +89,9 @@ pub(super) fn run(args: JoinArgs) -> Result<()> {
     let node = joining.prepare(&config.data)?;
     let data = config.data.display();
     match &args.ca {
+        // Another one has another fingerprint, and this one may be staged already.
+        _ if has_certificate(&config.data) => {}
         Some(ca) => _ = setup::issue_node(ca, &config.data, args.valid)?,
-        None if has_certificate(&config.data) => {}
         None => {
             println!(
                 "node {node} in {data} has no certificate yet. Where the authority is:\n\n  kv-node cert sign --ca CA_DIR {}\n\nthen here, with what that prints:\n\n  kv-node cert install --data {data} CERTIFICATE\n",
@@ -124,6 +134,10 @@ pub(super) async fn wait(config: &Config, node: NodeId, credentials: &Credential
     let Some(joining) = Joining::load(&config.data)? else {
         return Ok(());
     };
+    ensure!(
+        credentials.not_after() > setup::now(),
+        "this node's certificate has expired: issue a new one, and stage the join again with what `kv-node join` prints then"
+    );
     let endpoint = Endpoint::client(credentials.clone(), EndpointConfig::client())?;
     let mut seeds = joining.seeds;
     let mut told = None;
@@ -172,15 +186,14 @@ pub(super) async fn wait(config: &Config, node: NodeId, credentials: &Credential
     }
 }
 
-/// The newest topology that the first member has which answers.
+/// The newest topology that any of the members has which answer.
 async fn newest(endpoint: &Endpoint, seeds: &[String]) -> Option<ChainEntry> {
-    for seed in seeds {
-        match ask(endpoint, seed).await {
-            Ok(entry) => return Some(entry),
-            Err(error) => tracing::debug!(%seed, %error, "a member does not answer"),
-        }
-    }
-    None
+    let asked = seeds.iter().map(|seed| async move {
+        let answer = ask(endpoint, seed).await;
+        answer.inspect_err(|error| tracing::debug!(%seed, %error, "a member does not answer"))
+    });
+    let answers = join_all(asked).await.into_iter().flatten();
+    answers.max_by_key(ChainEntry::epoch)
 }
 
 async fn ask(endpoint: &Endpoint, seed: &str) -> Result<ChainEntry> {

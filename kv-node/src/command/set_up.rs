@@ -19,6 +19,11 @@ fn say(json: bool, object: &serde_json::Value, text: &str) {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "beside the result of a command")]
+fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 pub(super) fn init(args: &InitArgs) -> Result<()> {
     let node = setup::init_node(&args.data)?;
     let data = args.data.display();
@@ -63,6 +68,7 @@ pub(super) fn cert(command: CertCommand) -> Result<()> {
         CertCommand::Sign { issuing, request } => {
             let request = SigningRequest::from_word(&request)?;
             let issued = joining::sign(&issuing.ca, &request, issuing.valid)?;
+            note(&format!("signed for node {}", request.node));
             say(false, &json!({}), &issued.to_word()?);
             return Ok(());
         }

@@ -54,6 +54,8 @@ struct Progress {
     others: BTreeSet<NodeId>,
     /// How many of them are enough, if their own copies are complete.
     enough: usize,
+    /// This one must be among those that were compared with, however many others are.
+    must: Option<NodeId>,
     /// Those that were compared with.
     heard: BTreeSet<NodeId>,
     /// How many of those are complete.
@@ -70,7 +72,8 @@ impl Progress {
         if planted!("complete copies after one comparison") && !self.heard.is_empty() {
             return true;
         }
-        self.complete >= self.enough || self.heard.len() == self.others.len()
+        self.must.is_none_or(|must| self.heard.contains(&must))
+            && (self.complete >= self.enough || self.heard.len() == self.others.len())
     }
 }
 
@@ -176,6 +179,9 @@ impl Recovery {
                 }
             }
             if is_current && !done.is_empty() {
+                // In between this node may have minted in another's place, or in an attempt that was called off, what it does
+                // not hold.
+                self.replica.minter().hold_anew();
                 self.completeness.complete(&done, &topology).await?;
             }
         }
@@ -242,6 +248,7 @@ impl Recovery {
                 let enough = usize::from((n + 1 - w).max(r).max(n + 1 - r));
                 let progress = Progress {
                     enough: enough.min(others.len()),
+                    must: None,
                     others,
                     heard: BTreeSet::new(),
                     complete: 0,
@@ -256,14 +263,16 @@ impl Recovery {
     /// What has to be known of a place that this node is to gain.
     fn joining(&self, topology: &Topology, place: Place) -> Option<Progress> {
         let (bucket, partition) = place;
-        topology
-            .moving(partition)
-            .filter(|moving| moving.to == self.me)?;
+        let moving = topology.moving(partition);
+        let moving = moving.filter(|moving| moving.to == self.me)?;
         let sources = topology.sources(bucket, partition);
         // A bucket with fewer replicas may have nothing in the slot.
         let (among, enough) =
             sources.map_or_else(Default::default, |sources| (sources.among, sources.needed));
+        // Of whoever loses the slot, so that the new owners have together what any of the old ones had.
+        let must = moving.from.filter(|from| among.contains(from));
         Some(Progress {
+            must,
             others: among.into_iter().collect(),
             enough: match planted!("gain from one source") {
                 true => usize::from(enough).min(1),

@@ -44,6 +44,15 @@ pub enum Holding {
     },
 }
 
+impl Holding {
+    fn digest(&self) -> Option<u64> {
+        match self {
+            Self::Nothing => None,
+            Self::Digest(digest) | Self::Object { digest, .. } => Some(*digest),
+        }
+    }
+}
+
 /// What is to be done after an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GetStep {
@@ -234,7 +243,14 @@ impl GetCore {
 
     fn reply(&self) -> GetReply {
         let mut merged = Object::new();
-        for (_, object) in self.objects() {
+        // Whoever is to gain the partition may not know yet what was deleted. The old owners have all that was acknowledged.
+        let old = self.replicas.old().iter();
+        let held_by_old = old.filter_map(|node| self.held.get(node)?.digest());
+        let held_by_old: BTreeSet<u64> = held_by_old.collect();
+        for (_, object) in self
+            .objects()
+            .filter(|(digest, _)| held_by_old.contains(digest))
+        {
             merged.merge(object);
         }
         let whole: BTreeSet<u64> = self
@@ -323,6 +339,41 @@ mod tests {
             object: Box::new(object.clone()),
         };
         GetAnswer::Held(EPOCH, holding)
+    }
+
+    #[test]
+    fn what_only_a_joining_owner_holds_is_not_shown() {
+        let nodes = [1, 2, 3, 4].map(node);
+        let replicas = ReplicaSet::joint(nodes[..3].to_vec(), [nodes[0], nodes[1], nodes[3]]);
+        let mut core = GetCore::new(replicas, 2, EPOCH, nodes.to_vec());
+        let (current, deleted_long_ago) = (object(&[1]), object(&[2]));
+        assert!(matches!(
+            core.on_answer(node(4), full(&deleted_long_ago)),
+            GetStep::Ask(_)
+        ));
+        assert!(matches!(
+            core.on_answer(node(1), full(&current)),
+            GetStep::Ask(_)
+        ));
+        let GetStep::Reply(reply) = core.on_answer(node(2), full(&current)) else {
+            panic!("two old owners and two new ones have answered");
+        };
+        assert_eq!(reply.object, current);
+        assert_eq!(reply.repair, [node(4)]);
+    }
+
+    #[test]
+    fn what_a_joining_owner_holds_as_the_old_ones_do_is_shown() {
+        let nodes = [4, 1, 2, 3].map(node);
+        let replicas = ReplicaSet::joint(nodes[1..].to_vec(), [nodes[1], nodes[2], nodes[0]]);
+        let mut core = GetCore::new(replicas, 2, EPOCH, nodes.to_vec());
+        let current = object(&[1]);
+        core.on_answer(node(4), full(&current));
+        core.on_answer(node(1), only_digest(&current));
+        let GetStep::Reply(reply) = core.on_answer(node(2), only_digest(&current)) else {
+            panic!("the object is at hand");
+        };
+        assert_eq!(reply.object, current);
     }
 
     fn only_digest(object: &Object) -> GetAnswer {

@@ -87,7 +87,10 @@ impl Coordinator {
                 return Err(Refusal::timeout(quorum.r(), got, DOING));
             }
         }
-        let page = merge(pages.into_iter().map(|(_, page)| page).collect());
+        // Whoever is to gain the partition may not know yet what was deleted. The old owners have all that was acknowledged.
+        let counts = |from: &NodeId| replicas.old().contains(from);
+        let pages = pages.into_iter().filter(|(from, _)| counts(from));
+        let page = merge(pages.map(|(_, page)| page).collect());
         let mut values = Vec::new();
         let mut entries = Vec::with_capacity(page.entries.len());
         for (key, object) in page.entries {

@@ -14,6 +14,7 @@ use crate::changes::Changes;
 use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
 use crate::hints::Kept;
+use crate::liveness::Liveness;
 use crate::replica::Replica;
 use crate::topologies::Topologies;
 
@@ -35,6 +36,7 @@ pub struct Losses {
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) kept: Arc<Kept>,
+    pub(crate) liveness: Arc<Liveness>,
     pub(crate) changes: Changes,
 }
 
@@ -69,11 +71,20 @@ impl Losses {
     async fn drain(&self, topology: &Topology) -> Option<ChangeKind> {
         let draining =
             |partition: &PartitionId| topology.draining(*partition).any(|node| node == self.me);
-        let lost: Vec<PartitionId> = topology
-            .unsettled()
-            .filter(draining)
-            .take(AT_ONCE)
-            .collect();
+        // Nobody waits for one that is lost: its slot moves on after that.
+        let is_there = |owner: &NodeId| {
+            let member = topology.member(*owner);
+            member.is_some_and(|member| member.state != MemberState::Lost)
+        };
+        let now = self.env.now();
+        let slots = topology.replication_factor();
+        let may_be_given = |partition: &PartitionId| {
+            let owners = topology.replicas(*partition, slots);
+            let mut owners = owners.nodes().filter(is_there);
+            owners.all(|owner| self.liveness.may_answer(owner, now))
+        };
+        let lost = topology.unsettled().filter(draining);
+        let lost: Vec<PartitionId> = lost.filter(may_be_given).take(AT_ONCE).collect();
         // Until all trees are made nobody knows what there is to give.
         if lost.is_empty() || !self.trees.are_made() {
             return None;
@@ -85,15 +96,10 @@ impl Losses {
             let n = bucket.properties.quorum.n();
             for partition in drained.clone() {
                 let place = (bucket.id, partition);
-                if self.trees.items(place) == 0 {
+                if self.trees.is_empty(place) {
                     continue;
                 }
                 let owners = topology.replicas(partition, n);
-                // Nobody waits for one that is lost: its slot moves on after that.
-                let is_there = |owner: &NodeId| {
-                    let member = topology.member(*owner);
-                    member.is_some_and(|member| member.state != MemberState::Lost)
-                };
                 for owner in owners.nodes().filter(is_there) {
                     if planted!("say that all is given before it is") {
                         continue;
@@ -135,6 +141,10 @@ impl Losses {
         // Meanwhile it is to gain none of them.
         let _still = self.topologies.hold().await;
         let topology = self.topologies.current();
+        if !topology.is_counted_on(self.me) {
+            // Nobody waited for what only it has: it is left for whoever looks for it.
+            return;
+        }
         let is_left_over = |(_, partition): &Place| !topology.has_or_drains(self.me, *partition);
         let places: Vec<Place> = self
             .trees

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kv_net::credentials::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use kv_net::{Credentials, Identity, KeyPair, PublicKey, Role, Validity};
 use kv_ring::ChainEntry;
-use kv_storage::fs::{RealFs, replace_file};
+use kv_storage::fs::{Fs as _, RealFs, replace_file};
 use kv_types::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ impl Joining {
     /// When the file is damaged.
     pub fn load(data: &Path) -> Result<Option<Self>> {
         let path = data.join(JOINING_FILE);
-        if topology_dir(data).exists() || !path.exists() {
+        if is_member(data) || !path.exists() {
             return Ok(None);
         }
         let parsed = toml::from_str(&read(&path)?);
@@ -107,11 +107,10 @@ impl Joining {
     /// # Errors
     /// When the directory belongs to a member, or a file cannot be written.
     pub fn prepare(&self, data: &Path) -> Result<NodeId> {
-        let topology = topology_dir(data);
         ensure!(
-            !topology.exists(),
-            "{} exists: this node is a member of a cluster already; `kv-node serve` runs it",
-            topology.display()
+            !is_member(data),
+            "{} holds a topology: this node is a member of a cluster already; `kv-node serve` runs it",
+            topology_dir(data).display()
         );
         let is_new = !data.join(super::NODE_FILE).exists();
         let node = if is_new {
@@ -142,6 +141,12 @@ impl Joining {
             "node={node},name={name},zone={zone},address={address},weight={weight},fingerprint={fingerprint}"
         ))
     }
+}
+
+/// Whether a data directory holds a topology. The folder alone may be left of an attempt to write one.
+fn is_member(data: &Path) -> bool {
+    let names = RealFs.list(&topology_dir(data)).unwrap_or_default();
+    names.iter().any(|name| name.ends_with(".entry"))
 }
 
 /// Whether a node has a certificate.

@@ -122,7 +122,8 @@ impl Rounds {
             let mut ripe: Vec<Deletion> = Vec::new();
             for deletion in page.entries {
                 // Of copies that went with their partition the notes are left.
-                let is_nobodys = !topology.has_or_drains(me, deletion.place.1);
+                let is_nobodys =
+                    topology.is_counted_on(me) && !topology.has_or_drains(me, deletion.place.1);
                 let through = self.forgetting.replica.forgettable(deletion.place);
                 if is_nobodys || deletion.from <= through {
                     ripe.push(deletion);

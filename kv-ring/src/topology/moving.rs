@@ -97,6 +97,13 @@ impl Topology {
         self.owns(node, partition) || self.draining(partition).any(|drains| drains == node)
     }
 
+    /// Whether a node is a member that is not given up.
+    #[must_use]
+    pub fn is_counted_on(&self, node: NodeId) -> bool {
+        let member = self.member(node);
+        member.is_some_and(|member| member.state != MemberState::Lost)
+    }
+
     /// Whether a node is among the owners of a partition, or about to be.
     #[must_use]
     pub fn owns(&self, node: NodeId, partition: PartitionId) -> bool {

@@ -88,7 +88,16 @@ pub(super) fn draw(
             },
             false => What::Join(by),
         };
-        order(rng.u64(500..early_ms.max(501)), what);
+        let at_ms = rng.u64(500..early_ms.max(501));
+        order(at_ms, what);
+        if rng.bool() {
+            // In the middle of it, and then once more.
+            let called_off_ms = at_ms + rng.u64(1_000..8_000);
+            order(called_off_ms, What::CallOff);
+            let weight = rng.u32(2..4);
+            let again = What::Weigh { node: by, weight };
+            order(called_off_ms + rng.u64(500..8_000), again);
+        }
     }
     for _ in 0..rng.u8(0..5) {
         let node = rng.u8(1..=nodes + newcomers);

@@ -185,6 +185,10 @@ async fn abort(session: &Session, output: &Output) -> Result<(), Failure> {
     let seen = look(&client).await;
     if !Progress::of(&seen).can_abort() {
         output.line("there is nothing to call off; nothing was done")?;
+        output.json_only(&DecidedJson {
+            schema: 1,
+            epoch: seen.topology.epoch().0,
+        })?;
         return Ok(());
     }
     let hint = "it may still come into force; `kv cluster progress` shows whether anything moves";

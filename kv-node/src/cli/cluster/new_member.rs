@@ -6,6 +6,8 @@ use std::str::FromStr;
 use kv_client::NodeId;
 use kv_client::ring::{Member, MemberState};
 
+use crate::setup::wording::{check_address, check_name};
+
 /// The fields, in the order in which they are asked for.
 const FIELDS: [&str; 6] = ["node", "name", "zone", "address", "fingerprint", "weight"];
 
@@ -48,7 +50,14 @@ impl FromStr for NewMember {
         };
         let node = needed("node")?;
         let (name, address) = (needed("name")?, needed("address")?);
-        let print = needed("fingerprint")?;
+        check_name("name", name).map_err(|error| error.to_string())?;
+        check_address(address).map_err(|error| error.to_string())?;
+        if let Some(zone) = fields.get("zone") {
+            check_name("zone", zone).map_err(|error| error.to_string())?;
+        }
+        let print = fields.remove("fingerprint").ok_or_else(|| {
+            "`fingerprint=` is missing; take the text as the node printed it".to_owned()
+        })?;
         let weight = fields.remove("weight").map(|weight| match weight.parse() {
             Ok(weight) if weight > 0 => Ok(weight),
             _ => Err(format!(

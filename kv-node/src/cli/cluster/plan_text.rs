@@ -30,14 +30,10 @@ pub(super) fn plan(output: &Output, plan: &Plan) -> String {
     }
     let warnings = plan.warnings.iter();
     lines.extend(warnings.map(|warning| format!("{}    {warning}", output.alarmed("warning"))));
-    let accept = if plan.may_lose > 0 {
-        " --accept-data-loss"
-    } else {
-        ""
-    };
+    // An option that accepts a loss is not there to be copied with the rest.
     let id = plan.commit_id();
     lines.push(format!(
-        "run        kv cluster commit {id}{accept}    (or kv cluster clear)"
+        "run        kv cluster commit {id}    (or kv cluster clear)"
     ));
     lines.join("\n")
 }

@@ -290,7 +290,7 @@ fn who_gives_up_as_many_owners_as_acknowledge_a_write_is_asked_to_accept_a_loss(
         "{text}"
     );
     assert!(
-        text.contains(&format!("commit {} --accept-data-loss", lossy.commit_id())),
+        text.contains(&format!("commit {}    (", lossy.commit_id())),
         "{text}"
     );
     // r = 3 is met nowhere where n4 is an owner; the default bucket has its majority.
