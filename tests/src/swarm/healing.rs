@@ -5,13 +5,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use kv_net::Role;
-use kv_net::message::{ChangeKind, ReadOptions, ReplicaReadV1, Request, Response, WriteKind};
+use kv_net::message::{
+    ChangeKind, MemberChangesV1, ReadOptions, ReplicaReadV1, Request, Response, WriteKind,
+};
 use kv_ring::{Member, MemberState, Topology};
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
 use kv_types::{BucketMode, Level, NodeId, Object, Payload, Sibling};
 
-use super::members::{give_machines, make};
+use super::members::{give_machines, make, plan};
 use super::nemesis::{Nemesis, used};
 use super::work::{Notebook, name};
 use crate::check::Violation;
@@ -146,6 +148,18 @@ impl Healing<'_> {
                 .into_iter()
                 .find(|node| self.cluster.node(*node).is_some());
             if let Some(via) = via {
+                // What only a damaged one has nobody brings: it is given up, if there are enough others.
+                let is_waited_for = |node: &&NodeId| topology.is_counted_on(**node);
+                let damaged = self.damaged.iter().filter(is_waited_for).copied();
+                let wanted = MemberChangesV1 {
+                    lost: damaged.collect(),
+                    ..MemberChangesV1::default()
+                };
+                if !wanted.lost.is_empty()
+                    && let Some(change) = plan(&topology, wanted)
+                {
+                    make(self.cluster, via, change).await;
+                }
                 for node in lost {
                     make(self.cluster, via, ChangeKind::RemoveMember { node }).await;
                 }
@@ -335,7 +349,8 @@ impl Healing<'_> {
             let is_wrong = |owners: &Vec<NodeId>| {
                 owners.iter().collect::<BTreeSet<_>>().len() != usize::from(replicas)
             };
-            if view.iter().any(is_wrong) {
+            let is_settled = self.cluster.newest().unsettled().next().is_none();
+            if is_settled && view.iter().any(is_wrong) {
                 let what = format!("at {node} a partition has not {replicas} distinct owners");
                 self.wrong("owners", what);
             }

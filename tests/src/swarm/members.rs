@@ -212,7 +212,7 @@ impl Registrar {
 }
 
 /// The change by which members are to be as is wanted; nothing if that is not possible.
-fn plan(seen: &Topology, wanted: MemberChangesV1) -> Option<ChangeKind> {
+pub(super) fn plan(seen: &Topology, wanted: MemberChangesV1) -> Option<ChangeKind> {
     let changes = MemberChanges {
         joins: wanted.joins.iter().map(kv_node::changes::member).collect(),
         leaves: wanted.leaves.clone(),
