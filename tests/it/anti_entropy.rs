@@ -98,12 +98,19 @@ fn what_differs_is_found_by_trees_that_only_followed_the_log() {
     });
 }
 
-/// Ten thousand differences in a million keys of 4,096 partitions are as dense as this.
 #[test]
 fn scattered_differences_are_found_with_few_bytes() {
+    // Where two peers find them at the same time, up to twice as many.
+    let of_each = [1, 4, 9].map(bytes_for_each_scattered_difference);
+    println!("{of_each:?} bytes of questions and answers for each difference");
+    assert!(of_each.iter().sum::<usize>() <= 3 * 600, "{of_each:?}");
+}
+
+/// Ten thousand differences in a million keys of 4,096 partitions are as dense as these.
+fn bytes_for_each_scattered_difference(seed: u64) -> usize {
     const PARTITIONS: u16 = 16;
     const KEYS: usize = 244 * PARTITIONS as usize;
-    with_cluster(9, |cluster, mut client, handle| async move {
+    with_cluster(seed, |cluster, mut client, handle| async move {
         let [first, second, away] = [NodeId(1), NodeId(2), NodeId(3)];
         let topology = cluster.topology();
         let is_in = |name: &String| {
@@ -156,10 +163,8 @@ fn scattered_differences_are_found_with_few_bytes() {
             let (values, _) = read.expect("one answer is enough");
             assert_eq!(values, ["w"], "{name}");
         }
-        let each = asked / differing.count();
-        assert!(each <= 600, "{each} bytes for each difference");
-        println!("{each} bytes of questions and answers for each difference");
-    });
+        asked / differing.count()
+    })
 }
 
 #[test]

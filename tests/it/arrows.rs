@@ -133,7 +133,7 @@ fn node_code_does_not_reach_for_the_real_world() {
         "cli",
         "command",
         "bin",
-        "setup.rs",
+        "setup",
         "config.rs",
         "main.rs",
     ];
