@@ -99,11 +99,8 @@ impl Changes {
                 asked = None;
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
-            if self.membership.is_rolled_back() {
-                // Another process may run as this node, with votes of its own.
-                let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
-                return Err(Refusal::new(ErrorCode::Storage, message));
-            }
+            // Another process may run as this node, with votes of its own.
+            self.membership.check_memory()?;
             if seen.is_some_and(|seen| seen != topology.epoch()) {
                 let message = "another change came first; nothing was changed by this one";
                 return Err(refused(message.to_owned()));
@@ -246,8 +243,11 @@ impl Changes {
             ballot: sent(ballot),
             step,
         };
-        if voter == self.me && !self.membership.is_rolled_back() {
-            return (voter, self.voting.vote(self.me, vote, entry).await);
+        if voter == self.me {
+            return match self.membership.check_memory() {
+                Ok(()) => (voter, self.voting.vote(self.me, vote, entry).await),
+                Err(refusal) => (voter, Err(refusal)),
+            };
         }
         let request = Request::Vote(vote, entry);
         let patience = deadline.at_most(&self.env, VOTER_PATIENCE);
@@ -305,7 +305,9 @@ fn change_of(kind: ChangeKind) -> Change {
     }
 }
 
-fn member_changes(wanted: MemberChangesV1) -> MemberChanges {
+/// What is wanted of the members, as the topology takes it.
+#[must_use]
+pub fn member_changes(wanted: MemberChangesV1) -> MemberChanges {
     MemberChanges {
         joins: wanted.joins.iter().map(member).collect(),
         leaves: wanted.leaves,
@@ -315,9 +317,7 @@ fn member_changes(wanted: MemberChangesV1) -> MemberChanges {
     }
 }
 
-/// A node that is to become a member, as the topology lists it.
-#[must_use]
-pub fn member(joining: &NewMemberV1) -> Member {
+fn member(joining: &NewMemberV1) -> Member {
     let NewMemberV1 {
         node,
         name,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
+use kv_net::ErrorCode;
 use kv_net::message::{MemberState, MemberViewV1, Request, Response, TopologyV1};
 use kv_ring::{ChainHash, Topology};
 use kv_storage::WriteBatch;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::env::Env;
 use crate::liveness::Liveness;
+use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
 use crate::topologies::Topologies;
@@ -138,6 +140,18 @@ impl Membership {
     #[must_use]
     pub fn is_rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::SeqCst)
+    }
+
+    /// Refuses what a node must not do whose disk is an old one, or as which another process runs.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub(crate) fn check_memory(&self) -> Result<(), Refusal> {
+        if self.is_rolled_back() {
+            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
+            return Err(Refusal::new(ErrorCode::Storage, message));
+        }
+        Ok(())
     }
 
     /// Peers remember a later start of this node than this one.

@@ -83,10 +83,10 @@ impl Service {
         let is_change = matches!(request, Request::Change(_));
         // It would bring to others what they know was deleted.
         let is_comparison = matches!(request, Request::Compare(_));
-        if self.membership.is_rolled_back() && (is_about_data || is_change || is_comparison) {
-            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
-            return Refusal::new(ErrorCode::Storage, message)
-                .reply(self.topologies.current().epoch());
+        if let Err(refusal) = self.membership.check_memory()
+            && (is_about_data || is_change || is_comparison)
+        {
+            return refusal.reply(self.topologies.current().epoch());
         }
         if let Some(epoch) = epoch_of(&request) {
             self.catch_up(&from, epoch, deadline).await;
@@ -222,8 +222,7 @@ impl Service {
 
     fn is_lost(&self, node: NodeId) -> bool {
         let topology = self.topologies.current();
-        let member = topology.member(node);
-        member.is_some_and(|member| member.state == kv_ring::MemberState::Lost)
+        topology.member(node).is_some() && !topology.is_counted_on(node)
     }
 
     async fn compare_now(&self, asked: CompareV1, deadline: Deadline) -> Result<Response, Refusal> {

@@ -7,8 +7,9 @@ use kv_net::message::{
     ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteKind,
 };
 use kv_net::{ErrorCode, Role};
+use kv_node::changes::member_changes;
 use kv_node::tombstones::DeleteOptions;
-use kv_ring::{MemberChanges, Topology};
+use kv_ring::Topology;
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{Level, NodeId, Object, Outcome};
@@ -39,13 +40,7 @@ fn topology(cluster: &SimCluster, node: NodeId) -> std::sync::Arc<Topology> {
 
 /// Commits what would follow from changes now.
 async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
-    let changes = MemberChanges {
-        joins: wanted.joins.iter().map(kv_node::changes::member).collect(),
-        leaves: wanted.leaves.clone(),
-        lost: wanted.lost.clone(),
-        weights: wanted.weights.clone(),
-        zones: wanted.zones.clone(),
-    };
+    let changes = member_changes(wanted.clone());
     let plan = topology(cluster, via).plan_members(&changes);
     let plan = plan.expect("possible").id.0;
     let kind = ChangeKind::Members {

@@ -3,14 +3,14 @@
 use kv_types::{BucketId, BucketName, BucketProperties, Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// Anyone → node: the newest topology, if newer than mine.
+/// Anyone → node: the topology after mine; the newest one for whoever has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyV1 {
     /// The epoch the sender has; 0 for none.
     pub known: Epoch,
 }
 
-/// Node → anyone: its newest topology. The tail is the chain entry, empty when not newer.
+/// Node → anyone: how far it is. The tail is the chain entry that was asked for, empty when there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyReplyV1 {
     /// The node's newest epoch.

@@ -216,7 +216,11 @@ impl Exchange {
     /// Compares everything that this node shares with a peer.
     async fn compare(&self, topology: &Topology, peer: NodeId) -> Result<(), Interrupted> {
         let mut work = Vec::new();
-        for place in self.differing(topology, peer).await? {
+        let mut places = self.differing(topology, peer).await?;
+        // Another peer may find the same at this moment: whoever comes later to a place finds it equal.
+        let start = self.env.host.random() as usize % places.len().max(1);
+        places.rotate_left(start);
+        for place in places {
             // What is incomplete here is brought up to date by recovery, which knows what was deleted elsewhere.
             if self.completeness.is_incomplete(place.1) {
                 continue;

@@ -191,7 +191,9 @@ impl Trees {
 
     /// Forgets the trees of a bucket whose rows are deleted.
     pub fn forget(&self, bucket: BucketId) {
-        self.state().plots.retain(|(other, _), _| *other != bucket);
+        let mut state = self.state();
+        state.plots.retain(|(other, _), _| *other != bucket);
+        state.unknown.retain(|(other, _)| *other != bucket);
     }
 
     /// Places whose trees have become too coarse.

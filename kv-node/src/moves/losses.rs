@@ -72,10 +72,7 @@ impl Losses {
         let draining =
             |partition: &PartitionId| topology.draining(*partition).any(|node| node == self.me);
         // Nobody waits for one that is lost: its slot moves on after that.
-        let is_there = |owner: &NodeId| {
-            let member = topology.member(*owner);
-            member.is_some_and(|member| member.state != MemberState::Lost)
-        };
+        let is_there = |owner: &NodeId| topology.is_counted_on(*owner);
         let now = self.env.now();
         let slots = topology.replication_factor();
         let may_be_given = |partition: &PartitionId| {

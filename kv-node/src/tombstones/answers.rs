@@ -53,7 +53,7 @@ impl Forgetting {
         to: Option<Hlc>,
         settle: Option<Hlc>,
     ) -> Result<FloorReplyV1, Refusal> {
-        self.check_memory()?;
+        self.membership.check_memory()?;
         if let Some(latest_dot) = settle {
             self.replica.settled().settle(latest_dot).await?;
         }
@@ -87,7 +87,7 @@ impl Forgetting {
     /// # Errors
     /// [`Refusal`] when this node is no owner of them any more, has been started anew, or its disk fails.
     pub async fn watermark(&self, from: &Role, asked: &WatermarkV1) -> Result<Response, Refusal> {
-        self.check_memory()?;
+        self.membership.check_memory()?;
         let Role::Node(from) = *from else {
             let message = "only owners have watermarks rise";
             return Err(Refusal::new(ErrorCode::BadRequest, message));
@@ -153,14 +153,5 @@ impl Forgetting {
     /// Makes durable all that this node holds.
     pub(super) async fn seal(&self) -> Result<(), Refusal> {
         self.replica.sync().await
-    }
-
-    /// What a node holds whose disk is an old one must not count.
-    fn check_memory(&self) -> Result<(), Refusal> {
-        if self.membership.is_rolled_back() {
-            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
-            return Err(Refusal::new(ErrorCode::Storage, message));
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use kv_net::Role;
 use kv_net::message::{ChangeKind, ChangeV1, MemberChangesV1, Request, Response};
-use kv_ring::{MemberChanges, MemberState, Topology};
+use kv_node::changes::member_changes;
+use kv_ring::{MemberState, Topology};
 use kv_types::{NodeId, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -213,13 +214,7 @@ impl Registrar {
 
 /// The change by which members are to be as is wanted; nothing if that is not possible.
 pub(super) fn plan(seen: &Topology, wanted: MemberChangesV1) -> Option<ChangeKind> {
-    let changes = MemberChanges {
-        joins: wanted.joins.iter().map(kv_node::changes::member).collect(),
-        leaves: wanted.leaves.clone(),
-        lost: wanted.lost.clone(),
-        weights: wanted.weights.clone(),
-        zones: wanted.zones.clone(),
-    };
+    let changes = member_changes(wanted.clone());
     let plan = seen.plan_members(&changes).ok()?;
     Some(ChangeKind::Members {
         changes: wanted,

@@ -1,5 +1,8 @@
 //! Makes things go wrong, and right again.
 
+mod course;
+mod step;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -12,17 +15,18 @@ use futures::future::{Either, select};
 use kv_net::message::{RememberV1, Request, Response};
 use kv_net::{Endpoint, Role};
 use kv_node::StartError;
-use kv_storage::sim::{Fault as DiskFault, SimFs};
+use kv_storage::sim::SimFs;
 use kv_types::{BucketName, NodeId};
 
-use super::fault::{Event, Fault, NodeNumber};
+use super::fault::{Event, NodeNumber};
 use super::healing::empty_store;
 use super::operator::{Ledger, create};
 use super::scenario::Scenario;
 use crate::sim::executor::OUTSIDE;
-use crate::sim::network::{CLIENTS, Link, address_of, address_of_client};
+use crate::sim::network::{Link, address_of, address_of_client};
 use crate::sim::papers::Papers;
 use crate::sim::{Handle, SimCluster};
+use step::Step;
 
 /// What must never be counted.
 pub const STRANGER_LET_IN: &str = "stranger let in";
@@ -63,73 +67,6 @@ struct Disks {
     standing: BTreeMap<Link, u32>,
     /// Until then nothing goes wrong: a node that starts from a copy of its disk is told by the others.
     quiet_until: Duration,
-}
-
-/// A moment's change.
-#[derive(Debug, Clone)]
-enum Step {
-    Kill(NodeId),
-    CutPower(NodeId),
-    Start(NodeId),
-    Copy(NodeId),
-    PutBack(NodeId),
-    Wipe(NodeId),
-    Pause(NodeId),
-    Resume(NodeId),
-    Block(Vec<Link>),
-    Unblock(Vec<Link>),
-    Chances { loss: u64, duplicates: u64 },
-    SlowDown(Link, Duration),
-    SpeedUp(Link, Duration),
-    DiskFault(NodeId, DiskFault, u64),
-    Fill(NodeId, u64),
-    Free(NodeId),
-    Slowness(NodeId, u64),
-    HangUntil(NodeId, Duration),
-    Skew(NodeId, i64),
-    Flip(NodeId, u64),
-    Expire(NodeId),
-    Renew(NodeId),
-    FoundAuthority,
-    IssueByNewest,
-    BelieveOnlyIssuing,
-    Strangers(NodeId, u16),
-    Propose(NodeId),
-}
-
-impl Step {
-    /// Whose machine it is about.
-    fn node(&self) -> Option<NodeId> {
-        match self {
-            Self::Kill(node)
-            | Self::CutPower(node)
-            | Self::Start(node)
-            | Self::Copy(node)
-            | Self::PutBack(node)
-            | Self::Wipe(node)
-            | Self::Pause(node)
-            | Self::Resume(node)
-            | Self::DiskFault(node, ..)
-            | Self::Fill(node, _)
-            | Self::Free(node)
-            | Self::Slowness(node, _)
-            | Self::HangUntil(node, _)
-            | Self::Skew(node, _)
-            | Self::Flip(node, _)
-            | Self::Expire(node)
-            | Self::Renew(node) => Some(*node),
-            Self::Block(_)
-            | Self::Unblock(_)
-            | Self::Chances { .. }
-            | Self::SlowDown(..)
-            | Self::SpeedUp(..)
-            | Self::FoundAuthority
-            | Self::IssueByNewest
-            | Self::BelieveOnlyIssuing
-            | Self::Strangers(..)
-            | Self::Propose(_) => None,
-        }
-    }
 }
 
 fn id(number: NodeNumber) -> NodeId {
@@ -204,7 +141,7 @@ impl Nemesis {
             }
             self.note_blocked(&step);
             let is_quiet = self.handle.now() < self.disks().quiet_until;
-            if !(is_quiet && Self::is_trouble(&step)) {
+            if !(is_quiet && step.is_trouble()) {
                 self.take(step);
             }
         }
@@ -233,198 +170,6 @@ impl Nemesis {
         println!("{:>12?} {what}", self.handle.now());
     }
 
-    /// What happens in the course of a fault.
-    fn steps(&self, begin: Duration, lasts: Duration, fault: &Fault) -> Vec<(Duration, Step)> {
-        let end = begin + lasts;
-        let nodes = &self.nodes;
-        let blocked = |links: Vec<Link>| {
-            vec![
-                (begin, Step::Block(links.clone())),
-                (end, Step::Unblock(links)),
-            ]
-        };
-        let links = |is_blocked: &dyn Fn(NodeId, NodeId) -> bool| -> Vec<Link> {
-            let ends = || nodes.iter().copied().chain([CLIENTS]);
-            let pairs = ends().flat_map(|from| ends().map(move |to| (from, to)));
-            pairs
-                .filter(|(from, to)| from != to && is_blocked(*from, *to))
-                .collect()
-        };
-        let restart = |node| [(end, Step::Kill(node)), (end, Step::Start(node))];
-        match fault {
-            Fault::Kill(numbers) => each(numbers, |node| {
-                vec![(begin, Step::Kill(node)), (end, Step::Start(node))]
-            }),
-            Fault::Away(node) => {
-                self.disks().away.insert(id(*node), (begin, end));
-                vec![
-                    (begin, Step::Kill(id(*node))),
-                    (end, Step::Start(id(*node))),
-                ]
-            }
-            Fault::PowerCut(numbers) => each(numbers, |node| {
-                vec![(begin, Step::CutPower(node)), (end, Step::Start(node))]
-            }),
-            Fault::Pause(node) => {
-                vec![
-                    (begin, Step::Pause(id(*node))),
-                    (end, Step::Resume(id(*node))),
-                ]
-            }
-            Fault::Split(left) => {
-                let is_left = |node: NodeId| left.iter().any(|number| id(*number) == node);
-                blocked(links(&|from, to| {
-                    from != CLIENTS && to != CLIENTS && is_left(from) != is_left(to)
-                }))
-            }
-            Fault::Mute(muted) => blocked(links(&|from, _| {
-                muted.iter().any(|number| id(*number) == from)
-            })),
-            Fault::Deafen(deaf) => {
-                blocked(links(&|_, to| deaf.iter().any(|number| id(*number) == to)))
-            }
-            Fault::Ring => blocked(links(&|from, to| {
-                let count = nodes.len() as u128;
-                let apart = (from.0 + count - to.0 % count) % count;
-                from != CLIENTS && to != CLIENTS && apart != 1 && apart != count - 1
-            })),
-            Fault::Hermit { node, friend } => {
-                let (node, friend) = (id(*node), id(*friend));
-                blocked(links(&|from, to| {
-                    let is_between_nodes = from != CLIENTS && to != CLIENTS;
-                    let is_hermit = from == node || to == node;
-                    is_between_nodes && is_hermit && from != friend && to != friend
-                }))
-            }
-            Fault::Flapping(node) => {
-                let node = id(*node);
-                let cut = links(&|from, to| {
-                    from != CLIENTS && to != CLIENTS && (from == node || to == node)
-                });
-                let period = Duration::from_millis(400);
-                let mut steps = Vec::new();
-                let mut at = begin;
-                while at < end {
-                    steps.push((at, Step::Block(cut.clone())));
-                    steps.push((at + period / 2, Step::Unblock(cut.clone())));
-                    at += period;
-                }
-                steps
-            }
-            Fault::Lossy { loss, duplicates } => vec![
-                (
-                    begin,
-                    Step::Chances {
-                        loss: *loss,
-                        duplicates: *duplicates,
-                    },
-                ),
-                (
-                    end,
-                    Step::Chances {
-                        loss: 0,
-                        duplicates: 0,
-                    },
-                ),
-            ],
-            Fault::SlowLink { from, to, by_ms } => {
-                let (link, by) = ((id(*from), id(*to)), Duration::from_millis(*by_ms));
-                vec![
-                    (begin, Step::SlowDown(link, by)),
-                    (end, Step::SpeedUp(link, by)),
-                ]
-            }
-            Fault::DiskError { node, after } => {
-                let kind = match after % 2 {
-                    0 => DiskFault::Io,
-                    _ => DiskFault::LateIo,
-                };
-                let mut steps = vec![(begin, Step::DiskFault(id(*node), kind, *after))];
-                steps.extend(restart(id(*node)));
-                steps
-            }
-            Fault::FlippedRead { node, after } => {
-                let flip = Step::DiskFault(id(*node), DiskFault::FlippedRead, *after);
-                let mut steps = vec![(begin, flip)];
-                steps.extend(restart(id(*node)));
-                steps
-            }
-            Fault::FullDisk { node, room } => vec![
-                (begin, Step::Fill(id(*node), *room)),
-                (end, Step::Free(id(*node))),
-                (end, Step::Start(id(*node))),
-            ],
-            Fault::SlowDisk { node, factor } => vec![
-                (begin, Step::Slowness(id(*node), *factor)),
-                (end, Step::Slowness(id(*node), 1)),
-            ],
-            Fault::HungDisk(node) => vec![(begin, Step::HangUntil(id(*node), end))],
-            Fault::Skew { node, by_ms } => vec![
-                (begin, Step::Skew(id(*node), *by_ms)),
-                (end, Step::Skew(id(*node), 0)),
-            ],
-            Fault::Rivals {
-                one,
-                other,
-                between,
-                after_ms,
-                hangs,
-            } => {
-                let (one, other, between) = (id(*one), id(*other), id(*between));
-                let cut = begin + Duration::from_millis(*after_ms);
-                let mut steps = blocked(vec![(one, other), (other, one)]);
-                // Nor is it told by the first one what was decided.
-                let untold = vec![(one, between), (between, one)];
-                steps.push((cut, Step::Block(untold.clone())));
-                steps.push((end.max(cut), Step::Unblock(untold)));
-                if *hangs {
-                    steps.push((begin, Step::HangUntil(between, cut)));
-                }
-                steps.push((begin, Step::Propose(one)));
-                steps.push((cut, Step::CutPower(between)));
-                steps.push((cut, Step::Start(between)));
-                // By then it has started again, most often: it waits half a second for the one that it does not hear.
-                steps.push((cut + Duration::from_millis(900), Step::Propose(other)));
-                steps
-            }
-            Fault::Blackout => blocked(links(&|_, _| true)),
-            Fault::ExpiredPapers(node) => {
-                let node = id(*node);
-                vec![
-                    (begin, Step::Expire(node)),
-                    (begin, Step::Kill(node)),
-                    (begin, Step::Start(node)),
-                    (end, Step::Renew(node)),
-                ]
-            }
-            Fault::NewAuthority => vec![
-                (begin, Step::FoundAuthority),
-                (begin + lasts / 2, Step::IssueByNewest),
-                (end, Step::BelieveOnlyIssuing),
-            ],
-            Fault::Strangers { node, count } => vec![(begin, Step::Strangers(id(*node), *count))],
-            Fault::Restore { node, age_ms } => {
-                let node = id(*node);
-                let copied = begin.saturating_sub(Duration::from_millis(*age_ms));
-                vec![
-                    (copied, Step::Copy(node)),
-                    (begin, Step::Kill(node)),
-                    (end, Step::PutBack(node)),
-                ]
-            }
-            Fault::Wipe(node) => vec![
-                (begin, Step::Kill(id(*node))),
-                (end, Step::Wipe(id(*node))),
-                (end, Step::Start(id(*node))),
-            ],
-            Fault::Damage { node, seed } => {
-                let mut steps = vec![(begin, Step::Flip(id(*node), *seed))];
-                steps.extend(restart(id(*node)));
-                steps
-            }
-        }
-    }
-
     fn take(&self, step: Step) {
         if step.node().is_some_and(|node| !self.is_there(node)) {
             return;
@@ -448,6 +193,7 @@ impl Nemesis {
                 cluster.kill(node);
                 let disk = cluster.fs(node);
                 if empty_store(&disk) {
+                    self.count("store emptied amid faults", 1);
                     cluster.put_in_disk(node, disk);
                 }
             }
@@ -558,23 +304,6 @@ impl Nemesis {
             for _ in 0..count {
                 self.cluster.network.block(&[link]);
             }
-        }
-    }
-
-    /// Whether a step makes things worse.
-    fn is_trouble(step: &Step) -> bool {
-        match step {
-            Step::Chances { loss, duplicates } => loss + duplicates > 0,
-            Step::Slowness(_, factor) => *factor > 1,
-            Step::Kill(_)
-            | Step::CutPower(_)
-            | Step::Pause(_)
-            | Step::Block(_)
-            | Step::SlowDown(..)
-            | Step::DiskFault(..)
-            | Step::Fill(..)
-            | Step::HangUntil(..) => true,
-            _ => false,
         }
     }
 
@@ -707,17 +436,6 @@ fn value(metrics: &str, name: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|value| value.trim().parse().ok())
         .unwrap_or(0)
-}
-
-/// The steps of each of some nodes.
-fn each(
-    numbers: &[NodeNumber],
-    steps: impl Fn(NodeId) -> Vec<(Duration, Step)>,
-) -> Vec<(Duration, Step)> {
-    numbers
-        .iter()
-        .flat_map(|number| steps(id(*number)))
-        .collect()
 }
 
 /// Bytes in all files of a disk.

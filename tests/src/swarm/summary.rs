@@ -47,6 +47,7 @@ pub const SUBSTANCE: &[&str] = &[
     "node with a copy of its disk",
     "disk put back",
     "wiped store",
+    "store emptied amid faults",
     "emptied store",
     "actor granted",
     "poisoned store",

@@ -133,21 +133,25 @@ impl Cluster {
         interrupt: &Interrupt,
         is_done: impl Fn(&Value) -> bool,
     ) -> Result<()> {
-        let mut told = String::new();
+        let mut shown = terminal::Progress::new("Moving");
+        let mut most = 0;
+        let mut last = None;
         let mut since = Instant::now();
         loop {
             interrupt.check()?;
             let progress = self.cli(state);
             let progress = command::json({ progress }.args(["cluster", "progress", "--json"]))?;
             if progress["settled"] == true && is_done(&progress) {
+                shown.clear();
                 return Ok(());
             }
             let left = ["replicas_waiting", "replicas_pulled", "partitions_draining"];
             let [waiting, pulled, draining] = left.map(|what| progress[what].as_u64().unwrap_or(0));
-            let line = format!("{waiting} replicas wait, {pulled} are pulled, {draining} drain");
-            if line != told {
-                terminal::status("Moving", &line);
-                told = line;
+            let left = waiting + pulled;
+            most = left.max(most);
+            if last != Some((waiting, pulled, draining)) {
+                shown.show((most - left) * 100 / most.max(1));
+                last = Some((waiting, pulled, draining));
                 since = Instant::now();
             } else if since.elapsed() > PATIENCE {
                 bail!(

@@ -158,7 +158,9 @@ impl Hints<'_> {
             ),
             (
                 "break it",
-                format!("cargo xtask cluster kill {node}{option}    also: pause, resume, restart"),
+                format!(
+                    "cargo xtask cluster kill {node}{option}    also: pause, resume, restart, add, remove"
+                ),
             ),
             (
                 "more",
