@@ -44,6 +44,8 @@ pub struct Completeness {
     losing: tokio::sync::RwLock<()>,
     /// The node ends, because of a loss that is on record: nothing may take its place there.
     is_closed: AtomicBool,
+    /// Another member has said in this run that it remembers no later start of this node.
+    is_told: AtomicBool,
 }
 
 /// What is stored, in postcard; `docs/formats/storage-key.md`.
@@ -112,6 +114,7 @@ impl Completeness {
             mending: tokio::sync::Mutex::default(),
             losing: tokio::sync::RwLock::default(),
             is_closed: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
         })
     }
 
@@ -181,6 +184,16 @@ impl Completeness {
         })
     }
 
+    /// Another member remembers no later start of this node.
+    pub(crate) fn was_told(&self) {
+        self.is_told.store(true, Ordering::Release);
+    }
+
+    /// Whether another member has said so in this run: until then this node's disk may be an old one, and nobody noticed.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Acquire)
+    }
+
     /// Notes durably what this node mints under from now on.
     pub(crate) async fn grant(&self, actor: ActorId, epoch: Epoch) -> Result<(), StoreError> {
         let granted = |record: &mut Record| record.grant = Some((actor, epoch));
@@ -240,13 +253,12 @@ impl Completeness {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Notes durably, with the rest of a batch, all that this node is to gain. What is new there, or was begun anew, is
+    /// Notes durably all that this node is to gain. What is new there, or was begun anew, is
     /// incomplete; what `ends` without having been gained is nothing that this node should have.
     pub(crate) async fn join(
         &self,
         gained: BTreeMap<PartitionId, Epoch>,
         ends: &BTreeSet<PartitionId>,
-        batch: WriteBatch,
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
         let joined = |record: &mut Record| {
@@ -265,7 +277,7 @@ impl Completeness {
                 .incomplete
                 .extend(anew.map(|(partition, _)| *partition));
         };
-        self.change_with(batch, joined).await
+        self.change(joined).await
     }
 
     /// Whether this node is to gain a partition.

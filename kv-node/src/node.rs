@@ -192,8 +192,12 @@ impl Node {
         let is_unused = is_new && !partitions.any(|it| topology.has_or_drains(node, it));
         let has_lived = was_started || (topology.epoch() > Epoch::GENESIS && !is_unused);
         let is_emptied = !has_stored && has_lived;
-        let boot = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
+        let (boot, is_told) =
+            boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
+        if is_told {
+            completeness.was_told();
+        }
         if !was_started {
             let written = replace_file(
                 &*env.fs,
@@ -250,7 +254,6 @@ impl Node {
             me: node,
             trees: Arc::clone(&trees),
             replica: Arc::clone(&replica),
-            watermarks: Arc::clone(&watermarks),
             completeness: Arc::clone(&completeness),
         };
         let prepared = heir.prepare(&topologies.current()).await;

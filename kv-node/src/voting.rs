@@ -21,7 +21,8 @@ use crate::topologies::Topologies;
 ///
 /// Invariants
 /// 1. A state is durable before an answer that follows from it leaves this node.
-/// 2. A voter that may have forgotten how it voted on an instance does not vote on it.
+/// 2. A voter that may have forgotten how it voted on an instance does not vote on it; and whether it may have, only another
+///    member can tell, so it votes on nothing before one has.
 /// 3. An instance whose epoch is decided is over: it is answered so, never voted on again.
 #[derive(Debug)]
 pub struct Voting {
@@ -94,6 +95,10 @@ impl Voting {
         }
         if !self.completeness.may_vote(open) {
             let message = "this voter has lost a part of its disk and may not know how it has voted; a majority of the others decides";
+            return Err(Refusal::new(ErrorCode::Incomplete, message));
+        }
+        if topology.members().len() > 1 && !self.completeness.is_told() {
+            let message = "no other member has told this voter yet whether its disk is the latest; a majority of the others decides";
             return Err(Refusal::new(ErrorCode::Incomplete, message));
         }
         if request.step == VoteStep::Accept {

@@ -12,7 +12,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_ring::Topology;
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId, Object, Outcome};
+use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
 
@@ -308,6 +308,34 @@ fn a_joining_node_that_is_killed_again_and_again_gains_its_share() {
                 .await
                 .expect("three are up");
             assert_eq!(shown, ["v"], "key {number}");
+        }
+    });
+}
+
+#[test]
+fn a_node_gains_its_share_of_a_hundred_buckets() {
+    with_cluster(4, |cluster, mut client, handle| async move {
+        for number in 0..100 {
+            let creation = ChangeKind::CreateBucket {
+                name: BucketName::new(format!("b{number}")).expect("a good name"),
+                properties: BucketProperties::majority_of(3).expect("three"),
+            };
+            change(&cluster, FIRST, creation).await;
+        }
+        client.epoch = topology(&cluster, FIRST).epoch();
+        let put = client.put(&cluster, FIRST, &name(0), "v").await;
+        put.expect("all are up");
+        let joins = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, joins).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.start(JOINING).await.expect("it is a member");
+        let limit = handle.now() + LIMIT;
+        while topology(&cluster, JOINING).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "it does not end");
+            handle.sleep(Duration::from_millis(100)).await;
         }
     });
 }

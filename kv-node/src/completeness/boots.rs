@@ -37,7 +37,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const PERIOD_FOR_EACH: Duration = Duration::from_millis(100);
 
 /// Counts a start of this node, durably. Where the others remember a later one, or its disk says that it has held data and
-/// holds none, the loss is put on record in the same write. Gives the boot counter of this run.
+/// holds none, the loss is put on record in the same write. Gives the boot counter of this run, and whether another member
+/// answered.
 ///
 /// # Errors
 /// [`StoreError`]; the counter may have risen.
@@ -48,14 +49,14 @@ pub(crate) async fn count_start(
     me: NodeId,
     is_emptied: bool,
     watch: &ClockWatch,
-) -> Result<u64, StoreError> {
+) -> Result<(u64, bool), StoreError> {
     let last = stored_counter(store).await?;
-    let mut remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
+    let mut remembered = ask_all(env, topology, me, last, PATIENCE_AT_START, |_| ()).await;
     let mut tries = 1;
     while is_emptied && remembered.is_empty() && tries < TRIES_WITHOUT_DISK {
         tries += 1;
         env.sleep(PATIENCE_AT_START).await;
-        remembered = ask_all(env, topology, me, last, PATIENCE_AT_START).await;
+        remembered = ask_all(env, topology, me, last, PATIENCE_AT_START, |_| ()).await;
     }
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
@@ -76,7 +77,7 @@ pub(crate) async fn count_start(
         record.keep_in(&mut batch)?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
-    Ok(boot)
+    Ok((boot, !remembered.is_empty()))
 }
 
 /// What is to be put on record where what is stored is not all, with the rest of the batch. What the node knew of the others' copies does not hold any more, and
@@ -120,14 +121,17 @@ fn offsets(answers: &[Answer]) -> Vec<i64> {
     offsets.collect()
 }
 
-/// Asks all other members what they remember of this node. Who does not answer in time is left out.
+/// Asks all other members what they remember of this node, and shows each answer as it comes. Who does not answer in time is
+/// left out.
 async fn ask_all(
     env: &Env,
     topology: &Topology,
     me: NodeId,
     boot: u64,
     patience: Duration,
+    on_answer: impl Fn(&RememberReplyV1),
 ) -> Vec<Answer> {
+    let on_answer = &on_answer;
     let others = topology.members().iter().filter(|member| member.node != me);
     let asks = others.map(|member| {
         let peer = Peer {
@@ -141,6 +145,7 @@ async fn ask_all(
             let Ok(Response::Remember(reply)) = answer.await else {
                 return None;
             };
+            on_answer(&reply);
             let way = env.now().saturating_sub(sent);
             let offset_ms = offset_ms(reply.wall_ms, env.host.wall_ms(), way);
             Some(Answer { reply, offset_ms })
@@ -226,7 +231,13 @@ impl Telling {
         loop {
             let topology = self.topologies.current();
             let counter = self.counter.load(Ordering::Relaxed);
-            let answers = ask_all(&self.env, &topology, self.me, counter, PATIENCE).await;
+            let on_answer = |reply: &RememberReplyV1| {
+                if reply.boot <= counter {
+                    self.completeness.was_told();
+                }
+            };
+            let (env, me) = (&self.env, self.me);
+            let answers = ask_all(env, &topology, me, counter, PATIENCE, on_answer).await;
             self.watch.note(offsets(&answers));
             let latest = latest(&answers);
             if latest > counter {

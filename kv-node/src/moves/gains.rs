@@ -15,7 +15,7 @@ use crate::changes::Changes;
 use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
 use crate::replica::Replica;
-use crate::tombstones::watermarks::Watermarks;
+use crate::store::StoreError;
 use crate::topologies::{BeforeAdoption, Topologies};
 
 /// How often it is looked whether something may begin or end.
@@ -31,7 +31,6 @@ pub struct Heir {
     pub(crate) me: NodeId,
     pub(crate) trees: Arc<Trees>,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) completeness: Arc<Completeness>,
 }
 
@@ -63,12 +62,18 @@ impl Heir {
             .filter(|partition| !gained.contains_key(partition) && !next.owns(self.me, **partition))
             .copied()
             .collect();
-        let emptied = self.replica.emptying(next, &places);
-        let joined = self.completeness.join(gained, &ends, emptied).await;
-        joined.map_err(|error| format!("cannot be prepared for: {error}"))?;
-        self.watermarks.drop_some(&places);
+        let left_over = |place| !self.trees.is_empty(place);
+        let emptied: Vec<Place> = places.iter().copied().filter(|it| left_over(*it)).collect();
+        let made_ready = async {
+            // First: else a restart in between would take for empty what is not.
+            let deleted = self.replica.delete_places(next, &places, left_over).await;
+            deleted?;
+            self.completeness.join(gained, &ends).await
+        };
+        let made_ready: Result<(), StoreError> = made_ready.await;
+        made_ready.map_err(|error| format!("cannot be prepared for: {error}"))?;
         // If they are being made, that is done once more.
-        let _ = self.trees.drop_some(&places);
+        let _ = self.trees.drop_some(&emptied);
         Ok(())
     }
 }

@@ -152,7 +152,8 @@ impl Losses {
         if places.is_empty() {
             return;
         }
-        match self.replica.delete_places(&topology, &places).await {
+        let deleted = self.replica.delete_places(&topology, &places, |_| true).await;
+        match deleted {
             Ok(()) => {
                 let _ = self.trees.drop_some(&places);
                 tracing::info!(
@@ -160,8 +161,8 @@ impl Losses {
                     "copies that this node owns no more are deleted"
                 );
             }
-            Err(refusal) => {
-                tracing::warn!(%refusal, "copies that this node owns no more are not deleted yet");
+            Err(error) => {
+                tracing::warn!(%error, "copies that this node owns no more are not deleted yet");
             }
         }
     }

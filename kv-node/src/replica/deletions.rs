@@ -16,10 +16,12 @@ use crate::anti_entropy::trees::{Place, note};
 use crate::hints::Weight;
 use crate::refusal::Refusal;
 use crate::storage_key;
-use crate::store::{Store, committed};
+use crate::store::{Store, StoreError, committed};
 
 /// How many gaps a clock may have until it is seen to that they can be closed.
 const MOST_GAPS: usize = 8;
+/// In how many places everything is deleted in one write: the engine takes some two thousand ranges at once.
+const PLACES_AT_ONCE: usize = 1_000;
 
 /// A copy of which readers see nothing, from some time on.
 #[derive(Debug, Clone)]
@@ -148,33 +150,32 @@ impl Replica {
         Ok(())
     }
 
-    /// What deletes everything in some places.
-    pub(crate) fn emptying(&self, topology: &Topology, places: &[Place]) -> WriteBatch {
-        let mut batch = WriteBatch::new();
-        // It frees space.
-        batch.use_reserve();
-        for (bucket, partition) in places {
-            let hashes = topology.partition_count().hash_range(*partition);
-            let (from, end) = storage_key::partition_range(*bucket, &hashes);
-            let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-            batch.delete_range((Bound::Included(from), end));
-            batch.delete(&storage_key::watermark(*bucket, *partition));
-        }
-        batch
-    }
-
-    /// Deletes everything in some places.
+    /// Deletes everything in some places, and their watermarks; rows only where there may be some.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing was deleted, but for a failed disk.
-    pub async fn delete_places(
+    /// [`StoreError`]; it is deleted in some of them.
+    pub(crate) async fn delete_places(
         &self,
         topology: &Topology,
         places: &[Place],
-    ) -> Result<(), Refusal> {
-        let batch = self.emptying(topology, places);
-        committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
-        self.watermarks.drop_some(places);
+        may_hold_rows: impl Fn(Place) -> bool,
+    ) -> Result<(), StoreError> {
+        for part in places.chunks(PLACES_AT_ONCE) {
+            let mut batch = WriteBatch::new();
+            // It frees space.
+            batch.use_reserve();
+            for (bucket, partition) in part {
+                batch.delete(&storage_key::watermark(*bucket, *partition));
+                if may_hold_rows((*bucket, *partition)) {
+                    let hashes = topology.partition_count().hash_range(*partition);
+                    let (from, end) = storage_key::partition_range(*bucket, &hashes);
+                    let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+                    batch.delete_range((Bound::Included(from), end));
+                }
+            }
+            committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
+            self.watermarks.drop_some(part);
+        }
         Ok(())
     }
 

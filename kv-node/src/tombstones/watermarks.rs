@@ -109,7 +109,9 @@ impl Watermarks {
     pub fn drop_some(&self, places: &[Place]) {
         for marks in [&self.marks, &self.forgettable] {
             let mut marks = marks.write().unwrap_or_else(PoisonError::into_inner);
-            marks.retain(|place, _| !places.contains(place));
+            for place in places {
+                marks.remove(place);
+            }
         }
     }
 
