@@ -24,6 +24,7 @@ use kv_ring::{PartitionId, Topology};
 use kv_storage::WriteBatch;
 use kv_types::{ActorId, Epoch, Hlc, NodeId, planted};
 use serde::{Deserialize, Serialize};
+use tokio::sync::SetOnce;
 
 use crate::anti_entropy::trees::Place;
 use crate::refusal::Refusal;
@@ -45,7 +46,7 @@ pub struct Completeness {
     /// The node ends, because of a loss that is on record: nothing may take its place there.
     is_closed: AtomicBool,
     /// Another member has said in this run that it remembers no later start of this node.
-    is_told: AtomicBool,
+    told: SetOnce<()>,
 }
 
 /// What is stored, in postcard; `docs/formats/storage-key.md`.
@@ -114,7 +115,7 @@ impl Completeness {
             mending: tokio::sync::Mutex::default(),
             losing: tokio::sync::RwLock::default(),
             is_closed: AtomicBool::new(false),
-            is_told: AtomicBool::new(false),
+            told: SetOnce::new(),
         })
     }
 
@@ -186,12 +187,30 @@ impl Completeness {
 
     /// Another member remembers no later start of this node.
     pub(crate) fn was_told(&self) {
-        self.is_told.store(true, Ordering::Release);
+        // It need be said only once.
+        let _ = self.told.set(());
     }
 
-    /// Whether another member has said so in this run: until then this node's disk may be an old one, and nobody noticed.
+    /// Whether another member has said so in this run.
     pub(crate) fn is_told(&self) -> bool {
-        self.is_told.load(Ordering::Acquire)
+        self.told.initialized()
+    }
+
+    /// Ends when one has.
+    pub(crate) async fn until_told(&self) {
+        self.told.wait().await;
+    }
+
+    /// Refuses until another member has said so in this run: till then this node's disk may be an old one, and nobody noticed.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub(crate) fn check_told(&self, topology: &Topology) -> Result<(), Refusal> {
+        let is_alone = topology.members().len() == 1;
+        if is_alone || self.is_told() || planted!("count an old disk before others can tell") {
+            return Ok(());
+        }
+        Err(Refusal::unnoticed())
     }
 
     /// Notes durably what this node mints under from now on.

@@ -67,6 +67,13 @@ impl Refusal {
         Self::new(ErrorCode::Incomplete, message)
     }
 
+    /// Nobody has told this node yet whether its copies may count.
+    #[must_use]
+    pub fn unnoticed() -> Self {
+        let message = "this node has met no other member since it was started, so it does not know whether its disk is the latest; nothing was changed here; try another node";
+        Self::new(ErrorCode::Incomplete, message)
+    }
+
     /// The request was made under a topology older than the partition's last change.
     #[must_use]
     pub fn stale(own: Epoch) -> Self {

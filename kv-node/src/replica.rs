@@ -53,6 +53,8 @@ use read_stages::ReadStages;
 
 /// How soon a write is synced for which nobody waits.
 const SYNC_WITHIN: Duration = Duration::from_millis(10);
+/// How long a request waits, right after the start, until another member has told what it remembers.
+const UNTIL_TOLD: Duration = Duration::from_millis(300);
 
 /// One key, and the topology under which a request reached it.
 #[derive(Debug, Clone)]
@@ -296,6 +298,23 @@ impl Replica {
     pub fn may_coordinate(&self, partition: PartitionId) -> Result<(), Refusal> {
         self.completeness.check(partition)?;
         self.minter.check().map(drop)
+    }
+
+    /// Refuses to let what is held here count beside what others hold, as long as it may be an old disk that nobody noticed: in
+    /// the first moments after a start it waits for one of them to tell. Who asks for one node's answer only is promised
+    /// nothing that this could break.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub async fn may_count(&self) -> Result<(), Refusal> {
+        let check = || self.completeness.check_told(&self.topologies.current());
+        if check().is_ok() {
+            return Ok(());
+        }
+        let told = self.completeness.until_told();
+        // Else it is said below that it was not.
+        let _ = self.env.timeout(UNTIL_TOLD, told).await;
+        check()
     }
 
     /// Applies a write under a new dot. A write that was applied before is not applied again: its

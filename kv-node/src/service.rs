@@ -371,6 +371,7 @@ impl Service {
         target: &Target,
         digest_only: bool,
     ) -> Result<(ReplicaReadReplyV1, Bytes), Refusal> {
+        self.replica.may_count().await?;
         let held = self.replica.read(target).await?;
         let reply = ReplicaReadReplyV1 {
             partition_epoch: plan.partition_epoch,
@@ -391,6 +392,7 @@ impl Service {
             ));
         }
         let (_, partition_epoch) = check(&topology, &list.head, list.bucket, partition)?;
+        self.replica.may_count().await?;
         let page = self.replica.list(&list).await?;
         let length = |object: &Bytes| {
             u32::try_from(object.len()).expect("objects are at most a little over 16 MiB")

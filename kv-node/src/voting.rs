@@ -97,10 +97,7 @@ impl Voting {
             let message = "this voter has lost a part of its disk and may not know how it has voted; a majority of the others decides";
             return Err(Refusal::new(ErrorCode::Incomplete, message));
         }
-        if topology.members().len() > 1 && !self.completeness.is_told() {
-            let message = "no other member has told this voter yet whether its disk is the latest; a majority of the others decides";
-            return Err(Refusal::new(ErrorCode::Incomplete, message));
-        }
+        self.completeness.check_told(&topology)?;
         if request.step == VoteStep::Accept {
             // What is decided must be something that every node can take over.
             let decoded = ChainEntry::decode(&entry);

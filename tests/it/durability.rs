@@ -109,6 +109,8 @@ fn memory_is_synced_soon_without_anyone_waiting_for_it() {
 #[test]
 fn one_waits_for_the_disk_of_the_coordinator_only() {
     with_cluster(3, |cluster, mut client, handle| async move {
+        // All know of each other.
+        handle.sleep(NOTICE).await;
         hang(&cluster, &handle, &NODES[1..]);
         let acked = put(&cluster, &mut client, "a", synced(Durability::One)).await;
         assert!(acked.expect("its disk is well").contains(&NODES[0]));

@@ -46,7 +46,9 @@ fn links(node: NodeId, others: &[NodeId]) -> Vec<(NodeId, NodeId)> {
 
 #[test]
 fn a_write_that_one_replica_took_is_brought_to_a_quorum_before_it_is_said_to_be_applied() {
-    with(1, three, |cluster, mut client, _| async move {
+    with(1, three, |cluster, mut client, handle| async move {
+        // All know of each other.
+        handle.sleep(Duration::from_secs(1)).await;
         let (two, three) = (NodeId(2), NodeId(3));
         let cut = links(VIA, &[two, three]);
         cluster.network.block(&cut);

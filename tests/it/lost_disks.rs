@@ -85,6 +85,7 @@ fn a_new_machine_for_an_old_member_knows_that_it_lacks_something_though_nobody_t
 fn what_was_read_from_a_disk_that_is_lost_may_stay_beside_its_successor() {
     for is_lost in [false, true] {
         with(10, three, move |cluster, mut client, handle| async move {
+            handle.sleep(TOLD).await;
             let links: Vec<_> = [N2, N3]
                 .iter()
                 .flat_map(|other| [(N1, *other), (*other, N1)])

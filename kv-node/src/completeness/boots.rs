@@ -29,6 +29,8 @@ use crate::transport::Peer;
 const PATIENCE_AT_START: Duration = Duration::from_millis(500);
 /// How often a node asks that has nothing on its disk, and so must be told how often it was started.
 const TRIES_WITHOUT_DISK: u32 = 20;
+/// After which time a node that met nobody asks again.
+const PERIOD_AT_START: Duration = Duration::from_millis(200);
 /// How long a peer may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two rises of the counter: what a disk copied no longer ago than this lacks may go unnoticed.
@@ -234,14 +236,20 @@ impl Telling {
             let on_answer = |reply: &RememberReplyV1| {
                 if reply.boot <= counter {
                     self.completeness.was_told();
+                } else {
+                    // At once: the rest of the answers may take seconds.
+                    self.membership.meet_later_self(reply.boot);
                 }
             };
             let (env, me) = (&self.env, self.me);
-            let answers = ask_all(env, &topology, me, counter, PATIENCE, on_answer).await;
+            let patience = match self.completeness.is_told() {
+                true => PATIENCE,
+                false => PATIENCE_AT_START,
+            };
+            let answers = ask_all(env, &topology, me, counter, patience, on_answer).await;
             self.watch.note(offsets(&answers));
             let latest = latest(&answers);
             if latest > counter {
-                self.membership.meet_later_self(latest);
                 if is_first {
                     self.put_loss_on_record(&topology, &answers).await;
                 }
@@ -249,6 +257,10 @@ impl Telling {
             }
             // Where all members start at once, nobody could be asked at the start.
             is_first &= answers.is_empty();
+            if answers.is_empty() && !self.completeness.is_told() {
+                self.env.sleep(PERIOD_AT_START).await;
+                continue;
+            }
             let others = u32::try_from(topology.members().len()).unwrap_or(u32::MAX);
             self.env
                 .sleep(PERIOD.max(PERIOD_FOR_EACH.saturating_mul(others)))

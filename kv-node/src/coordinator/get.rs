@@ -105,6 +105,9 @@ impl Coordinator {
             self.env.now(),
             DOING,
         )?;
+        if needed > 1 {
+            self.replica.may_count().await?;
+        }
 
         let mut asked = needed;
         let mut collected = self

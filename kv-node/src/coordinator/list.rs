@@ -71,6 +71,9 @@ impl Coordinator {
             self.env.now(),
             DOING,
         )?;
+        if quorum.r() > 1 {
+            self.replica.may_count().await?;
+        }
 
         let ask = PageRequest {
             topology,

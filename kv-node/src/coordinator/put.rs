@@ -97,6 +97,10 @@ impl Coordinator {
             DOING,
         )?;
         self.zones_reachable(&plan, &places, &need)?;
+        if needed > 1 {
+            // It may have seen this very write before.
+            self.replica.may_count().await?;
+        }
         if durability == Durability::One {
             need.from = Some(self.me);
         }

@@ -152,7 +152,10 @@ impl Losses {
         if places.is_empty() {
             return;
         }
-        let deleted = self.replica.delete_places(&topology, &places, |_| true).await;
+        let deleted = self
+            .replica
+            .delete_places(&topology, &places, |_| true)
+            .await;
         match deleted {
             Ok(()) => {
                 let _ = self.trees.drop_some(&places);

@@ -44,6 +44,7 @@ pub const PLANTED: &[&str] = &[
     "compare before the floors are promised",
     "keep watermarks over a loss",
     "let a restored voter vote",
+    "count an old disk before others can tell",
     "keep what was delivered",
     "list past a truncated page",
     "settle a write before all have promised",
