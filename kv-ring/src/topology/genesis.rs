@@ -8,7 +8,7 @@ use kv_types::{
 
 use super::check::{self, TopologyError};
 use super::member::count_zones;
-use super::{Bucket, ClusterMode, Member, MemberState, Topology};
+use super::{Bucket, ClusterMode, Member, Topology};
 use crate::assign::{Candidate, PlanError, PlanInput, plan};
 use crate::hash::HashSecret;
 use crate::partition::PartitionCount;
@@ -127,11 +127,13 @@ fn number_buckets(
 }
 
 /// The largest odd number of members up to seven, from as many zones as possible, and of those as many as possible that were
-/// voters before. Only members that stay.
-pub(super) fn choose_voters(members: &[Member], before: &[NodeId]) -> Vec<NodeId> {
-    let stays = |member: &&Member| member.state == MemberState::Active;
+/// voters before.
+pub(super) fn choose_voters<'a>(
+    members: impl IntoIterator<Item = &'a Member>,
+    before: &[NodeId],
+) -> Vec<NodeId> {
     let mut zones: BTreeMap<&str, Vec<(bool, NodeId)>> = BTreeMap::new();
-    for member in members.iter().filter(stays) {
+    for member in members {
         let is_new = !before.contains(&member.node);
         zones
             .entry(&member.zone)

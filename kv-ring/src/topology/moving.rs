@@ -322,6 +322,7 @@ impl Topology {
             .collect();
         self.set_members(members)?;
         self.removed.insert(node, removal);
+        self.choose_voters_anew();
         Ok(())
     }
 }
