@@ -92,11 +92,14 @@ impl Changes {
             if let Some((epoch, entry)) = &asked
                 && topology.epoch() >= *epoch
             {
-                if self.topologies.entry_of(*epoch).as_ref() == Some(entry) {
-                    self.spread(*epoch, deadline).await;
-                    return Ok(*epoch);
+                match self.topologies.entry_of(*epoch) {
+                    Some(decided) if decided == *entry => {
+                        self.spread(*epoch, deadline).await;
+                        return Ok(*epoch);
+                    }
+                    Some(_) => asked = None,
+                    None => return Err(Self::left_behind(*epoch)),
                 }
-                asked = None;
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
             // Another process may run as this node, with votes of its own.
@@ -153,6 +156,14 @@ impl Changes {
             self.coordinator.call(&topology, node, request, patience)
         });
         let _ = join_all(tells).await;
+    }
+
+    /// What became of a change is not known any more.
+    fn left_behind(epoch: Epoch) -> Refusal {
+        let message = format!(
+            "the others went on so far while the change was decided on that nobody keeps epoch {epoch} any more; it may be in force: look before you try again"
+        );
+        Refusal::new(ErrorCode::Timeout, message).unknown()
     }
 
     fn late(&self, topology: &Topology, is_asked: bool) -> Refusal {

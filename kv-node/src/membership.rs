@@ -148,7 +148,7 @@ impl Membership {
     /// [`Refusal`]; nothing was changed.
     pub(crate) fn check_memory(&self) -> Result<(), Refusal> {
         if self.is_rolled_back() {
-            let message = "peers remember a later start of this node; see that no other process runs as it, and start it again";
+            let message = "peers remember a later start of this node; see that no other process runs as it: some time after that it fetches what it lacks";
             return Err(Refusal::new(ErrorCode::Storage, message));
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Membership {
         if !self.rolled_back.swap(true, Ordering::SeqCst) {
             tracing::error!(
                 remembered,
-                "peers remember a later start of this node: another process runs under its identity, or its disk is an old one and no peer could be asked at its start; it refuses all requests; see that no other runs, and start it again: it then fetches what it lacks"
+                "peers remember a later start of this node: another process runs under its identity, or its disk is an old one and no peer could be asked at its start; it refuses all requests; see that no other runs: some time after that it ends, and fetches what it lacks when it is started again"
             );
         }
     }

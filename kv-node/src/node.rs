@@ -71,6 +71,8 @@ pub struct NodeOptions {
     pub scrub: ScrubOptions,
     /// How much is gone through for one answer.
     pub pages: PageLimits,
+    /// How many topologies are kept: whoever is further behind leaves some out.
+    pub history: usize,
 }
 
 /// In the data directory of a node that has run: if its store is empty again, it was lost.
@@ -157,10 +159,12 @@ impl Node {
             deletes,
             scrub,
             pages,
+            history,
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
             &data.join("topology"),
+            history,
         )?);
         let topology = topologies.current();
         let actor = belongs(&topology, node, cluster, &data)?;
@@ -540,7 +544,7 @@ impl Node {
         self.service.topologies.current()
     }
 
-    /// The history of the topology, epoch by epoch, as far as it is known here.
+    /// The history of the topology, epoch by epoch, as far as it is kept here.
     #[must_use]
     pub fn topology_entries(&self) -> Vec<(Epoch, Bytes)> {
         self.service.topologies.entries()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -11,16 +12,21 @@ use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
 use kv_storage::fs::{Fs, read_all, replace_file};
 use kv_types::{Epoch, planted};
 
-/// The present topology, and its history on disk.
+/// How many entries a node keeps. Whoever is further behind takes the newest one at once: each is a whole topology.
+pub const USUAL_HISTORY: usize = 64;
+
+/// The present topology, and the end of its history on disk.
 ///
 /// Invariants:
 /// 1. An entry is durable before anything is served under it, and epochs only rise.
-/// 2. Every entry names the hash of the one before it; another history is refused. A node that has joined later than at genesis has
-///    no entry from before.
+/// 2. Every entry names the hash of the one before it; another history is refused. Only where the entries in between are kept
+///    nowhere any more, one of the same cluster is believed.
 #[derive(Debug)]
 pub struct Topologies {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    /// How many entries are kept.
+    kept: usize,
     current: RwLock<Current>,
     /// One adoption at a time; readers are not kept waiting by its files.
     adopting: tokio::sync::Mutex<()>,
@@ -37,7 +43,7 @@ pub trait BeforeAdoption: Debug + Send + Sync {
 struct Current {
     topology: Arc<Topology>,
     chain_hash: ChainHash,
-    /// Every entry, as its bytes came.
+    /// The last entries without a gap, as their bytes came.
     entries: BTreeMap<Epoch, Bytes>,
 }
 
@@ -71,11 +77,11 @@ pub enum TopologyError {
 }
 
 impl Topologies {
-    /// Reads the history in `dir` (`<data>/topology`).
+    /// Reads the history in `dir` (`<data>/topology`), of which `kept` entries are to stay, one at least.
     ///
     /// # Errors
-    /// [`TopologyError`] when it is missing, damaged or broken off.
-    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, TopologyError> {
+    /// [`TopologyError`] when it is missing or damaged.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, kept: usize) -> Result<Self, TopologyError> {
         let missing = || TopologyError::Missing {
             dir: dir.to_owned(),
         };
@@ -99,6 +105,7 @@ impl Topologies {
         Ok(Self {
             fs,
             dir: dir.to_owned(),
+            kept: kept.max(1),
             current: RwLock::new(current),
             adopting: tokio::sync::Mutex::default(),
             before: OnceLock::new(),
@@ -139,17 +146,20 @@ impl Topologies {
         Arc::clone(&self.read().topology)
     }
 
-    /// The present epoch, and the entry that brings whoever knows `known` forward: the next one for
-    /// a node with a history of its own, the newest for whoever has none (epoch 0). Empty bytes when
-    /// there is nothing newer.
+    /// The present epoch, and the entry that brings whoever knows `known` forward: the next one for a node with a history of
+    /// its own; the newest for whoever has none (epoch 0), or is so far behind that the next one is not kept. Empty bytes
+    /// when there is nothing newer.
     #[must_use]
     pub fn entry_after(&self, known: Epoch) -> (Epoch, Bytes) {
         let current = self.read();
-        let entry = match known {
-            Epoch(0) => current.entries.last_key_value().map(|(_, entry)| entry),
-            Epoch(known) => known
-                .checked_add(1)
-                .and_then(|next| current.entries.get(&Epoch(next))),
+        let newer = || {
+            current
+                .entries
+                .range((Bound::Excluded(known), Bound::Unbounded))
+        };
+        let entry = match newer().next() {
+            Some((next, entry)) if *next == known.next() && known != Epoch(0) => Some(entry),
+            _ => newer().next_back().map(|(_, entry)| entry),
         };
         (current.topology.epoch(), entry.cloned().unwrap_or_default())
     }
@@ -161,13 +171,13 @@ impl Topologies {
         (Arc::clone(&current.topology), current.chain_hash)
     }
 
-    /// The entry of an epoch, if it is known here.
+    /// The entry of an epoch, if it is kept here.
     #[must_use]
     pub fn entry_of(&self, epoch: Epoch) -> Option<Bytes> {
         self.read().entries.get(&epoch).cloned()
     }
 
-    /// All entries that are known here.
+    /// All entries that are kept here.
     #[must_use]
     pub fn entries(&self) -> Vec<(Epoch, Bytes)> {
         let entries = &self.read().entries;
@@ -206,17 +216,18 @@ impl Topologies {
         self.adopting.lock().await
     }
 
-    /// Takes over the next entry of the chain, durably. Says whether it was new.
+    /// Takes over the next entry of the chain, durably, or a later one from a peer that keeps the next one no more. Says whether
+    /// it was new.
     ///
     /// # Errors
     /// [`TopologyError`]; the present topology stays.
     pub async fn adopt(&self, entry: Bytes) -> Result<bool, TopologyError> {
         let _one = self.adopting.lock().await;
         let before = self.read().clone();
-        if before.entries.values().any(|known| *known == entry) {
+        if before.is_known(&entry) {
             return Ok(false);
         }
-        let next =
+        let mut next =
             successor(Some(&before), entry.clone()).map_err(|problem| TopologyError::Refused {
                 name: format!("after epoch {}", before.topology.epoch()),
                 problem,
@@ -228,9 +239,36 @@ impl Topologies {
                 problem,
             })?;
         }
-        Self::install(&*self.fs, &self.dir, next.topology.epoch(), &entry)?;
+        let epoch = next.topology.epoch();
+        Self::install(&*self.fs, &self.dir, epoch, &entry)?;
+        if epoch > before.topology.epoch().next() {
+            tracing::info!(from = %before.topology.epoch(), to = %epoch, "topologies in between are kept by nobody, and left out");
+        }
+        while next.entries.len() > self.kept {
+            let _ = next.entries.pop_first();
+        }
+        self.remove_older(
+            next.entries
+                .first_key_value()
+                .map_or(epoch, |(oldest, _)| *oldest),
+        );
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)
+    }
+
+    /// Removes the files of epochs before one. One that stays is removed with a later epoch.
+    fn remove_older(&self, oldest: Epoch) {
+        let older = |name: &String| {
+            let epoch = name
+                .strip_suffix(".entry")
+                .and_then(|epoch| epoch.parse().ok());
+            epoch.is_some_and(|epoch: u64| epoch < oldest.0)
+        };
+        for name in self.fs.list(&self.dir).into_iter().flatten().filter(older) {
+            if let Err(error) = self.fs.remove(&self.dir.join(&name)) {
+                tracing::debug!(%error, name, "an old topology stays");
+            }
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
@@ -238,19 +276,35 @@ impl Topologies {
     }
 }
 
-/// Checks that an entry continues the history.
+impl Current {
+    /// Whether an entry is one of the history, as far as that can be said: of what is not kept any more, all are.
+    fn is_known(&self, entry: &Bytes) -> bool {
+        let oldest = self.entries.first_key_value().map(|(epoch, _)| *epoch);
+        self.entries.values().any(|known| known == entry)
+            || ChainEntry::decode(entry).is_ok_and(|entry| Some(entry.epoch()) < oldest)
+    }
+}
+
+/// Checks that an entry continues the history, or is a later one of the same cluster.
 fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, String> {
     let entry = ChainEntry::decode(&bytes).map_err(|error| error.to_string())?;
     let mut entries = BTreeMap::new();
     if let Some(before) = before {
         let expected = before.topology.epoch().next();
-        if entry.epoch() != expected {
+        if entry.epoch() < expected {
             return Err(format!("has epoch {}, expected {expected}", entry.epoch()));
         }
-        if entry.previous() != before.chain_hash {
+        let is_next = entry.epoch() == expected;
+        let is_other = match is_next {
+            true => entry.previous() != before.chain_hash,
+            false => entry.topology().cluster_id() != before.topology.cluster_id(),
+        };
+        if is_other {
             return Err("continues another history; this node or its peer was set up from a different genesis".to_owned());
         }
-        entries.clone_from(&before.entries);
+        if is_next {
+            entries.clone_from(&before.entries);
+        }
     }
     entries.insert(entry.epoch(), bytes);
     Ok(Current {

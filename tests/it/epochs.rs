@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_net::ErrorCode;
-use kv_net::message::WriteKind;
+use kv_net::message::{ChangeKind, ChangeV1, Request, Response, WriteKind};
+use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainEntry, PartitionState};
 use kv_storage::Options;
 use kv_tests::sim::{Executor, SimCluster};
-use kv_types::{Epoch, NodeId, Outcome};
+use kv_types::{BucketName, BucketProperties, Epoch, NodeId, Outcome};
 
-use crate::client::{BUCKET, Client, key};
+use crate::client::{BUCKET, BUDGET, Client, key, options, with};
 
 const MOVED: &str = "k";
 
@@ -177,5 +177,47 @@ fn in_transition_a_write_needs_its_quorum_among_old_and_new_owners() {
             .put(&cluster, common[0], MOVED, "v")
             .await
             .expect("two of each side");
+    });
+}
+
+#[test]
+fn a_node_that_was_away_for_more_epochs_than_are_kept_takes_the_newest() {
+    let kept = |handle| SimCluster::new(handle, 3, 3, options()).with_history(3);
+    with(5, kept, |cluster, mut client, handle| async move {
+        let away = NodeId(3);
+        cluster.kill(away);
+        for number in 0..10 {
+            let creation = ChangeKind::CreateBucket {
+                name: BucketName::new(format!("b{number}")).expect("a good name"),
+                properties: BucketProperties::majority_of(3).expect("three"),
+            };
+            let request = Request::Change(ChangeV1 { change: creation });
+            let role = Role::Admin("operator".to_owned());
+            let made = cluster.network.call(role, NodeId(1), &request, BUDGET * 5);
+            let made = made.await;
+            assert!(matches!(made, Ok(Response::Change(_))), "{made:?}");
+        }
+        let newest = epoch_of(&cluster, NodeId(1));
+        assert_eq!(newest, Epoch(11));
+        for starts in 0..2 {
+            cluster.start(away).await.expect("it starts");
+            handle.sleep(Duration::from_secs(3)).await;
+            assert_eq!(epoch_of(&cluster, away), newest);
+            let entries = cluster.node(away).expect("it runs").topology_entries();
+            assert_eq!(
+                entries.len(),
+                1,
+                "at start {starts}: what is before is left out"
+            );
+            cluster.cut_power(away);
+        }
+        let entries = cluster.node(NodeId(1)).expect("it runs").topology_entries();
+        let epochs: Vec<Epoch> = entries.iter().map(|(epoch, _)| *epoch).collect();
+        assert_eq!(epochs, [Epoch(9), Epoch(10), Epoch(11)]);
+        client.epoch = newest;
+        client
+            .put(&cluster, NodeId(1), "k", "v")
+            .await
+            .expect("two of three are enough");
     });
 }

@@ -13,7 +13,7 @@ use kv_node::config::{Config, LogFormat};
 use kv_node::env::Env;
 use kv_node::node::belongs;
 use kv_node::replica::PageLimits;
-use kv_node::topologies::Topologies;
+use kv_node::topologies::{Topologies, USUAL_HISTORY};
 use kv_node::{Node, NodeOptions, setup};
 use kv_ring::Removal;
 use kv_storage::fs::RealFs;
@@ -83,6 +83,7 @@ async fn serve(config: Config) -> Result<()> {
         deletes: config.delete_options(),
         scrub: config.scrub_options(),
         pages: PageLimits::default(),
+        history: USUAL_HISTORY,
     };
     // A task of its own: opening a store that is large, or on a slow disk, keeps a thread.
     let (tell, starting) = oneshot::channel();
@@ -147,8 +148,8 @@ enum End {
 
 /// Where to listen: as configured, or where the topology says that this node is.
 fn listen_address(config: &Config, node: NodeId, cluster: ClusterId) -> Result<SocketAddr> {
-    let topology =
-        Topologies::open(Arc::new(RealFs), &setup::topology_dir(&config.data))?.current();
+    let dir = setup::topology_dir(&config.data);
+    let topology = Topologies::open(Arc::new(RealFs), &dir, USUAL_HISTORY)?.current();
     belongs(&topology, node, cluster, &config.data)?;
     if let Some(listen) = config.listen {
         return Ok(listen);

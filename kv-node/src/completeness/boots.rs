@@ -29,6 +29,8 @@ use crate::transport::Peer;
 const PATIENCE_AT_START: Duration = Duration::from_millis(500);
 /// How often a node asks that has nothing on its disk, and so must be told how often it was started.
 const TRIES_WITHOUT_DISK: u32 = 20;
+/// For so many of these times the counter of another process that runs rises once at least.
+const PERIODS_WATCHED: u32 = 3;
 /// After which time a node that met nobody asks again.
 const PERIOD_AT_START: Duration = Duration::from_millis(200);
 /// How long a peer may take for an answer.
@@ -156,6 +158,12 @@ async fn ask_all(
     join_all(asks).await.into_iter().flatten().collect()
 }
 
+/// The least time between two rises of the counter in a cluster.
+fn period(topology: &Topology) -> Duration {
+    let members = u32::try_from(topology.members().len()).unwrap_or(u32::MAX);
+    PERIOD.max(PERIOD_FOR_EACH.saturating_mul(members))
+}
+
 async fn stored_counter(store: &Store) -> Result<u64, StoreError> {
     match store.get(&counter_key()).await? {
         None => Ok(0),
@@ -251,7 +259,10 @@ impl Telling {
             let latest = latest(&answers);
             if latest > counter {
                 if is_first {
+                    // Another process of this node that runs would have been met later.
                     self.put_loss_on_record(&topology, &answers).await;
+                } else {
+                    self.watch_later_self(latest).await;
                 }
                 return;
             }
@@ -261,17 +272,32 @@ impl Telling {
                 self.env.sleep(PERIOD_AT_START).await;
                 continue;
             }
-            let others = u32::try_from(topology.members().len()).unwrap_or(u32::MAX);
-            self.env
-                .sleep(PERIOD.max(PERIOD_FOR_EACH.saturating_mul(others)))
-                .await;
+            self.env.sleep(period(&topology)).await;
             if let Err(error) = self.raise_to(counter + 1).await {
                 tracing::debug!(%error, "the boot counter does not rise");
             }
         }
     }
 
-    /// Another process of this node that runs would have been met later. So this is what the disk lacks.
+    /// Waits until the others remember no later start than they did some time ago. While another process runs as this node, that
+    /// never happens; else there was one, or those who remember the most could not be asked before.
+    async fn watch_later_self(&self, mut latest_known: u64) {
+        let counter = self.counter.load(Ordering::Relaxed);
+        loop {
+            let topology = self.topologies.current();
+            self.env.sleep(period(&topology) * PERIODS_WATCHED).await;
+            let (env, me) = (&self.env, self.me);
+            let answers = ask_all(env, &topology, me, counter, PATIENCE, |_| ()).await;
+            let latest = latest(&answers);
+            if latest == latest_known {
+                self.put_loss_on_record(&topology, &answers).await;
+                return;
+            }
+            latest_known = latest_known.max(latest);
+        }
+    }
+
+    /// What the others remember is what the disk lacks.
     async fn put_loss_on_record(&self, topology: &Topology, answers: &[Answer]) {
         let mut batch = WriteBatch::new();
         batch.use_reserve();

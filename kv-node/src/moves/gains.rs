@@ -50,7 +50,9 @@ impl Heir {
         if gained == before {
             return Ok(());
         }
-        let is_new = |(partition, _): &(&PartitionId, &Epoch)| !before.contains_key(*partition);
+        // What was called off and begun anew meanwhile is new, too.
+        let is_new =
+            |(partition, since): &(&PartitionId, &Epoch)| before.get(*partition) != Some(*since);
         let new: Vec<PartitionId> = gained.iter().filter(is_new).map(|(new, _)| *new).collect();
         let places: Vec<Place> = next
             .buckets()

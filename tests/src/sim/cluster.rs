@@ -15,7 +15,7 @@ use kv_node::hints::HintOptions;
 use kv_node::node::JOINS_FILE;
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
-use kv_node::topologies::Topologies;
+use kv_node::topologies::{Topologies, USUAL_HISTORY};
 use kv_node::transport::Transport;
 use kv_node::{Node, NodeOptions, StartError};
 use kv_ring::{
@@ -62,6 +62,7 @@ pub struct SimCluster {
     hints: HintOptions,
     deletes: DeleteOptions,
     pages: PageLimits,
+    history: usize,
 }
 
 #[derive(Debug)]
@@ -195,6 +196,7 @@ impl SimCluster {
             hints: HINTS,
             deletes: DeleteOptions::default(),
             pages: PageLimits::default(),
+            history: USUAL_HISTORY,
         }
     }
 
@@ -202,6 +204,13 @@ impl SimCluster {
     #[must_use]
     pub fn with_pages(mut self, pages: PageLimits) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// The same, with nodes that keep so many topologies.
+    #[must_use]
+    pub fn with_history(mut self, history: usize) -> Self {
+        self.history = history;
         self
     }
 
@@ -540,6 +549,7 @@ impl SimCluster {
             deletes: self.deletes,
             scrub: SCRUB,
             pages: self.pages,
+            history: self.history,
         };
         let this = self.clone();
         self.handle.spawn(group, async move {

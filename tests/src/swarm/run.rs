@@ -155,6 +155,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         }),
         false => cluster,
     };
+    let cluster = cluster.with_history(scenario.history);
     let cluster = cluster.with_pages(PageLimits {
         copies: scenario.page_copies,
         ..PageLimits::default()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kv_node::replica::PageLimits;
+use kv_node::topologies::USUAL_HISTORY;
 use kv_ring::ClusterMode;
 use kv_storage::Options;
 use kv_types::{BlindPut, BucketMode, BucketProperties, Quorum};
@@ -66,6 +67,9 @@ pub struct Scenario {
     /// How many copies nodes go through for one answer, when they compare or list.
     #[serde(default = "usual_page")]
     pub page_copies: usize,
+    /// How many topologies nodes keep: whoever is further behind takes the newest one.
+    #[serde(default = "usual_history")]
+    pub history: usize,
     /// All keys are rows of one partition key.
     #[serde(default)]
     pub has_rows: bool,
@@ -127,6 +131,10 @@ const LONGEST_PUT_BACK: Duration = Duration::from_secs(5);
 
 fn majorities() -> Quorum {
     Quorum::new(3, 2, 2).expect("two of three")
+}
+
+fn usual_history() -> usize {
+    USUAL_HISTORY
 }
 
 fn usual_page() -> usize {
@@ -194,6 +202,7 @@ impl Scenario {
             last_writer_wins: false,
             blind_adds: false,
             page_copies: usual_page(),
+            history: usual_history(),
             has_rows: false,
             sessions: false,
         };
@@ -275,6 +284,7 @@ impl Scenario {
             }
             day.orders = members::draw(&mut rng, nodes, newcomers, work_ms, may_lose);
         }
+        day.history = [1, 2, usual_history()][rng.usize(0..3)];
         day
     }
 
