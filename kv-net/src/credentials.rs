@@ -148,9 +148,21 @@ impl Credentials {
     }
 }
 
-fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// SHA-256 of a certificate in PEM, as [`Credentials::authorities`] gives it.
+///
+/// # Errors
+/// [`CredentialsError::Malformed`] when the text holds no certificate.
+pub fn fingerprint_of_pem(certificate: &str) -> Result<[u8; 32], CredentialsError> {
+    let certificates = Source::text(CA_FILE, certificate).certificates()?;
+    let first = certificates.first();
+    Ok(fingerprint(
+        first.expect("certificates() gives at least one"),
+    ))
 }
 
 impl fmt::Debug for Credentials {

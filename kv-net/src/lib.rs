@@ -23,6 +23,7 @@
 //! | [`codec`], [`frame`] | messages and frames as bytes; pure |
 //! | [`identity`], [`certificate`], [`credentials`] | who someone is, and how that is issued and loaded |
 //! | [`trust`] | whether a certificate is believed |
+//! | [`issuing`] | how a new node gets its certificate over the wire |
 //! | [`endpoint`] | [`Endpoint`]: calling, serving, gossiping |
 //! | [`call`] | [`Peer`], and what can go wrong with a call |
 //! | [`handler`] | [`Handler`]: who answers |
@@ -47,6 +48,7 @@ pub mod frame;
 pub mod handler;
 mod hello;
 pub mod identity;
+pub mod issuing;
 mod link;
 pub mod message;
 pub mod method;

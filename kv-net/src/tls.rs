@@ -133,25 +133,23 @@ impl ResolvesClientCert for Shown {
 #[derive(Debug)]
 struct Verifier(Arc<Current>);
 
-impl Verifier {
-    fn verify_signature(
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
+pub(crate) fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+}
 
-    fn schemes() -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+pub(crate) fn schemes() -> Vec<SignatureScheme> {
+    provider()
+        .signature_verification_algorithms
+        .supported_schemes()
+}
 
-    fn refuse_tls12() -> Error {
-        Error::General("TLS 1.2 is not spoken here".to_owned())
-    }
+pub(crate) fn refuse_tls12() -> Error {
+    Error::General("TLS 1.2 is not spoken here".to_owned())
 }
 
 impl ClientCertVerifier for Verifier {
@@ -176,7 +174,7 @@ impl ClientCertVerifier for Verifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Self::refuse_tls12())
+        Err(refuse_tls12())
     }
 
     fn verify_tls13_signature(
@@ -185,11 +183,11 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Self::verify_signature(message, certificate, signature)
+        verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Self::schemes()
+        schemes()
     }
 }
 
@@ -217,7 +215,7 @@ impl ServerCertVerifier for Verifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Self::refuse_tls12())
+        Err(refuse_tls12())
     }
 
     fn verify_tls13_signature(
@@ -226,10 +224,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Self::verify_signature(message, certificate, signature)
+        verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Self::schemes()
+        schemes()
     }
 }

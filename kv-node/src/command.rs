@@ -1,5 +1,6 @@
 //! The commands of `kv-node`.
 
+mod issuer;
 mod join;
 mod serve;
 mod set_up;
@@ -104,6 +105,8 @@ pub(crate) enum CertCommand {
         /// What `kv-node join` has printed.
         request: String,
     },
+    /// Sign over the wire for new nodes, until each of the tickets that it prints was used.
+    Issuer(issuer::IssuerArgs),
     /// Put a certificate into a node's data directory that `kv-node cert sign` has printed.
     Install {
         /// The node's data directory.

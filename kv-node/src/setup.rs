@@ -7,7 +7,9 @@
 //! | `<data>/tls/{ca,cert,key}.pem` | the node's credentials |
 //! | `<data>/topology/0000000001.entry` | genesis |
 
+pub mod issuing;
 pub mod joining;
+pub mod members;
 pub mod token;
 pub mod wording;
 
@@ -173,6 +175,13 @@ fn load_authority(dir: &Path) -> Result<CertificateAuthority> {
             dir.display()
         )
     })
+}
+
+/// SHA-256 of an authority's certificate.
+fn authority_fingerprint(authority: &CertificateAuthority) -> Result<[u8; 32]> {
+    Ok(kv_net::credentials::fingerprint_of_pem(
+        authority.certificate_pem(),
+    )?)
 }
 
 /// One member of a cluster to be created.

@@ -1,6 +1,9 @@
 //! Nodes that join with a ticket, leave, and are not let in again, as real processes.
 
-use kv_tests::processes::{ProcessCluster, run};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use kv_tests::processes::{ProcessCluster, kv_node, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_joins_with_a_ticket_and_another_leaves_and_ends() {
@@ -91,4 +94,68 @@ fn a_ticket_that_is_cut_short_or_a_certificate_of_others_is_refused() {
     assert!(sign(ca.to_str().expect("a name of ours")).status.success());
     let (is_done, said) = join(&ticket, &[]);
     assert!(is_done && said.contains("kv cluster join node="), "{said}");
+}
+
+#[test]
+fn an_issuer_signs_for_one_node_with_each_ticket() {
+    let cluster = ProcessCluster::start(3);
+    let printed = (0..20).map(|_| cluster.kv(&[0, 1, 2], &["cluster", "ticket"]));
+    let printed = printed.into_iter().find(|printed| printed.status.success());
+    let printed = printed.expect("a node answers in one of 20 tries");
+    let ticket = String::from_utf8_lossy(&printed.stdout).trim().to_owned();
+    let ca = cluster.path("ca");
+    let ca = ca.to_str().expect("a name of ours");
+    let mut issuer = Command::new(kv_node())
+        .args([
+            "cert",
+            "issuer",
+            "--ca",
+            ca,
+            "--listen",
+            "127.0.0.1:0",
+            "--valid",
+            "1day",
+        ])
+        .args(["--tickets", "2", &ticket])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let printed = BufReader::new(issuer.stdout.take().expect("piped"));
+    let tickets: Vec<String> = printed
+        .lines()
+        .take(2)
+        .map(|line| line.expect("text"))
+        .collect();
+    let join = |ticket: &str, data: &str| {
+        let data = cluster.path(data);
+        let data = data.to_str().expect("a name of ours");
+        let words = [
+            "join", ticket, "--data", data, "--name", "n4", "--zone", "d",
+        ];
+        let words = words
+            .iter()
+            .chain(&["--address", "127.0.0.1:1", "--set-up-only"]);
+        let done = run(&words.copied().collect::<Vec<_>>());
+        let said = [done.stdout, done.stderr].concat();
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let (is_done, said) = join(&tickets[0], "new");
+    assert!(is_done && said.contains("kv cluster join node="), "{said}");
+    let (is_done, said) = join(&tickets[0], "other");
+    assert!(
+        !is_done && said.contains("this ticket was used for node"),
+        "{said}"
+    );
+    // What is to be done by hand then is said, too.
+    assert!(
+        said.contains("kv-node cert sign --ca CA_DIR kvrequest1-"),
+        "{said}"
+    );
+    let (is_done, said) = join(&tickets[1], "other");
+    assert!(is_done && said.contains("kv cluster join node="), "{said}");
+    assert!(issuer.wait().expect("it ends").success());
 }

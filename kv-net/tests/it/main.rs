@@ -8,6 +8,7 @@
 mod calls;
 mod hostile;
 mod identities;
+mod issuing;
 mod limits;
 mod losses;
 mod papers;

@@ -1,30 +1,25 @@
 //! `kv-node join`: makes a new node ready, and runs it once it is a member.
 
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bytes::Bytes;
 use clap::Args;
-use futures::future::join_all;
-use kv_net::message::{Request, Response, TopologyV1};
-use kv_net::{Credentials, Endpoint, EndpointConfig, Peer};
+use kv_net::{Credentials, Endpoint, EndpointConfig};
 use kv_node::config::Config;
 use kv_node::setup;
+use kv_node::setup::issuing;
 use kv_node::setup::joining::{
     Joining, Ticket, become_member, check_certificate, has_certificate, signing_request,
 };
+use kv_node::setup::members::newest;
 use kv_node::setup::token::Token as _;
 use kv_node::setup::wording::{check_address, check_name};
-use kv_ring::ChainEntry;
-use kv_types::{Epoch, NodeId};
+use kv_types::NodeId;
 use serde_json::json;
 
 use super::{ServeArgs, serve};
 
-/// How long one member may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait until the members are asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -92,6 +87,7 @@ pub(super) fn run(args: JoinArgs) -> Result<()> {
         // Another one has another fingerprint, and this one may be staged already.
         _ if has_certificate(&config.data) => {}
         Some(ca) => _ = setup::issue_node(ca, &config.data, args.valid)?,
+        None if fetch(&config, &ticket)? => {}
         None => {
             println!(
                 "node {node} in {data} has no certificate yet. Where the authority is:\n\n  kv-node cert sign --ca CA_DIR {}\n\nthen here, with what that prints:\n\n  kv-node cert install --data {data} CERTIFICATE\n",
@@ -116,6 +112,22 @@ pub(super) fn run(args: JoinArgs) -> Result<()> {
     }
     println!("this node waits, and serves as soon as the plan is committed");
     serve::run(config)
+}
+
+/// Has the certificate signed over the wire, if the ticket says by whom. Says whether there is one then.
+#[expect(clippy::print_stderr, reason = "why the operator has more to do")]
+fn fetch(config: &Config, ticket: &Ticket) -> Result<bool> {
+    let Some(issuer) = &ticket.issuer else {
+        return Ok(false);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let fetched = runtime.block_on(issuing::fetch(&config.data, ticket, issuer));
+    if let Err(error) = &fetched {
+        eprintln!("{error:#}");
+    }
+    Ok(fetched.is_ok())
 }
 
 #[expect(
@@ -184,32 +196,4 @@ pub(super) async fn wait(config: &Config, node: NodeId, credentials: &Credential
         }
         pause().await;
     }
-}
-
-/// The newest topology that any of the members has which answer.
-async fn newest(endpoint: &Endpoint, seeds: &[String]) -> Option<ChainEntry> {
-    let asked = seeds.iter().map(|seed| async move {
-        let answer = ask(endpoint, seed).await;
-        answer.inspect_err(|error| tracing::debug!(%seed, %error, "a member does not answer"))
-    });
-    let answers = join_all(asked).await.into_iter().flatten();
-    answers.max_by_key(ChainEntry::epoch)
-}
-
-async fn ask(endpoint: &Endpoint, seed: &str) -> Result<ChainEntry> {
-    let mut found = seed.to_socket_addrs()?;
-    let address = found.next().context("it has no address")?;
-    let peer = Peer {
-        node: None,
-        address,
-    };
-    let request = Request::Topology(TopologyV1 { known: Epoch(0) });
-    match endpoint.call(&peer, request, PATIENCE).await? {
-        Response::Topology(_, entry) => decode(&entry),
-        other => bail!("it answers {other:?}"),
-    }
-}
-
-fn decode(entry: &Bytes) -> Result<ChainEntry> {
-    ChainEntry::decode(entry).context("its topology is damaged, or newer than this program")
 }

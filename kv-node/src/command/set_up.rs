@@ -78,6 +78,7 @@ pub(super) fn cert(command: CertCommand) -> Result<()> {
             say(false, &json!({}), &text);
             return Ok(());
         }
+        CertCommand::Issuer(args) => return super::issuer::run(&args),
         CertCommand::Client(person) => (person, Role::Client),
         CertCommand::Admin(person) => (person, Role::Admin),
     };

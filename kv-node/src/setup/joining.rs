@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kv_net::credentials::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
-use kv_net::{Credentials, Identity, KeyPair, PublicKey, Role, Validity};
+use kv_net::{CertificateAuthority, Credentials, Identity, KeyPair, PublicKey, Role, Validity};
 use kv_ring::ChainEntry;
 use kv_storage::fs::{Fs as _, RealFs, replace_file};
 use kv_types::{ClusterId, NodeId};
@@ -26,7 +26,7 @@ use crate::topologies::Topologies;
 
 const JOINING_FILE: &str = "join.toml";
 
-/// What a new node must know of a cluster to find it and to believe it. Not a secret.
+/// What a new node must know of a cluster to find it and to believe it. It is a secret only with an issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// The cluster.
@@ -35,6 +35,17 @@ pub struct Ticket {
     pub authority: [u8; 32],
     /// Where members listen.
     pub seeds: Vec<String>,
+    /// Who issues the node's certificate, if somebody does over the wire.
+    pub issuer: Option<IssuerAt>,
+}
+
+/// Whom a new node asks for its certificate, and with what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerAt {
+    /// Where the issuer listens.
+    pub address: String,
+    /// What lets one node ask: the seed of a key. A secret until it was used.
+    pub secret: [u8; 32],
 }
 
 impl Token for Ticket {
@@ -172,7 +183,15 @@ pub fn signing_request(data: &Path) -> Result<SigningRequest> {
 /// # Errors
 /// When the authority cannot be read, or the request holds no key.
 pub fn sign(authority: &Path, request: &SigningRequest, lifetime: Duration) -> Result<Issued> {
-    let authority = load_authority(authority)?;
+    sign_with(&load_authority(authority)?, request, lifetime)
+}
+
+/// The same, by an authority that is loaded.
+pub(super) fn sign_with(
+    authority: &CertificateAuthority,
+    request: &SigningRequest,
+    lifetime: Duration,
+) -> Result<Issued> {
     let identity = Identity::node(authority.cluster(), request.node);
     let key = PublicKey::from_pem(&request.public_key)?;
     let certificate = authority.issue(&identity, &key, Validity::starting(now(), lifetime))?;
@@ -251,11 +270,23 @@ mod tests {
             cluster: ClusterId(0xc1),
             authority: [7; 32],
             seeds: vec!["10.0.0.1:7401".to_owned(), "n2:7401".to_owned()],
+            issuer: None,
         };
-        let word = ticket.to_word().expect("it encodes");
-        assert_eq!(word, GOLDEN);
-        assert_eq!(Ticket::from_word(GOLDEN).expect("a ticket"), ticket);
+        let issuer = IssuerAt {
+            address: "10.0.0.9:7400".to_owned(),
+            secret: [9; 32],
+        };
+        let with_issuer = Ticket {
+            issuer: Some(issuer),
+            ..ticket.clone()
+        };
+        for (ticket, golden) in [(ticket, GOLDEN), (with_issuer, GOLDEN_WITH_ISSUER)] {
+            let word = ticket.to_word().expect("it encodes");
+            assert_eq!(word, golden);
+            assert_eq!(Ticket::from_word(golden).expect("a ticket"), ticket);
+        }
     }
 
-    const GOLDEN: &str = "kvticket1-wQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwINMTAuMC4wLjE6NzQwMQduMjo3NDAxdisZjw";
+    const GOLDEN_WITH_ISSUER: &str = "kvticket1-wQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwINMTAuMC4wLjE6NzQwMQduMjo3NDAxAQ0xMC4wLjAuOTo3NDAwCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQn29m37";
+    const GOLDEN: &str = "kvticket1-wQEHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwINMTAuMC4wLjE6NzQwMQduMjo3NDAxAJ_5ywU";
 }

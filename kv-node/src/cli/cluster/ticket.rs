@@ -29,6 +29,7 @@ pub(super) async fn run(session: &Session, output: &Output) -> Result<(), Failur
         cluster: topology.cluster_id(),
         authority: authority.ok_or_else(|| Failure::other("the context believes no authority"))?,
         seeds: seeds.map(|member| member.address.clone()).collect(),
+        issuer: None,
     };
     let ticket = ticket
         .to_word()
