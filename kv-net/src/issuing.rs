@@ -34,6 +34,8 @@ use crate::{tls, x509};
 
 /// The protocol's name in TLS.
 pub const ALPN: &[u8] = b"kv-issue/1";
+/// The issuer's id, which no member has.
+pub const NOBODY: NodeId = NodeId(0);
 /// The longest request, and the longest answer.
 pub const MAX_BYTES: usize = 64 << 10;
 
@@ -111,8 +113,8 @@ impl Issuing {
         (now, lifetime): (SystemTime, Duration),
     ) -> Result<Self, IssuingError> {
         let key = KeyPair::generate()?;
-        // An id that no member has: a node's certificate is the only kind that is good at this end.
-        let identity = Identity::node(authority.cluster(), NodeId(0));
+        // A node's certificate is the only kind that is good at this end.
+        let identity = Identity::node(authority.cluster(), NOBODY);
         let valid = Validity::starting(now, lifetime);
         let leaf = authority.issue(&identity, &key.public_key(), valid)?;
         let chain = [leaf.as_str(), authority.certificate_pem()]
@@ -316,7 +318,7 @@ impl ClientCertVerifier for OneOf {
     }
 }
 
-/// Believes whom the authority with this fingerprint has issued a node's certificate for. Its certificate comes with the chain.
+/// Believes whom the authority with this fingerprint has issued a certificate for [`NOBODY`]. Its certificate comes with the chain.
 #[derive(Debug)]
 struct Pinned([u8; 32]);
 
@@ -334,8 +336,12 @@ impl ServerCertVerifier for Pinned {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         let algorithms = tls::provider().signature_verification_algorithms.all;
-        let leaf = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, algorithms)?;
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;
+        let identity = x509::identity(leaf).map_err(|error| Error::General(error.to_string()))?;
+        if identity.node_id() != Some(NOBODY) {
+            return Err(Error::General(format!("{} is no issuer", identity.role)));
+        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -206,7 +206,11 @@ impl Completeness {
     /// # Errors
     /// [`Refusal`]; nothing was changed.
     pub(crate) fn check_told(&self, topology: &Topology) -> Result<(), Refusal> {
-        let is_alone = topology.members().len() == 1;
+        let members = topology.members().iter().map(|member| member.node);
+        let is_alone = members
+            .filter(|node| topology.is_counted_on(*node))
+            .nth(1)
+            .is_none();
         if is_alone || self.is_told() || planted!("count an old disk before others can tell") {
             return Ok(());
         }
@@ -270,6 +274,22 @@ impl Completeness {
     /// Whether nothing is to be made up for any more before the node is started again.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Notes durably that this node's copies of some partitions count for nothing, before they are deleted because it is to gain
+    /// them. No epoch is the one since when, so nothing completes them, and whoever is interrupted here begins again.
+    pub(crate) async fn begin_joining(&self, new: &[PartitionId]) -> Result<(), StoreError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.losing.write().await;
+        let begun = |record: &mut Record| {
+            for partition in new {
+                record.joining.insert(partition.0, Epoch(0));
+                record.incomplete.insert(partition.0);
+            }
+        };
+        self.change(begun).await
     }
 
     /// Notes durably all that this node is to gain. What is new there, or was begun anew, is

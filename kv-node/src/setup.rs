@@ -177,13 +177,6 @@ fn load_authority(dir: &Path) -> Result<CertificateAuthority> {
     })
 }
 
-/// SHA-256 of an authority's certificate.
-fn authority_fingerprint(authority: &CertificateAuthority) -> Result<[u8; 32]> {
-    Ok(kv_net::credentials::fingerprint_of_pem(
-        authority.certificate_pem(),
-    )?)
-}
-
 /// One member of a cluster to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMember {

@@ -174,7 +174,68 @@ fn absent<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
     }
 }
 
-/// Shows that each planted bug is found within the days of one test run.
+/// Where each program of tests is, and its folder, in a build that holds the bugs.
+fn build_tests(target: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut build = cargo();
+    build.args([
+        "test",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    build.args([
+        "--package",
+        "kv-ring",
+        "--package",
+        "kv-node",
+        "--package",
+        "kv-tests",
+    ]);
+    build.args([
+        "--lib", "--test", "it", "--test", "models", "--test", "swarm",
+    ]);
+    build.arg("--target-dir").arg(target);
+    build.env("RUSTFLAGS", "--cfg kv_planted");
+    let root = workspace::root()?;
+    let built = executables(&mut build)?.into_iter();
+    let folder = |package: &str| {
+        root.join(
+            package
+                .strip_prefix("kv-tests")
+                .map_or(package, |_| "tests"),
+        )
+    };
+    Ok(built
+        .map(|program| (folder(&program.package), program.path))
+        .collect())
+}
+
+/// The first test that fails where a bug is awake; `None` if none does. Days are for the others.
+fn failing(programs: &[(PathBuf, PathBuf)], name: &str) -> Result<Option<String>> {
+    for (folder, program) in programs {
+        let mut tests = Command::new(program);
+        tests.args(["--skip", "no_day_of", "--skip", "a_day_repeats"]);
+        tests.env("KV_PLANTED", name).env("RUST_BACKTRACE", "0");
+        tests
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let told = tests
+            .output()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let failed = told.lines().find_map(|line| {
+            line.strip_prefix("test ")?
+                .strip_suffix(" ... FAILED")
+                .map(str::to_owned)
+        });
+        if failed.is_some() {
+            return Ok(failed);
+        }
+    }
+    Ok(None)
+}
+
+/// Shows that each planted bug is found within the days of one test run, or by other tests.
 ///
 /// # Errors
 /// When the simulator does not build, a bug survives, or something is found where no bug is awake.
@@ -182,17 +243,29 @@ pub(crate) fn mutants(arguments: &MutantsArguments) -> Result<()> {
     let target = workspace::target_directory()?.join("planted");
     let sim = build(&["--cfg kv_planted"], Some(&target))?;
     let listed = command::output(Command::new(&sim).arg("planted"))?;
-    let names: Vec<&str> = listed
-        .lines()
-        .filter(|name| {
-            arguments
-                .name
-                .as_deref()
-                .is_none_or(|wanted| name.contains(wanted))
-        })
-        .collect();
+    let of_tests = command::output(Command::new(&sim).args(["planted", "--by-tests"]))?;
+    let is_wanted = |name: &&str| {
+        let wanted = arguments.name.as_deref();
+        wanted.is_none_or(|wanted| name.contains(wanted))
+    };
     let (mut survived, mut most) = (Vec::new(), 0);
-    for name in names {
+    let by_tests: Vec<&str> = of_tests.lines().filter(is_wanted).collect();
+    if !by_tests.is_empty() {
+        let programs = build_tests(&target)?;
+        for name in by_tests {
+            let begin = Instant::now();
+            match failing(&programs, name)? {
+                Some(test) => {
+                    terminal::timed("Caught", &format!("{name}: by {test}"), begin.elapsed());
+                }
+                None => {
+                    terminal::warning(&format!("{name}: survived all tests"));
+                    survived.push(name);
+                }
+            }
+        }
+    }
+    for name in listed.lines().filter(is_wanted) {
         let begin = Instant::now();
         let summary = live_range(&sim, arguments.first, arguments.days, Some(name))?;
         match summary
@@ -213,7 +286,7 @@ pub(crate) fn mutants(arguments: &MutantsArguments) -> Result<()> {
             }
         }
     }
-    absent(listed.lines())?;
+    absent(listed.lines().chain(of_tests.lines()))?;
     let asleep = live_range(&sim, arguments.first, most, None)?;
     if let Some((seed, found)) = asleep.failures.iter().next() {
         bail!(

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{Hlc, HybridClock, NodeId, planted};
+use kv_types::{Hlc, HybridClock, NodeId};
 use tokio::sync::Notify;
 
 use super::{Completeness, Record};
@@ -96,9 +96,7 @@ async fn put_on_record(
     let floors = remembered.iter().map(|answer| answer.reply.floor);
     let floor = floors.fold(floor::stored(store).await?, Hlc::max);
     let now = env.wall().plus(HybridClock::MAX_SKEW);
-    if !planted!("keep watermarks over a loss") {
-        batch.delete_prefix(&storage_key::watermarks());
-    }
+    batch.delete_prefix(&storage_key::watermarks());
     floor::keep_in(batch, floor);
     let settled = remembered.iter().map(|answer| answer.reply.settled);
     let settled = settled.fold(settled::stored(store).await?, Hlc::max);
@@ -239,6 +237,11 @@ impl Telling {
     pub async fn run(self) {
         let mut is_first = true;
         loop {
+            if self.membership.is_rolled_back() {
+                // Gossip told it. What the others remember must not be overtaken.
+                self.watch_later_self(0).await;
+                return;
+            }
             let topology = self.topologies.current();
             let counter = self.counter.load(Ordering::Relaxed);
             let on_answer = |reply: &RememberReplyV1| {
@@ -258,10 +261,8 @@ impl Telling {
             self.watch.note(offsets(&answers));
             let latest = latest(&answers);
             if latest > counter {
-                if is_first {
-                    // Another process of this node that runs would have been met later.
-                    self.put_loss_on_record(&topology, &answers).await;
-                } else {
+                // Another process of this node that runs would have been met later than in the first round.
+                if !is_first || !self.put_loss_on_record(&topology, latest, &answers).await {
                     self.watch_later_self(latest).await;
                 }
                 return;
@@ -281,38 +282,49 @@ impl Telling {
 
     /// Waits until the others remember no later start than they did some time ago. While another process runs as this node, that
     /// never happens; else there was one, or those who remember the most could not be asked before.
-    async fn watch_later_self(&self, mut latest_known: u64) {
+    async fn watch_later_self(&self, latest_known: u64) {
         let counter = self.counter.load(Ordering::Relaxed);
+        let (mut most, mut before) = (counter.max(latest_known), latest_known);
         loop {
             let topology = self.topologies.current();
             self.env.sleep(period(&topology) * PERIODS_WATCHED).await;
             let (env, me) = (&self.env, self.me);
-            let answers = ask_all(env, &topology, me, counter, PATIENCE, |_| ()).await;
+            let answers = ask_all(env, &topology, me, 0, PATIENCE, |_| ()).await;
             let latest = latest(&answers);
-            if latest == latest_known {
-                self.put_loss_on_record(&topology, &answers).await;
+            most = most.max(latest);
+            if latest > 0
+                && latest <= before
+                && self.put_loss_on_record(&topology, most, &answers).await
+            {
                 return;
             }
-            latest_known = latest_known.max(latest);
+            before = latest;
         }
     }
 
-    /// What the others remember is what the disk lacks.
-    async fn put_loss_on_record(&self, topology: &Topology, answers: &[Answer]) {
+    /// What the others remember is what the disk lacks: puts that on record, and has the node end. Says whether it could.
+    async fn put_loss_on_record(
+        &self,
+        topology: &Topology,
+        latest: u64,
+        answers: &[Answer],
+    ) -> bool {
         let mut batch = WriteBatch::new();
         batch.use_reserve();
-        batch.put(&counter_key(), &(latest(answers) + 1).to_le_bytes());
+        batch.put(&counter_key(), &(latest + 1).to_le_bytes());
         let noted = async {
             let of = (topology, self.me);
             let record = put_on_record(&mut batch, &self.env, &self.store, of, answers).await?;
             self.completeness.lose_everything(record, batch).await
         };
-        match noted.await {
+        let noted = noted.await;
+        match &noted {
             Ok(()) => self.loss.notify_one(),
             Err(error) => {
-                tracing::error!(%error, "what this node's disk lacks cannot be put on record; start the node again while others run");
+                tracing::error!(%error, "what this node's disk lacks cannot be put on record yet");
             }
         }
+        noted.is_ok()
     }
 
     async fn raise_to(&self, counter: u64) -> Result<(), StoreError> {

@@ -58,6 +58,9 @@ impl Coordinator {
             )
         };
         can_be_met(needed)?;
+        if needed > 1 {
+            self.replica.may_count().await?;
+        }
         let may_be_kept = looks_for_kept && self.may_be_kept(&plan, head, deadline).await;
         let mut heard = None;
         if can_be_met(all).is_ok() {

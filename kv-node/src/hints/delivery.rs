@@ -113,9 +113,6 @@ impl Delivery {
             let patience = self.kept.options().owner_patience;
             self.liveness.away_for(owner, self.env.now()) > patience
         };
-        if !owners.contains(owner) && planted!("forget what is kept for a former owner") {
-            return Recipients::Nobody;
-        }
         // Where the owners change it goes to old and new ones; where they have changed, to those of today.
         if owners.is_joint() || !owners.contains(owner) {
             return Recipients::All(owners.nodes().collect());

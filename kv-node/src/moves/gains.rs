@@ -64,18 +64,24 @@ impl Heir {
             .filter(|partition| !gained.contains_key(partition) && !next.owns(self.me, **partition))
             .copied()
             .collect();
-        let left_over = |place| !self.trees.is_empty(place);
-        let emptied: Vec<Place> = places.iter().copied().filter(|it| left_over(*it)).collect();
+        let left_over = |place: &Place| !self.trees.is_empty(*place);
         let made_ready = async {
-            // First: else a restart in between would take for empty what is not.
-            let deleted = self.replica.delete_places(next, &places, left_over).await;
+            // First they count for nothing: what is deleted next may be an attempt that ended well, for all that is known here.
+            self.completeness.begin_joining(&new).await?;
+            self.replica.minter().hold_anew();
+            let emptied: BTreeSet<Place> = places.iter().copied().filter(left_over).collect();
+            let is_emptied = |place| emptied.contains(&place);
+            let deleted = self.replica.delete_places(next, &places, is_emptied).await;
             deleted?;
-            self.completeness.join(gained, &ends).await
+            self.completeness.join(gained, &ends).await?;
+            Ok(emptied)
         };
-        let made_ready: Result<(), StoreError> = made_ready.await;
-        made_ready.map_err(|error| format!("cannot be prepared for: {error}"))?;
+        let made_ready: Result<BTreeSet<Place>, StoreError> = made_ready.await;
+        let emptied = made_ready.map_err(|error| format!("cannot be prepared for: {error}"))?;
         // If they are being made, that is done once more.
-        let _ = self.trees.drop_some(&emptied);
+        let _ = self
+            .trees
+            .drop_some(&emptied.into_iter().collect::<Vec<_>>());
         Ok(())
     }
 }

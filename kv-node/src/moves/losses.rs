@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kv_net::message::ChangeKind;
 use kv_ring::{MemberState, PartitionId, Topology};
-use kv_types::{NodeId, planted};
+use kv_types::NodeId;
 
 use crate::anti_entropy::exchange::Exchange;
 use crate::anti_entropy::trees::{Place, Trees};
@@ -98,9 +98,6 @@ impl Losses {
                 }
                 let owners = topology.replicas(partition, n);
                 for owner in owners.nodes().filter(is_there) {
-                    if planted!("say that all is given before it is") {
-                        continue;
-                    }
                     if !self.exchange.give(topology, owner, place).await {
                         drained.remove(&partition);
                     }
@@ -119,8 +116,7 @@ impl Losses {
     fn may_go(&self, topology: &Topology) -> bool {
         let member = topology.member(self.me);
         let leaves = member.is_some_and(|member| member.state == MemberState::Leaving);
-        let keeps_nothing =
-            self.kept.is_done(leaves) || leaves && planted!("leave with what is kept for others");
+        let keeps_nothing = self.kept.is_done(leaves);
         let slots = topology.partition_count().iter();
         let mut slots = slots.filter(|partition| topology.owns(self.me, *partition));
         let is_bound = slots.next().is_some()

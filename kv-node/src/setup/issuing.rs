@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
-use kv_net::issuing::{self, Issuing, Secret};
+use kv_net::credentials::fingerprint_of_pem;
+use kv_net::issuing::{self, Issuing, NOBODY, Secret};
 use kv_net::{
     CertificateAuthority, Credentials, Endpoint, EndpointConfig, Identity, KeyPair, Validity,
 };
@@ -18,7 +19,7 @@ use super::joining::{
 };
 use super::members::newest;
 use super::token::Token as _;
-use super::{authority_fingerprint, load_authority, now};
+use super::{load_authority, now};
 
 /// How long a node waits for the issuer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -82,7 +83,7 @@ impl Issuer {
             ticket.cluster
         );
         ensure!(
-            authority_fingerprint(&authority)? == ticket.authority,
+            fingerprint_of_pem(authority.certificate_pem())? == ticket.authority,
             "the ticket names another authority of the cluster than the one in {}",
             dir.display()
         );
@@ -159,6 +160,13 @@ impl Signing {
             "node {node} is, or was, a member: empty the directory of the new one, and join anew"
         );
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = |(other, request): (usize, &Option<SigningRequest>)| {
+            other != number && request.as_ref().is_some_and(|request| request.node == node)
+        };
+        ensure!(
+            !used.iter().enumerate().any(is_other) && node != NOBODY,
+            "node {node} has a certificate already: empty the directory of the new one, and join anew"
+        );
         let used = used.get_mut(number).context("there is no such ticket")?;
         // Whoever did not get the answer asks once more.
         if let Some(before) = used.as_ref().filter(|before| **before != request) {
@@ -200,7 +208,14 @@ pub async fn fetch(data: &Path, ticket: &Ticket, issuer: &IssuerAt) -> Result<()
     );
     let answer = answer.await?;
     let word = str::from_utf8(&answer).context("the issuer's answer is no text")?;
-    install(data, &Issued::from_word(word)?)
+    let issued = Issued::from_word(word)?;
+    // A member could play the issuer, and bring an authority of its own.
+    ensure!(
+        fingerprint_of_pem(&issued.authority)? == ticket.authority,
+        "the issuer at {} answers for another authority than the one that the ticket names; do not go on before you know why",
+        issuer.address
+    );
+    install(data, &issued)
 }
 
 fn new_secret() -> Result<Secret> {

@@ -141,9 +141,10 @@ impl Forgetting {
         if asked.epoch != topology.epoch() {
             return Err(Refusal::stale(topology.epoch()));
         }
+        let may_count = self.completeness.check_told(&topology).is_ok();
         let mark = |place: &PlaceV1| {
             let partition = PartitionId(place.partition);
-            let is_complete = !self.completeness.is_incomplete(partition);
+            let is_complete = may_count && !self.completeness.is_incomplete(partition);
             is_complete.then(|| self.watermarks.of((place.bucket, partition)))
         };
         let marks = asked.places.iter().map(mark).collect();

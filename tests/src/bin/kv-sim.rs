@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use kv_tests::swarm::planted::PLANTED;
+use kv_tests::swarm::planted::{FOUND_BY_TESTS, PLANTED};
 use kv_tests::swarm::{Report, Scenario, Summary, run, shrink};
 
 /// Whole clusters in one thread and virtual time, on days full of faults.
@@ -60,8 +60,12 @@ enum Task {
         #[arg(long)]
         log: bool,
     },
-    /// Names the bugs that are planted in builds with `--cfg kv_planted`.
-    Planted,
+    /// Names the bugs that are planted in builds with `--cfg kv_planted`, and that days find.
+    Planted {
+        /// Those instead that other tests find.
+        #[arg(long)]
+        by_tests: bool,
+    },
     /// Makes the failing day of a seed smaller and saves it.
     Shrink {
         seed: u64,
@@ -106,8 +110,8 @@ fn main() -> Result<ExitCode> {
                 .with_context(|| format!("{} holds no scenario", file.display()))?;
             one(&scenario, log, key)
         }
-        Task::Planted => {
-            for name in PLANTED {
+        Task::Planted { by_tests } => {
+            for name in if by_tests { FOUND_BY_TESTS } else { PLANTED } {
                 println!("{name}");
             }
             false
