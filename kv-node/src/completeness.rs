@@ -211,7 +211,7 @@ impl Completeness {
             .filter(|node| topology.is_counted_on(*node))
             .nth(1)
             .is_none();
-        if is_alone || self.is_told() || planted!("count an old disk before others can tell") {
+        if is_alone || self.is_told() {
             return Ok(());
         }
         Err(Refusal::unnoticed())

@@ -19,8 +19,8 @@ pub const USUAL_HISTORY: usize = 64;
 ///
 /// Invariants:
 /// 1. An entry is durable before anything is served under it, and epochs only rise.
-/// 2. Every entry names the hash of the one before it; another history is refused. Only where the entries in between are kept
-///    nowhere any more, one of the same cluster is believed.
+/// 2. Every entry names the hash of the one before it; another history is refused. Only from a peer that does not keep
+///    the entries in between, a later one of the same cluster is believed without.
 #[derive(Debug)]
 pub struct Topologies {
     fs: Arc<dyn Fs>,
@@ -242,7 +242,7 @@ impl Topologies {
         let epoch = next.topology.epoch();
         Self::install(&*self.fs, &self.dir, epoch, &entry)?;
         if epoch > before.topology.epoch().next() {
-            tracing::info!(from = %before.topology.epoch(), to = %epoch, "topologies in between are kept by nobody, and left out");
+            tracing::info!(from = %before.topology.epoch(), to = %epoch, "topologies in between are not kept by the peer, and left out");
         }
         while next.entries.len() > self.kept {
             let _ = next.entries.pop_first();
