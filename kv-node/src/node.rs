@@ -21,7 +21,7 @@ use crate::anti_entropy::trees::Trees;
 use crate::changes::Changes;
 use crate::clock_watch::ClockWatch;
 use crate::completeness::Completeness;
-use crate::completeness::boots::{self, Boots, Telling};
+use crate::completeness::boots::{self, Boots, Started, Telling};
 use crate::completeness::recovery::Recovery;
 use crate::coordinator::Coordinator;
 use crate::env::Env;
@@ -196,8 +196,11 @@ impl Node {
         let is_unused = is_new && !partitions.any(|it| topology.has_or_drains(node, it));
         let has_lived = was_started || (topology.epoch() > Epoch::GENESIS && !is_unused);
         let is_emptied = !has_stored && has_lived;
-        let (boot, is_told) =
-            boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
+        let Started {
+            boot,
+            runs,
+            is_told,
+        } = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
         let completeness = Arc::new(Completeness::start(store.clone()).await?);
         if is_told {
             completeness.was_told();
@@ -421,6 +424,7 @@ impl Node {
             env: env.clone(),
             me: node,
             counter: Arc::clone(&boot_counter),
+            runs,
             store: store.clone(),
             topologies: Arc::clone(&topologies),
             membership: Arc::clone(&membership),

@@ -242,10 +242,12 @@ impl Service {
         let Role::Node(from) = from else {
             return Err(Refusal::new(ErrorCode::Denied, "only nodes are remembered"));
         };
-        let boot = self.boots.remember(from, told).await?;
+        let (before, boot) = self.boots.remember(from, &told).await?;
         let floor = self.forgetting.floor.promised();
         Ok(Response::Remember(RememberReplyV1 {
             boot,
+            run: before.run,
+            told: before.counter,
             wall_ms: self.env.host.wall_ms(),
             floor,
             settled: self.replica.settled().promised(),

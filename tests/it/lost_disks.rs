@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use kv_net::message::{ChangeKind, ChangeV1, CompareV1, ReadOptions, Request, Response, WriteKind};
+use bytes::Bytes;
+use kv_net::message::{
+    BallotV1, ChangeKind, ChangeV1, CompareV1, PlaceV1, ReadOptions, ReplicaReadV1, Request,
+    Response, VoteAnswer, VoteStep, VoteV1, WatermarksV1, WriteKind,
+};
 use kv_net::{ErrorCode, Role};
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
@@ -402,4 +406,124 @@ fn a_partition_that_holds_more_than_one_answer_can_is_fetched_part_by_part() {
             }
         });
     }
+}
+
+/// Lets a node be told of nothing that its old disk does not know: one of the others is down that was told, and the other one was out
+/// of reach while it was.
+async fn put_back_unnoticed(cluster: &SimCluster, client: &mut Client, handle: &Handle) {
+    handle.sleep(TOLD).await;
+    let copy = cluster.fs(N3).fork();
+    let links = [(N2, N3), (N3, N2), (N1, N2), (N2, N1)];
+    cluster.network.block(&links);
+    handle.sleep(TOLD * 2).await;
+    let put = client.put(cluster, N3, "new", "v").await;
+    put.expect("two of three can be reached");
+    cluster.kill(N1);
+    cluster.kill(N3);
+    cluster.network.unblock(&links);
+    cluster.put_in_disk(N3, copy);
+}
+
+#[test]
+fn a_restored_disk_is_noticed_though_its_counter_has_overtaken_what_is_remembered() {
+    with(11, three, |cluster, mut client, handle| async move {
+        put_back_unnoticed(&cluster, &mut client, &handle).await;
+        let told = cluster.start(N3).await;
+        told.expect("it starts");
+        // Beside a member that is down the counter rises slowly.
+        handle.sleep(TOLD * 10).await;
+        assert_eq!(missing(&cluster, N3), 0, "nobody can know");
+        cluster.start(N1).await.expect("a healthy disk");
+        let limit = handle.now() + TOLD * 10;
+        while missing(&cluster, N3) == 0 && handle.now() < limit {
+            handle.sleep(TOLD / 100).await;
+        }
+        assert!(missing(&cluster, N3) > 0, "it was noticed");
+        handle.sleep(TOLD * 2).await;
+        assert_eq!(missing(&cluster, N3), 0, "it has fetched what it lacked");
+        cluster.kill(N1);
+        let seen = shown(&cluster, &mut client, N3, "new", Level::Quorum).await;
+        assert_eq!(seen, Some(vec!["v".to_owned()]));
+    });
+}
+
+/// What a node answers another one: what counts in a quorum of readers, in a majority of voters, and in a round of comparisons.
+async fn what_counts(
+    cluster: &SimCluster,
+    client: &mut Client,
+    node: NodeId,
+) -> [Result<Response, ErrorCode>; 3] {
+    let (epoch, chain_hash) = cluster.node(node).expect("it runs").topology_tip();
+    let read = ReplicaReadV1 {
+        head: client.head(),
+        bucket: BUCKET,
+        key: crate::client::key("k"),
+        digest_only: false,
+    };
+    let vote = VoteV1 {
+        epoch: epoch.next(),
+        previous: chain_hash.0,
+        ballot: BallotV1 {
+            round: 1,
+            proposer: N2,
+        },
+        step: VoteStep::Prepare,
+    };
+    let marks = WatermarksV1 {
+        epoch,
+        places: vec![PlaceV1 {
+            bucket: BUCKET,
+            partition: 0,
+        }],
+    };
+    let requests = [
+        Request::ReplicaRead(read),
+        Request::Vote(vote, Bytes::new()),
+        Request::Watermarks(marks),
+    ];
+    let mut answers = Vec::new();
+    for request in requests {
+        let answer = cluster.network.call(Role::Node(N2), node, &request, BUDGET);
+        answers.push(match answer.await.expect("it runs") {
+            Response::Error(error) => Err(error.code),
+            other => Ok(other),
+        });
+    }
+    answers.try_into().expect("as many")
+}
+
+#[test]
+fn a_node_that_has_met_nobody_yet_counts_for_nobody() {
+    with(12, three, |cluster, mut client, handle| async move {
+        let put = client.put(&cluster, N1, "k", "v").await;
+        put.expect("all are up");
+        handle.sleep(TOLD).await;
+        for node in [N1, N2, N3] {
+            cluster.kill(node);
+        }
+        cluster.start(N3).await.expect("a healthy disk");
+        // Its disk could be an old one.
+        let [read, vote, marks] = what_counts(&cluster, &mut client, N3).await;
+        assert_eq!(read, Err(ErrorCode::Incomplete));
+        assert_eq!(vote, Err(ErrorCode::Incomplete));
+        let Ok(Response::Watermarks(marks)) = marks else {
+            panic!("{marks:?}");
+        };
+        assert_eq!(marks.marks, [None]);
+        let weak = shown(&cluster, &mut client, N3, "k", Level::Weak).await;
+        assert_eq!(
+            weak,
+            Some(vec!["v".to_owned()]),
+            "of one node nothing else is promised"
+        );
+
+        cluster.start(N1).await.expect("a healthy disk");
+        handle.sleep(TOLD / 10).await;
+        let [read, vote, marks] = what_counts(&cluster, &mut client, N3).await;
+        assert!(matches!(read, Ok(Response::ReplicaRead(reply, _)) if reply.digest.is_some()));
+        assert!(
+            matches!(vote, Ok(Response::Vote(reply, _)) if reply.answer == VoteAnswer::Promised(None))
+        );
+        assert!(matches!(marks, Ok(Response::Watermarks(reply)) if reply.marks[0].is_some()));
+    });
 }

@@ -299,7 +299,11 @@ fn requests() -> Vec<Request> {
                 partition: 300,
             }],
         }),
-        Request::Remember(RememberV1 { boot: 300 }),
+        Request::Remember(RememberV1 {
+            boot: 300,
+            run: 0x0102_0304_0506_0708,
+            after: 2,
+        }),
         Request::Watermarks(WatermarksV1 {
             epoch: Epoch(3),
             places: vec![PlaceV1 {
@@ -524,6 +528,8 @@ fn responses() -> Vec<(Method, Response)> {
             Method::Remember,
             Response::Remember(RememberReplyV1 {
                 boot: 300,
+                run: 0x0102_0304_0506_0708,
+                told: 299,
                 wall_ms: 1,
                 floor: Hlc(1),
                 settled: Hlc(0x0102_0304_0506_0707),

@@ -68,17 +68,26 @@ pub struct WatermarkV1 {
 pub struct WatermarkReplyV1 {}
 
 /// Node → node: I have been started so often. What do you remember of me?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RememberV1 {
     /// The sender's boot counter, durable before it is sent: it rises with every start, and while the node runs.
     pub boot: u64,
+    /// The random number of the sender's run, durable before it is sent; 0: it only asks.
+    pub run: u64,
+    /// The run that the receiver remembers, as far as the sender knows, whose disk is from after it. The receiver remembers no
+    /// other in its place.
+    pub after: u64,
 }
 
 /// Node → node: its answer, durable before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberReplyV1 {
-    /// The highest boot counter that the asker ever told.
+    /// The highest boot counter of the asker that was heard of, be it through others.
     pub boot: u64,
+    /// The run of the asker that told the answering node its counter last before this; 0: none did.
+    pub run: u64,
+    /// The highest counter that this run told before.
+    pub told: u64,
     /// What the answering node's wall clock shows, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
     /// Up to where the answering node has promised to take nothing new.

@@ -287,7 +287,7 @@ fn requests() -> Vec<Request> {
             step: WatermarkStep::Seal,
             places: Vec::new(),
         }),
-        Request::Remember(RememberV1 { boot: 1 }),
+        Request::Remember(RememberV1::default()),
         Request::Watermarks(WatermarksV1 {
             epoch: Epoch(1),
             places: Vec::new(),

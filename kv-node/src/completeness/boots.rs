@@ -1,4 +1,4 @@
-//! How often each member has been started, as the others remember it.
+//! How often each member has been started, and in which runs, as the others remember it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{Hlc, HybridClock, NodeId};
+use kv_types::{Hlc, HybridClock, NodeId, planted};
 use tokio::sync::Notify;
 
+use super::runs::{Runs, Told};
 use super::{Completeness, Record};
 use crate::clock_watch::{ClockWatch, offset_ms};
 use crate::env::Env;
@@ -40,9 +41,19 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// In a large cluster it is longer, so that no more than one member is told within this.
 const PERIOD_FOR_EACH: Duration = Duration::from_millis(100);
 
-/// Counts a start of this node, durably. Where the others remember a later one, or its disk says that it has held data and
-/// holds none, the loss is put on record in the same write. Gives the boot counter of this run, and whether another member
-/// answered.
+/// A start of this node, as it is on its disk.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// The boot counter.
+    pub(crate) boot: u64,
+    /// The runs, this one among them.
+    pub(crate) runs: Runs,
+    /// Whether another member has said what it remembers.
+    pub(crate) is_told: bool,
+}
+
+/// Counts a start of this node, durably. Where the others remember what its disk does not know of, or it says that it has held
+/// data and holds none, the loss is put on record in the same write.
 ///
 /// # Errors
 /// [`StoreError`]; the counter may have risen.
@@ -53,35 +64,47 @@ pub(crate) async fn count_start(
     me: NodeId,
     is_emptied: bool,
     watch: &ClockWatch,
-) -> Result<(u64, bool), StoreError> {
+) -> Result<Started, StoreError> {
     let last = stored_counter(store).await?;
-    let mut remembered = ask_all(env, topology, me, last, PATIENCE_AT_START, |_| ()).await;
+    let mut runs = stored_runs(store).await?;
+    let ask = || ask_all(env, topology, me, PATIENCE_AT_START, |_| None);
+    let mut remembered = ask().await;
     let mut tries = 1;
     while is_emptied && remembered.is_empty() && tries < TRIES_WITHOUT_DISK {
         tries += 1;
         env.sleep(PATIENCE_AT_START).await;
-        remembered = ask_all(env, topology, me, last, PATIENCE_AT_START, |_| ()).await;
+        remembered = ask().await;
     }
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
-    let has_lost = is_emptied || latest > last;
+    let is_known = |answer: &Answer| is_known(&answer.reply, &runs, last);
+    let has_lost = is_emptied || !remembered.iter().all(is_known);
     let boot = latest.max(last) + 1;
+    if has_lost {
+        runs = Runs::after_loss(boot);
+    }
+    runs.begin(env.host.random().max(1), boot);
     let mut batch = WriteBatch::new();
     // A node on a full disk starts, and serves what it has.
     batch.use_reserve();
     batch.put(&counter_key(), &boot.to_le_bytes());
+    keep_runs(&runs, &mut batch)?;
     batch.put(&storage_key::system("node"), &me.0.to_le_bytes());
     if has_lost {
         tracing::warn!(
             last,
             latest,
-            "this node's disk was rolled back, copied or emptied: the others remember a later start of it; it answers no reads until it has compared everything with the other owners"
+            "this node's disk was rolled back, copied or emptied: the others remember what it does not know of; it answers no reads until it has compared everything with the other owners"
         );
         let record = put_on_record(&mut batch, env, store, (topology, me), &remembered).await?;
         record.keep_in(&mut batch)?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
-    Ok((boot, !remembered.is_empty()))
+    Ok(Started {
+        boot,
+        runs,
+        is_told: !remembered.is_empty(),
+    })
 }
 
 /// What is to be put on record where what is stored is not all, with the rest of the batch. What the node knew of the others' copies does not hold any more, and
@@ -123,33 +146,49 @@ fn offsets(answers: &[Answer]) -> Vec<i64> {
     offsets.collect()
 }
 
-/// Asks all other members what they remember of this node, and shows each answer as it comes. Who does not answer in time is
-/// left out.
+/// Whether a disk, with these runs and this counter, knows of all that another member has heard of them.
+fn is_known(reply: &RememberReplyV1, runs: &Runs, counter: u64) -> bool {
+    let told = Told {
+        run: reply.run,
+        counter: reply.told,
+    };
+    if planted!("look at counters only, not at runs") {
+        return reply.boot <= counter;
+    }
+    reply.boot <= counter && runs.know_of(told, counter)
+}
+
+/// Asks all other members what they remember of this node; by what each answers, `tell` says what to tell it, if
+/// anything. Who does not answer in time is left out.
 async fn ask_all(
     env: &Env,
     topology: &Topology,
     me: NodeId,
-    boot: u64,
     patience: Duration,
-    on_answer: impl Fn(&RememberReplyV1),
+    tell: impl Fn(&RememberReplyV1) -> Option<RememberV1>,
 ) -> Vec<Answer> {
-    let on_answer = &on_answer;
+    let tell = &tell;
     let others = topology.members().iter().filter(|member| member.node != me);
     let asks = others.map(|member| {
-        let peer = Peer {
-            node: member.node,
-            address: member.address.clone(),
+        let call = |said: RememberV1| {
+            let peer = Peer {
+                node: member.node,
+                address: member.address.clone(),
+            };
+            env.transport.call(peer, Request::Remember(said), patience)
         };
         let sent = env.now();
-        let request = Request::Remember(RememberV1 { boot });
-        let answer = env.transport.call(peer, request, patience);
+        let answer = call(RememberV1::default());
         async move {
             let Ok(Response::Remember(reply)) = answer.await else {
                 return None;
             };
-            on_answer(&reply);
             let way = env.now().saturating_sub(sent);
             let offset_ms = offset_ms(reply.wall_ms, env.host.wall_ms(), way);
+            if let Some(said) = tell(&reply) {
+                // What it remembers now it says when it is asked again.
+                let _ = call(said).await;
+            }
             Some(Answer { reply, offset_ms })
         }
     });
@@ -169,13 +208,29 @@ async fn stored_counter(store: &Store) -> Result<u64, StoreError> {
     }
 }
 
+async fn stored_runs(store: &Store) -> Result<Runs, StoreError> {
+    match store.get(&runs_key()).await? {
+        None => Ok(Runs::default()),
+        Some(found) => postcard::from_bytes(&found.value)
+            .map_err(|_| StoreError::Failed("the stored runs of this node are damaged".to_owned())),
+    }
+}
+
+fn keep_runs(runs: &Runs, batch: &mut WriteBatch) -> Result<(), StoreError> {
+    let bytes = postcard::to_stdvec(runs).map_err(|error| {
+        StoreError::Failed(format!("the runs of this node cannot be stored: {error}"))
+    })?;
+    batch.put(&runs_key(), &bytes);
+    Ok(())
+}
+
 /// What this node remembers of the others.
 #[derive(Debug)]
 pub struct Boots {
     store: Store,
     membership: Arc<Membership>,
-    /// The highest counters that the others told, durable.
-    remembered: tokio::sync::Mutex<BTreeMap<NodeId, u64>>,
+    /// What the others told, durable.
+    remembered: tokio::sync::Mutex<BTreeMap<NodeId, Told>>,
 }
 
 impl Boots {
@@ -189,30 +244,37 @@ impl Boots {
         }
     }
 
-    /// Takes in what a member says of itself, durably, and tells what is known of it.
+    /// Takes in what a member says of itself, durably, and gives what it told before, and the highest counter of it that was
+    /// heard of.
     ///
     /// # Errors
     /// [`Refusal`] when it cannot be stored.
-    pub async fn remember(&self, from: NodeId, told: RememberV1) -> Result<u64, Refusal> {
+    pub(crate) async fn remember(
+        &self,
+        from: NodeId,
+        said: &RememberV1,
+    ) -> Result<(Told, u64), Refusal> {
         let mut remembered = self.remembered.lock().await;
-        let known = match remembered.get(&from) {
-            Some(known) => *known,
+        let before = match remembered.get(&from) {
+            Some(told) => *told,
             None => match self.store.get(&storage_key::boot_of(from)).await? {
-                None => 0,
-                Some(found) => decode(&found.value)?,
+                None => Told::default(),
+                Some(found) => Told::from_bytes(&found.value).ok_or_else(|| {
+                    let what = "what is stored of another member's starts is damaged";
+                    StoreError::Failed(what.to_owned())
+                })?,
             },
         };
-        let latest = known
-            .max(told.boot)
-            .max(self.membership.boot_of(from).unwrap_or(0));
-        if latest > known {
+        let mut now = before;
+        if now.take_in(said) {
             let mut batch = WriteBatch::new();
             batch.use_reserve();
-            batch.put(&storage_key::boot_of(from), &latest.to_le_bytes());
+            batch.put(&storage_key::boot_of(from), &now.to_bytes());
             committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         }
-        remembered.insert(from, latest);
-        Ok(latest)
+        remembered.insert(from, now);
+        let heard = self.membership.boot_of(from).unwrap_or(0);
+        Ok((before, heard.max(before.counter)))
     }
 }
 
@@ -223,6 +285,8 @@ pub struct Telling {
     pub(crate) me: NodeId,
     /// The counter, durable.
     pub(crate) counter: Arc<AtomicU64>,
+    /// The runs, durable.
+    pub(crate) runs: Runs,
     pub(crate) store: Store,
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) membership: Arc<Membership>,
@@ -244,23 +308,30 @@ impl Telling {
             }
             let topology = self.topologies.current();
             let counter = self.counter.load(Ordering::Relaxed);
-            let on_answer = |reply: &RememberReplyV1| {
-                if reply.boot <= counter {
-                    self.completeness.was_told();
-                } else {
+            let runs = &self.runs;
+            let tell = |reply: &RememberReplyV1| {
+                if !is_known(reply, runs, counter) {
                     // At once: the rest of the answers may take seconds.
                     self.membership.meet_later_self(reply.boot);
+                    return None;
                 }
+                self.completeness.was_told();
+                Some(RememberV1 {
+                    boot: counter,
+                    run: runs.current(),
+                    after: reply.run,
+                })
             };
             let (env, me) = (&self.env, self.me);
             let patience = match self.completeness.is_told() {
                 true => PATIENCE,
                 false => PATIENCE_AT_START,
             };
-            let answers = ask_all(env, &topology, me, counter, patience, on_answer).await;
+            let answers = ask_all(env, &topology, me, patience, tell).await;
             self.watch.note(offsets(&answers));
-            let latest = latest(&answers);
-            if latest > counter {
+            let is_known = |answer: &Answer| is_known(&answer.reply, runs, counter);
+            if !answers.iter().all(is_known) {
+                let latest = latest(&answers).max(counter);
                 // Another process of this node that runs would have been met later than in the first round.
                 if !is_first || !self.put_loss_on_record(&topology, latest, &answers).await {
                     self.watch_later_self(latest).await;
@@ -289,7 +360,7 @@ impl Telling {
             let topology = self.topologies.current();
             self.env.sleep(period(&topology) * PERIODS_WATCHED).await;
             let (env, me) = (&self.env, self.me);
-            let answers = ask_all(env, &topology, me, 0, PATIENCE, |_| ()).await;
+            let answers = ask_all(env, &topology, me, PATIENCE, |_| None).await;
             let latest = latest(&answers);
             most = most.max(latest);
             if latest > 0
@@ -313,6 +384,7 @@ impl Telling {
         batch.use_reserve();
         batch.put(&counter_key(), &(latest + 1).to_le_bytes());
         let noted = async {
+            keep_runs(&Runs::after_loss(latest + 1), &mut batch)?;
             let of = (topology, self.me);
             let record = put_on_record(&mut batch, &self.env, &self.store, of, answers).await?;
             self.completeness.lose_everything(record, batch).await
@@ -339,6 +411,10 @@ impl Telling {
 
 fn counter_key() -> Bytes {
     storage_key::system("boot")
+}
+
+fn runs_key() -> Bytes {
+    storage_key::system("runs")
 }
 
 fn decode(bytes: &[u8]) -> Result<u64, StoreError> {

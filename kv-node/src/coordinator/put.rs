@@ -162,12 +162,17 @@ impl Coordinator {
             return Ok(());
         }
         let now = self.env.now();
-        let mut nodes: Vec<NodeId> = plan.replicas.nodes().map(|o| places.node_for(o)).collect();
-        if places.are_sloppy() {
-            nodes.extend(self.fallbacks(plan));
+        let fallbacks = match places.are_sloppy() {
+            true => self.fallbacks(plan),
+            false => Vec::new(),
+        };
+        let mut holders = Vec::new();
+        for owner in plan.replicas.nodes() {
+            let nodes = fallbacks.iter().copied().chain([places.node_for(owner)]);
+            holders.extend(nodes.map(|node| (owner, node)));
         }
-        nodes.retain(|node| *node == self.me || self.liveness.may_answer(*node, now));
-        let got = need.zones_of(nodes);
+        holders.retain(|(_, node)| *node == self.me || self.liveness.may_answer(*node, now));
+        let got = need.zones_held(&plan.replicas, holders.into_iter());
         if got >= usize::from(need.zones) {
             return Ok(());
         }

@@ -36,7 +36,7 @@ pub struct Need {
     pub count: u8,
     /// This node's must be among them.
     pub from: Option<NodeId>,
-    /// In how many zones those must be who acknowledge.
+    /// In how many zones those must be who acknowledge; while owners change, for the old ones and for the new ones.
     pub zones: u8,
     /// The zone of each node; empty where it does not matter.
     pub zone_of: BTreeMap<NodeId, u16>,
@@ -59,6 +59,22 @@ impl Need {
         let zones = nodes.into_iter().filter_map(|node| self.zone_of.get(&node));
         zones.collect::<BTreeSet<_>>().len()
     }
+
+    /// In how many zones those are who hold it for old owners, or for new ones, whichever are fewer: pairs of an owner and who
+    /// holds it in its place. After the change only the new ones are asked.
+    pub fn zones_held(
+        &self,
+        replicas: &ReplicaSet,
+        held: impl Iterator<Item = (NodeId, NodeId)> + Clone,
+    ) -> usize {
+        let among = |owners: &[NodeId]| {
+            let held = held.clone().filter(|(owner, _)| owners.contains(owner));
+            self.zones_of(held.map(|(_, holder)| holder))
+        };
+        let old = among(replicas.old());
+        let fewer = replicas.new_owners().map(|new| old.min(among(new)));
+        fewer.unwrap_or(old)
+    }
 }
 
 /// Counts acknowledgements of one write, once for each owner, all under one epoch of the partition. Who stands in for an
@@ -70,8 +86,8 @@ pub struct PutCore {
     partition_epoch: Epoch,
     acked: BTreeSet<NodeId>,
     failed: BTreeSet<NodeId>,
-    /// Who has acknowledged, for whomever.
-    holders: BTreeSet<NodeId>,
+    /// For which owner who has acknowledged.
+    held: BTreeSet<(NodeId, NodeId)>,
 }
 
 impl PutCore {
@@ -84,7 +100,7 @@ impl PutCore {
             partition_epoch,
             acked: BTreeSet::new(),
             failed: BTreeSet::new(),
-            holders: BTreeSet::new(),
+            held: BTreeSet::new(),
         }
     }
 
@@ -95,7 +111,7 @@ impl PutCore {
                 if epoch == self.partition_epoch || planted!("count answers of several epochs") =>
             {
                 self.acked.insert(owner);
-                self.holders.insert(from);
+                self.held.insert((owner, from));
             }
             PutAnswer::Acked(epoch) | PutAnswer::Stale(epoch) if epoch > self.partition_epoch => {
                 return PutStep::Restart(epoch);
@@ -113,7 +129,7 @@ impl PutCore {
         }
         let has_acked = |owner| self.acked.contains(&owner);
         let may_ack = |owner| !self.failed.contains(&owner);
-        let has_it = |node: &NodeId| self.holders.contains(node);
+        let has_it = |node: &NodeId| self.held.iter().any(|(_, holder)| holder == node);
         if self.replicas.is_met(has_acked, needed)
             && self.need.from.iter().all(has_it)
             && self.zones() >= self.need.zones
@@ -126,10 +142,12 @@ impl PutCore {
         }
     }
 
-    /// In how many zones those are who have acknowledged; not counted where nobody asks for it.
+    /// In how many zones those are who have acknowledged, as [`Need::zones_held`] counts them; not counted where nobody asks
+    /// for it.
     #[must_use]
     pub fn zones(&self) -> u8 {
-        let zones = self.need.zones_of(self.holders.iter().copied());
+        let held = self.held.iter().copied();
+        let zones = self.need.zones_held(&self.replicas, held);
         u8::try_from(zones).unwrap_or(u8::MAX)
     }
 
@@ -148,7 +166,8 @@ impl PutCore {
     /// Who has acknowledged so far.
     #[must_use]
     pub fn holders(&self) -> Vec<NodeId> {
-        self.holders.iter().copied().collect()
+        let holders: BTreeSet<NodeId> = self.held.iter().map(|(_, holder)| *holder).collect();
+        holders.into_iter().collect()
     }
 
     /// How many acknowledgements count towards the need.
@@ -278,5 +297,23 @@ mod tests {
         let mut core = PutCore::new(stable(), need, EPOCH);
         assert_eq!(core.on_answer(node(1), node(1), ACK), PutStep::Wait);
         assert_eq!(core.on_answer(node(2), node(4), ACK), PutStep::Reply);
+    }
+    #[test]
+    fn in_transition_each_side_must_be_in_enough_zones() {
+        let need = Need {
+            zones: 3,
+            zone_of: [1, 2, 3, 4]
+                .map(|number: u16| (node(number.into()), number))
+                .into(),
+            ..Need::of(2)
+        };
+        let joint = ReplicaSet::joint([node(1), node(2), node(3)], [node(1), node(2), node(4)]);
+        let mut core = PutCore::new(joint, need, EPOCH);
+        for number in [1, 3, 4] {
+            let step = core.on_answer(node(number), node(number), ACK);
+            assert_eq!(step, PutStep::Wait);
+        }
+        assert_eq!(core.zones(), 2, "the third of the new ones lacks it");
+        assert_eq!(core.on_answer(node(2), node(2), ACK), PutStep::Reply);
     }
 }

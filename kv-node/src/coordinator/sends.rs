@@ -175,7 +175,10 @@ impl Sends {
         // Those who are suspected are left out, unless the quorum needs them.
         let replicas = &self.copies.plan.replicas;
         let nodes_up = replicas.nodes().filter(|owner| is_up(*owner));
-        let zones_up = need.zones_of(nodes_up.map(|owner| places.node_for(owner)));
+        let nodes_up: Vec<_> = nodes_up
+            .map(|owner| (owner, places.node_for(owner)))
+            .collect();
+        let zones_up = need.zones_held(replicas, nodes_up.into_iter());
         let enough_up = replicas.is_met(is_up, need.count) && zones_up >= usize::from(need.zones);
         let is_worth = |owner: &NodeId| {
             let node = places.node_for(*owner);

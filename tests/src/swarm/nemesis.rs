@@ -254,7 +254,7 @@ impl Nemesis {
     async fn remembered(self, node: NodeId) -> u64 {
         let mut most = 0;
         for other in self.cluster.nodes().filter(|other| *other != node) {
-            let request = Request::Remember(RememberV1 { boot: 0 });
+            let request = Request::Remember(RememberV1::default());
             let asking = Role::Node(node);
             let network = &self.cluster.network;
             let answer = network.call(asking, other, &request, TELLING_LIMIT).await;

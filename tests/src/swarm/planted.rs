@@ -70,4 +70,6 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "let a restored voter vote",
     "count answers of several epochs",
     "tell a floor before it is durable",
+    "look at counters only, not at runs",
+    "count an old disk before others can tell",
 ];
