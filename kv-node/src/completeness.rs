@@ -173,6 +173,19 @@ impl Completeness {
         self.read(|record| record.grant.is_some() || !record.has_lost)
     }
 
+    /// Refuses to take in what is counted, until the voters have granted an actor after a loss, or the copies are complete again.
+    /// What this node knew of the topology may be lost, too: that it was asked by who took over a partition, say, and answered
+    /// that it takes in nothing more of the epoch before.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub(crate) fn check_present(&self, partition: PartitionId) -> Result<(), Refusal> {
+        if self.has_actor() || planted!("take in what is counted by an old topology") {
+            return Ok(());
+        }
+        self.check(partition)
+    }
+
     /// Whether this node may vote on the topology of an epoch: it may not know how it has voted on it before.
     #[must_use]
     pub fn may_vote(&self, epoch: Epoch) -> bool {
@@ -291,6 +304,19 @@ impl Completeness {
             }
         };
         self.change(begun).await
+    }
+
+    /// Notes durably that this node's copies of some partitions may lack anything.
+    pub(crate) async fn doubt(&self, partitions: &[PartitionId]) -> Result<(), StoreError> {
+        if partitions.is_empty() || planted!("believe copies that were gained by a lost disk") {
+            return Ok(());
+        }
+        let _alone = self.losing.write().await;
+        let doubted = |record: &mut Record| {
+            let partitions = partitions.iter().map(|partition| partition.0);
+            record.incomplete.extend(partitions);
+        };
+        self.change(doubted).await
     }
 
     /// Notes durably all that this node is to gain. What is new there, or was begun anew, is

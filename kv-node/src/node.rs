@@ -230,7 +230,7 @@ impl Node {
 
         env.spawn(store.clone().keep_time());
         let floor = Arc::new(Floor::start(store.clone(), env.clone(), deletes.keep).await?);
-        let watermarks = Arc::new(Watermarks::start(store.clone()).await?);
+        let watermarks = Arc::new(Watermarks::start(env.clone(), store.clone()).await?);
         let deletions = Arc::new(tombstones::Counts::default());
         let actor = completeness.actor(actor);
         let minter = Minter::start(
@@ -263,7 +263,8 @@ impl Node {
             replica: Arc::clone(&replica),
             completeness: Arc::clone(&completeness),
         };
-        let prepared = heir.prepare(&topologies.current()).await;
+        let current = topologies.current();
+        let prepared = heir.prepare(&current, &current).await;
         prepared.map_err(StoreError::Failed)?;
         topologies.before_adoption(Arc::new(heir));
         let member = topology.member(node);

@@ -35,8 +35,12 @@ pub struct Topologies {
 
 /// Who does something before another topology is in force.
 pub trait BeforeAdoption: Debug + Send + Sync {
-    /// Does it. An error, which says why not, keeps the topology from being adopted.
-    fn prepare<'a>(&'a self, next: &'a Topology) -> BoxFuture<'a, Result<(), String>>;
+    /// Does it, given the topology that is in force still. An error, which says why not, keeps the other from being adopted.
+    fn prepare<'a>(
+        &'a self,
+        current: &'a Topology,
+        next: &'a Topology,
+    ) -> BoxFuture<'a, Result<(), String>>;
 }
 
 #[derive(Debug, Clone)]
@@ -233,7 +237,7 @@ impl Topologies {
                 problem,
             })?;
         if let Some(first) = self.before.get() {
-            let prepared = first.prepare(&next.topology).await;
+            let prepared = first.prepare(&before.topology, &next.topology).await;
             prepared.map_err(|problem| TopologyError::Refused {
                 name: format!("of epoch {}", next.topology.epoch()),
                 problem,

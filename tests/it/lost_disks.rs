@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, CompareV1, PlaceV1, ReadOptions, ReplicaReadV1, Request,
-    Response, VoteAnswer, VoteStep, VoteV1, WatermarksV1, WriteKind,
+    BallotV1, ChangeKind, ChangeV1, CompareV1, MemberChangesV1, PlaceV1, ReadOptions,
+    ReplicaReadV1, Request, Response, VoteAnswer, VoteStep, VoteV1, WatermarksV1, WriteKind,
 };
 use kv_net::{ErrorCode, Role};
+use kv_node::changes::member_changes;
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
+use kv_ring::Topology;
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
@@ -433,13 +435,12 @@ fn a_restored_disk_is_noticed_though_its_counter_has_overtaken_what_is_remembere
         // Beside a member that is down the counter rises slowly.
         handle.sleep(TOLD * 10).await;
         assert_eq!(missing(&cluster, N3), 0, "nobody can know");
+        let actor = || cluster.node(N2).expect("it runs").topology().actor_of(N3);
+        let before = actor();
         cluster.start(N1).await.expect("a healthy disk");
-        let limit = handle.now() + TOLD * 10;
-        while missing(&cluster, N3) == 0 && handle.now() < limit {
-            handle.sleep(TOLD / 100).await;
-        }
-        assert!(missing(&cluster, N3) > 0, "it was noticed");
-        handle.sleep(TOLD * 2).await;
+        // It sees first whether another process runs as it.
+        handle.sleep(TOLD * 4).await;
+        assert_ne!(actor(), before, "it was noticed");
         assert_eq!(missing(&cluster, N3), 0, "it has fetched what it lacked");
         cluster.kill(N1);
         let seen = shown(&cluster, &mut client, N3, "new", Level::Quorum).await;
@@ -526,4 +527,121 @@ fn a_node_that_has_met_nobody_yet_counts_for_nobody() {
         );
         assert!(matches!(marks, Ok(Response::Watermarks(reply)) if reply.marks[0].is_some()));
     });
+}
+
+#[test]
+fn who_may_lack_what_it_knew_of_the_topology_takes_in_nothing_that_is_counted() {
+    with(13, three, |cluster, mut client, handle| async move {
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N3).fork();
+        handle.sleep(TOLD).await;
+        cluster.kill(N2);
+        start_from(&cluster, N3, copy).await;
+        handle.sleep(TOLD).await;
+        // Before its disk was put back it may have answered that it takes in nothing more of this epoch.
+        let put = client.put(&cluster, N1, "k", "v").await;
+        let (code, _) = put.expect_err("the voters have granted nothing yet");
+        let is_too_few = matches!(code, ErrorCode::NotEnoughReplicas | ErrorCode::Timeout);
+        assert!(is_too_few, "{code:?}");
+        cluster.start(N2).await.expect("a healthy disk");
+        handle.sleep(TOLD).await;
+        cluster.kill(N2);
+        client.epoch = cluster.node(N1).expect("it runs").topology().epoch();
+        let put = client.put(&cluster, N1, "k", "v").await;
+        put.expect("it is a member as any other");
+    });
+}
+
+/// Five nodes with three replicas of each key, which keep the last topology only.
+fn five_that_forget(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 5, 3, options()).with_history(1)
+}
+
+/// A key of which a node has become an owner.
+fn gained_key(before: &Topology, after: &Topology, node: NodeId) -> Option<String> {
+    let names = (0..2_000).map(|number| format!("k{number}"));
+    let owns = |topology: &Topology, name: &String| {
+        let key = crate::client::key(name);
+        let (_, partition) = topology.locate(BUCKET, key.partition_key());
+        let owners = topology.replicas(partition, 3);
+        owners.contains(node) && !owners.is_joint()
+    };
+    let mut gained = names.filter(|name| owns(after, name) && !owns(before, name));
+    gained.next()
+}
+
+#[test]
+fn what_a_lost_disk_had_gained_is_not_whole_for_who_jumps_over_the_gain() {
+    with(
+        14,
+        five_that_forget,
+        |cluster, mut client, handle| async move {
+            let (gaining, away) = (N2, NodeId(5));
+            for number in 0..2_000 {
+                let put = client.put(&cluster, N1, &format!("k{number}"), "v").await;
+                put.expect("all are up");
+            }
+            handle.sleep(TOLD).await;
+            let copy = cluster.fs(gaining).fork();
+            let before = cluster.node(N1).expect("it runs").topology();
+            handle.sleep(TOLD).await;
+            // It remembers a later start of the other one, and nothing of what comes.
+            cluster.kill(away);
+            let wanted = MemberChangesV1 {
+                weights: vec![(gaining, 4)],
+                ..MemberChangesV1::default()
+            };
+            let plan = before.plan_members(&member_changes(wanted.clone()));
+            let kind = ChangeKind::Members {
+                changes: wanted,
+                plan: plan.expect("possible").id.0,
+            };
+            let request = Request::Change(ChangeV1 { change: kind });
+            let role = Role::Admin("a".to_owned());
+            let changed = cluster.network.call(role, N1, &request, BUDGET).await;
+            assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+            let now = || cluster.node(N1).expect("it runs").topology();
+            let limit = handle.now() + TOLD * 10;
+            while gained_key(&before, &now(), gaining).is_none() {
+                assert!(handle.now() < limit);
+                handle.sleep(TOLD / 10).await;
+            }
+            handle.sleep(TOLD).await;
+            let gained = gained_key(&before, &now(), gaining).expect("some have moved");
+            let others = [N1, N3, NodeId(4)];
+            for other in others {
+                cluster.kill(other);
+            }
+            cluster.kill(gaining);
+            cluster.put_in_disk(gaining, copy);
+            cluster.start(away).await.expect("a healthy disk");
+            cluster.start(gaining).await.expect("it starts");
+            assert!(missing(&cluster, gaining) > 0, "it is remembered");
+            handle.sleep(TOLD * 2).await;
+            for other in others {
+                cluster.start(other).await.expect("a healthy disk");
+            }
+            let limit = handle.now() + TOLD * 2;
+            while handle.now() < limit {
+                client.epoch = now().epoch();
+                let read = ReplicaReadV1 {
+                    head: client.head(),
+                    bucket: BUCKET,
+                    key: crate::client::key(&gained),
+                    digest_only: false,
+                };
+                let request = Request::ReplicaRead(read);
+                let answer = cluster
+                    .network
+                    .call(Role::Node(N1), gaining, &request, BUDGET);
+                if let Ok(Response::ReplicaRead(reply, _)) = answer.await {
+                    assert!(
+                        reply.digest.is_some(),
+                        "it has nothing of what it acknowledged"
+                    );
+                }
+                handle.sleep(TOLD / 1_000).await;
+            }
+        },
+    );
 }

@@ -12,7 +12,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_ring::Topology;
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, Outcome};
+use kv_types::{BucketName, BucketProperties, Level, NodeId, Object};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
 
@@ -50,9 +50,9 @@ async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
     change(cluster, via, kind).await;
 }
 
-/// Whether a client has to learn of a newer topology, and then try again.
-fn is_stale((code, outcome): &Refused) -> bool {
-    (*code, *outcome) == (ErrorCode::StaleEpoch, Outcome::NotApplied)
+/// Whether a client has to learn of a newer topology, and then try again: a write under the same name.
+fn is_stale((code, _): &Refused) -> bool {
+    *code == ErrorCode::StaleEpoch
 }
 
 /// Writes on and on, until all partitions are where they belong as a node knows it; everything must succeed.
@@ -77,10 +77,12 @@ async fn until_settled(
         client.epoch = now.epoch();
         let key = number % KEYS;
         let value = format!("value {number} of {key}");
-        let mut put = client.put(cluster, via, &name(key), &value).await;
+        let mut request = client.put_request(&name(key), None, WriteKind::Put);
+        let mut put = client.send_put(cluster, via, request.clone(), &value).await;
         while put.as_ref().is_err_and(is_stale) {
             client.epoch = topology(cluster, via).epoch();
-            put = client.put(cluster, via, &name(key), &value).await;
+            request.head.epoch = client.epoch;
+            put = client.send_put(cluster, via, request.clone(), &value).await;
         }
         put.unwrap_or_else(|refused| panic!("at {:?} through {via}: {refused:?}", handle.now()));
         values[key] = value;

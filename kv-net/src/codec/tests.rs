@@ -303,6 +303,7 @@ fn requests() -> Vec<Request> {
             boot: 300,
             run: 0x0102_0304_0506_0708,
             after: 2,
+            heard: 299,
         }),
         Request::Watermarks(WatermarksV1 {
             epoch: Epoch(3),

@@ -74,9 +74,11 @@ pub struct RememberV1 {
     pub boot: u64,
     /// The random number of the sender's run, durable before it is sent; 0: it only asks.
     pub run: u64,
-    /// The run that the receiver remembers, as far as the sender knows, whose disk is from after it. The receiver remembers no
-    /// other in its place.
+    /// The run that the receiver remembers, as far as the sender has heard; its disk is from after that run. The receiver
+    /// forgets no other one for this.
     pub after: u64,
+    /// The counter that the receiver remembers of that run, as far as the sender has heard.
+    pub heard: u64,
 }
 
 /// Node → node: its answer, durable before it is sent.

@@ -32,6 +32,8 @@ const PATIENCE_AT_START: Duration = Duration::from_millis(500);
 const TRIES_WITHOUT_DISK: u32 = 20;
 /// For so many of these times the counter of another process that runs rises once at least.
 const PERIODS_WATCHED: u32 = 3;
+/// Of what is lost, one member may have been told so much more than those that answer.
+const ONE_ROUND: u64 = 1;
 /// After which time a node that met nobody asks again.
 const PERIOD_AT_START: Duration = Duration::from_millis(200);
 /// How long a peer may take for an answer.
@@ -78,9 +80,10 @@ pub(crate) async fn count_start(
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
     let is_known = |answer: &Answer| is_known(&answer.reply, &runs, last);
-    let has_lost = is_emptied || !remembered.iter().all(is_known);
-    let boot = latest.max(last) + 1;
+    let has_lost = is_emptied || runs.lack_something() || !remembered.iter().all(is_known);
+    let mut boot = latest.max(last) + 1;
     if has_lost {
+        boot += ONE_ROUND;
         runs = Runs::after_loss(boot);
     }
     runs.begin(env.host.random().max(1), boot);
@@ -98,6 +101,9 @@ pub(crate) async fn count_start(
         );
         let record = put_on_record(&mut batch, env, store, (topology, me), &remembered).await?;
         record.keep_in(&mut batch)?;
+    } else if last == 0 {
+        // Below the others' floors it would take in what they put aside.
+        promise_as_others(&mut batch, store, &remembered).await?;
     }
     committed(store.write(batch, Store::START_PATIENCE).await?).await?;
     Ok(Started {
@@ -116,19 +122,30 @@ async fn put_on_record(
     (topology, me): (&Topology, NodeId),
     remembered: &[Answer],
 ) -> Result<Record, StoreError> {
-    let floors = remembered.iter().map(|answer| answer.reply.floor);
-    let floor = floors.fold(floor::stored(store).await?, Hlc::max);
     let now = env.wall().plus(HybridClock::MAX_SKEW);
     batch.delete_prefix(&storage_key::watermarks());
+    promise_as_others(batch, store, remembered).await?;
+    Ok(Record::of_loss(topology, me, now))
+}
+
+/// Promises as much as the most that one of the others has, and no less than before.
+async fn promise_as_others(
+    batch: &mut WriteBatch,
+    store: &Store,
+    remembered: &[Answer],
+) -> Result<(), StoreError> {
+    let floors = remembered.iter().map(|answer| answer.reply.floor);
+    let floor = floors.fold(floor::stored(store).await?, Hlc::max);
     floor::keep_in(batch, floor);
     let settled = remembered.iter().map(|answer| answer.reply.settled);
     let settled = settled.fold(settled::stored(store).await?, Hlc::max);
     settled::keep_in(batch, settled);
-    Ok(Record::of_loss(topology, me, now))
+    Ok(())
 }
 
 /// What another member said.
 struct Answer {
+    from: NodeId,
     reply: RememberReplyV1,
     /// By how much its clock is ahead.
     offset_ms: Option<i64>,
@@ -170,15 +187,16 @@ async fn ask_all(
     let tell = &tell;
     let others = topology.members().iter().filter(|member| member.node != me);
     let asks = others.map(|member| {
-        let call = |said: RememberV1| {
+        let from = member.node;
+        let call = move |said: RememberV1, patience| {
             let peer = Peer {
-                node: member.node,
+                node: from,
                 address: member.address.clone(),
             };
             env.transport.call(peer, Request::Remember(said), patience)
         };
         let sent = env.now();
-        let answer = call(RememberV1::default());
+        let answer = call(RememberV1::default(), patience);
         async move {
             let Ok(Response::Remember(reply)) = answer.await else {
                 return None;
@@ -187,9 +205,13 @@ async fn ask_all(
             let offset_ms = offset_ms(reply.wall_ms, env.host.wall_ms(), way);
             if let Some(said) = tell(&reply) {
                 // What it remembers now it says when it is asked again.
-                let _ = call(said).await;
+                let _ = call(said, patience.saturating_sub(way)).await;
             }
-            Some(Answer { reply, offset_ms })
+            Some(Answer {
+                from,
+                reply,
+                offset_ms,
+            })
         }
     });
     join_all(asks).await.into_iter().flatten().collect()
@@ -303,7 +325,8 @@ impl Telling {
         loop {
             if self.membership.is_rolled_back() {
                 // Gossip told it. What the others remember must not be overtaken.
-                self.watch_later_self(0).await;
+                self.note_lack().await;
+                self.watch_later_self(&[]).await;
                 return;
             }
             let topology = self.topologies.current();
@@ -320,6 +343,7 @@ impl Telling {
                     boot: counter,
                     run: runs.current(),
                     after: reply.run,
+                    heard: reply.told,
                 })
             };
             let (env, me) = (&self.env, self.me);
@@ -331,10 +355,12 @@ impl Telling {
             self.watch.note(offsets(&answers));
             let is_known = |answer: &Answer| is_known(&answer.reply, runs, counter);
             if !answers.iter().all(is_known) {
+                self.note_lack().await;
                 let latest = latest(&answers).max(counter);
-                // Another process of this node that runs would have been met later than in the first round.
+                // Another process of this node that runs is mostly met later than in the first round; else that one will be told
+                // of this one.
                 if !is_first || !self.put_loss_on_record(&topology, latest, &answers).await {
-                    self.watch_later_self(latest).await;
+                    self.watch_later_self(&answers).await;
                 }
                 return;
             }
@@ -351,25 +377,42 @@ impl Telling {
         }
     }
 
-    /// Waits until the others remember no later start than they did some time ago. While another process runs as this node, that
-    /// never happens; else there was one, or those who remember the most could not be asked before.
-    async fn watch_later_self(&self, latest_known: u64) {
+    /// Notes durably that this disk lacks something, lest it count for whole should the node be started again before that is on
+    /// record.
+    async fn note_lack(&self) {
+        let mut batch = WriteBatch::new();
+        batch.use_reserve();
+        let noted = async {
+            keep_runs(&self.runs.with_lack(), &mut batch)?;
+            committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "that this node's disk lacks something cannot be noted");
+        }
+    }
+
+    /// Waits until the others remember nothing else than some time ago, but for what this disk knows. While another process runs as
+    /// this node, that never happens; else there was one, or those who remember the most could not be asked before.
+    async fn watch_later_self(&self, answers: &[Answer]) {
         let counter = self.counter.load(Ordering::Relaxed);
-        let (mut most, mut before) = (counter.max(latest_known), latest_known);
+        let memory = |answer: &Answer| (answer.reply.run, answer.reply.told, answer.reply.boot);
+        let mut most = latest(answers).max(counter);
+        let mut before: BTreeMap<_, _> = answers.iter().map(|it| (it.from, memory(it))).collect();
         loop {
             let topology = self.topologies.current();
             self.env.sleep(period(&topology) * PERIODS_WATCHED).await;
             let (env, me) = (&self.env, self.me);
             let answers = ask_all(env, &topology, me, PATIENCE, |_| None).await;
-            let latest = latest(&answers);
-            most = most.max(latest);
-            if latest > 0
-                && latest <= before
-                && self.put_loss_on_record(&topology, most, &answers).await
-            {
+            most = most.max(latest(&answers));
+            let is_still = |answer: &Answer| {
+                is_known(&answer.reply, &self.runs, counter)
+                    || before.get(&answer.from) == Some(&memory(answer))
+            };
+            let nobody_runs = !answers.is_empty() && answers.iter().all(is_still);
+            if nobody_runs && self.put_loss_on_record(&topology, most, &answers).await {
                 return;
             }
-            before = latest;
+            before.extend(answers.iter().map(|it| (it.from, memory(it))));
         }
     }
 
@@ -384,7 +427,7 @@ impl Telling {
         batch.use_reserve();
         batch.put(&counter_key(), &(latest + 1).to_le_bytes());
         let noted = async {
-            keep_runs(&Runs::after_loss(latest + 1), &mut batch)?;
+            keep_runs(&Runs::after_loss(latest + 1 + ONE_ROUND), &mut batch)?;
             let of = (topology, self.me);
             let record = put_on_record(&mut batch, &self.env, &self.store, of, answers).await?;
             self.completeness.lose_everything(record, batch).await

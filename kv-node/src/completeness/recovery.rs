@@ -50,16 +50,16 @@ pub struct Recovery {
 /// What is known of one place.
 #[derive(Debug)]
 struct Progress {
-    /// The other owners.
-    others: BTreeSet<NodeId>,
-    /// How many of them are enough, if their own copies are complete.
+    /// The other owners: while owners change, the old ones and the new ones, each by themselves.
+    sides: Vec<BTreeSet<NodeId>>,
+    /// How many of one side are enough, if their own copies are complete.
     enough: usize,
     /// This one must be among those that were compared with, however many others are.
     must: Option<NodeId>,
     /// Those that were compared with.
     heard: BTreeSet<NodeId>,
-    /// How many of those are complete.
-    complete: usize,
+    /// Those of them that are complete.
+    complete: BTreeSet<NodeId>,
     /// The highest watermark of one of them, and whose it is.
     most: Option<(Hlc, NodeId)>,
 }
@@ -72,8 +72,17 @@ impl Progress {
         if planted!("complete copies after one comparison") && !self.heard.is_empty() {
             return true;
         }
+        // What was acknowledged while owners change had both quorums.
+        let is_enough = |side: &BTreeSet<NodeId>| {
+            let complete = side.intersection(&self.complete).count();
+            complete >= self.enough.min(side.len())
+        };
         self.must.is_none_or(|must| self.heard.contains(&must))
-            && (self.complete >= self.enough || self.heard.len() == self.others.len())
+            && (self.sides.iter().any(is_enough) || self.others().is_subset(&self.heard))
+    }
+
+    fn others(&self) -> BTreeSet<NodeId> {
+        self.sides.iter().flatten().copied().collect()
     }
 }
 
@@ -150,10 +159,7 @@ impl Recovery {
         let mut is_current = topology.members().len() == 1;
         for partitions in incomplete.chunks(PARTITIONS_AT_ONCE) {
             let mut places = self.owned(&topology, partitions);
-            let peers: BTreeSet<NodeId> = places
-                .values()
-                .flat_map(|progress| progress.others.iter().copied())
-                .collect();
+            let peers: BTreeSet<NodeId> = places.values().flat_map(Progress::others).collect();
             let now = self.env.now();
             let answering = |peer: &NodeId| self.liveness.may_answer(*peer, now);
             for peer in peers.into_iter().filter(answering) {
@@ -243,15 +249,17 @@ impl Recovery {
                     places.insert((bucket.id, *partition), joining);
                     continue;
                 }
-                let others: BTreeSet<NodeId> =
-                    owners.nodes().filter(|node| *node != self.me).collect();
-                let enough = usize::from((n + 1 - w).max(r).max(n + 1 - r));
+                let without_me = |side: &[NodeId]| {
+                    let others = side.iter().filter(|node| **node != self.me);
+                    others.copied().collect()
+                };
+                let sides = [Some(owners.old()), owners.new_owners()];
                 let progress = Progress {
-                    enough: enough.min(others.len()),
+                    sides: sides.into_iter().flatten().map(without_me).collect(),
+                    enough: usize::from((n + 1 - w).max(r).max(n + 1 - r)),
                     must: None,
-                    others,
                     heard: BTreeSet::new(),
-                    complete: 0,
+                    complete: BTreeSet::new(),
                     most: None,
                 };
                 places.insert((bucket.id, *partition), progress);
@@ -273,13 +281,13 @@ impl Recovery {
         let must = moving.from.filter(|from| among.contains(from));
         Some(Progress {
             must,
-            others: among.into_iter().collect(),
+            sides: vec![among.into_iter().collect()],
             enough: match planted!("gain from one source") {
                 true => usize::from(enough).min(1),
                 false => usize::from(enough),
             },
             heard: BTreeSet::new(),
-            complete: 0,
+            complete: BTreeSet::new(),
             most: None,
         })
     }
@@ -293,7 +301,7 @@ impl Recovery {
     ) {
         let shared: Vec<Place> = places
             .iter()
-            .filter(|(_, progress)| progress.others.contains(&peer) && !progress.is_done())
+            .filter(|(_, progress)| progress.others().contains(&peer) && !progress.is_done())
             .map(|(place, _)| *place)
             .collect();
         if shared.is_empty() {
@@ -314,7 +322,7 @@ impl Recovery {
             };
             progress.heard.insert(peer);
             if let Some(Some(mark)) = marks.get(&place) {
-                progress.complete += 1;
+                progress.complete.insert(peer);
                 progress.most = progress.most.max(Some((*mark, peer)));
             }
         }
@@ -346,5 +354,42 @@ impl Recovery {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes<const N: usize>(numbers: [u128; N]) -> BTreeSet<NodeId> {
+        numbers.map(NodeId).into()
+    }
+
+    fn heard(sides: Vec<BTreeSet<NodeId>>, heard: BTreeSet<NodeId>) -> Progress {
+        Progress {
+            sides,
+            enough: 2,
+            must: None,
+            complete: heard.clone(),
+            heard,
+            most: None,
+        }
+    }
+
+    #[test]
+    fn enough_of_the_old_owners_or_of_the_new_ones_are_heard_not_some_of_both() {
+        // Node 2 has lost its disk, while owners change from 1 2 3 to 1 2 4. What it acknowledged 1 may have, too, and no other.
+        let sides = || vec![nodes([1, 3]), nodes([1, 4])];
+        assert!(!heard(sides(), nodes([3, 4])).is_done());
+        assert!(heard(sides(), nodes([1, 3])).is_done());
+        assert!(heard(sides(), nodes([1, 4])).is_done());
+        assert!(!heard(sides(), nodes([1])).is_done());
+        let mut all = heard(sides(), nodes([1, 3, 4]));
+        all.complete.clear();
+        assert!(all.is_done(), "nobody is left who could know more");
+        let mut one_must = heard(vec![nodes([1, 2, 3])], nodes([1, 2]));
+        assert!(one_must.is_done());
+        one_must.must = Some(NodeId(3));
+        assert!(!one_must.is_done());
     }
 }

@@ -17,10 +17,12 @@ const MOST: usize = 1_000;
 /// The runs that a node's disk knows of. Stored in postcard; `docs/formats/storage-key.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Runs {
-    /// Counters below are from before a loss that is on record, or from before all runs that are kept.
+    /// Counters below are from before a loss that is on record.
     made_up_below: u64,
     /// The runs, in order, with the first counter of each.
     runs: Vec<(u64, u64)>,
+    /// A member remembers what this disk does not know, and that is not on record yet.
+    lacks: bool,
 }
 
 impl Runs {
@@ -28,18 +30,29 @@ impl Runs {
     pub(crate) fn after_loss(counter: u64) -> Self {
         Self {
             made_up_below: counter,
-            runs: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// The same, with the note that something is lost.
+    pub(crate) fn with_lack(&self) -> Self {
+        Self {
+            lacks: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether something is lost that is not on record.
+    pub(crate) fn lack_something(&self) -> bool {
+        self.lacks
     }
 
     /// A run begins, with a counter above all before.
     pub(crate) fn begin(&mut self, run: u64, counter: u64) {
         self.runs.push((run, counter));
         let spare = self.runs.len().saturating_sub(MOST);
+        // Whoever remembers one of those will have this node compare everything once more.
         self.runs.drain(..spare);
-        if spare > 0 {
-            self.made_up_below = self.made_up_below.max(self.runs[0].1);
-        }
     }
 
     /// The number of the last run, 0 before the first.
@@ -74,7 +87,9 @@ pub(crate) struct Told {
 impl Told {
     /// Takes in what a node tells of itself. Says whether that is new.
     pub(crate) fn take_in(&mut self, said: &RememberV1) -> bool {
-        let is_next = [0, said.run, said.after].contains(&self.run);
+        let is_next = self.run == 0
+            || self.run == said.run
+            || (self.run, self.counter) == (said.after, said.heard);
         if said.run == 0 || said.boot <= self.counter || !is_next {
             return false;
         }
@@ -138,7 +153,7 @@ mod tests {
         }
         assert_eq!(runs.runs.len(), MOST);
         let told = |run, counter| Told { run, counter };
-        assert!(runs.know_of(told(1, 19), count * 10));
+        assert!(!runs.know_of(told(5, 59), count * 10), "nobody knows");
         assert!(runs.know_of(told(6, 69), count * 10));
         assert!(!runs.know_of(told(6, 70), count * 10));
     }
@@ -240,6 +255,7 @@ mod tests {
                             boot: disk.counter,
                             run: disk.runs.current(),
                             after: told.run,
+                            heard: told.counter,
                         };
                         if members[to].0.take_in(&said) {
                             members[to].1 = *disk.seen.last().expect("it was started");
@@ -250,14 +266,16 @@ mod tests {
             }
         }
 
-        /// A run is not forgotten for one that does not know of it.
+        /// What a run told is not forgotten for one that has not heard of it.
         #[test]
-        fn a_run_is_told_over_by_the_next_one_only(run in 1_u64..4, after in 0_u64..4, boot in 0_u64..20) {
+        fn a_run_is_told_over_by_the_next_one_only(
+            run in 1_u64..4, after in 0_u64..4, heard in 8_u64..12, boot in 0_u64..20
+        ) {
             let before = Told { run: 2, counter: 10 };
             let mut told = before;
-            let is_new = told.take_in(&RememberV1 { boot, run, after });
+            let is_new = told.take_in(&RememberV1 { boot, run, after, heard });
             prop_assert_eq!(is_new, told != before);
-            prop_assert_eq!(is_new, boot > 10 && (run == 2 || after == 2));
+            prop_assert_eq!(is_new, boot > 10 && (run == 2 || (after, heard) == (2, 10)));
         }
     }
 }

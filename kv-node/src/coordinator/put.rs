@@ -76,7 +76,8 @@ impl Coordinator {
             self.keep_journal(notes, &mut plan, level, needed);
         }
         let may_coordinate = self.replica.may_coordinate(plan.target.partition);
-        let places = if plan.has_replica(self.me) && may_coordinate.is_ok() {
+        let may_hold = plan.has_replica(self.me) && is_kept_by(&plan, durability, self.me);
+        let places = if may_hold && may_coordinate.is_ok() {
             self.places(&plan, level)
         } else if level == Level::Eventual
             && may_coordinate.is_ok()
@@ -84,7 +85,7 @@ impl Coordinator {
         {
             self.places_around_me(&plan)
         } else {
-            let forwarded = self.forward(&plan, level, request, payload, deadline);
+            let forwarded = self.forward(&plan, (level, durability), request, payload, deadline);
             return forwarded.await;
         };
         let read = self.what_was_read(&plan, &request)?;
@@ -195,7 +196,7 @@ impl Coordinator {
     async fn forward(
         &self,
         plan: &Plan,
-        level: Level,
+        (level, durability): (Level, Durability),
         request: PutV1,
         payload: Payload,
         deadline: Deadline,
@@ -209,7 +210,9 @@ impl Coordinator {
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
         let now = self.env.now();
-        let owners = || plan.replicas.nodes().filter(|node| *node != self.me);
+        let may_hold = |node: &NodeId| is_kept_by(plan, durability, *node);
+        let others = || plan.replicas.nodes().filter(|node| *node != self.me);
+        let owners = || others().filter(may_hold);
         let mut choices: Vec<NodeId> = owners()
             .filter(|node| self.liveness.is_up(*node, now))
             .collect();
@@ -429,6 +432,13 @@ impl Coordinator {
             });
         }
     }
+}
+
+/// Whether a write stays that may be on the disk of this owner only, though a change of owners be called off: who was to
+/// become one deletes its copies then.
+fn is_kept_by(plan: &Plan, durability: Durability, owner: NodeId) -> bool {
+    let is_held_by_one = matches!(durability, Durability::One | Durability::Memory);
+    !is_held_by_one || plan.replicas.old().contains(&owner)
 }
 
 /// What is missing.

@@ -35,12 +35,39 @@ pub struct Heir {
 }
 
 impl BeforeAdoption for Heir {
-    fn prepare<'a>(&'a self, next: &'a Topology) -> BoxFuture<'a, Result<(), String>> {
-        self.get_ready(next).boxed()
+    fn prepare<'a>(
+        &'a self,
+        current: &'a Topology,
+        next: &'a Topology,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        let prepared = async {
+            self.doubt_what_was_gained(current, next).await?;
+            self.get_ready(next).await
+        };
+        prepared.boxed()
     }
 }
 
 impl Heir {
+    /// A node gains nothing without having known of it. What it has gained in epochs that it knows nothing of, it has gained with
+    /// a disk that it has no more.
+    async fn doubt_what_was_gained(
+        &self,
+        current: &Topology,
+        next: &Topology,
+    ) -> Result<(), String> {
+        let gained = current.gained_by(self.me);
+        let partitions = next.partition_count().iter();
+        let was_gained = |partition: &PartitionId| {
+            next.owns(self.me, *partition)
+                && !current.owns(self.me, *partition)
+                && !gained.contains_key(partition)
+        };
+        let unknown: Vec<PartitionId> = partitions.filter(was_gained).collect();
+        let doubted = self.completeness.doubt(&unknown).await;
+        doubted.map_err(|error| format!("cannot be prepared for: {error}"))
+    }
+
     async fn get_ready(&self, next: &Topology) -> Result<(), String> {
         let gained = next.gained_by(self.me);
         let before = match planted!("empty a partition again while it is gained") {

@@ -310,8 +310,12 @@ impl Replica {
             matches!(sibling.payload(), Payload::Value(_)) && !sibling.is_expired(through.millis())
         };
         let is_known_gone = is_forgettable(incoming, target.mode, through);
-        if !is_known_gone && deleted.iter().any(is_wanted) {
-            self.put_aside(target, incoming).await?;
+        let dots = deleted.iter().filter(|sibling| is_wanted(sibling));
+        let oldest = dots.flat_map(Sibling::dots).map(|dot| dot.hlc).min();
+        if let Some(oldest) = oldest.filter(|_| !is_known_gone) {
+            let place = (target.bucket, target.partition);
+            let was_on_its_way = oldest > self.watermarks.long_since(place);
+            self.put_aside(target, incoming, was_on_its_way).await?;
         }
         Ok(Some(left))
     }
@@ -373,10 +377,20 @@ impl Replica {
         Ok(())
     }
 
-    /// Keeps what should not have come, for people to look at.
-    async fn put_aside(&self, target: &Target, incoming: &Object) -> Result<(), Refusal> {
-        tracing::error!(key = %target.key, "a value arrived that was deleted so long ago that the deletion is forgotten, from a copied or restored disk perhaps; it does not show, and is put aside");
-        self.counts.late.fetch_add(1, Ordering::Relaxed);
+    /// Keeps what should not have come, for people to look at. What was sent while its deletion was not forgotten yet is
+    /// nothing to worry about.
+    async fn put_aside(
+        &self,
+        target: &Target,
+        incoming: &Object,
+        was_on_its_way: bool,
+    ) -> Result<(), Refusal> {
+        if was_on_its_way {
+            tracing::info!(key = %target.key, "a value arrived whose deletion was forgotten while it was on its way; it does not show, and is put aside");
+        } else {
+            tracing::error!(key = %target.key, "a value arrived that was deleted so long ago that the deletion is forgotten, from a copied or restored disk perhaps; it does not show, and is put aside");
+            self.counts.late.fetch_add(1, Ordering::Relaxed);
+        }
         let mut batch = WriteBatch::new();
         let aside = storage_key::quarantined(&target.stored());
         batch.put(&aside, &incoming.encode());

@@ -122,8 +122,11 @@ impl Replica {
                 Some(_) => break last,
             }
         };
-        // It may have become incomplete meanwhile.
+        // It may have become incomplete meanwhile, or what was there may be gone with the partition.
         self.completeness.check(partition)?;
+        self.topologies
+            .unchanged_since(asked.head.epoch, partition, || ())
+            .map_err(Refusal::stale)?;
         if let Some(seq) = newest {
             self.store.durable(seq).await?;
         }

@@ -6,23 +6,31 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use kv_storage::WriteBatch;
 use kv_types::{BucketId, Hlc};
 
 use crate::anti_entropy::trees::Place;
+use crate::env::Env;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
+
+/// For so long a copy may be on its way from one owner to another, twice over.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
 /// This node's watermarks.
 #[derive(Debug)]
 pub struct Watermarks {
+    env: Env,
     store: Store,
     marks: RwLock<BTreeMap<Place, Hlc>>,
     /// Up to where all owners are known to have raised theirs, in this run of the node: only there it may forget. One
     /// that has not forgotten would take a new write, made where all was forgotten, for one beside the deletion.
     forgettable: RwLock<BTreeMap<Place, Hlc>>,
+    /// When some have risen of late, and from where.
+    risen: Mutex<BTreeMap<Place, Vec<(Duration, Hlc)>>>,
 }
 
 impl Watermarks {
@@ -30,7 +38,7 @@ impl Watermarks {
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
-    pub async fn start(store: Store) -> Result<Self, StoreError> {
+    pub async fn start(env: Env, store: Store) -> Result<Self, StoreError> {
         let (mut from, end) = storage_key::watermark_range();
         let mut marks = BTreeMap::new();
         loop {
@@ -47,9 +55,11 @@ impl Watermarks {
             }
         }
         Ok(Self {
+            env,
             store,
             marks: RwLock::new(marks),
             forgettable: RwLock::default(),
+            risen: Mutex::default(),
         })
     }
 
@@ -78,6 +88,25 @@ impl Watermarks {
         marks.get(&place).copied().unwrap_or(Hlc::ZERO)
     }
 
+    /// Where that of a place was some seconds ago. What lies above may have been sent before it rose, by an owner that has
+    /// been compared since.
+    #[must_use]
+    pub fn long_since(&self, place: Place) -> Hlc {
+        let now = self.env.now();
+        let risen = self.risen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_late = risen.get(&place).into_iter().flatten();
+        let first = of_late.find(|(at, _)| at.saturating_add(ON_ITS_WAY) > now);
+        first.map_or_else(|| self.of(place), |(_, from)| *from)
+    }
+
+    fn note_risen(&self, place: Place, from: Hlc) {
+        let now = self.env.now();
+        let mut risen = self.risen.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_late = risen.entry(place).or_default();
+        of_late.retain(|(at, _)| at.saturating_add(ON_ITS_WAY) > now);
+        of_late.push((now, from));
+    }
+
     /// Raises those of some places, durably.
     ///
     /// # Errors
@@ -100,7 +129,10 @@ impl Watermarks {
         let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
         for place in places {
             let mark = marks.entry(*place).or_insert(Hlc::ZERO);
-            *mark = (*mark).max(to);
+            if *mark < to {
+                self.note_risen(*place, *mark);
+                *mark = to;
+            }
         }
         Ok(())
     }

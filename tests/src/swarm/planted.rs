@@ -72,4 +72,6 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "tell a floor before it is durable",
     "look at counters only, not at runs",
     "count an old disk before others can tell",
+    "take in what is counted by an old topology",
+    "believe copies that were gained by a lost disk",
 ];
