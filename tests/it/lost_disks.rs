@@ -532,6 +532,8 @@ fn a_node_that_has_met_nobody_yet_counts_for_nobody() {
 #[test]
 fn who_may_lack_what_it_knew_of_the_topology_takes_in_nothing_that_is_counted() {
     with(13, three, |cluster, mut client, handle| async move {
+        let first = client.put(&cluster, N1, "k", "u").await;
+        let first = first.expect("all are up");
         handle.sleep(TOLD).await;
         let copy = cluster.fs(N3).fork();
         handle.sleep(TOLD).await;
@@ -539,7 +541,8 @@ fn who_may_lack_what_it_knew_of_the_topology_takes_in_nothing_that_is_counted() 
         start_from(&cluster, N3, copy).await;
         handle.sleep(TOLD).await;
         // Before its disk was put back it may have answered that it takes in nothing more of this epoch.
-        let put = client.put(&cluster, N1, "k", "v").await;
+        let put = client.put_request("k", Some(first.context), WriteKind::Put);
+        let put = client.send_put(&cluster, N1, put, "v").await;
         let (code, _) = put.expect_err("the voters have granted nothing yet");
         let is_too_few = matches!(code, ErrorCode::NotEnoughReplicas | ErrorCode::Timeout);
         assert!(is_too_few, "{code:?}");
@@ -584,7 +587,14 @@ fn what_a_lost_disk_had_gained_is_not_whole_for_who_jumps_over_the_gain() {
             handle.sleep(TOLD).await;
             let copy = cluster.fs(gaining).fork();
             let before = cluster.node(N1).expect("it runs").topology();
-            handle.sleep(TOLD).await;
+            // The last time that it tells its counter before it gains anything.
+            let counter = || cluster.node(gaining).expect("it runs").boot_counter();
+            let told = counter();
+            while counter() == told {
+                handle.sleep(TOLD / 100).await;
+            }
+            handle.sleep(TOLD / 10).await;
+            let told = counter();
             // It remembers a later start of the other one, and nothing of what comes.
             cluster.kill(away);
             let wanted = MemberChangesV1 {
@@ -602,12 +612,14 @@ fn what_a_lost_disk_had_gained_is_not_whole_for_who_jumps_over_the_gain() {
             assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
             let now = || cluster.node(N1).expect("it runs").topology();
             let limit = handle.now() + TOLD * 10;
-            while gained_key(&before, &now(), gaining).is_none() {
+            let gained = loop {
                 assert!(handle.now() < limit);
-                handle.sleep(TOLD / 10).await;
-            }
-            handle.sleep(TOLD).await;
-            let gained = gained_key(&before, &now(), gaining).expect("some have moved");
+                if let Some(gained) = gained_key(&before, &now(), gaining) {
+                    break gained;
+                }
+                handle.sleep(TOLD / 100).await;
+            };
+            assert!(counter() <= told + 1, "else it is noticed once more");
             let others = [N1, N3, NodeId(4)];
             for other in others {
                 cluster.kill(other);
@@ -617,31 +629,27 @@ fn what_a_lost_disk_had_gained_is_not_whole_for_who_jumps_over_the_gain() {
             cluster.start(away).await.expect("a healthy disk");
             cluster.start(gaining).await.expect("it starts");
             assert!(missing(&cluster, gaining) > 0, "it is remembered");
-            handle.sleep(TOLD * 2).await;
+            handle.sleep(TOLD * 8).await;
             for other in others {
                 cluster.start(other).await.expect("a healthy disk");
             }
-            let limit = handle.now() + TOLD * 2;
-            while handle.now() < limit {
-                client.epoch = now().epoch();
-                let read = ReplicaReadV1 {
-                    head: client.head(),
-                    bucket: BUCKET,
-                    key: crate::client::key(&gained),
-                    digest_only: false,
-                };
-                let request = Request::ReplicaRead(read);
-                let answer = cluster
-                    .network
-                    .call(Role::Node(N1), gaining, &request, BUDGET);
-                if let Ok(Response::ReplicaRead(reply, _)) = answer.await {
-                    assert!(
-                        reply.digest.is_some(),
-                        "it has nothing of what it acknowledged"
-                    );
-                }
-                handle.sleep(TOLD / 1_000).await;
+            client.epoch = now().epoch();
+            let read = ReplicaReadV1 {
+                head: client.head(),
+                bucket: BUCKET,
+                key: crate::client::key(&gained),
+                digest_only: false,
+            };
+            let request = Request::ReplicaRead(read);
+            let answer = cluster
+                .network
+                .call(Role::Node(N1), gaining, &request, BUDGET);
+            match answer.await {
+                Ok(Response::Error(error)) => assert_eq!(error.code, ErrorCode::Incomplete),
+                other => panic!("it has compared with nobody: {other:?}"),
             }
+            handle.sleep(TOLD * 2).await;
+            assert_eq!(missing(&cluster, gaining), 0);
         },
     );
 }
