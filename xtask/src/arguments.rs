@@ -158,8 +158,11 @@ pub(crate) struct NodesArguments {
 }
 
 /// `cargo xtask cluster add ..`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct AddArguments {
+    /// Name of the new node, such as n5 [default: the next number]
+    #[arg(value_name = "NODE")]
+    pub(crate) node: Option<String>,
     /// The zone of the new node [default: the one with the fewest nodes]
     #[arg(long)]
     pub(crate) zone: Option<String>,

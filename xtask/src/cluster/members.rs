@@ -7,6 +7,7 @@ use super::ports;
 use super::state::{Condition, Node, Standing, State};
 use crate::arguments::AddArguments;
 use crate::command;
+use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::terminal;
 use anyhow::{Context as _, Result, bail};
@@ -172,6 +173,24 @@ fn node_of<'a>(progress: &'a Value, name: &str) -> Option<&'a Value> {
 fn next_node(state: &State, asked: &AddArguments) -> Result<Node> {
     let number = |name: &str| name.strip_prefix('n')?.parse::<u32>().ok();
     let last = state.node_names().filter_map(number).max().unwrap_or(0);
+    let name = match &asked.node {
+        None => format!("n{}", last + 1),
+        Some(name) if number(name).is_none_or(|number| format!("n{number}") != *name) => {
+            let message = format!(
+                "\"{name}\" is no name of a node here: an n and a number, such as n{}",
+                last + 1
+            );
+            return Err(Failure::usage(message));
+        }
+        Some(name) if state.node_names().any(|there| there == name) => {
+            let message = format!(
+                "there is a node {name} already; the next name is n{}",
+                last + 1
+            );
+            return Err(Failure::usage(message));
+        }
+        Some(name) => name.clone(),
+    };
     let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
     for node in &state.nodes {
         *zones.entry(&node.zone).or_default() += 1;
@@ -183,7 +202,7 @@ fn next_node(state: &State, asked: &AddArguments) -> Result<Node> {
     let port = highest.port().checked_add(1);
     let port = port.context("there is no port after 65535; make a cluster on lower ones")?;
     Ok(Node {
-        name: format!("n{}", last + 1),
+        name,
         zone: asked.zone.clone().unwrap_or_else(|| emptiest.to_owned()),
         address: SocketAddr::new(highest.ip(), port),
         standing: Standing::Stopped,
@@ -214,12 +233,18 @@ mod tests {
             cli: "kv".into(),
         };
         let mut state = State::new("dev", &plan.unwrap(), "7c1e".into(), binaries);
-        let next = next_node(&state, &AddArguments { zone: None }).unwrap();
+        let next = next_node(&state, &AddArguments::default()).unwrap();
         let shown = format!("{} {} {}", next.name, next.zone, next.address);
         assert_eq!(shown, "n5 b 127.0.0.1:7405");
         state.nodes.remove(1);
-        let zone = Some("x".to_owned());
-        let next = next_node(&state, &AddArguments { zone }).unwrap();
-        assert_eq!((next.name.as_str(), next.zone.as_str()), ("n5", "x"));
+        let asked = |node: &str| AddArguments {
+            node: Some(node.to_owned()),
+            zone: Some("x".to_owned()),
+        };
+        let next = next_node(&state, &asked("n2")).unwrap();
+        assert_eq!((next.name.as_str(), next.zone.as_str()), ("n2", "x"));
+        for bad in ["n1", "x", "n", "n07", ""] {
+            assert!(next_node(&state, &asked(bad)).is_err(), "{bad}");
+        }
     }
 }
