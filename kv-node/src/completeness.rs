@@ -18,7 +18,7 @@ mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use kv_ring::{PartitionId, Topology};
@@ -44,6 +44,8 @@ pub struct Completeness {
     mending: tokio::sync::Mutex<()>,
     /// Held by readers while something is done that only complete copies allow.
     losing: tokio::sync::RwLock<()>,
+    /// What has become incomplete since the round of comparisons under way began: it completes none of that.
+    doubted: Mutex<BTreeSet<u16>>,
     /// The node ends, because of a loss that is on record: nothing may take its place there.
     is_closed: AtomicBool,
     /// Another member has said in this run that it remembers no later start of this node.
@@ -115,6 +117,7 @@ impl Completeness {
             changing: tokio::sync::Mutex::default(),
             mending: tokio::sync::Mutex::default(),
             losing: tokio::sync::RwLock::default(),
+            doubted: Mutex::default(),
             is_closed: AtomicBool::new(false),
             told: SetOnce::new(),
         })
@@ -297,6 +300,7 @@ impl Completeness {
             return Ok(());
         }
         let _alone = self.losing.write().await;
+        self.note_doubted(new);
         let begun = |record: &mut Record| {
             for partition in new {
                 record.joining.insert(partition.0, Epoch(0));
@@ -306,12 +310,24 @@ impl Completeness {
         self.change(begun).await
     }
 
+    /// A round of comparisons begins, by the topology that is in force from here on.
+    pub(crate) fn begin_round(&self) {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.clear();
+    }
+
+    fn note_doubted(&self, partitions: &[PartitionId]) {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.extend(partitions.iter().map(|partition| partition.0));
+    }
+
     /// Notes durably that this node's copies of some partitions may lack anything.
     pub(crate) async fn doubt(&self, partitions: &[PartitionId]) -> Result<(), StoreError> {
         if partitions.is_empty() || planted!("believe copies that were gained by a lost disk") {
             return Ok(());
         }
         let _alone = self.losing.write().await;
+        self.note_doubted(partitions);
         let doubted = |record: &mut Record| {
             let partitions = partitions.iter().map(|partition| partition.0);
             record.incomplete.extend(partitions);
@@ -369,12 +385,13 @@ impl Completeness {
         topology: &Topology,
     ) -> Result<(), StoreError> {
         let without = |record: &mut Record| {
+            let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
             let joining = &record.joining;
             let is_done = |partition: &u16| {
                 let since = joining.get(partition);
                 let partition = PartitionId(*partition);
                 let is_same = since.is_none_or(|since| *since == topology.changed_at(partition));
-                is_same && partitions.contains(&partition)
+                is_same && partitions.contains(&partition) && !doubted.contains(&partition.0)
             };
             record.incomplete.retain(|partition| !is_done(partition));
         };

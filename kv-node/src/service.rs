@@ -325,8 +325,11 @@ impl Service {
     ) -> Result<ReplicaWriteReplyV1, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
         let object = sent_object(&encoded)?;
-        self.replica.may_count().await?;
-        self.completeness.check_present(plan.target.partition)?;
+        if arrival != Arrival::Repair {
+            // It is counted.
+            self.replica.may_count().await?;
+            self.completeness.check_present(plan.target.partition)?;
+        }
         self.replica
             .take_in(&plan.target, &object, arrival, write.answer)
             .await?;

@@ -73,12 +73,13 @@ impl Progress {
             return true;
         }
         // What was acknowledged while owners change had both quorums.
+        let others = self.others();
         let is_enough = |side: &BTreeSet<NodeId>| {
             let complete = side.intersection(&self.complete).count();
-            complete >= self.enough.min(side.len())
+            complete >= self.enough.min(side.len()) && (others.is_empty() || !side.is_empty())
         };
         self.must.is_none_or(|must| self.heard.contains(&must))
-            && (self.sides.iter().any(is_enough) || self.others().is_subset(&self.heard))
+            && (self.sides.iter().any(is_enough) || others.is_subset(&self.heard))
     }
 
     fn others(&self) -> BTreeSet<NodeId> {
@@ -153,6 +154,7 @@ impl Recovery {
     /// Compares incomplete partitions with their other owners, and takes those off the record that are done.
     async fn fetch(&self) -> Result<(), StoreError> {
         let _mending = self.completeness.mending().lock().await;
+        self.completeness.begin_round();
         let topology = self.topologies.current();
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
         // Until it has heard from another one, this node may not know of buckets that make it an owner.
@@ -387,6 +389,11 @@ mod tests {
         let mut all = heard(sides(), nodes([1, 3, 4]));
         all.complete.clear();
         assert!(all.is_done(), "nobody is left who could know more");
+        // A single owner that gives its place to another one.
+        let sides = || vec![nodes([]), nodes([2])];
+        assert!(!heard(sides(), nodes([])).is_done());
+        assert!(heard(sides(), nodes([2])).is_done());
+        assert!(heard(vec![nodes([])], nodes([])).is_done(), "it is alone");
         let mut one_must = heard(vec![nodes([1, 2, 3])], nodes([1, 2]));
         assert!(one_must.is_done());
         one_must.must = Some(NodeId(3));

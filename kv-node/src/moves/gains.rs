@@ -50,7 +50,8 @@ impl BeforeAdoption for Heir {
 
 impl Heir {
     /// A node gains nothing without having known of it. What it has gained in epochs that it knows nothing of, it has gained with
-    /// a disk that it has no more.
+    /// a disk that it has no more. And while something of its disk is lost and the voters have granted it no actor yet, it may
+    /// have had a part in any change that it learns of, and have acknowledged since what those that it was compared with lack.
     async fn doubt_what_was_gained(
         &self,
         current: &Topology,
@@ -58,10 +59,11 @@ impl Heir {
     ) -> Result<(), String> {
         let gained = current.gained_by(self.me);
         let partitions = next.partition_count().iter();
+        let has_actor = self.completeness.has_actor();
         let was_gained = |partition: &PartitionId| {
-            next.owns(self.me, *partition)
-                && !current.owns(self.me, *partition)
-                && !gained.contains_key(partition)
+            let is_new = !current.owns(self.me, *partition) && !gained.contains_key(partition);
+            let may_be_old = !has_actor && next.changed_at(*partition) > current.epoch();
+            next.owns(self.me, *partition) && (is_new || may_be_old)
         };
         let unknown: Vec<PartitionId> = partitions.filter(was_gained).collect();
         let doubted = self.completeness.doubt(&unknown).await;

@@ -93,10 +93,13 @@ impl Watermarks {
     #[must_use]
     pub fn long_since(&self, place: Place) -> Hlc {
         let now = self.env.now();
-        let risen = self.risen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut of_late = risen.get(&place).into_iter().flatten();
-        let first = of_late.find(|(at, _)| at.saturating_add(ON_ITS_WAY) > now);
-        first.map_or_else(|| self.of(place), |(_, from)| *from)
+        let from = {
+            let risen = self.risen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut of_late = risen.get(&place).into_iter().flatten();
+            let first = of_late.find(|(at, _)| at.saturating_add(ON_ITS_WAY) > now);
+            first.map(|(_, from)| *from)
+        };
+        from.unwrap_or_else(|| self.of(place))
     }
 
     fn note_risen(&self, place: Place, from: Hlc) {
@@ -126,13 +129,17 @@ impl Watermarks {
         }
         committed(self.store.write(batch, Store::REQUEST_PATIENCE).await?).await?;
         tracing::debug!(?places, ?to, "watermarks rise");
+        for place in places {
+            let from = self.of(*place);
+            if from < to {
+                // Before it rises, so that nobody takes what is on its way for late.
+                self.note_risen(*place, from);
+            }
+        }
         let mut marks = self.marks.write().unwrap_or_else(PoisonError::into_inner);
         for place in places {
             let mark = marks.entry(*place).or_insert(Hlc::ZERO);
-            if *mark < to {
-                self.note_risen(*place, *mark);
-                *mark = to;
-            }
+            *mark = (*mark).max(to);
         }
         Ok(())
     }

@@ -289,6 +289,8 @@ impl Nemesis {
             self.cluster.kill(node);
             // As a copy of a running machine's disk is: nothing is on it that was not synced, but may be.
             let disk = disk.power_loss(self.handle.seed());
+            // The copy was made while it was full, perhaps; now nobody would free it.
+            disk.set_capacity(u64::MAX);
             self.cluster.put_in_disk(node, disk);
         }
         let started = self.cluster.launch(node);
