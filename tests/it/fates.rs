@@ -195,3 +195,33 @@ fn a_write_that_was_deleted_and_forgotten_is_gone() {
         assert!(read.expect("all are up").1.siblings.is_empty());
     });
 }
+
+/// Clocks were an hour ahead, and are right again; a write is from that hour. What it could have become is decided when the hour is
+/// over, and no other write waits for that.
+#[test]
+fn a_write_from_the_future_is_not_settled_before_its_time() {
+    const HOUR_MS: u64 = 3_600_000;
+    with(9, three, |cluster, mut client, handle| async move {
+        let skew = |by_ms| {
+            for node in cluster.nodes() {
+                cluster.conditions(node).set_skew(by_ms);
+            }
+        };
+        skew(i64::try_from(HOUR_MS).expect("an hour"));
+        let mut request = client.put_request(KEY, None, WriteKind::Put);
+        let created_ms = request.head.write_id.created_ms() + HOUR_MS;
+        request.head.write_id = WriteId::new(created_ms, [7; 10]);
+        let put = client.send_put(&cluster, VIA, request, "v").await;
+        put.expect("all clocks are ahead");
+        let lost = WriteId::new(created_ms, [8; 10]);
+        handle.sleep(settling()).await;
+        skew(0);
+        handle.sleep(NOTICE).await;
+        let told = fate(&cluster, &mut client, VIA, lost).await;
+        assert!(matches!(told, WriteFate::Unknown { .. }), "{told:?}");
+        for via in cluster.nodes() {
+            let put = client.put(&cluster, via, KEY, "now").await;
+            put.expect("clocks are right");
+        }
+    });
+}

@@ -55,6 +55,11 @@ impl Forgetting {
     ) -> Result<FloorReplyV1, Refusal> {
         self.membership.check_memory()?;
         if let Some(latest_dot) = settle {
+            if latest_dot > self.floor.wall() && !planted!("settle writes before their time") {
+                // Points of hybrid time may be far ahead of all clocks. Settled too early, all that is written until then is refused.
+                let message = "by this node's clock that write may be on its way still";
+                return Err(Refusal::new(ErrorCode::ClockSkew, message));
+            }
             self.replica.settled().settle(latest_dot).await?;
         }
         let (reading, minter) = (self.floor.reading(), self.replica.minter());

@@ -93,6 +93,11 @@ impl Floor {
         old.map_or(Hlc::ZERO, |(_, reading)| *reading)
     }
 
+    /// What the wall clock shows.
+    pub(super) fn wall(&self) -> Hlc {
+        self.env.wall()
+    }
+
     /// Promises: durable on return. Gives where the floor is then, which is lower if this node cannot promise: it has not
     /// run for long enough, or keeps something older for others.
     ///

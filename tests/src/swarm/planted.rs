@@ -74,4 +74,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "count an old disk before others can tell",
     "take in what is counted by an old topology",
     "believe copies that were gained by a lost disk",
+    "settle writes before their time",
 ];
