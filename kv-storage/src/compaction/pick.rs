@@ -171,6 +171,7 @@ impl<'a, R> Picker<'a, R> {
     fn level0_to_middle(&self, top: usize) -> Option<Choice> {
         let mut slice = self.stack.columns(top, self.stack.level0 - 1)?;
         slice.to = self.new_middle_run(top);
+        let is_taken = self.is_taken(slice.to);
         // An older result of this size or less would soon be merged with this one anyway.
         let mut best = None;
         let mut end = self.stack.level0;
@@ -179,14 +180,18 @@ impl<'a, R> Picker<'a, R> {
                 .iter()
                 .map(Layer::size_bytes)
                 .sum();
-            if layer.size_bytes() * 100 > above * ABSORB_PERCENT {
+            let must_go_along = is_taken && end == self.stack.level0;
+            if layer.size_bytes() * 100 > above * ABSORB_PERCENT && !must_go_along {
                 break;
             }
             let more = self.stack.columns(top, end)?;
             best = self.allowed(&more, Reason::Level0, false).or(best);
             end += 1;
         }
-        best.or_else(|| self.allowed(&slice, Reason::Level0, false))
+        if best.is_some() || is_taken {
+            return best;
+        }
+        self.allowed(&slice, Reason::Level0, false)
     }
 
     /// Where level 0 from layer `top` on goes as a run of its own. Level 0 numbers its runs by their
@@ -196,6 +201,13 @@ impl<'a, R> Picker<'a, R> {
             level: 1,
             run: self.stack.layers[top].place.run,
         }
+    }
+
+    /// Whether a run of that number is there already: what a compaction of the same tables has written before it was
+    /// interrupted. What is left of them overlaps it, so it goes along.
+    fn is_taken(&self, new: Place) -> bool {
+        let newest = self.stack.middle().first();
+        newest.is_some_and(|layer| layer.place.level == new.level && layer.place.run >= new.run)
     }
 
     fn level0_is_busy(&self) -> bool {
@@ -459,8 +471,13 @@ impl<'a, R> Picker<'a, R> {
             return self.merge_or_move(&all, Reason::Idle);
         }
         if level0 > 1 {
-            let mut slice = self.stack.columns(0, level0 - 1).filter(affordable)?;
-            slice.to = self.new_middle_run(0);
+            let new = self.new_middle_run(0);
+            let mut slice = self.stack.columns(0, level0 - 1)?;
+            slice.to = new;
+            if self.is_taken(new) {
+                slice = self.stack.columns(0, level0)?;
+            }
+            let slice = Some(slice).filter(affordable)?;
             return self.allowed(&slice, Reason::Idle, false);
         }
         if bottom == level0 {

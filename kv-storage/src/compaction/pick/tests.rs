@@ -116,6 +116,30 @@ fn level_zero_joins_a_small_bottom_and_otherwise_becomes_a_run_of_the_middle() {
 }
 
 #[test]
+fn level_zero_takes_along_what_an_interrupted_compaction_of_it_has_written() {
+    // The output up to key 5 is in the run that level 0 would become, and inputs are released that ended there.
+    let tables = || {
+        let level0 = (11..14).map(|file| flushed(file, (4, 9), 400));
+        level0.chain([table(1, 13, 20, (0, 5), 9000), bottom(1, (0, 9), 90_000)])
+    };
+    let choice = picked(tables().collect()).unwrap();
+    assert_eq!(outline(&choice), (vec![13, 12, 11, 20], (1, 13), false));
+    let idle = Given {
+        idle_bytes: 20_000,
+        ..Given::default()
+    };
+    let two = || tables().filter(|new| new.table.file != 11);
+    let choice = idle.pick(&version(two().collect())).unwrap();
+    assert_eq!(outline(&choice), (vec![13, 12, 20], (1, 13), false));
+    // If that run cannot be taken, nothing goes there.
+    let fenced = Given {
+        fenced: [20].into(),
+        ..Given::default()
+    };
+    assert_eq!(fenced.pick(&version(tables().collect())), None);
+}
+
+#[test]
 fn level_zero_moves_to_the_bottom_if_nothing_overlaps() {
     let tables = (11..14).map(|file| {
         flushed(
