@@ -9,6 +9,7 @@ use kv_net::ErrorCode;
 use kv_net::message::{
     AnswerWhen, DataHead, ExplainedPutV1, PutReplyV1, PutV1, Request, Response, StepKind, WriteKind,
 };
+use kv_ring::ReplicaSet;
 use kv_types::{
     BlindPut, BucketMode, Clock, Durability, Level, NodeId, Object, Payload, Write, planted,
 };
@@ -76,7 +77,7 @@ impl Coordinator {
             self.keep_journal(notes, &mut plan, level, needed);
         }
         let may_coordinate = self.replica.may_coordinate(plan.target.partition);
-        let may_hold = plan.has_replica(self.me) && is_kept_by(&plan, durability, self.me);
+        let may_hold = plan.has_replica(self.me) && is_kept_by(&plan.replicas, durability, self.me);
         let places = if may_hold && may_coordinate.is_ok() {
             self.places(&plan, level)
         } else if level == Level::Eventual
@@ -210,7 +211,7 @@ impl Coordinator {
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
         let now = self.env.now();
-        let may_hold = |node: &NodeId| is_kept_by(plan, durability, *node);
+        let may_hold = |node: &NodeId| is_kept_by(&plan.replicas, durability, *node);
         let others = || plan.replicas.nodes().filter(|node| *node != self.me);
         let owners = || others().filter(may_hold);
         let mut choices: Vec<NodeId> = owners()
@@ -436,9 +437,9 @@ impl Coordinator {
 
 /// Whether a write stays that may be on the disk of this owner only, though a change of owners be called off: who was to
 /// become one deletes its copies then.
-fn is_kept_by(plan: &Plan, durability: Durability, owner: NodeId) -> bool {
+fn is_kept_by(replicas: &ReplicaSet, durability: Durability, owner: NodeId) -> bool {
     let is_held_by_one = matches!(durability, Durability::One | Durability::Memory);
-    !is_held_by_one || plan.replicas.old().contains(&owner)
+    !is_held_by_one || replicas.old().contains(&owner)
 }
 
 /// What is missing.
@@ -497,5 +498,26 @@ fn payload(kind: WriteKind, value: Bytes) -> Result<Payload, Refusal> {
             Err(Refusal::new(ErrorCode::TooLarge, message))
         }
         WriteKind::Put => Ok(Payload::Value(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_disk_holds_is_not_held_by_who_may_be_called_off() {
+        let nodes = |numbers: [u128; 3]| numbers.map(NodeId);
+        let joint = ReplicaSet::joint(nodes([1, 2, 3]), nodes([1, 2, 4]));
+        let (leaves, joins) = (NodeId(3), NodeId(4));
+        for durability in [Durability::One, Durability::Memory] {
+            assert!(is_kept_by(&joint, durability, leaves));
+            assert!(!is_kept_by(&joint, durability, joins));
+        }
+        for durability in [Durability::Quorum, Durability::All] {
+            assert!(is_kept_by(&joint, durability, joins));
+        }
+        let stable = ReplicaSet::stable(nodes([1, 2, 4]));
+        assert!(is_kept_by(&stable, Durability::One, joins));
     }
 }

@@ -174,12 +174,15 @@ impl Sends {
         let is_up = |owner| this.liveness.is_up(places.node_for(owner), now);
         // Those who are suspected are left out, unless the quorum needs them.
         let replicas = &self.copies.plan.replicas;
-        let nodes_up = replicas.nodes().filter(|owner| is_up(*owner));
-        let nodes_up: Vec<_> = nodes_up
-            .map(|owner| (owner, places.node_for(owner)))
-            .collect();
-        let zones_up = need.zones_held(replicas, nodes_up.into_iter());
-        let enough_up = replicas.is_met(is_up, need.count) && zones_up >= usize::from(need.zones);
+        let are_in_enough_zones = || {
+            let nodes_up = replicas.nodes().filter(|owner| is_up(*owner));
+            let nodes_up: Vec<_> = nodes_up
+                .map(|owner| (owner, places.node_for(owner)))
+                .collect();
+            need.zones_held(replicas, nodes_up.into_iter()) >= usize::from(need.zones)
+        };
+        let enough_up =
+            replicas.is_met(is_up, need.count) && (need.zones == 0 || are_in_enough_zones());
         let is_worth = |owner: &NodeId| {
             let node = places.node_for(*owner);
             is_up(*owner) || (!enough_up && this.liveness.may_answer(node, now))
