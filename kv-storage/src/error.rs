@@ -1,5 +1,6 @@
 //! Errors of the engine: what failed, whether state changed, and what the caller should do.
 
+use crate::fs::ReadFile;
 use crate::range::KeyRange;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -136,7 +137,7 @@ pub enum WriteError {
         "{what} of {size} bytes is over the limit of {limit}; shorten it, or split the write if it has several operations"
     )]
     TooLarge {
-        /// "batch", "key", "note", or "row" of an ingest.
+        /// "batch", "batch in memory", "key", "note", or "row" of an ingest.
         what: &'static str,
         /// Its size in bytes.
         size: usize,
@@ -203,11 +204,30 @@ fn owner(pid: Option<u32>) -> String {
     )
 }
 
+/// `EIO`, what systems say of a sector that cannot be read.
+const UNREADABLE: i32 = rustix::io::Errno::IO.raw_os_error();
+
 /// Reads, and if that seems to find damage, once more: a bit may have flipped on its way.
 pub(crate) fn twice<T>(read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     match read() {
         Err(error) if error.is_corrupt() => read(),
         outcome => outcome,
+    }
+}
+
+/// Fills `into` from `offset` of a file on. A sector that the disk has but cannot read any more is damage like any
+/// other: the file system has no better copy.
+pub(crate) fn read_part(
+    file: &dyn ReadFile,
+    path: &Path,
+    offset: u64,
+    into: &mut [u8],
+) -> Result<(), Error> {
+    match file.read_at(offset, into) {
+        Err(error) if error.raw_os_error() == Some(UNREADABLE) => {
+            Err(Error::corrupt(path, offset, "the disk cannot read it"))
+        }
+        outcome => outcome.context("read", path),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::compress::Compression;
 use crate::error::OpenError;
+use crate::memtable::MAX_MEMTABLE_BYTES;
 
 /// Longest key in bytes.
 pub const MAX_KEY_BYTES: usize = 65_535;
@@ -183,10 +184,10 @@ impl Options {
 
     /// Refuses settings the engine cannot work with.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let rules: [(&'static str, bool, &'static str); 13] = [
+        let rules: [(&'static str, bool, &'static str); 14] = [
             (
                 "memtable_bytes",
-                (1024..=1 << 30).contains(&self.memtable_bytes),
+                (1024..=MAX_MEMTABLE_BYTES).contains(&self.memtable_bytes),
                 "must be 1 KiB to 1 GiB",
             ),
             (
@@ -243,6 +244,11 @@ impl Options {
                 "space_percent",
                 self.space_percent > 100,
                 "must be above 100",
+            ),
+            (
+                "compaction_step_bytes",
+                self.compaction_step_bytes >= 1,
+                "must be at least 1",
             ),
             (
                 "compactions_max",

@@ -4,7 +4,7 @@ use super::Pointer;
 use super::format::{HEAD_BYTES, Head};
 use crate::checksum::Checksum;
 use crate::compress;
-use crate::error::{Error, IoContext, twice};
+use crate::error::{Error, IoContext, read_part, twice};
 use crate::fs::ReadFile;
 use crate::range::KeyRange;
 use crate::table::TableFiles;
@@ -152,8 +152,8 @@ impl Blob {
             return Err(corrupt("value lies outside of the file"));
         }
         let mut stored = vec![0; pointer.stored as usize];
-        file.read_at(pointer.offset + HEAD_BYTES as u64, &mut stored)
-            .context("read", &self.path)?;
+        let at = pointer.offset + HEAD_BYTES as u64;
+        read_part(&**file, &self.path, at, &mut stored)?;
         let head = Head::of(self.checksum, &stored, pointer.raw);
         if head.checksum != pointer.checksum {
             return Err(corrupt("value checksum does not match"));
@@ -178,9 +178,16 @@ impl Blob {
         stretch.offset = offset;
         stretch.bytes.resize(bytes as usize, 0);
         if let Some(file) = self.file.as_ref().filter(|_| bytes > 0) {
-            let read = file.read_at(offset, &mut stretch.bytes);
-            read.inspect_err(|_| stretch.bytes.clear())
-                .context("read", &self.path)?;
+            let read = read_part(&**file, &self.path, offset, &mut stretch.bytes);
+            let read = read.inspect_err(|_| stretch.bytes.clear());
+            // Of damage only the values in it are touched; they are read one by one.
+            return read.or_else(|error| {
+                if error.is_corrupt() {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            });
         }
         Ok(())
     }

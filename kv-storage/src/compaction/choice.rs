@@ -1,5 +1,6 @@
 //! What to compact: the outcome of a pick.
 
+use crate::table::TableSummary;
 use crate::version::BOTTOM;
 use std::cmp::Reverse;
 
@@ -42,6 +43,8 @@ pub(crate) enum Reason {
     Reads,
     /// What is damaged is cut out of a table; never picked.
     Damage,
+    /// A table goes, because newer deleted ranges cover it; never picked.
+    Covered,
     /// Nothing else was to do, and fewer runs make reads cheaper.
     Idle,
 }
@@ -71,6 +74,22 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
+    /// One table, for something else than a merge.
+    pub(crate) fn of_one(table: &TableSummary, place: Place, reason: Reason) -> Self {
+        Self {
+            inputs: vec![Part {
+                place,
+                files: vec![table.file],
+            }],
+            to: place,
+            smallest: table.smallest.clone(),
+            largest: table.largest.clone(),
+            size_bytes: table.size_bytes,
+            is_move: false,
+            reason,
+        }
+    }
+
     pub(crate) fn files(&self) -> impl Iterator<Item = u64> {
         self.inputs
             .iter()

@@ -14,9 +14,9 @@ const SPARE_MEMTABLES: u64 = 64;
 
 /// Memtables that may be garbage in blob files besides what the option allows.
 const GARBAGE_MEMTABLES: u64 = 8;
-/// Garbage slows writers down, but never stops them: some of it may lie in files that are damaged, or belong to
-/// tables that are not worth a rewrite.
-const GARBAGE_MOST: Debt = Debt(900);
+/// What nobody may be able to pay slows writers down, but never stops them: garbage may lie in files that are damaged,
+/// or belong to tables that are not worth a rewrite; and what lies over a damaged table cannot be merged past it.
+const UNPAYABLE_MOST: Debt = Debt(900);
 
 /// A share of the hard limit, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -54,7 +54,13 @@ impl Debt {
         let upper = written.map(weight).sum();
         let memtables = |count: u64| count.saturating_mul(options.memtable_bytes as u64);
         let space = bottom.saturating_add(memtables(SPARE_MEMTABLES));
-        by_runs.max(Self::share(upper, space)).max(Self::of_garbage(
+        let by_tables = by_runs.max(Self::share(upper, space));
+        let by_tables = if fenced.is_empty() {
+            by_tables
+        } else {
+            by_tables.min(UNPAYABLE_MOST)
+        };
+        by_tables.max(Self::of_garbage(
             version,
             options,
             memtables(GARBAGE_MEMTABLES),
@@ -72,7 +78,7 @@ impl Debt {
         // What is not worth the rewriting of tables stays.
         let allowed = allowed.saturating_add(spare_bytes + version.size_bytes());
         let (_, garbage) = version.blobs.bytes();
-        Self::share(garbage, allowed).min(GARBAGE_MOST)
+        Self::share(garbage, allowed).min(UNPAYABLE_MOST)
     }
 
     /// Debt in memory: bytes in memtables, the active one included. Writers pay for the last half of what the last
@@ -134,6 +140,18 @@ mod tests {
             ..options.clone()
         };
         assert_eq!(Debt::of_tables(&world.version, 0, &none, &few), Debt(833));
+        let fewer = Options {
+            level0_stop: 20,
+            ..options.clone()
+        };
+        assert!(Debt::of_tables(&world.version, 0, &none, &fewer) > Debt::LIMIT);
+        let first = world.version.tables().next().map(|it| it.summary.file);
+        let fenced = BTreeSet::from_iter(first);
+        assert_eq!(
+            Debt::of_tables(&world.version, 0, &fenced, &fewer),
+            UNPAYABLE_MOST,
+            "nobody can pay what lies over a damaged table"
+        );
         assert_eq!(
             Debt::of_tables(&world.version, 20_000, &none, &few),
             Debt(781)

@@ -45,7 +45,7 @@ mod separation;
 mod stack;
 
 pub(crate) use below::Below;
-pub(crate) use choice::{Choice, Part, Place, Reason};
+pub(crate) use choice::{Choice, Place, Reason};
 pub(crate) use covered::covered;
 pub(crate) use cut::{Boundary, Cuts};
 pub(crate) use debt::Debt;

@@ -105,6 +105,10 @@ fn pick(inner: &Inner) -> Option<Picked> {
         if !Arc::ptr_eq(&state.version, &version) {
             continue;
         }
+        if choice.as_ref().is_some_and(|it| state.roster.collides(it)) {
+            // Something began with those tables that does not go through a pick.
+            continue;
+        }
         state.roster.set_scheduled(false);
         let choice = state.roster.enter(choice?, version.size_bytes());
         let percent = inner.options.blob_garbage_percent;

@@ -1,30 +1,31 @@
 //! Drops tables that deleted ranges cover as a whole, without reading them.
 
 use super::inner::Inner;
-use super::state::State;
-use crate::compaction::covered;
+use crate::compaction::{Choice, Reason, covered};
 use crate::error::Error;
 use crate::table::Table;
-use crate::version::{Edit, Placed, Version};
+use crate::version::{Edit, Placed};
 use std::convert::Infallible;
 use std::sync::Arc;
+
+type Input = Arc<Placed<Arc<Table>>>;
 
 /// Drops those that no compaction reads now. Call it from jobs, without a lock.
 ///
 /// # Errors
 /// The manifest could not be written; see [`Inner::install`].
 pub(super) fn drop_tables(inner: &Arc<Inner>) -> Result<(), Error> {
-    let tables = find(inner);
-    if tables.is_empty() {
+    let dropped = reserve(inner);
+    if dropped.is_empty() {
         return Ok(());
     }
-    let mut dropped = Vec::new();
-    inner.install(
+    let outcome = inner.install(
         |state| {
-            // A compaction may have begun with some of them, or ended.
-            dropped.extend(tables.into_iter().filter(|table| is_free(state, table)));
             let edit = Edit {
-                removed: dropped.iter().map(|table| table.summary.file).collect(),
+                removed: dropped
+                    .iter()
+                    .map(|(table, _)| table.summary.file)
+                    .collect(),
                 ..Edit::default()
             };
             let Ok(version) = state.version.apply(&edit, |_| -> Result<_, Infallible> {
@@ -33,9 +34,17 @@ pub(super) fn drop_tables(inner: &Arc<Inner>) -> Result<(), Error> {
             (edit, Arc::new(version))
         },
         |_, _| {},
-    )?;
+    );
+    {
+        let mut state = inner.state();
+        for (_, choice) in &dropped {
+            state.roster.pause();
+            state.roster.leave(choice);
+        }
+    }
+    outcome?;
     let mut bytes = 0;
-    for table in &dropped {
+    for (table, _) in &dropped {
         table.reader.mark_obsolete();
         bytes += table.summary.size_bytes;
     }
@@ -47,7 +56,9 @@ pub(super) fn drop_tables(inner: &Arc<Inner>) -> Result<(), Error> {
     Ok(())
 }
 
-fn find(inner: &Inner) -> Vec<Arc<Placed<Arc<Table>>>> {
+/// Finds what may go, and keeps compactions away from it until that is in the manifest: one that took it as an input
+/// meanwhile would bring back what it holds.
+fn reserve(inner: &Inner) -> Vec<(Input, Arc<Choice>)> {
     let (version, oldest) = {
         let state = inner.state();
         if state.halted().is_some() {
@@ -60,16 +71,21 @@ fn find(inner: &Inner) -> Vec<Arc<Placed<Arc<Table>>>> {
         return Vec::new();
     }
     let files = covered(&version, |table| table.ranges(), oldest);
-    let state = inner.state();
-    version
-        .tables()
-        .filter(|table| files.contains(&table.summary.file) && is_free(&state, table))
-        .cloned()
-        .collect()
-}
-
-/// True if the table is in the version, and no compaction reads it.
-fn is_free(state: &State, table: &Arc<Placed<Arc<Table>>>) -> bool {
-    let is_present = |version: &Version| version.tables().any(|it| Arc::ptr_eq(it, table));
-    !state.roster.is_input(table.summary.file) && is_present(&state.version)
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let mut state = inner.state();
+    let present = Arc::clone(&state.version);
+    let mut reserved = Vec::new();
+    for (place, run) in present.placed_runs() {
+        for table in &run.tables {
+            // A compaction may have begun with it.
+            if files.contains(&table.summary.file) && !state.roster.is_input(table.summary.file) {
+                let choice = Choice::of_one(&table.summary, place, Reason::Covered);
+                let choice = state.roster.enter(choice, present.size_bytes());
+                reserved.push((Arc::clone(table), choice));
+            }
+        }
+    }
+    reserved
 }

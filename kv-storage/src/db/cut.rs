@@ -7,7 +7,7 @@
 use super::flush::{NewFiles, OpenTables, open_tables, take_table};
 use super::inner::Inner;
 use super::state::State;
-use crate::compaction::{Choice, Finished, Part, Place, Reason, TableSink};
+use crate::compaction::{Choice, Finished, Place, Reason, TableSink};
 use crate::env::JobClass;
 use crate::error::Error;
 use crate::files::Numbered;
@@ -106,19 +106,7 @@ fn reserve(inner: &Inner, input: &Input) -> Result<Option<Arc<Choice>>, Error> {
     let Some(place) = place_of(&state.version, input) else {
         return Ok(None);
     };
-    let summary = &input.summary;
-    let choice = Choice {
-        inputs: vec![Part {
-            place,
-            files: vec![summary.file],
-        }],
-        to: place,
-        smallest: summary.smallest.clone(),
-        largest: summary.largest.clone(),
-        size_bytes: summary.size_bytes,
-        is_move: false,
-        reason: Reason::Damage,
-    };
+    let choice = Choice::of_one(&input.summary, place, Reason::Damage);
     if state.roster.collides(&choice) {
         return Ok(None);
     }

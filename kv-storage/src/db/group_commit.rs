@@ -176,11 +176,19 @@ impl<E: Clone> GroupCommit<E> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all waiting: those who wait are told `now`, later ones `later`, unless what they wait for is durable.
-    /// Only the first call says what later ones are told.
-    pub(super) fn halt(&self, now: &E, later: E) {
+    /// Ends all syncing; those who wait from now on are told `later`, unless what they wait for is durable. Only the
+    /// first call says what they are told. Returns the newest durable write: no sync makes a newer one durable from now
+    /// on. Follow it with [`Self::halt`].
+    pub(super) fn stop(&self, later: E) -> u64 {
         let mut turn = self.turn();
         turn.halted.get_or_insert(later);
+        self.durable()
+    }
+
+    /// Like [`Self::stop`], and tells `now` to those who wait.
+    pub(super) fn halt(&self, now: &E, later: E) {
+        self.stop(later);
+        let mut turn = self.turn();
         let all = turn.take_covered(u64::MAX);
         drop(turn);
         all.tell(|| Err(now.clone()));

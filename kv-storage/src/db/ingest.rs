@@ -311,7 +311,10 @@ fn accept(
         Err(StoreError::NoSpare { needed }) => {
             return Err(Refused::Now(front.wait_for_segment(needed)));
         }
-        Err(StoreError::Failed(error)) => return Err(Refused::LogFailed(error)),
+        Err(StoreError::Failed(error)) => {
+            front.gate.poison = Some(error.to_string().into());
+            return Err(Refused::LogFailed(error));
+        }
     }
     // From here on nothing may fail: the frame is in the log.
     let run = numbered_run(tables.take().unwrap_or_default(), seq);

@@ -180,7 +180,7 @@ impl Inner {
         }
         // Unsynced writes may be gone after the next start, so nobody may see them now.
         // A flush may just have put newer ones into tables, without what they replace.
-        let durable = Seq(self.commits.durable()).max(state.flushed);
+        let durable = sync::stop(self, error).max(state.flushed);
         self.ceiling.fetch_min(durable.0, Ordering::AcqRel);
         drop(front);
         drop(state);

@@ -77,9 +77,19 @@ pub(super) fn sync_rest(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.commits.wait_for_position(inner, end)
 }
 
+/// Ends all syncing, and says which write is the newest durable one: only a flush makes newer ones durable from now on.
+/// Follow it with [`halt`].
+pub(super) fn stop(inner: &Inner, error: &Error) -> Seq {
+    Seq(inner.commits.stop(told_later(error)))
+}
+
 /// Ends all waiting for syncs. Later waits fail at once, unless what they wait for is durable.
 pub(super) fn halt(inner: &Inner, error: &Error) {
-    let later = match error {
+    inner.commits.halt(error, told_later(error));
+}
+
+fn told_later(error: &Error) -> Error {
+    match error {
         Error::Closed => Error::Closed,
         Error::Poisoned { cause } => Error::Poisoned {
             cause: Arc::clone(cause),
@@ -87,6 +97,5 @@ pub(super) fn halt(inner: &Inner, error: &Error) {
         other => Error::Poisoned {
             cause: other.to_string().into(),
         },
-    };
-    inner.commits.halt(error, later);
+    }
 }

@@ -13,7 +13,7 @@ use crate::batch::{Operation, WriteBatch};
 use crate::error::{Error, WriteError};
 use crate::hooks::MAX_NOTE_BYTES;
 use crate::key::{OperationKind, Seq};
-use crate::memtable::{Memtable, RANGES_MOST, Reservation};
+use crate::memtable::{MAX_MEMTABLE_BYTES, Memtable, RANGES_MOST, Reservation};
 use crate::options::MAX_KEY_BYTES;
 use crate::wal::{Payload, StoreError};
 use std::sync::{Arc, MutexGuard};
@@ -120,7 +120,7 @@ struct Accepted {
 /// A write was not accepted.
 pub(super) enum Refused {
     Now(WriteError),
-    /// It is unknown what the log holds.
+    /// It is unknown what the log holds, so the gate is closed already: nothing may be stored behind it.
     LogFailed(Error),
 }
 
@@ -148,7 +148,10 @@ fn accept(
         Err(StoreError::NoSpare { needed }) => {
             return Err(Refused::Now(front.wait_for_segment(needed)));
         }
-        Err(StoreError::Failed(error)) => return Err(Refused::LogFailed(error)),
+        Err(StoreError::Failed(error)) => {
+            front.gate.poison = Some(error.to_string().into());
+            return Err(Refused::LogFailed(error));
+        }
     }
     // From here on nothing may fail: the frame is in the log.
     let room = front.active.reserve(batch.need());
@@ -202,7 +205,9 @@ fn check_batch(inner: &Inner, batch: &WriteBatch) -> Result<(), WriteError> {
     }
     check_size("key", batch.longest_key(), MAX_KEY_BYTES)?;
     check_size("note", batch.longest_note(), MAX_NOTE_BYTES)?;
-    check_size("batch", batch.size_bytes(), inner.options.max_batch_bytes)
+    check_size("batch", batch.size_bytes(), inner.options.max_batch_bytes)?;
+    // Entries that are small in the log take more than that in memory.
+    check_size("batch in memory", batch.entry_bytes(), MAX_MEMTABLE_BYTES)
 }
 
 /// Refuses what is over its limit.

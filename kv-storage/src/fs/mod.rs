@@ -97,7 +97,7 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// `NotFound`, and whatever the system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Creates a directory and its parents, durably; an existing one is left alone.
+    /// Creates a directory and its parents, durably; of one that exists the name is made durable.
     ///
     /// # Errors
     /// Whatever the system says.

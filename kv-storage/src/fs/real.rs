@@ -77,18 +77,24 @@ impl Fs for RealFs {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent {
-            self.create_dir(parent)?;
+        if !dir.is_dir() {
+            if let Some(parent) = parent {
+                self.create_dir(parent)?;
+            }
+            match std::fs::create_dir(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
         }
-        match std::fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
+        // Also if it was there: whoever made it may not have got as far as this.
+        match self.sync_dir(parent.unwrap_or_else(|| Path::new("."))) {
+            // A parent that only lets others pass cannot be opened; its file system can be synced as a whole.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(rustix::fs::syncfs(File::open(dir)?)?)
+            }
+            synced => synced,
         }
-        self.sync_dir(parent.unwrap_or_else(|| Path::new(".")))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -217,6 +217,9 @@ impl Memtable {
     }
 }
 
+/// Most bytes of entries in one memtable.
+pub(crate) const MAX_MEMTABLE_BYTES: usize = 1 << 30;
+
 /// Memory for entries of so many bytes.
 fn arena_bytes(size_bytes: usize) -> usize {
     FIRST + size_bytes

@@ -1,7 +1,7 @@
 //! The state of a simulated disk: what the running system sees, and what a power cut would leave.
 
 use super::stray::{self, Stray};
-use super::{Fault, dead, no_space};
+use super::{Fault, SECTOR, dead, no_space};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -20,6 +20,8 @@ pub(super) struct Inode {
     pub stored: Vec<Range<usize>>,
     /// Ranges that a failed sync dropped: readable until the power is cut, but never written.
     pub lost: Vec<Range<usize>>,
+    /// Sectors that cannot be read any more.
+    pub unreadable: BTreeSet<usize>,
 }
 
 /// A change of names that is not yet durable.
@@ -339,7 +341,12 @@ impl Disk {
         let wanted = start
             .checked_add(into.len())
             .and_then(|end| file.bytes.get(start..end));
-        into.copy_from_slice(wanted.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        let wanted = wanted.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let sectors = start / SECTOR..(start + wanted.len()).div_ceil(SECTOR);
+        if !wanted.is_empty() && file.unreadable.range(sectors).next().is_some() {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        into.copy_from_slice(wanted);
         Ok(())
     }
 
@@ -431,6 +438,14 @@ impl Disk {
             .iter()
             .map(|(path, inode)| (path.clone(), bytes(inode)))
             .collect()
+    }
+
+    /// Makes the sector with byte `at` of a file unreadable for good.
+    pub(super) fn spoil(&mut self, path: &Path, at: usize) -> io::Result<()> {
+        let inode = self.lookup(path)?;
+        let file = self.inodes.get_mut(&inode).ok_or_else(dead)?;
+        file.unreadable.insert(at / SECTOR);
+        Ok(())
     }
 
     pub(super) fn overwrite(&mut self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {

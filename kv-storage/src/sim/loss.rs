@@ -1,10 +1,8 @@
 //! What a power cut leaves of unsynced changes. Every outcome here is one that a real file system may show.
 
+use super::SECTOR;
 use super::disk::{Disk, Inode};
 use crate::hash::splitmix64;
-
-/// The unit that a disk writes whole or not at all.
-const SECTOR: usize = 512;
 
 /// Replaces the disk's present state by one that may be found after a power cut.
 pub(super) fn cut_power(disk: &mut Disk, seed: u64) {

@@ -15,6 +15,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// Bytes that a disk writes, and loses, at once.
+const SECTOR: usize = 512;
+
 /// What goes wrong at a chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -148,6 +151,14 @@ impl SimFs {
     /// `NotFound` if there is no such file.
     pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
         self.guard().overwrite(path, bytes)
+    }
+
+    /// Makes the sector that holds byte `at` of a file unreadable: whoever reads it gets an I/O error, for good.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    pub fn spoil(&self, path: &Path, at: usize) -> io::Result<()> {
+        self.guard().spoil(path, at)
     }
 
     fn guard(&self) -> MutexGuard<'_, Disk> {

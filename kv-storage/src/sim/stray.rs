@@ -1,11 +1,9 @@
 //! Bits that flip on the way to the reader, writes that land in the wrong place, and writes that end early.
 
+use super::SECTOR;
 use super::disk::{Disk, Inode, InodeId};
 use crate::hash::splitmix64;
 use std::ops::Range;
-
-/// Places that are mixed up differ by whole sectors.
-const SECTOR: usize = 512;
 
 /// A write whose bytes are in the cache of the operating system as they should be, but will go to the wrong
 /// place on the disk.

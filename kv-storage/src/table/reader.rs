@@ -18,7 +18,7 @@ use crate::blob::{Blob, OpenBlobs, Pointer, References, StoredValue, Stretch};
 use crate::cache::BlockSlots;
 use crate::checksum::Checksum;
 use crate::compress::{self, Dictionary};
-use crate::error::{Error, IoContext, twice};
+use crate::error::{Error, IoContext, read_part, twice};
 use crate::fs::ReadFile;
 use crate::key::{KeyVersion, Kind, Seq};
 use crate::planted::planted;
@@ -95,7 +95,7 @@ impl Outline {
         let footer_at =
             footer_at.ok_or_else(|| Error::corrupt(path, 0, "file is shorter than a footer"))?;
         let mut footer = [0; FOOTER_BYTES];
-        file.read_at(footer_at, &mut footer).context("read", path)?;
+        read_part(&*file, path, footer_at, &mut footer)?;
         let footer = Footer::decode(&footer, files.store, id)
             .map_err(|what| Error::corrupt(path, footer_at, what))?;
         let mut source = Source {
@@ -499,7 +499,7 @@ impl Source {
             return Err(Error::corrupt(&self.path, offset, what));
         }
         into.resize(length, 0);
-        self.file.read_at(offset, into).context("read", &self.path)
+        read_part(&*self.file, &self.path, offset, into)
     }
 
     fn decode<'a>(

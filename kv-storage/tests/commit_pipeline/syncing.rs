@@ -37,6 +37,10 @@ struct Disk {
     /// This sync fails.
     fails_at: Option<u64>,
     has_failed: bool,
+    /// Something else failed: from then on readers see only this much, and what is flushed.
+    shown: Option<u64>,
+    /// The newest write of which somebody was told that it is durable.
+    acked: u64,
     /// No more writes are accepted.
     is_closed: bool,
     /// The files belong to somebody else.
@@ -98,10 +102,13 @@ impl Store {
     }
 
     fn check(&self, seq: u64, outcome: Result<(), Halt>) {
-        let disk = self.disk.lock().unwrap();
+        let mut disk = self.disk.lock().unwrap();
         match outcome {
-            Ok(()) => assert!(seq <= disk.survivors(), "{seq} may be lost: {disk:?}"),
-            Err(Halt::Failed) => assert!(disk.has_failed),
+            Ok(()) => {
+                assert!(seq <= disk.survivors(), "{seq} may be lost: {disk:?}");
+                disk.acked = disk.acked.max(seq);
+            }
+            Err(Halt::Failed) => assert!(disk.has_failed || disk.shown.is_some()),
             Err(Halt::Closed) => panic!("closing syncs what was accepted before: {disk:?}"),
         }
     }
@@ -157,6 +164,14 @@ fn flush(store: &Arc<Store>) {
     store.commits.note_flushed(flushed);
 }
 
+/// Something else than a sync of the log failed.
+fn poison(store: &Arc<Store>) {
+    let mut disk = store.disk.lock().unwrap();
+    disk.shown = Some(store.commits.stop(Halt::Failed));
+    drop(disk);
+    store.commits.halt(&Halt::Failed, Halt::Failed);
+}
+
 /// Closes the store as it is done, while others are at work.
 fn close(store: &Arc<Store>) {
     let mut disk = store.disk.lock().unwrap();
@@ -207,6 +222,8 @@ fn run(fails: bool, roles: &[fn(&Arc<Store>)]) {
     let disk = store.disk.lock().unwrap();
     assert_eq!(disk.told, disk.untold, "every callback is called once");
     assert!(store.commits.durable() <= disk.survivors(), "{disk:?}");
+    let shown = disk.shown.map_or(u64::MAX, |it| it.max(disk.flushed));
+    assert!(disk.acked <= shown, "acknowledged unseen: {disk:?}");
     assert!(store.commits.position() <= disk.synced * SIZE, "{disk:?}");
     assert!(store.commits.calls() + u64::from(disk.has_failed) == disk.syncs);
 }
@@ -254,6 +271,19 @@ fn a_sync_that_fails_ends_all_waiting_and_is_not_tried_again() {
             write_and_wait_twice,
             write_with_callback,
             flush,
+        ],
+    );
+}
+
+#[test]
+fn what_is_acknowledged_is_shown_after_another_failure() {
+    check(
+        false,
+        &[
+            write_and_wait_twice,
+            write_and_wait_twice,
+            write_with_callback,
+            poison,
         ],
     );
 }

@@ -445,7 +445,7 @@ pub(super) fn used(fs: &SimFs) -> u64 {
     fs.dump().values().map(|bytes| bytes.len() as u64).sum()
 }
 
-/// Flips a bit of some file.
+/// Flips a bit of some file, or makes a sector with users' data unreadable.
 fn flip(fs: &SimFs, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut files = fs.dump();
@@ -466,6 +466,10 @@ fn flip(fs: &SimFs, seed: u64) {
         let at = rng.usize(0..bytes.len());
         bytes[at] ^= 1 << rng.u8(0..8);
         // It may have been removed meanwhile; then nothing is damaged.
-        let _ = fs.overwrite(&path, bytes);
+        let _ = if is_data(&path) && rng.bool() {
+            fs.spoil(&path, at)
+        } else {
+            fs.overwrite(&path, bytes)
+        };
     }
 }
