@@ -191,6 +191,7 @@ fn put(value: &Bytes) -> Request {
         context: None,
         options: WriteOptions::default(),
         forwarded: false,
+        since_first_ms: 0,
     };
     Request::Put(put, value.clone())
 }

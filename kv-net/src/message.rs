@@ -146,6 +146,8 @@ pub struct PutV1 {
     pub options: WriteOptions,
     /// Whether a node that holds no replica already passed this on once.
     pub forwarded: bool,
+    /// How long ago it was first sent, in milliseconds; 0 is now, for the first time.
+    pub since_first_ms: u32,
 }
 
 /// Coordinator → client: the write is durable on as many replicas as were asked for.

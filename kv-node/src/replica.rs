@@ -30,8 +30,8 @@ use kv_net::message::{AnswerWhen, ReadSource};
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
-    Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
-    Object, RowCache, Write, WriteId, WriteRefused, planted,
+    Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, HybridClock,
+    Key, NodeId, Object, RowCache, Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::trees::{Place, note};
@@ -102,6 +102,8 @@ pub struct NewWrite {
     pub write: Write,
     /// What the writer had read; `None` takes what this replica holds as read.
     pub read: Option<Clock>,
+    /// How long ago it was first sent, in milliseconds; 0 is now, for the first time.
+    pub since_first_ms: u32,
     /// Whether somebody will wait until it is durable here.
     pub answer: AnswerWhen,
 }
@@ -371,7 +373,10 @@ impl Replica {
         self.close_gaps(target, &mut object);
         self.note_gaps(target, &object);
         let created_ms = new.write.write_id.created_ms();
-        let mut read = new.read.unwrap_or_else(|| object.clock_at(created_ms));
+        let first_sent = first_sent(now_ms, new.since_first_ms);
+        let mut read = new
+            .read
+            .unwrap_or_else(|| object.clock_at(created_ms, first_sent));
         if planted!("let a write supersede what its writer never saw") {
             read = object.clock().clone();
         }
@@ -736,6 +741,15 @@ fn below_floor() -> Refusal {
 
 fn damaged_key() -> Refusal {
     Refusal::new(ErrorCode::Storage, "a stored key is damaged")
+}
+
+/// When a write was sent for the first time, at the earliest by the clocks of nodes; `None` if that is now. What was minted
+/// before that, the writer has not gone on from.
+fn first_sent(now_ms: u64, since_first_ms: u32) -> Option<Hlc> {
+    let longest_ms = u64::from(since_first_ms) + HybridClock::MAX_SKEW.as_millis() as u64;
+    let is_repeated =
+        since_first_ms > 0 && !planted!("let a repeated write replace what came since");
+    is_repeated.then(|| Hlc::from_millis(now_ms.saturating_sub(longest_ms)))
 }
 
 /// What a writer knows after its write, for the context of its next one.

@@ -277,13 +277,18 @@ impl Object {
     }
 
     /// What a write without a context supersedes, if it was created at `created_ms`: everything that is known here, but
-    /// for siblings whose writes were created later.
+    /// for siblings whose writes were created later; and, if it is sent once more, for those that were minted since
+    /// `first_sent`.
     ///
     /// A coordinator may come to a repeated write late, when others have taken it long ago and their writers have gone
-    /// on from it. If it superseded those, each would hide the other, and nothing would be left.
+    /// on from it. If it superseded those, each would hide the other, and nothing would be left. When writes were created
+    /// is told by the clocks of their writers, which may be wrong, and by whole milliseconds.
     #[must_use]
-    pub fn clock_at(&self, created_ms: u64) -> Clock {
-        let is_later = |sibling: &&Sibling| sibling.write_id.created_ms() > created_ms;
+    pub fn clock_at(&self, created_ms: u64, first_sent: Option<Hlc>) -> Clock {
+        let is_later = |sibling: &&Sibling| {
+            sibling.write_id.created_ms() > created_ms
+                || first_sent.is_some_and(|first| sibling.newest_dot().hlc >= first)
+        };
         if !self.siblings.iter().any(|sibling| is_later(&sibling)) {
             return self.clock.clone();
         }

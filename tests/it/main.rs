@@ -2,6 +2,7 @@
 
 mod anti_entropy;
 mod arrows;
+mod blind;
 mod buckets;
 mod client;
 mod clocks;

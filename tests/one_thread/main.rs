@@ -79,6 +79,7 @@ fn run(seed: u64) -> u64 {
                 context: None,
                 options: WriteOptions::default(),
                 forwarded: false,
+                since_first_ms: 0,
             };
             let value = Bytes::from(vec![n as u8; 200]);
             let via = if n % 2 == 0 { NodeId(1) } else { NodeId(3) };

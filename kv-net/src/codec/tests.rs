@@ -95,6 +95,7 @@ fn put() -> PutV1 {
             distinct_zones: 2,
         },
         forwarded: true,
+        since_first_ms: 300,
     }
 }
 

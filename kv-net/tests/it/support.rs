@@ -264,6 +264,7 @@ pub(crate) fn put(value: impl Into<Bytes>) -> Request {
         context: None,
         options: WriteOptions::default(),
         forwarded: false,
+        since_first_ms: 0,
     };
     Request::Put(put, value.into())
 }

@@ -127,6 +127,7 @@ impl Coordinator {
                 NewWrite {
                     write,
                     read,
+                    since_first_ms: request.since_first_ms,
                     answer,
                 },
                 deadline,

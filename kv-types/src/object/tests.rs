@@ -101,10 +101,38 @@ fn a_blind_write_buries_what_is_hidden() {
 }
 
 #[test]
+fn of_two_blind_writes_that_are_repeated_one_is_left_whatever_the_clocks_of_their_writers_show() {
+    for apart_ms in [-5, 0, 5i64] {
+        let (first, second) = (
+            WriteId::new(NOW_MS, [1; 10]),
+            WriteId::new(NOW_MS.saturating_add_signed(apart_ms), [2; 10]),
+        );
+        // Each coordinator comes to them in another order. When both are repeated, they were first sent at 10 and 20.
+        let (mut a, mut b) = (Object::new(), Object::new());
+        let blind = |object: &mut Object, write_id: WriteId, first_sent, at: (u32, u64)| {
+            let read = object.clock_at(write_id.created_ms(), first_sent);
+            let payload = Payload::Value(Bytes::from(vec![write_id.to_bytes()[15]; 3]));
+            let made = Write {
+                write_id,
+                payload,
+                expires_ms: None,
+            };
+            write(object, made, &read, dot(at.0, at.1));
+        };
+        blind(&mut a, first, None, (1, 10));
+        blind(&mut a, second, None, (1, 20));
+        blind(&mut b, second, Some(dot(2, 20).hlc), (2, 30));
+        blind(&mut b, first, Some(dot(2, 10).hlc), (2, 40));
+        a.merge(&b);
+        assert!(!shown(&a).is_empty(), "{apart_ms} ms apart");
+    }
+}
+
+#[test]
 fn a_late_copy_of_a_blind_write_hides_nothing_that_was_made_after_it() {
     let made_at = |ms, n| WriteId::new(ms, [n; 10]);
     let blind = |object: &mut Object, write_id: WriteId, dot| {
-        let read = object.clock_at(write_id.created_ms());
+        let read = object.clock_at(write_id.created_ms(), None);
         let payload = Payload::Value(Bytes::from(vec![write_id.to_bytes()[15]; 3]));
         write(
             object,

@@ -45,13 +45,17 @@ pub fn check(history: &History, ancestry: &Ancestry) -> Vec<Violation> {
 }
 
 /// Whether a write without a context owes it to its level to have replaced another one: it began after that one had
-/// been acknowledged by replicas of which it asked one. All clients of a day have the same clock.
+/// been acknowledged by replicas of which it asked one, and was made later by the clocks of their clients, too. One that is
+/// repeated leaves alone what may have been made since it was first sent.
 fn must_replace(history: &History, blind: WriteId, earlier: WriteId) -> bool {
+    let is_later = blind.created_ms() >= earlier.created_ms();
     let (Some(blind), Some(earlier)) = (history.writes.get(&blind), history.writes.get(&earlier))
     else {
         return false;
     };
     blind.is_blind
+        && is_later
+        && blind.attempts == 1
         && is_strict(blind.level, blind.number)
         && is_strict(earlier.level, earlier.number)
         && earlier.durability == Durability::Quorum

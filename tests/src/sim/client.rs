@@ -29,6 +29,8 @@ pub struct Client {
     writes: u64,
     /// How it speaks, if not by mere messages.
     quic: Option<QuicTransport>,
+    /// By how many milliseconds its clock is ahead.
+    ahead_ms: i64,
     /// The epoch it claims to know.
     pub epoch: Epoch,
 }
@@ -50,8 +52,16 @@ impl Client {
             number,
             writes: 0,
             quic: None,
+            ahead_ms: 0,
             epoch: Epoch(1),
         }
+    }
+
+    /// The same, with a clock that is ahead by so much, or behind if that is negative.
+    #[must_use]
+    pub fn ahead_by(mut self, milliseconds: i64) -> Self {
+        self.ahead_ms = milliseconds;
+        self
     }
 
     /// The same, speaking real QUIC.
@@ -97,6 +107,7 @@ impl Client {
         self.writes += 1;
         let created_ms =
             WALL_START_MS + u64::try_from(self.handle.now().as_millis()).expect("a short run");
+        let created_ms = created_ms.saturating_add_signed(self.ahead_ms);
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.writes.to_le_bytes());
         random[8..].copy_from_slice(&self.number.to_le_bytes()[..2]);
@@ -120,6 +131,7 @@ impl Client {
                 ..WriteOptions::default()
             },
             forwarded: false,
+            since_first_ms: 0,
         }
     }
 

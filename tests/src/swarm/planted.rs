@@ -75,4 +75,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "take in what is counted by an old topology",
     "believe copies that were gained by a lost disk",
     "settle writes before their time",
+    "let a repeated write replace what came since",
 ];

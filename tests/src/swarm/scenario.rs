@@ -73,6 +73,9 @@ pub struct Scenario {
     /// All keys are rows of one partition key.
     #[serde(default)]
     pub has_rows: bool,
+    /// By how many milliseconds the clocks of clients are wrong at most.
+    #[serde(default)]
+    pub clients_off_ms: u64,
     /// How long clients work, in milliseconds.
     pub work_ms: u64,
     /// How clients work.
@@ -204,6 +207,7 @@ impl Scenario {
             page_copies: usual_page(),
             history: usual_history(),
             has_rows: false,
+            clients_off_ms: 0,
             sessions: false,
         };
         day.mix.passing = share(&mut rng);
@@ -285,6 +289,7 @@ impl Scenario {
             day.orders = members::draw(&mut rng, nodes, newcomers, work_ms, may_lose);
         }
         day.history = [1, 2, usual_history()][rng.usize(0..3)];
+        day.clients_off_ms = [0, 100, 5_000][rng.usize(0..3)];
         day
     }
 
@@ -316,6 +321,14 @@ impl Scenario {
         let all: Vec<_> = all.into_iter().filter(possible).collect();
         let (n, r, w) = all[rng.usize(0..all.len())];
         Quorum::new(n, r, w).expect("they are possible")
+    }
+
+    /// By how many milliseconds the clock of a client is ahead; behind, if that is negative.
+    #[must_use]
+    pub fn client_ahead_ms(&self, client: u32) -> i64 {
+        let most = i64::try_from(self.clients_off_ms).expect("some seconds");
+        let mut rng = Rng::with_seed(self.seed ^ u64::from(client) << 24);
+        rng.i64(-most..=most)
     }
 
     /// Whether the cluster has sloppy quorums.
@@ -449,7 +462,7 @@ impl fmt::Display for Scenario {
         };
         write!(
             f,
-            "seed {}: {} nodes{members}{wire}{kind} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work, of 1,000: {weak} weak, {all} all, {eventual} eventual, {numbers} by number, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
+            "seed {}: {} nodes{members}{wire}{kind} with n={} r={} w={} and buffers of {} KiB and pages of {} copies, {} keys, {} clients resting up to {} ms, {:?} of work by clocks up to {} ms wrong, of 1,000: {weak} weak, {all} all, {eventual} eventual, {numbers} by number, {blind} blind, {deletes} deletes, {passing} passing, {large} large, {memory} in memory, {one} synced once, {astray} astray, {lists} lists; {} faults",
             self.seed,
             self.nodes,
             self.quorum.n(),
@@ -461,6 +474,7 @@ impl fmt::Display for Scenario {
             self.clients.len(),
             self.rest_ms,
             Duration::from_millis(self.work_ms),
+            self.clients_off_ms,
             self.events.len()
         )
     }

@@ -76,7 +76,9 @@ impl Worker {
         witness: &Arc<Witness>,
     ) -> Self {
         Self {
-            client: cluster.client(u64::from(number)),
+            client: cluster
+                .client(u64::from(number))
+                .ahead_by(scenario.client_ahead_ms(number)),
             number,
             network: cluster.network.clone(),
             handle: handle.clone(),
@@ -475,13 +477,18 @@ impl Worker {
             WriteKind::Delete => String::new(),
         };
         let mut fate = Fate::NotApplied;
-        for _ in 0..3 {
+        let first_sent = self.handle.now();
+        for attempt in 0..3 {
             let via = self.via();
             if let Some(write) = self.notes().writes.get_mut(&request.head.write_id) {
                 write.attempts += 1;
             }
             let mut request = request.clone();
             request.head.epoch = self.client.epoch;
+            if attempt > 0 {
+                let since = self.handle.now().saturating_sub(first_sent).as_millis();
+                request.since_first_ms = u32::try_from(since).expect("a short run").max(1);
+            }
             match self
                 .client
                 .send_put(&self.network, via, request, &value)
