@@ -8,7 +8,6 @@ use std::time::Duration;
 use kv_types::{NodeId, Outcome, planted};
 
 use crate::codec::DecodeError;
-use crate::frame::MAX_PAYLOAD_BYTES;
 
 /// Whom to call: an address, and who is meant to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,10 +82,12 @@ pub enum CallError {
         waiting: usize,
     },
     /// The request is too large to be sent; nothing was sent: make it smaller.
-    #[error("the request has {size} bytes, and the limit is {MAX_PAYLOAD_BYTES}")]
+    #[error("the request has {size} bytes, and the limit is {limit}")]
     TooLarge {
         /// Its size in bytes.
         size: usize,
+        /// The limit, in bytes, for who sends it.
+        limit: usize,
     },
     /// The endpoint is closed; nothing was sent.
     #[error("this endpoint is closed")]

@@ -17,7 +17,7 @@ use crate::call::{BindError, CallError, DialError, Peer};
 use crate::codec;
 use crate::config::EndpointConfig;
 use crate::credentials::Credentials;
-use crate::frame::MAX_PAYLOAD_BYTES;
+use crate::frame::MAX_CLIENT_PAYLOAD_BYTES;
 use crate::handler::Handler;
 use crate::link::{Link, LinkError};
 use crate::message::{Request, Response};
@@ -228,8 +228,11 @@ impl Endpoint {
         let method = request.method();
         let encoded = codec::encode_request(request);
         let size = encoded.payload_bytes();
-        if size > MAX_PAYLOAD_BYTES {
-            return Err(CallError::TooLarge { size });
+        if size > MAX_CLIENT_PAYLOAD_BYTES {
+            let limit = self.credentials().identity().role.longest_request();
+            if size > limit {
+                return Err(CallError::TooLarge { size, limit });
+            }
         }
         let peer = *to;
         let mut is_retry = false;

@@ -15,8 +15,12 @@ pub const HEADER_BYTES: usize = 16;
 /// their own, so that a small request never waits behind a large value.
 pub const MAX_LANE_PAYLOAD_BYTES: usize = 64 << 10;
 
-/// The longest payload of any frame: an object of 16 MiB, and what stands around it.
-pub const MAX_PAYLOAD_BYTES: usize = 20 << 20;
+/// The longest payload of any frame: an object, and what stands around it. A coordinator lets the values of a key grow to
+/// 16 MiB together; five that did so apart from each other make an object of 80 MiB when theirs are merged.
+pub const MAX_PAYLOAD_BYTES: usize = 84 << 20;
+
+/// The longest payload of a request of a client or an admin: a value of 4 MiB, and what stands around it.
+pub const MAX_CLIENT_PAYLOAD_BYTES: usize = 20 << 20;
 
 /// The version of the message structures that this build speaks.
 pub const VERSION: u8 = 1;

@@ -1,5 +1,6 @@
 //! The methods: their numbers, their classes, and which role may call which.
 
+use crate::frame::{MAX_CLIENT_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use crate::identity::Role;
 use crate::message::{Request, Response};
 
@@ -182,6 +183,14 @@ impl Method {
 }
 
 impl Role {
+    /// The longest payload of a request that this role may send, in bytes.
+    pub(crate) fn longest_request(&self) -> usize {
+        match self {
+            Self::Node(_) => MAX_PAYLOAD_BYTES,
+            Self::Client(_) | Self::Admin(_) => MAX_CLIENT_PAYLOAD_BYTES,
+        }
+    }
+
     /// Whether this role may call `method`; what is not listed is denied.
     #[must_use]
     pub fn may_call(&self, method: Method) -> bool {

@@ -15,7 +15,7 @@ use crate::admission::{Admitted, Gate, Load, Turned};
 use crate::codec;
 use crate::config::EndpointConfig;
 use crate::error::ErrorCode;
-use crate::frame::{Frame, FrameError, Header, Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
+use crate::frame::{Frame, FrameError, Header, Kind, MAX_LANE_PAYLOAD_BYTES};
 use crate::handler::Handler;
 use crate::hello::{HelloV1, MAX_HELLO_BYTES};
 use crate::identity::{Identity, Role};
@@ -116,7 +116,7 @@ impl Session {
 
     async fn serve_stream(self: Arc<Self>, send: SendStream, mut receive: RecvStream) {
         let patience = self.shared.config.partial_frame_timeout;
-        let reading = streams::read_header(&mut receive, MAX_PAYLOAD_BYTES);
+        let reading = streams::read_header(&mut receive, self.identity.role.longest_request());
         let header = match self.runtime().timeout(patience, reading).await {
             Ok(Ok(header)) => header,
             Ok(Err(StreamError::Ended(_))) => return,

@@ -10,6 +10,7 @@ use confique::meta::{FieldKind, Meta};
 
 use crate::healing::ScrubOptions;
 use crate::hints::HintOptions;
+use crate::store;
 use crate::tombstones::DeleteOptions;
 
 /// Everything that an operator can set. Members, buckets and quorums are not here: they live in the
@@ -214,6 +215,7 @@ impl Config {
     pub fn storage_options(&self) -> kv_storage::Options {
         let mut options = kv_storage::Options::default();
         options.memtable_bytes = self.storage.memtable_mib as usize * (1 << 20);
+        options.max_batch_bytes = store::MAX_BATCH_BYTES;
         options.cache_bytes = u64::from(self.storage.cache_mib) << 20;
         options
     }

@@ -14,6 +14,7 @@
 mod deletions;
 mod pages;
 pub mod read_stages;
+mod stand_in_mints;
 mod stand_ins;
 
 pub use deletions::{Deletion, DeletionPage};
@@ -50,6 +51,7 @@ use crate::topologies::Topologies;
 use crate::turns::Turns;
 use deletions::Grave;
 use read_stages::ReadStages;
+use stand_in_mints::StandInMints;
 
 /// How soon a write is synced for which nobody waits.
 const SYNC_WITHIN: Duration = Duration::from_millis(10);
@@ -78,10 +80,18 @@ pub struct Target {
 impl Target {
     /// The engine's key.
     pub(crate) fn stored(&self) -> Bytes {
-        let own = storage_key::encode(self.bucket, self.hash, &self.key);
+        self.stored_beside(&self.own())
+    }
+
+    /// Under which key this node's own copy is stored.
+    fn own(&self) -> Bytes {
+        storage_key::encode(self.bucket, self.hash, &self.key)
+    }
+
+    fn stored_beside(&self, own: &Bytes) -> Bytes {
         match self.stands_in_for {
-            None => own,
-            Some(owner) => storage_key::stand_in(owner, &own),
+            None => own.clone(),
+            Some(owner) => storage_key::stand_in(owner, own),
         }
     }
 
@@ -218,6 +228,7 @@ pub struct Replica {
     completeness: Arc<Completeness>,
     counts: Arc<Counts>,
     reads: ReadStages,
+    stand_in_mints: StandInMints,
     /// Places with keys whose clocks have many gaps, and up to where.
     gaps: Mutex<BTreeMap<Place, Hlc>>,
 }
@@ -271,6 +282,7 @@ impl Replica {
             completeness,
             counts,
             reads: ReadStages::default(),
+            stand_in_mints: StandInMints::default(),
             gaps: Mutex::default(),
         }
     }
@@ -337,8 +349,14 @@ impl Replica {
             Some(_) => self.completeness.check_stand_ins()?,
         }
         let answer = new.answer;
-        let stored = target.stored();
-        let _turn = self.turns.take(&stored).await?;
+        let own = target.own();
+        let stored = target.stored_beside(&own);
+        // Also of a copy for another: all dots of a key are minted in turn.
+        let _turn = self.turns.take(&own).await?;
+        let _copy_turn = match target.stands_in_for {
+            None => None,
+            Some(_) => Some(self.turns.take(&stored).await?),
+        };
         let Loaded {
             mut object,
             seq,
@@ -383,13 +401,14 @@ impl Replica {
         let latest_dot = new.write.write_id.latest_dot();
         // What a write replaces is older by the nodes' clocks, too: this one may have been started anew since it took that in.
         self.minter.observe(object.clock().latest());
+        let last = self.stand_in_mints.take(&own);
         let dot = self.minter.mint_by(latest_dot).await?;
         let known = writer_knows(Some(read.clone()), [dot]);
         let is_deletion = new.write.payload.value().is_none();
         // What this node minted as a stand-in may have gone to the owner and been forgotten here.
         let held_since = match target.stands_in_for {
             None => self.minter.held_since(),
-            Some(_) => Hlc(u64::MAX),
+            Some(_) => stand_in_mints::held_since(last, dot.actor),
         };
         object
             .write(new.write, &read, dot, held_since, now_ms)
@@ -427,6 +446,9 @@ impl Replica {
         };
         let append = self.append(target, change, answer, Some(deadline));
         let commit = append.await?;
+        if target.stands_in_for.is_some() {
+            self.stand_in_mints.stored(own, dot);
+        }
         Ok(Appended {
             object,
             encoded,

@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 
 use crate::env::Env;
 
+/// The largest batch that the store must take, in bytes: the largest object that travels, and what is written with it.
+pub const MAX_BATCH_BYTES: usize = kv_net::frame::MAX_PAYLOAD_BYTES + (12 << 20);
+
 /// The engine could not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {

@@ -21,7 +21,7 @@ pub struct Options {
     /// Size of a log segment, in bytes (default 4 MiB). Segments are filled with zeros before their first use and
     /// used again afterwards; as many are kept as two memtables fill. Lowering it saves disk space in small stores.
     pub log_segment_bytes: u64,
-    /// Largest batch in encoded bytes (default 32 MiB).
+    /// Largest batch in encoded bytes (default 32 MiB). Lowering it bounds the memory of one write.
     pub max_batch_bytes: usize,
     /// How flushes and compactions write tables below which lies older data.
     pub upper_tables: TableOptions,

@@ -8,7 +8,7 @@ use kv_types::NodeId;
 /// Small memtables, so that tables and compactions take part; the largest values fit.
 pub(crate) fn options() -> Options {
     let mut options = Options::tiny();
-    options.max_batch_bytes = Options::default().max_batch_bytes;
+    options.max_batch_bytes = kv_node::store::MAX_BATCH_BYTES;
     options
 }
 

@@ -340,3 +340,31 @@ fn who_names_a_number_means_the_keys_own_replicas() {
         }
     });
 }
+
+/// Who stands in for owners may write a key as often as they could: the key's clock does not grow with each write.
+#[test]
+fn one_stand_in_writes_a_key_as_often_as_it_likes() {
+    with(17, five, |cluster, mut client, handle| async move {
+        let (owners, others) = owners(&cluster);
+        handle.sleep(NOTICE).await;
+        for owner in &owners {
+            cluster.network.cut_off(*owner, true);
+        }
+        handle.sleep(NOTICE).await;
+        // Now and then through another one, so that neither has made all that lies between two writes of the other.
+        for n in 0..400 {
+            let via = others[usize::from(n % 100 == 99)];
+            let value = format!("v{n}");
+            let reply = put(&cluster, &mut client, via, Level::Usual, &value).await;
+            reply.unwrap_or_else(|refused| panic!("write {n}: {refused:?}"));
+        }
+        for owner in &owners {
+            cluster.network.cut_off(*owner, false);
+        }
+        handle.sleep(NOTICE * 3).await;
+        for via in owners.iter().chain(&others) {
+            let shown = get(&cluster, &mut client, *via, Level::Quorum).await;
+            assert_eq!(shown.expect("all are up"), ["v399"], "through {via}");
+        }
+    });
+}

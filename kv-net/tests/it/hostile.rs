@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::raw::{self, Pem, close_code, header, hello, open_control_lane, read_frame};
 use crate::support::*;
 use kv_net::codec::decode_response;
-use kv_net::frame::{Kind, MAX_LANE_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
+use kv_net::frame::{Kind, MAX_CLIENT_PAYLOAD_BYTES, MAX_LANE_PAYLOAD_BYTES};
 use kv_net::{
     ALPN, CallError, Class, CloseCode, Endpoint, EndpointConfig, ErrorCode, Identity, KeyPair,
     Method, Peer, Response, Validity,
@@ -114,7 +114,7 @@ async fn garbage_after_a_good_hello_closes_the_connection() {
 async fn a_stream_of_its_own_takes_a_request_within_the_limit_and_nothing_else() {
     let stage = Stage::new();
     for bytes in [
-        header(Kind::Request, 2, MAX_PAYLOAD_BYTES as u32 + 1)
+        header(Kind::Request, 2, MAX_CLIENT_PAYLOAD_BYTES as u32 + 1)
             .to_bytes()
             .to_vec(),
         header(Kind::Gossip, 0, 0).to_bytes().to_vec(),

@@ -137,7 +137,7 @@ async fn a_request_above_the_limit_is_refused_unsent() {
         .await
         .expect_err("too large");
     assert!(
-        matches!(error, CallError::TooLarge { size } if size > 20 << 20),
+        matches!(error, CallError::TooLarge { size, limit } if size > limit && limit == 20 << 20),
         "{error}"
     );
     assert_eq!(error.outcome(), Outcome::NotApplied);
