@@ -403,7 +403,13 @@ impl Completeness {
         self.read(|record| record.hidden_through)
     }
 
-    /// Up to where this node may have held what nobody remembers.
+    /// Notes durably that what was made up to here may have been there once, though nobody remembers it.
+    pub(crate) async fn note_loss(&self, through: Hlc) -> Result<(), StoreError> {
+        let noted = |record: &mut Record| record.lost_through = record.lost_through.max(through);
+        self.change(noted).await
+    }
+
+    /// Up to where somebody may have held what nobody remembers.
     pub(crate) fn lost_through(&self) -> Hlc {
         self.read(|record| record.lost_through)
     }

@@ -43,7 +43,7 @@ struct Evidence<'a> {
     object: &'a Object,
     /// No owner is missing.
     heard_all: bool,
-    /// Somebody may keep something of its key for an owner, and remember what no owner has heard of.
+    /// Somebody may keep something of its key for an owner, or as one that was an owner, and remember what no owner has heard of.
     may_be_kept: bool,
     /// What all members had said before the owners were asked.
     promised: Promised,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kv_net::message::{
-    ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteKind,
+    ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteFate, WriteKind,
 };
 use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
@@ -12,7 +12,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_ring::Topology;
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{BucketName, BucketProperties, Level, NodeId, Object};
+use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, WriteId};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
 
@@ -209,6 +209,15 @@ fn five(handle: Handle) -> SimCluster {
 
 /// A key of which a node is an owner, and its other owners.
 fn key_of(topology: &Topology, node: NodeId) -> (String, Vec<NodeId>) {
+    key_where(topology, node, |_| true)
+}
+
+/// The same where its owners are as is wished.
+fn key_where(
+    topology: &Topology,
+    node: NodeId,
+    is_wished: impl Fn(&[NodeId]) -> bool,
+) -> (String, Vec<NodeId>) {
     let owners = |name: &String| {
         let (_, partition) = topology.locate(BUCKET, key(name).partition_key());
         let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
@@ -217,7 +226,8 @@ fn key_of(topology: &Topology, node: NodeId) -> (String, Vec<NodeId>) {
             .copied()
             .filter(|owner| *owner != node)
             .collect();
-        owners.contains(&node).then_some((name.clone(), others))
+        let is_found = owners.contains(&node) && is_wished(&owners);
+        is_found.then_some((name.clone(), others))
     };
     (0..)
         .map(name)
@@ -404,6 +414,101 @@ fn what_was_deleted_while_a_join_was_called_off_stays_deleted_when_it_is_tried_a
             }
         }
     });
+}
+
+/// A write of a key that the first node does not own, which only one node has taken; and the links between that node and all
+/// but the first one, which are blocked.
+async fn only_at(
+    cluster: &SimCluster,
+    client: &mut Client,
+    only: NodeId,
+) -> (String, WriteId, Vec<(NodeId, NodeId)>) {
+    let is_free = |owners: &[NodeId]| !owners.contains(&FIRST);
+    let (key, _) = key_where(cluster.topology(), only, is_free);
+    let others = cluster
+        .nodes()
+        .filter(|node| *node != only && *node != FIRST);
+    let links: Vec<(NodeId, NodeId)> = others
+        .flat_map(|other| [(only, other), (other, only)])
+        .collect();
+    cluster.network.block(&links);
+    let mut request = client.put_request(&key, None, WriteKind::Put);
+    request.options.level = Level::Weak;
+    let id = request.head.write_id;
+    let put = client.send_put(cluster, only, request, "v").await;
+    put.expect("one is enough");
+    (key, id, links)
+}
+
+const KEEP: Duration = Duration::from_secs(4);
+
+/// Until what was created now can be settled.
+const SETTLED: Duration = Duration::from_secs(60 + 2 * KEEP.as_secs() + 5);
+
+fn five_that_forget(handle: Handle) -> SimCluster {
+    five(handle).with_deletes(DeleteOptions { keep: KEEP })
+}
+
+#[test]
+fn what_an_owner_drains_is_not_said_to_be_gone_before_that_ends() {
+    with(
+        11,
+        five_that_forget,
+        |cluster, mut client, handle| async move {
+            handle.sleep(Duration::from_secs(1)).await;
+            let leaving = NodeId(2);
+            let (key, id, links) = only_at(&cluster, &mut client, leaving).await;
+            let leave = MemberChangesV1 {
+                leaves: vec![leaving],
+                ..MemberChangesV1::default()
+            };
+            commit(&cluster, FIRST, leave).await;
+            handle.sleep(SETTLED).await;
+            client.epoch = topology(&cluster, FIRST).epoch();
+            let told = client.fate(&cluster, FIRST, &key, id).await;
+            let is_open = !matches!(told, Ok(WriteFate::NotApplied | WriteFate::Gone));
+            assert!(is_open, "{told:?}");
+            cluster.network.unblock(&links);
+            let limit = handle.now() + LIMIT;
+            while topology(&cluster, FIRST).unsettled().next().is_some() {
+                assert!(handle.now() < limit, "it does not end");
+                handle.sleep(Duration::from_secs(1)).await;
+            }
+            client.epoch = topology(&cluster, FIRST).epoch();
+            let told = client.fate(&cluster, FIRST, &key, id).await;
+            assert_eq!(told, Ok(WriteFate::Applied { shows: true }));
+        },
+    );
+}
+
+#[test]
+fn of_what_only_a_member_had_that_was_given_up_it_is_not_said_that_it_never_was() {
+    with(
+        12,
+        five_that_forget,
+        |cluster, mut client, handle| async move {
+            handle.sleep(Duration::from_secs(1)).await;
+            let lost = NodeId(2);
+            let (key, id, _) = only_at(&cluster, &mut client, lost).await;
+            cluster.kill(lost);
+            handle.sleep(Duration::from_secs(5)).await;
+            let give_up = MemberChangesV1 {
+                lost: vec![lost],
+                ..MemberChangesV1::default()
+            };
+            commit(&cluster, FIRST, give_up).await;
+            let limit = handle.now() + LIMIT;
+            while topology(&cluster, FIRST).unsettled().next().is_some() {
+                assert!(handle.now() < limit, "it does not end");
+                handle.sleep(Duration::from_secs(1)).await;
+            }
+            change(&cluster, FIRST, ChangeKind::RemoveMember { node: lost }).await;
+            handle.sleep(SETTLED).await;
+            client.epoch = topology(&cluster, FIRST).epoch();
+            let told = client.fate(&cluster, FIRST, &key, id).await;
+            assert_eq!(told, Ok(WriteFate::Gone));
+        },
+    );
 }
 
 #[test]

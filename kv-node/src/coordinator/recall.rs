@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use kv_net::message::{DataHead, FateV1};
-use kv_types::Object;
+use kv_types::{Object, planted};
 
 use super::Coordinator;
 use super::get::{Place, holders_that_last};
@@ -25,7 +25,8 @@ pub(crate) struct Recalled {
     pub(crate) object: Object,
     /// No owner is missing.
     pub(crate) heard_all: bool,
-    /// Somebody keeps something of the key for an owner, or did not say, before the owners were asked; if it was looked for.
+    /// Somebody keeps something of the key for an owner, holds it as one that was an owner, or did not say, before the owners
+    /// were asked; if it was looked for.
     pub(crate) may_be_kept: bool,
 }
 
@@ -61,7 +62,11 @@ impl Coordinator {
         if needed > 1 {
             self.replica.may_count().await?;
         }
-        let may_be_kept = looks_for_kept && self.may_be_kept(&plan, head, deadline).await;
+        // Who lost a slot may hold what no owner has, until it has drained it.
+        let is_settled = plan.topology.is_settled(plan.target.partition)
+            || planted!("settle writes while an owner drains");
+        let may_be_kept =
+            looks_for_kept && (!is_settled || self.may_be_kept(&plan, head, deadline).await);
         let mut heard = None;
         if can_be_met(all).is_ok() {
             // One that is silent must leave time for asking fewer.

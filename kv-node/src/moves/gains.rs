@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kv_net::message::ChangeKind;
-use kv_ring::{PartitionId, Topology};
+use kv_ring::{MemberState, PartitionId, Topology};
 use kv_types::{Epoch, NodeId, planted};
 
 use crate::anti_entropy::trees::{Place, Trees};
@@ -41,6 +41,7 @@ impl BeforeAdoption for Heir {
         next: &'a Topology,
     ) -> BoxFuture<'a, Result<(), String>> {
         let prepared = async {
+            self.note_those_given_up(current, next).await?;
             self.doubt_what_was_gained(current, next).await?;
             self.get_ready(next).await
         };
@@ -49,6 +50,19 @@ impl BeforeAdoption for Heir {
 }
 
 impl Heir {
+    /// What only a member had that is given up was there once, and nobody remembers it: no write of that time can be said never
+    /// to have been applied.
+    async fn note_those_given_up(&self, current: &Topology, next: &Topology) -> Result<(), String> {
+        let before: BTreeSet<NodeId> = given_up(current).collect();
+        let is_new = given_up(next).any(|node| !before.contains(&node));
+        if !is_new || planted!("forget that members were given up") {
+            return Ok(());
+        }
+        let now = self.replica.minter().reading();
+        let noted = self.completeness.note_loss(now).await;
+        noted.map_err(|error| format!("it cannot be noted that a member is given up: {error}"))
+    }
+
     /// A node gains nothing without having known of it. What it has gained in epochs that it knows nothing of, it has gained with
     /// a disk that it has no more. And while something of its disk is lost and the voters have granted it no actor yet, it may
     /// have had a part in any change that it learns of, and have acknowledged since what those that it was compared with lack.
@@ -113,6 +127,16 @@ impl Heir {
             .drop_some(&emptied.into_iter().collect::<Vec<_>>());
         Ok(())
     }
+}
+
+/// Members that are given up, and those that were before they were removed.
+fn given_up(topology: &Topology) -> impl Iterator<Item = NodeId> {
+    let members = topology.members().iter();
+    let lost = members.filter(|member| member.state == MemberState::Lost);
+    let removed = topology.removed().iter();
+    let removed = removed.filter(|(_, removal)| removal.may_lose);
+    lost.map(|member| member.node)
+        .chain(removed.map(|(node, _)| *node))
 }
 
 /// The task that begins and ends the changes by which this node gains partitions.
