@@ -234,6 +234,8 @@ pub enum AnswerWhen {
     Taken,
     /// It survives a loss of power.
     Synced,
+    /// The same, and whoever sends it forgets it then: only a node on which others may count takes it.
+    Delivered,
 }
 
 /// Replica → coordinator: the object is merged here, and durable if that was asked for.

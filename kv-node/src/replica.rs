@@ -370,7 +370,7 @@ impl Replica {
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
-                if answer == AnswerWhen::Synced {
+                if answer != AnswerWhen::Taken {
                     // It may carry another write, which nobody must hear of before.
                     self.store.durable(seq).await?;
                 }
@@ -522,7 +522,7 @@ impl Replica {
             object.oldest_dot().is_none() && object.clock().latest() <= self.through(target);
         if !changed || is_past {
             drop(turn);
-            let is_waited_for = answer == AnswerWhen::Synced
+            let is_waited_for = answer != AnswerWhen::Taken
                 && !planted!("acknowledge what was there before it is synced");
             if let Some(seq) = seq.filter(|_| is_waited_for) {
                 self.store.durable(seq).await?;
@@ -698,7 +698,7 @@ impl Replica {
         deadline: Option<Deadline>,
     ) -> Result<Commit, Refusal> {
         let syncing = match answer {
-            AnswerWhen::Synced => Syncing::Sync,
+            AnswerWhen::Synced | AnswerWhen::Delivered => Syncing::Sync,
             AnswerWhen::Taken => Syncing::Interval(SYNC_WITHIN),
         };
         let mut batch = WriteBatch::new();

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
-    ChangeKind, ChangeReplyV1, ChangeV1, CompareV1, DataHead, ErrorReplyV1, ExplainedGetV1,
-    ExplainedPutV1, ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1, RememberV1,
-    ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1, ReplicaReadV1,
-    ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1, StandInWriteV1,
-    StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
+    AnswerWhen, ChangeKind, ChangeReplyV1, ChangeV1, CompareV1, DataHead, ErrorReplyV1,
+    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1,
+    RememberV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1,
+    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1,
+    StandInWriteV1, StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -325,8 +325,8 @@ impl Service {
     ) -> Result<ReplicaWriteReplyV1, Refusal> {
         let plan = self.owned(&write.head, write.bucket, write.key)?;
         let object = sent_object(&encoded)?;
-        if arrival != Arrival::Repair {
-            // It is counted.
+        if arrival != Arrival::Repair || write.answer == AnswerWhen::Delivered {
+            // It is counted, or brought by who keeps it no longer.
             self.replica.may_count().await?;
             self.completeness.check_present(plan.target.partition)?;
         }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kv_net::message::{
-    BallotV1, ChangeKind, ChangeV1, CompareV1, MemberChangesV1, PlaceV1, ReadOptions,
-    ReplicaReadV1, Request, Response, VoteAnswer, VoteStep, VoteV1, WatermarksV1, WriteKind,
+    AnswerWhen, BallotV1, ChangeKind, ChangeV1, CompareV1, MemberChangesV1, PlaceV1, ReadOptions,
+    ReplicaReadV1, ReplicaWriteV1, Request, Response, VoteAnswer, VoteStep, VoteV1, WatermarksV1,
+    WriteKind,
 };
 use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
@@ -529,6 +530,21 @@ fn a_node_that_has_met_nobody_yet_counts_for_nobody() {
     });
 }
 
+/// The bytes of what a node holds of a key.
+async fn held_by(cluster: &SimCluster, client: &mut Client, node: NodeId) -> Bytes {
+    let read = Request::ReplicaRead(ReplicaReadV1 {
+        head: client.head(),
+        bucket: BUCKET,
+        key: crate::client::key("k"),
+        digest_only: false,
+    });
+    let answer = cluster.network.call(Role::Node(N2), node, &read, BUDGET);
+    match answer.await {
+        Ok(Response::ReplicaRead(_, bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn who_may_lack_what_it_knew_of_the_topology_takes_in_nothing_that_is_counted() {
     with(13, three, |cluster, mut client, handle| async move {
@@ -546,6 +562,27 @@ fn who_may_lack_what_it_knew_of_the_topology_takes_in_nothing_that_is_counted() 
         let (code, _) = put.expect_err("the voters have granted nothing yet");
         let is_too_few = matches!(code, ErrorCode::NotEnoughReplicas | ErrorCode::Timeout);
         assert!(is_too_few, "{code:?}");
+        // Nor may others bring it what they forget then, as it may have lost the partition.
+        let held = held_by(&cluster, &mut client, N1).await;
+        let mut bring = async |answer| {
+            let write = ReplicaWriteV1 {
+                head: client.head(),
+                bucket: BUCKET,
+                key: crate::client::key("k"),
+                answer,
+            };
+            let request = Request::Repair(write, held.clone());
+            let called = cluster.network.call(Role::Node(N1), N3, &request, BUDGET);
+            match called.await.expect("it runs") {
+                Response::Error(error) => Err(error.code),
+                _ => Ok(()),
+            }
+        };
+        assert_eq!(bring(AnswerWhen::Synced).await, Ok(()));
+        assert_eq!(
+            bring(AnswerWhen::Delivered).await,
+            Err(ErrorCode::Incomplete)
+        );
         cluster.start(N2).await.expect("a healthy disk");
         handle.sleep(TOLD).await;
         cluster.kill(N2);

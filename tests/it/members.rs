@@ -209,15 +209,6 @@ fn five(handle: Handle) -> SimCluster {
 
 /// A key of which a node is an owner, and its other owners.
 fn key_of(topology: &Topology, node: NodeId) -> (String, Vec<NodeId>) {
-    key_where(topology, node, |_| true)
-}
-
-/// The same where its owners are as is wished.
-fn key_where(
-    topology: &Topology,
-    node: NodeId,
-    is_wished: impl Fn(&[NodeId]) -> bool,
-) -> (String, Vec<NodeId>) {
     let owners = |name: &String| {
         let (_, partition) = topology.locate(BUCKET, key(name).partition_key());
         let owners: Vec<NodeId> = topology.replicas(partition, 3).nodes().collect();
@@ -226,8 +217,7 @@ fn key_where(
             .copied()
             .filter(|owner| *owner != node)
             .collect();
-        let is_found = owners.contains(&node) && is_wished(&owners);
-        is_found.then_some((name.clone(), others))
+        owners.contains(&node).then_some((name.clone(), others))
     };
     (0..)
         .map(name)
@@ -416,30 +406,6 @@ fn what_was_deleted_while_a_join_was_called_off_stays_deleted_when_it_is_tried_a
     });
 }
 
-/// A write of a key that the first node does not own, which only one node has taken; and the links between that node and all
-/// but the first one, which are blocked.
-async fn only_at(
-    cluster: &SimCluster,
-    client: &mut Client,
-    only: NodeId,
-) -> (String, WriteId, Vec<(NodeId, NodeId)>) {
-    let is_free = |owners: &[NodeId]| !owners.contains(&FIRST);
-    let (key, _) = key_where(cluster.topology(), only, is_free);
-    let others = cluster
-        .nodes()
-        .filter(|node| *node != only && *node != FIRST);
-    let links: Vec<(NodeId, NodeId)> = others
-        .flat_map(|other| [(only, other), (other, only)])
-        .collect();
-    cluster.network.block(&links);
-    let mut request = client.put_request(&key, None, WriteKind::Put);
-    request.options.level = Level::Weak;
-    let id = request.head.write_id;
-    let put = client.send_put(cluster, only, request, "v").await;
-    put.expect("one is enough");
-    (key, id, links)
-}
-
 const KEEP: Duration = Duration::from_secs(4);
 
 /// Until what was created now can be settled.
@@ -450,38 +416,6 @@ fn five_that_forget(handle: Handle) -> SimCluster {
 }
 
 #[test]
-fn what_an_owner_drains_is_not_said_to_be_gone_before_that_ends() {
-    with(
-        11,
-        five_that_forget,
-        |cluster, mut client, handle| async move {
-            handle.sleep(Duration::from_secs(1)).await;
-            let leaving = NodeId(2);
-            let (key, id, links) = only_at(&cluster, &mut client, leaving).await;
-            let leave = MemberChangesV1 {
-                leaves: vec![leaving],
-                ..MemberChangesV1::default()
-            };
-            commit(&cluster, FIRST, leave).await;
-            handle.sleep(SETTLED).await;
-            client.epoch = topology(&cluster, FIRST).epoch();
-            let told = client.fate(&cluster, FIRST, &key, id).await;
-            let is_open = !matches!(told, Ok(WriteFate::NotApplied | WriteFate::Gone));
-            assert!(is_open, "{told:?}");
-            cluster.network.unblock(&links);
-            let limit = handle.now() + LIMIT;
-            while topology(&cluster, FIRST).unsettled().next().is_some() {
-                assert!(handle.now() < limit, "it does not end");
-                handle.sleep(Duration::from_secs(1)).await;
-            }
-            client.epoch = topology(&cluster, FIRST).epoch();
-            let told = client.fate(&cluster, FIRST, &key, id).await;
-            assert_eq!(told, Ok(WriteFate::Applied { shows: true }));
-        },
-    );
-}
-
-#[test]
 fn of_what_only_a_member_had_that_was_given_up_it_is_not_said_that_it_never_was() {
     with(
         12,
@@ -489,13 +423,21 @@ fn of_what_only_a_member_had_that_was_given_up_it_is_not_said_that_it_never_was(
         |cluster, mut client, handle| async move {
             handle.sleep(Duration::from_secs(1)).await;
             let lost = NodeId(2);
-            let (key, id, _) = only_at(&cluster, &mut client, lost).await;
-            cluster.kill(lost);
-            handle.sleep(Duration::from_secs(5)).await;
             let give_up = MemberChangesV1 {
                 lost: vec![lost],
                 ..MemberChangesV1::default()
             };
+            let (key, _) = key_of(cluster.topology(), lost);
+            let others = cluster.nodes().filter(|node| *node != lost);
+            let links = others.flat_map(|other| [(lost, other), (other, lost)]);
+            cluster.network.block(&links.collect::<Vec<_>>());
+            let mut request = client.put_request(&key, None, WriteKind::Put);
+            request.options.level = Level::Weak;
+            let id = request.head.write_id;
+            let put = client.send_put(&cluster, lost, request, "v").await;
+            put.expect("one is enough");
+            cluster.kill(lost);
+            handle.sleep(Duration::from_secs(5)).await;
             commit(&cluster, FIRST, give_up).await;
             let limit = handle.now() + LIMIT;
             while topology(&cluster, FIRST).unsettled().next().is_some() {

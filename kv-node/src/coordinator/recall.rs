@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use kv_net::message::{DataHead, FateV1};
-use kv_types::{Object, planted};
+use kv_types::Object;
 
 use super::Coordinator;
 use super::get::{Place, holders_that_last};
@@ -63,8 +63,7 @@ impl Coordinator {
             self.replica.may_count().await?;
         }
         // Who lost a slot may hold what no owner has, until it has drained it.
-        let is_settled = plan.topology.is_settled(plan.target.partition)
-            || planted!("settle writes while an owner drains");
+        let is_settled = plan.topology.is_settled(plan.target.partition);
         let may_be_kept =
             looks_for_kept && (!is_settled || self.may_be_kept(&plan, head, deadline).await);
         let mut heard = None;

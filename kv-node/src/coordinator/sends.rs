@@ -112,7 +112,7 @@ impl Copies {
             ) => {
                 note(match answer {
                     AnswerWhen::Taken => StepKind::Taken,
-                    AnswerWhen::Synced => StepKind::Acknowledged,
+                    AnswerWhen::Synced | AnswerWhen::Delivered => StepKind::Acknowledged,
                 });
                 PutAnswer::Acked(reply.partition_epoch)
             }

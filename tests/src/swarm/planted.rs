@@ -76,6 +76,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "believe copies that were gained by a lost disk",
     "settle writes before their time",
     "let a repeated write replace what came since",
-    "settle writes while an owner drains",
     "forget that members were given up",
 ];
