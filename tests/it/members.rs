@@ -12,7 +12,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_ring::Topology;
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, WriteId};
+use kv_types::{BucketName, BucketProperties, Level, NodeId, Object};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
 
