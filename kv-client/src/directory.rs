@@ -17,6 +17,7 @@ use kv_net::{Request, Response};
 use kv_ring::{ChainEntry, Topology};
 use kv_types::Epoch;
 
+use crate::cluster_time::ClusterTime;
 use crate::connect_error::ConnectError;
 use crate::transport::{Destination, SendError, SendFault, Transport};
 
@@ -31,6 +32,7 @@ const MOST_REMEMBERED: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Directory {
     current: ArcSwap<Topology>,
+    time: ClusterTime,
     remembered: Mutex<BTreeSet<Destination>>,
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -49,10 +51,12 @@ impl Directory {
                 address,
             })
             .collect();
-        match ask(transport, seeds.iter(), Epoch(1), timeout).await {
+        let time = ClusterTime::default();
+        match ask(transport, &time, seeds.iter(), Epoch(1), timeout).await {
             Ok(topology) => {
                 let directory = Self {
                     current: ArcSwap::from(topology),
+                    time,
                     remembered: Mutex::new(seeds),
                     refreshing: tokio::sync::Mutex::default(),
                 };
@@ -61,6 +65,11 @@ impl Directory {
             }
             Err(refusals) => Err(connect_error(refusals, timeout)),
         }
+    }
+
+    /// The time, by the clocks of most nodes where the own one is off.
+    pub(crate) fn time(&self) -> &ClusterTime {
+        &self.time
     }
 
     pub(crate) fn current(&self) -> Arc<Topology> {
@@ -90,7 +99,7 @@ impl Directory {
         }
         let asked = self.whom_to_ask(first, transport.random());
         let timeout = timeout.min(REFRESH_TIMEOUT);
-        let found = ask(transport, asked.iter(), wanted, timeout).await;
+        let found = ask(transport, &self.time, asked.iter(), wanted, timeout).await;
         if let Ok(found) = found
             && found.epoch() > current.epoch()
             && found.cluster_id() == current.cluster_id()
@@ -150,6 +159,7 @@ impl Directory {
 /// the newest of the replies once all are in or the time is over.
 async fn ask(
     transport: &dyn Transport,
+    time: &ClusterTime,
     whom: impl Iterator<Item = &Destination>,
     wanted: Epoch,
     timeout: Duration,
@@ -164,7 +174,11 @@ async fn ask(
         .collect();
     let mut newest: Option<Arc<Topology>> = None;
     let mut refusals = Vec::new();
+    let sent = transport.now();
     while let Some((from, reply)) = replies.next().await {
+        if let Ok(Response::Topology(told, _)) = &reply {
+            time.learn(told.now_ms, (sent, transport.now()), transport.wall_ms());
+        }
         match read_reply(reply) {
             Ok(Some(topology)) => {
                 if newest

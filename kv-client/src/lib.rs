@@ -36,6 +36,7 @@ mod attempts;
 pub mod bucket;
 pub mod client;
 pub mod cluster;
+mod cluster_time;
 pub mod codec;
 pub mod collection;
 mod connect_error;

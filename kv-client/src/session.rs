@@ -110,7 +110,8 @@ impl Session {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&a);
         random[8..].copy_from_slice(&b[..2]);
-        WriteId::new(self.transport.wall_ms(), random)
+        let (now, wall_ms) = (self.transport.now(), self.transport.wall_ms());
+        WriteId::new(self.directory.time().at(now, wall_ms), random)
     }
 
     /// One call to one node, without retries.

@@ -144,7 +144,8 @@ impl Service {
             }
             Request::Topology(request) => {
                 let (epoch, entry) = self.topologies.entry_after(request.known);
-                Ok(Response::Topology(TopologyReplyV1 { epoch }, entry))
+                let now_ms = self.replica.minter().right_ms();
+                Ok(Response::Topology(TopologyReplyV1 { epoch, now_ms }, entry))
             }
             Request::Status(_) => Ok(Response::Status(self.status())),
             Request::Metrics(_) => {

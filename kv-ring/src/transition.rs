@@ -104,6 +104,14 @@ impl ReplicaSet {
         self.nodes().any(|owner| owner == node)
     }
 
+    /// Whether an answer of this owner counts as fully as any can: among the old owners and, in a change, among the new ones,
+    /// too.
+    #[must_use]
+    pub fn counts_fully(&self, owner: NodeId) -> bool {
+        let is_new = |new: &[NodeId]| new.contains(&owner);
+        self.old().contains(&owner) && self.new_owners().is_none_or(is_new)
+    }
+
     /// Answers that count: those from old owners or those from new ones, whichever are fewer.
     ///
     /// This is the number for messages: `needed 2, got 1`.

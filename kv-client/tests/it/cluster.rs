@@ -66,6 +66,13 @@ struct State {
     random: fastrand::Rng,
     /// Makes the next so many puts fail with this.
     refuse_puts: (u32, ErrorCode),
+    /// How far the nodes' clocks are ahead of the client's.
+    ahead_ms: u64,
+}
+
+/// What the client's clock shows.
+fn wall_ms(world: &World) -> u64 {
+    1_700_000_000_000 + world.now().as_millis() as u64
 }
 
 /// Nodes `n1`, `n2`, … with three replicas of everything.
@@ -129,6 +136,7 @@ impl Cluster {
             seen: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
             refuse_puts: (0, ErrorCode::Internal),
+            ahead_ms: 0,
         };
         Self {
             world: World::default(),
@@ -164,6 +172,11 @@ impl Cluster {
 
     pub(crate) fn refuse_puts(&self, count: u32, code: ErrorCode) {
         self.state().refuse_puts = (count, code);
+    }
+
+    /// Lets the nodes' clocks be ahead of the client's.
+    pub(crate) fn be_ahead(&self, milliseconds: u64) {
+        self.state().ahead_ms = milliseconds;
     }
 
     /// Everything that nodes got since this was last asked.
@@ -307,9 +320,10 @@ impl Cluster {
     /// What a node that is well answers.
     pub(crate) fn execute(&self, node: NodeId, request: Request) -> Response {
         let epoch = self.state().topology.epoch();
+        let now_ms = wall_ms(&self.world) + self.state().ahead_ms;
         match request {
             Request::Topology(request) if request.known >= epoch => {
-                Response::Topology(TopologyReplyV1 { epoch }, Bytes::new())
+                Response::Topology(TopologyReplyV1 { epoch, now_ms }, Bytes::new())
             }
             Request::Topology(request) => {
                 let mut topology = Arc::clone(&self.state().topology);
@@ -329,7 +343,7 @@ impl Cluster {
                     _ => ChainHash([1; 16]),
                 };
                 let entry = ChainEntry::snapshot(topology, previous).expect("a whole topology");
-                Response::Topology(TopologyReplyV1 { epoch }, entry.encode())
+                Response::Topology(TopologyReplyV1 { epoch, now_ms }, entry.encode())
             }
             Request::Get(get) if get.head.epoch < epoch => self.stale(),
             Request::Put(put, _) if put.head.epoch < epoch => self.stale(),
@@ -480,7 +494,7 @@ impl Transport for Cluster {
     }
 
     fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + self.world.now().as_millis() as u64
+        wall_ms(&self.world)
     }
 
     fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()> {

@@ -44,6 +44,21 @@ fn puts_go_to_the_first_slot_and_gets_to_any_replica() {
 }
 
 #[test]
+fn writes_are_named_by_the_time_of_the_nodes_where_the_own_clock_is_far_off() {
+    let created_ms = |ahead_ms| {
+        let cluster = Cluster::of(3);
+        cluster.be_ahead(ahead_ms);
+        let put = cluster.client().put("k", "v");
+        put.write_id().created_ms()
+    };
+    let right_ms = created_ms(0);
+    assert_eq!(created_ms(50), right_ms, "nearly right");
+    // Half a round trip is taken for the way of the answer.
+    let half_ms = u64::try_from(ROUND_TRIP.as_millis()).unwrap() / 2;
+    assert!(created_ms(5_000).abs_diff(right_ms + 5_000) <= half_ms + 1);
+}
+
+#[test]
 fn siblings_surface_and_the_context_replaces_them() {
     let cluster = Cluster::of(3);
     let client = cluster.client();

@@ -372,7 +372,13 @@ fn responses() -> Vec<(Method, Response)> {
         ),
         (
             Method::Topology,
-            Response::Topology(TopologyReplyV1 { epoch: Epoch(3) }, "entry".into()),
+            Response::Topology(
+                TopologyReplyV1 {
+                    epoch: Epoch(3),
+                    now_ms: 300,
+                },
+                "entry".into(),
+            ),
         ),
         (Method::Status, Response::Status(status)),
         (

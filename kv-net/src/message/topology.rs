@@ -15,6 +15,8 @@ pub struct TopologyV1 {
 pub struct TopologyReplyV1 {
     /// The node's newest epoch.
     pub epoch: Epoch,
+    /// What time it is by the clocks of most members, as far as the node knows, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
 }
 
 /// A ballot of the consensus on topologies: a later round beats an earlier one, then the larger node.

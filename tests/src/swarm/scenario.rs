@@ -73,7 +73,7 @@ pub struct Scenario {
     /// All keys are rows of one partition key.
     #[serde(default)]
     pub has_rows: bool,
-    /// By how many milliseconds the clocks of clients are wrong at most.
+    /// By how many milliseconds the clocks of clients are wrong at most, once they have asked nodes what time it is.
     #[serde(default)]
     pub clients_off_ms: u64,
     /// How long clients work, in milliseconds.
@@ -289,7 +289,7 @@ impl Scenario {
             day.orders = members::draw(&mut rng, nodes, newcomers, work_ms, may_lose);
         }
         day.history = [1, 2, usual_history()][rng.usize(0..3)];
-        day.clients_off_ms = [0, 100, 5_000][rng.usize(0..3)];
+        day.clients_off_ms = [0, 100, 500][rng.usize(0..3)];
         day
     }
 
