@@ -25,7 +25,7 @@ use kv_ring::{PartitionId, Topology};
 use kv_storage::WriteBatch;
 use kv_types::{ActorId, Epoch, Hlc, NodeId, planted};
 use serde::{Deserialize, Serialize};
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 
 use crate::anti_entropy::trees::Place;
 use crate::refusal::Refusal;
@@ -50,6 +50,8 @@ pub struct Completeness {
     is_closed: AtomicBool,
     /// Another member has said in this run that it remembers no later start of this node.
     told: SetOnce<()>,
+    /// Told when there is something new to gain.
+    gains: Notify,
 }
 
 /// What is stored, in postcard; `docs/formats/storage-key.md`.
@@ -120,6 +122,7 @@ impl Completeness {
             doubted: Mutex::default(),
             is_closed: AtomicBool::new(false),
             told: SetOnce::new(),
+            gains: Notify::new(),
         })
     }
 
@@ -359,7 +362,14 @@ impl Completeness {
                 .incomplete
                 .extend(anew.map(|(partition, _)| *partition));
         };
-        self.change(joined).await
+        self.change(joined).await?;
+        self.gains.notify_one();
+        Ok(())
+    }
+
+    /// Waits until there is something new to gain.
+    pub(crate) async fn until_gains(&self) {
+        self.gains.notified().await;
     }
 
     /// Whether this node is to gain a partition.

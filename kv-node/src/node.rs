@@ -399,6 +399,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             completeness: Arc::clone(&completeness),
             changes: changes.clone(),
+            partly_since: None,
         };
         env.spawn(gains.run());
         let losses = Losses {

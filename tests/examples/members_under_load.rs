@@ -1,9 +1,9 @@
 //! What clients notice of nodes that join, leave, are replaced and restarted.
 //!
 //! `cargo run -p kv-tests --example members_under_load`: real processes, eight tasks that read and four that write, each with a
-//! short rest in between, at R=W=2. First three nodes at rest; then a fourth joins; then the first leaves; then one is
-//! killed, given up and replaced; then all are restarted, one after the other. It prints how many requests failed in each phase,
-//! and the ratios of the latencies to those at rest.
+//! short rest in between, at R=W=2. To three nodes comes a fourth; then the first leaves; then one is killed, given up and
+//! replaced; then all are restarted, one after the other. It prints how many requests failed in each phase, and the ratios of the
+//! latencies to those of as many nodes at rest, just before.
 
 #![expect(
     clippy::print_stdout,
@@ -34,6 +34,15 @@ struct Done {
     failed: u64,
 }
 
+/// What clients do while nothing changes.
+async fn at_rest(client: &Client, nodes: &str) -> Done {
+    let load = Load::begin(client);
+    tokio::time::sleep(PHASE).await;
+    let rest = load.end().await;
+    tell(&format!("{nodes} at rest"), &rest, &rest, PHASE);
+    rest
+}
+
 /// Clients at work.
 struct Load {
     is_over: Arc<AtomicBool>,
@@ -50,17 +59,14 @@ async fn main() {
         let put = bucket.put(key(n), vec![b'v'; VALUE_BYTES]);
         put.await.expect("all are up");
     }
-    let load = Load::begin(&client);
-    tokio::time::sleep(PHASE).await;
-    let rest = load.end().await;
-    tell("at rest", &rest, &rest, PHASE);
-
+    let rest = at_rest(&client, "three nodes").await;
     let begun = Instant::now();
     let load = Load::begin(&client);
     let fourth = cluster.join("d");
     settle(&cluster, &[1, 2]).await;
     tell("a node joins", &load.end().await, &rest, begun.elapsed());
 
+    let rest = at_rest(&client, "four nodes").await;
     let begun = Instant::now();
     let load = Load::begin(&client);
     cluster.change(&[1], &["leave", "n1"]);
@@ -68,6 +74,7 @@ async fn main() {
     cluster.ends(0);
     tell("a node leaves", &load.end().await, &rest, begun.elapsed());
 
+    let rest = at_rest(&client, "three nodes again").await;
     let begun = Instant::now();
     let load = Load::begin(&client);
     cluster.kill(1);

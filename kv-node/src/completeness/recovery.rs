@@ -94,7 +94,10 @@ impl Recovery {
         loop {
             if self.is_whole() || self.completeness.is_closed() {
                 told = None;
-                self.env.sleep(PAUSE).await;
+                let _ = self
+                    .env
+                    .timeout(PAUSE, self.completeness.until_gains())
+                    .await;
                 continue;
             }
             if !self.completeness.has_actor() {
@@ -119,7 +122,10 @@ impl Recovery {
                     "partitions of which others have what this node lacks, after a loss or because it is to gain them"
                 );
             }
-            self.env.sleep(PAUSE).await;
+            let _ = self
+                .env
+                .timeout(PAUSE, self.completeness.until_gains())
+                .await;
         }
     }
 

@@ -22,6 +22,8 @@ use crate::topologies::{BeforeAdoption, Topologies};
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many partitions a node gains at once: what users wait for goes first.
 const AT_ONCE: usize = 32;
+/// How long what is here waits for the rest of what is on its way, to end with it.
+const TOGETHER: Duration = Duration::from_secs(2);
 /// How long the voters may take for a step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -147,11 +149,13 @@ pub struct Gains {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) changes: Changes,
+    /// Since when some of what is on its way is here, and the rest is not.
+    pub(crate) partly_since: Option<Duration>,
 }
 
 impl Gains {
     /// Looks as long as the node runs.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
             self.env.sleep(PERIOD).await;
             let topology = self.topologies.current();
@@ -169,8 +173,9 @@ impl Gains {
         }
     }
 
-    /// What ends goes before what begins.
-    fn next_step(&self, topology: &Topology) -> Option<ChangeKind> {
+    /// What ends goes before what begins. Each step is an epoch, of which all clients must learn that use what it changes: so many
+    /// partitions take it together.
+    fn next_step(&mut self, topology: &Topology) -> Option<ChangeKind> {
         let joining = topology.gained_by(self.me);
         let known = self.completeness.joining();
         let is_here = |(partition, since): &(&PartitionId, &Epoch)| {
@@ -184,10 +189,20 @@ impl Gains {
             .map(|(partition, since)| (partition.0, *since))
             .collect();
         if !here.is_empty() {
+            let now = self.env.now();
+            let since = *self.partly_since.get_or_insert(now);
+            if here.len() < joining.len() && now - since < TOGETHER {
+                return None;
+            }
+            self.partly_since = None;
             return Some(ChangeKind::FinishMoves {
                 by: self.me,
                 partitions: here,
             });
+        }
+        self.partly_since = None;
+        if joining.len() > AT_ONCE / 2 {
+            return None;
         }
         let room = AT_ONCE.saturating_sub(joining.len());
         let coming = topology

@@ -22,6 +22,8 @@ use crate::topologies::Topologies;
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many partitions are given away at once.
 const AT_ONCE: usize = 32;
+/// How long what may be given away waits for more, to go with it: each step is an epoch.
+const TOGETHER: Duration = Duration::from_secs(2);
 /// How long the voters may take for a step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,7 @@ pub struct Losses {
 impl Losses {
     /// Looks as long as the node runs.
     pub async fn run(self) {
+        let mut since = None;
         loop {
             self.env.sleep(PERIOD).await;
             if self.completeness.is_closed() {
@@ -51,7 +54,7 @@ impl Losses {
             self.delete_what_is_nobodys().await;
             let topology = self.topologies.current();
             let deadline = || Deadline::after(&self.env, PATIENCE);
-            let made = if let Some(drained) = self.drain(&topology).await {
+            let made = if let Some(drained) = self.drain(&topology, &mut since).await {
                 self.changes.make(drained, deadline()).await
             } else if self.may_go(&topology) {
                 // If it was to stay meanwhile, and then to leave once more, it may keep something again.
@@ -68,7 +71,9 @@ impl Losses {
     }
 
     /// Brings what only this node holds of partitions that it lost to all of their owners.
-    async fn drain(&self, topology: &Topology) -> Option<ChangeKind> {
+    ///
+    /// `since` is when there was first something to give.
+    async fn drain(&self, topology: &Topology, since: &mut Option<Duration>) -> Option<ChangeKind> {
         let draining =
             |partition: &PartitionId| topology.draining(*partition).any(|node| node == self.me);
         // Nobody waits for one that is lost: its slot moves on after that.
@@ -84,8 +89,13 @@ impl Losses {
         let lost: Vec<PartitionId> = lost.filter(may_be_given).take(AT_ONCE).collect();
         // Until all trees are made nobody knows what there is to give.
         if lost.is_empty() || !self.trees.are_made() {
+            *since = None;
             return None;
         }
+        if lost.len() < AT_ONCE && now - *since.get_or_insert(now) < TOGETHER {
+            return None;
+        }
+        *since = None;
         // What its copies lack, of a disk that was damaged or put back, it cannot make up for any more: it is no owner. All that
         // had its quorum is with the owners.
         let mut drained: BTreeSet<PartitionId> = lost.into_iter().collect();
