@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Clocks that are no further apart than this are taken for equal: nodes' own may be as far from each other.
 const EQUAL: Duration = Duration::from_millis(100);
+/// What was learnt so long ago counts no more: the own clocks may have been put right slowly since.
+const OLD: Duration = Duration::from_mins(10);
 /// When the own wall clock was set by more than this, what was learnt of it before counts no more.
 const SET: Duration = Duration::from_secs(1);
 
@@ -24,6 +26,8 @@ struct Sample {
     wall_at_zero_ms: i64,
     /// How long the answer took: the ends of it bound the error.
     took: Duration,
+    /// When it came.
+    at: Duration,
 }
 
 impl ClusterTime {
@@ -38,6 +42,7 @@ impl ClusterTime {
                 .saturating_sub(wall_ms.cast_signed()),
             wall_at_zero_ms: at_zero(received, wall_ms),
             took,
+            at: received,
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_better = known.is_none_or(|old| took <= old.took || !old.holds(received, wall_ms));
@@ -51,21 +56,30 @@ impl ClusterTime {
         let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known {
             Some(sample) if sample.is_off() && sample.holds(now, wall_ms) => {
-                wall_ms.saturating_add_signed(sample.ahead_ms)
+                let here_ms = sample.wall_at_zero_ms.saturating_add_unsigned(millis(now));
+                here_ms
+                    .saturating_add(sample.ahead_ms)
+                    .max(0)
+                    .cast_unsigned()
             }
             _ => wall_ms,
         }
+    }
+
+    /// What was learnt does not seem to be right: a node refused what was named by it.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 impl Sample {
     fn is_off(&self) -> bool {
-        self.ahead_ms.unsigned_abs() > millis(EQUAL)
+        self.ahead_ms.unsigned_abs() > millis(EQUAL + self.took / 2)
     }
 
     fn holds(&self, now: Duration, wall_ms: u64) -> bool {
         let moved = at_zero(now, wall_ms).abs_diff(self.wall_at_zero_ms);
-        moved <= millis(SET)
+        moved <= millis(SET) && now.saturating_sub(self.at) <= OLD
     }
 }
 
@@ -94,6 +108,8 @@ mod tests {
         // Five seconds behind; the answer took 20 ms.
         time.learn(1_005_010, (ms(0), ms(20)), 1_000_020);
         assert_eq!(time.at(ms(500), 1_000_500), 1_005_500);
+        // Set by less than a second, it is no worse than before.
+        assert_eq!(time.at(ms(500), 1_001_400), 1_005_500);
         // An answer that took longer says less.
         time.learn(1_009_000, (ms(600), ms(2_600)), 1_002_600);
         assert_eq!(time.at(ms(3_000), 1_003_000), 1_008_000);
@@ -101,6 +117,19 @@ mod tests {
         assert_eq!(time.at(ms(4_000), 1_009_000), 1_009_000);
         time.learn(1_010_000, (ms(4_900), ms(5_100)), 1_010_100);
         assert_eq!(time.at(ms(6_000), 1_011_000), 1_011_000);
+    }
+
+    #[test]
+    fn what_was_learnt_long_ago_or_led_to_a_refusal_counts_no_more() {
+        let time = ClusterTime::default();
+        time.learn(1_005_000, (ms(0), ms(0)), 1_000_000);
+        assert_eq!(time.at(ms(1_000), 1_001_000), 1_006_000);
+        assert_eq!(time.at(ms(700_000), 1_700_000), 1_700_000);
+        time.forget();
+        assert_eq!(time.at(ms(1_000), 1_001_000), 1_001_000);
+        // Of an answer that took a second nobody knows when in it the clock was read.
+        time.learn(1_000_900, (ms(0), ms(1_000)), 1_001_000);
+        assert_eq!(time.at(ms(2_000), 1_002_000), 1_002_000);
     }
 
     #[test]

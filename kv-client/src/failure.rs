@@ -53,6 +53,11 @@ pub(crate) struct GivenUp {
 }
 
 impl Failure {
+    /// Whether a node found that the write was made too long ago, or in the future.
+    pub(crate) fn is_stale_write(&self) -> bool {
+        matches!(&self.cause, Cause::Refused(reply) if reply.code == ErrorCode::StaleWriteId)
+    }
+
     pub(crate) fn remedy(&self) -> Remedy {
         match &self.cause {
             Cause::Refused(reply) => match reply.code {

@@ -63,7 +63,7 @@ impl Fate {
             write_id: bucket.session.new_write_id(),
             timeout,
             numbers: (None, None),
-            request: Box::new(move |routed, head| {
+            request: Box::new(move |routed, head, _| {
                 Request::Fate(FateV1 {
                     head,
                     bucket: routed.bucket,

@@ -113,7 +113,7 @@ impl<W: View> Get<W> {
             write_id: bucket.session.new_write_id(),
             timeout,
             numbers: (r, None),
-            request: Box::new(move |routed, head| {
+            request: Box::new(move |routed, head, _| {
                 let (bucket, key) = (routed.bucket, asked_key.clone());
                 let topology = asked_session.topology();
                 let seen = asked_token.as_ref();

@@ -133,7 +133,6 @@ impl WriteRequest {
             bucket.token.clone(),
             key.clone(),
         );
-        let (first_sent, clock) = (OnceLock::new(), Arc::clone(&bucket.session));
         let call = Call {
             bucket: bucket.name,
             via: bucket.via,
@@ -143,16 +142,8 @@ impl WriteRequest {
             write_id,
             timeout,
             numbers: (None, w),
-            request: Box::new(move |routed, head| {
+            request: Box::new(move |routed, head, since_first_ms| {
                 let (bucket, key, context) = (routed.bucket, key.clone(), context.clone());
-                let now = clock.now();
-                let since_first_ms = match first_sent.get() {
-                    Some(first) => milliseconds(now.saturating_sub(*first)),
-                    None => {
-                        first_sent.get_or_init(|| now);
-                        0
-                    }
-                };
                 let put = PutV1 {
                     head,
                     bucket,
@@ -191,11 +182,6 @@ impl WriteRequest {
         };
         Ok((written, explanation))
     }
-}
-
-/// At least one, so that it is not taken for none.
-fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 fn check_size(what: &str, size: usize, limit: usize) -> Result<(), Error> {

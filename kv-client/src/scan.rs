@@ -246,7 +246,7 @@ impl<W: View> Scan<W> {
             write_id: session.new_write_id(),
             timeout: self.timeout,
             numbers: (self.r, None),
-            request: Box::new(move |routed, head| {
+            request: Box::new(move |routed, head, _| {
                 let (bucket, partition) = (routed.bucket, routed.partition.0);
                 let (rows, after) = (rows.clone(), after.clone());
                 Request::List(ListV1 {

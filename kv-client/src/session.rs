@@ -38,7 +38,8 @@ pub(crate) struct Routed {
     pub(crate) partition: PartitionId,
 }
 
-type MakeRequest = Box<dyn Fn(Routed, DataHead) -> Request + Send + Sync>;
+/// Makes a request again; the number says how many milliseconds ago it was first sent in a way that may have been applied.
+type MakeRequest = Box<dyn Fn(Routed, DataHead, u32) -> Request + Send + Sync>;
 
 /// One request, with all that is needed to send it again.
 pub(crate) struct Call<T> {

@@ -768,7 +768,8 @@ fn damaged_key() -> Refusal {
 /// When a write was sent for the first time, at the earliest by the clocks of nodes; `None` if that is now. What was minted
 /// before that, the writer has not gone on from.
 fn first_sent(now_ms: u64, since_first_ms: u32) -> Option<Hlc> {
-    let longest_ms = u64::from(since_first_ms) + HybridClock::MAX_SKEW.as_millis() as u64;
+    // This node's clock may be as far ahead of most as that of the node that minted is behind.
+    let longest_ms = u64::from(since_first_ms) + 2 * HybridClock::MAX_SKEW.as_millis() as u64;
     let is_repeated =
         since_first_ms > 0 && !planted!("let a repeated write replace what came since");
     is_repeated.then(|| Hlc::from_millis(now_ms.saturating_sub(longest_ms)))

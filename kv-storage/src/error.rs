@@ -93,6 +93,11 @@ impl Error {
         matches!(self, Self::Corrupt { .. })
     }
 
+    /// True if a disk said that it cannot read some bytes, which may pass.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Corrupt { what, .. } if *what == NOT_READ)
+    }
+
     /// True if the disk had no room, which passes once space is freed. Nothing was changed then, except that
     /// a file may have grown by a part of what was appended.
     pub(crate) fn is_no_space(&self) -> bool {
@@ -207,6 +212,9 @@ fn owner(pid: Option<u32>) -> String {
 /// `EIO`, what systems say of a sector that cannot be read.
 const UNREADABLE: i32 = rustix::io::Errno::IO.raw_os_error();
 
+/// What is wrong with damage of that kind.
+const NOT_READ: &str = "the disk cannot read it";
+
 /// Reads, and if that seems to find damage, once more: a bit may have flipped on its way.
 pub(crate) fn twice<T>(read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     match read() {
@@ -225,7 +233,7 @@ pub(crate) fn read_part(
 ) -> Result<(), Error> {
     match file.read_at(offset, into) {
         Err(error) if error.raw_os_error() == Some(UNREADABLE) => {
-            Err(Error::corrupt(path, offset, "the disk cannot read it"))
+            Err(Error::corrupt(path, offset, NOT_READ))
         }
         outcome => outcome.context("read", path),
     }

@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use kv_net::Response;
 use kv_net::message::DataHead;
 use kv_ring::Topology;
-use kv_types::{Epoch, NodeId};
+use kv_types::{Epoch, NodeId, Outcome};
 
 use super::{Call, Place, Routed, Session, destination, name};
 use crate::attempts::{Attempts, Limits, Step};
@@ -43,6 +43,8 @@ pub(super) struct Run<'a, T> {
     asked_at: Vec<(NodeId, Duration)>,
     /// The node that knows a newer topology.
     informant: Option<NodeId>,
+    /// When the first of the attempts was sent that may have been applied.
+    first_sent: Option<Duration>,
     has_looked_around: bool,
     /// Whether a node said that too few others live.
     lacks_replicas: bool,
@@ -70,6 +72,7 @@ impl<'a, T> Run<'a, T> {
             flights: FuturesUnordered::new(),
             asked_at: Vec::new(),
             informant: None,
+            first_sent: None,
             has_looked_around: false,
             lacks_replicas: false,
             silent: Vec::new(),
@@ -119,13 +122,27 @@ impl<'a, T> Run<'a, T> {
                     trace: self.session.transport.random(),
                     write_id: self.call.write_id,
                 };
-                let request = (self.call.request)(routed, head);
+                let request = (self.call.request)(routed, head, self.since_first_ms(now));
                 let budget = self.attempts.budget(now);
                 self.launch(node, self.session.transport.call(&to, request, budget), now);
             }
             _ => self.attempts.on_no_more(),
         }
         Ok(())
+    }
+
+    /// How long ago the first of the attempts was sent that may have been applied; 0 if there is none.
+    fn since_first_ms(&mut self, now: Duration) -> u32 {
+        let first = match self.first_sent {
+            Some(first) if self.attempts.outcome() == Outcome::Unknown => first,
+            _ => {
+                self.first_sent = Some(now);
+                return 0;
+            }
+        };
+        let since = now.saturating_sub(first).as_millis();
+        // At least one, so that it is not taken for none.
+        u32::try_from(since).unwrap_or(u32::MAX).max(1)
     }
 
     /// Where the request goes; `None` when the bucket is not in the topology and a newer one may help.
@@ -229,6 +246,10 @@ impl<'a, T> Run<'a, T> {
         match self.judge(landed, now) {
             Ok(reply) => Some(reply),
             Err(failure) => {
+                if failure.is_stale_write() {
+                    // Perhaps the node was wrong that said what time it is.
+                    self.session.directory.time().forget();
+                }
                 self.attempts
                     .on_failure(now, failure, self.session.transport.random());
                 None

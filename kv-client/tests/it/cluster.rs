@@ -51,6 +51,8 @@ pub(crate) struct Seen {
     pub(crate) kind: &'static str,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) write_id: Option<WriteId>,
+    /// How long ago a write was first sent, it says.
+    pub(crate) since_first_ms: Option<u32>,
 }
 
 /// The siblings of one key, each with the write that made it; `None` is a deletion.
@@ -299,6 +301,10 @@ impl Cluster {
             kind,
             epoch: head.map(|head| head.epoch),
             write_id: head.map(|head| head.write_id),
+            since_first_ms: match &request {
+                Request::Put(put, _) => Some(put.since_first_ms),
+                _ => None,
+            },
         };
         state.seen.push(seen);
         (node, state.moods.get(&node).copied().unwrap_or(Mood::Dead))

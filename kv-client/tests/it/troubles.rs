@@ -84,6 +84,34 @@ fn a_write_keeps_its_id_over_all_attempts() {
 }
 
 #[test]
+fn a_write_says_how_long_ago_it_was_sent_in_a_way_that_may_have_been_applied() {
+    let since = |seen: &[Seen]| -> Vec<u32> {
+        let seen = seen.iter().filter_map(|seen| seen.since_first_ms);
+        seen.collect()
+    };
+    let cluster = Cluster::of(3);
+    let client = cluster.client();
+    let replicas = cluster.replicas("k");
+    cluster.set(replicas[0], Mood::Hung);
+    cluster
+        .world
+        .run(async { client.put("k", "v").await.unwrap() });
+    assert_eq!(
+        since(&cluster.seen()),
+        [0, 250],
+        "the first may come to pass"
+    );
+
+    let cluster = Cluster::of(3);
+    let client = cluster.client();
+    cluster.refuse_puts(1, ErrorCode::Overloaded);
+    cluster
+        .world
+        .run(async { client.put("k", "v").await.unwrap() });
+    assert_eq!(since(&cluster.seen()), [0, 0], "the first did nothing");
+}
+
+#[test]
 fn a_hung_node_costs_the_patience_once() {
     let cluster = Cluster::of(3);
     let client = cluster.client();

@@ -160,8 +160,12 @@ impl Recovery {
     /// Compares incomplete partitions with their other owners, and takes those off the record that are done.
     async fn fetch(&self) -> Result<(), StoreError> {
         let _mending = self.completeness.mending().lock().await;
-        self.completeness.begin_round();
-        let topology = self.topologies.current();
+        let topology = {
+            // What a topology that is being adopted makes doubtful is judged by that one, not by the one before.
+            let _in_force = self.topologies.hold().await;
+            self.completeness.begin_round();
+            self.topologies.current()
+        };
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
         // Until it has heard from another one, this node may not know of buckets that make it an owner.
         let mut is_current = topology.members().len() == 1;

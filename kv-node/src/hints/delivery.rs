@@ -24,6 +24,8 @@ const AT_ONCE: usize = 16;
 const BYTES_AT_ONCE: usize = 256 << 10;
 /// Of so many pages in a row nothing may go before others have their turn.
 const MOST_IN_VAIN: u32 = 8;
+/// How long one owner's turn lasts, if there are others.
+const TURN: Duration = Duration::from_secs(10);
 /// How long an owner may take for one of them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -109,10 +111,11 @@ impl Delivery {
         }
     }
 
-    /// Brings an owner what is kept for it, from a place on; returns where to go on in the next round. It ends early when it is
-    /// away, or takes nothing of many pages. Objects that their owner cannot take do not hold up the others.
+    /// Brings an owner what is kept for it, from a place on; returns where to go on in the next round. It ends early when nobody
+    /// answers, or takes nothing of many pages. Objects that their owner cannot take do not hold up the others.
     async fn deliver_to(&self, owner: NodeId, mut from: Option<Bytes>) -> Option<Bytes> {
         let mut in_vain = 0;
+        let until = self.env.now() + TURN;
         loop {
             let page = self
                 .replica
@@ -127,9 +130,13 @@ impl Delivery {
             let deliveries = page.entries.iter().map(|kept| self.deliver(owner, kept));
             let went = join_all(deliveries).await;
             if !goes_on(&went, &mut in_vain) {
-                return page.next.filter(|_| !went.contains(&Went::Away));
+                return page.next;
             }
-            from = Some(page.next?);
+            let next = page.next?;
+            if self.env.now() >= until {
+                return Some(next);
+            }
+            from = Some(next);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The compactions under way, and whether another one should be looked for.
 
-use super::choice::Choice;
+use super::choice::{Choice, Reason};
 use super::pick::{Situation, pick};
 use crate::files::Numbered;
 use crate::key::Seq;
@@ -120,7 +120,7 @@ impl Roster {
 
     /// Enters a compaction, whose first step runs.
     pub(crate) fn enter(&mut self, choice: Choice, store_bytes: u64) -> Arc<Choice> {
-        if choice.reason == super::Reason::Idle {
+        if choice.reason == Reason::Idle {
             let credit = self.idle_bytes.min(store_bytes);
             self.idle_bytes = credit.saturating_sub(choice.size_bytes);
         }
@@ -155,7 +155,9 @@ impl Roster {
 
     /// Strikes a paused compaction off.
     pub(crate) fn leave(&mut self, choice: &Arc<Choice>) {
-        self.note_progress(choice, 0);
+        if !matches!(choice.reason, Reason::Covered | Reason::Damage) {
+            self.note_progress(choice, 0);
+        }
         self.in_flight.retain(|other| !Arc::ptr_eq(other, choice));
         self.changed = true;
     }

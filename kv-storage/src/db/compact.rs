@@ -446,6 +446,7 @@ fn end(inner: &Arc<Inner>, choice: &Arc<Choice>, outcome: Result<(), Error>) {
 /// not be read a few times, until the next open. Anything else may pass, and is tried again later.
 fn fail(inner: &Inner, state: &mut State, error: &Error) {
     let damaged = damaged_table(state, error).map(Numbered::Table);
+    let damaged = damaged.filter(|_| !error.is_unreadable());
     let unreadable = || unreadable_file(error).filter(|file| state.roster.note_unreadable(*file));
     let is_new = match damaged.or_else(unreadable) {
         Some(Numbered::Table(file)) => state.roster.fence(file),
@@ -468,6 +469,7 @@ fn unreadable_file(error: &Error) -> Option<Numbered> {
             path,
             ..
         } => Numbered::parse(path.file_name()?.to_str()?),
+        _ if error.is_unreadable() => damaged_file(error),
         _ => None,
     }
 }

@@ -42,15 +42,19 @@ pub(super) fn drop_tables(inner: &Arc<Inner>) -> Result<(), Error> {
             state.roster.leave(choice);
         }
     }
+    // Whoever closes the store waits for it.
+    inner.note_progress();
     outcome?;
     let mut bytes = 0;
     for (table, _) in &dropped {
         table.reader.mark_obsolete();
         bytes += table.summary.size_bytes;
     }
-    let counts = &mut inner.state().counts;
-    counts.covered_tables += dropped.len() as u64;
-    counts.covered_bytes += bytes;
+    {
+        let counts = &mut inner.state().counts;
+        counts.covered_tables += dropped.len() as u64;
+        counts.covered_bytes += bytes;
+    }
     drop(dropped);
     inner.files.empty_trash();
     Ok(())

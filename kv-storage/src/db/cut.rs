@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::files::Numbered;
 use crate::key::Kind;
 use crate::range::KeyRange;
-use crate::table::{Table, TableBuilder, TableSpec};
+use crate::table::{Damaged, Table, TableBuilder, TableSpec};
 use crate::version::{Edit, NewTable, Placed, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -154,7 +154,16 @@ fn copy(
     may_be_lost: &[KeyRange],
     files: &mut NewFiles,
 ) -> Result<(OpenTables, Vec<KeyRange>), Error> {
-    let reader = &input.reader;
+    let again;
+    let reader = match input.reader.damaged() {
+        // What could not be read when it was opened may be readable now.
+        Damaged::Outline(_) => {
+            let path = Numbered::Table(input.summary.file).path(&inner.dir);
+            again = Table::open_damaged(&inner.files, &path, &input.summary)?;
+            &again
+        }
+        Damaged::Nothing | Damaged::Filter(_) => &*input.reader,
+    };
     let mut lost = Vec::new();
     let mut give_up = |error: Error| match &error {
         Error::Corrupt { range, .. } if may_be_lost.iter().any(|allowed| allowed.covers(range)) => {

@@ -37,7 +37,12 @@ pub(super) fn job(inner: &Arc<Inner>) {
 pub(super) fn flush_all(inner: &Arc<Inner>) -> Result<(), Error> {
     let target = {
         let mut front = inner.front();
-        if !front.gate.closed && front.gate.poison.is_none() && !front.active.is_empty() {
+        if let Some(cause) = &front.gate.poison {
+            // The store may be about to be told, too.
+            let cause = Arc::clone(cause);
+            return Err(Error::Poisoned { cause });
+        }
+        if !front.gate.closed && !front.active.is_empty() {
             inner.seal(&mut front, 0);
         }
         front.last

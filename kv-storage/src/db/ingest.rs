@@ -182,14 +182,15 @@ impl Ingest {
                 self.files.forget();
             }
             drop(work);
+            if let Err(Refused::LogFailed(error)) = &outcome {
+                return Err(write::log_failed(&inner, error).into());
+            }
             if attention {
                 inner.schedule();
             }
             match outcome {
                 Ok(seq) => return Ok(seq),
-                Err(Refused::LogFailed(error)) => {
-                    return Err(write::log_failed(&inner, &error).into());
-                }
+                Err(Refused::LogFailed(_)) => unreachable!("told above"),
                 Err(Refused::Now(WriteError::Busy(delay))) if tries < blocking::BUSY_TRIES => {
                     tries += 1;
                     // What this waits for, it does itself if nobody else does.

@@ -5,6 +5,7 @@ use crate::support::{ManualJobs, dir, env, env_with};
 use kv_storage::sim::SimFs;
 use kv_storage::{CutReport, Db, Durability, Env, Error, JobClass, KeyRange, Options, WriteBatch};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -209,4 +210,62 @@ fn what_deleted_ranges_cover_is_not_cut_anew_while_it_is_dropped() {
     jobs.run_all();
     assert!(crate::support::contents(&db).unwrap().is_empty());
     db.close().unwrap();
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the store is closed beside the call of the disk in which that begins"
+)]
+#[test]
+fn who_closes_a_store_does_not_wait_for_tables_that_are_dropped_already() {
+    let fs = SimFs::new();
+    let step: Arc<Mutex<Option<Step>>> = Arc::default();
+    let (set, edits) = (step.clone(), AtomicU32::new(0));
+    let meddling = Meddling::new(&fs, move |moment, path| {
+        let is_edit = path.to_string_lossy().contains("MANIFEST");
+        // The first edit is the flush, the second one drops tables.
+        if moment == Moment::AfterSync
+            && is_edit
+            && set.lock().unwrap().is_some()
+            && edits.fetch_add(1, Ordering::Relaxed) == 1
+            && let Some(step) = set.lock().unwrap().take()
+        {
+            step();
+        }
+        Ok(())
+    });
+    let jobs = Arc::new(ManualJobs::default());
+    let env = Env {
+        fs: Arc::new(meddling),
+        ..env_with(&fs, jobs.clone())
+    };
+    let db = Db::open(dir(), options(), env).unwrap();
+    let put = |number: u32| {
+        let batch = crate::support::put(number.to_be_bytes(), [1; 100]);
+        while db.write(batch.clone(), Durability::Process).is_err() {
+            jobs.run_all();
+        }
+    };
+    (0..KEYS).for_each(put);
+    db.flush().unwrap();
+    jobs.run_all();
+    let mut batch = WriteBatch::new();
+    batch.delete_range(vec![]..vec![255]);
+    let _ = db.write(batch, Durability::Process).unwrap();
+    let mut number = KEYS;
+    while !jobs.classes().contains(&JobClass::Flush) {
+        put(number);
+        number += 1;
+    }
+    let (ended, end) = channel();
+    let store = db.clone();
+    *step.lock().unwrap() = Some(Box::new(move || {
+        std::thread::spawn(move || ended.send(store.close()));
+        // Until it waits.
+        std::thread::sleep(Duration::from_millis(200));
+    }));
+    assert!(jobs.run_one_of(JobClass::Flush));
+    assert!(step.lock().unwrap().is_none(), "tables were dropped");
+    let closed = end.recv_timeout(Duration::from_secs(10));
+    closed.expect("it does not wait for ever").unwrap();
 }
