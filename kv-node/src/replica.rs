@@ -31,8 +31,8 @@ use kv_net::message::{AnswerWhen, ReadSource};
 use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
-    Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, HybridClock,
-    Key, NodeId, Object, RowCache, Write, WriteId, WriteRefused, planted,
+    Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
+    Object, RowCache, Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::trees::{Place, note};
@@ -765,11 +765,11 @@ fn damaged_key() -> Refusal {
     Refusal::new(ErrorCode::Storage, "a stored key is damaged")
 }
 
-/// When a write was sent for the first time, at the earliest by the clocks of nodes; `None` if that is now. What was minted
+/// When a write was sent for the first time, by this node's clock; `None` if that is now. What was minted
 /// before that, the writer has not gone on from.
 fn first_sent(now_ms: u64, since_first_ms: u32) -> Option<Hlc> {
-    // This node's clock may be as far ahead of most as that of the node that minted is behind.
-    let longest_ms = u64::from(since_first_ms) + 2 * HybridClock::MAX_SKEW.as_millis() as u64;
+    // No margin for nodes' clocks: a client that writes a key again and again would find its own last value beside this one.
+    let longest_ms = u64::from(since_first_ms);
     let is_repeated =
         since_first_ms > 0 && !planted!("let a repeated write replace what came since");
     is_repeated.then(|| Hlc::from_millis(now_ms.saturating_sub(longest_ms)))

@@ -37,7 +37,7 @@ fn what_goes_on_from_a_write_outlives_its_repetition() {
         handle.sleep(Duration::from_secs(1)).await;
 
         // The answer to the first one was lost.
-        first.since_first_ms = 1_010;
+        first.since_first_ms = 1_050;
         let sent = ahead.send_put(&cluster, b, first, "first");
         sent.await.expect("one is enough");
         cluster.network.unblock(&links);
