@@ -112,8 +112,8 @@ pub struct NewWrite {
     pub write: Write,
     /// What the writer had read; `None` takes what this replica holds as read.
     pub read: Option<Clock>,
-    /// How long ago it was first sent, in milliseconds; 0 is now, for the first time.
-    pub since_first_ms: u32,
+    /// When it was first sent, by this node's clock, if it was sent before.
+    pub first_sent: Option<Hlc>,
     /// Whether somebody will wait until it is durable here.
     pub answer: AnswerWhen,
 }
@@ -331,6 +331,16 @@ impl Replica {
         check()
     }
 
+    /// Refuses to take in what others count on being here: as [`Self::may_count`], and where this node may have lost the
+    /// partition without knowing.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub async fn may_be_counted_on(&self, partition: PartitionId) -> Result<(), Refusal> {
+        self.may_count().await?;
+        self.completeness.check_present(partition)
+    }
+
     /// Applies a write under a new dot. A write that was applied before is not applied again: its
     /// object is returned as it stands. After the deadline nothing is applied: the client has gone on.
     ///
@@ -391,10 +401,9 @@ impl Replica {
         self.close_gaps(target, &mut object);
         self.note_gaps(target, &object);
         let created_ms = new.write.write_id.created_ms();
-        let first_sent = first_sent(now_ms, new.since_first_ms);
         let mut read = new
             .read
-            .unwrap_or_else(|| object.clock_at(created_ms, first_sent));
+            .unwrap_or_else(|| object.clock_at(created_ms, new.first_sent));
         if planted!("let a write supersede what its writer never saw") {
             read = object.clock().clone();
         }
@@ -763,16 +772,6 @@ fn below_floor() -> Refusal {
 
 fn damaged_key() -> Refusal {
     Refusal::new(ErrorCode::Storage, "a stored key is damaged")
-}
-
-/// When a write was sent for the first time, by this node's clock; `None` if that is now. What was minted
-/// before that, the writer has not gone on from.
-fn first_sent(now_ms: u64, since_first_ms: u32) -> Option<Hlc> {
-    // No margin for nodes' clocks: a client that writes a key again and again would find its own last value beside this one.
-    let longest_ms = u64::from(since_first_ms);
-    let is_repeated =
-        since_first_ms > 0 && !planted!("let a repeated write replace what came since");
-    is_repeated.then(|| Hlc::from_millis(now_ms.saturating_sub(longest_ms)))
 }
 
 /// What a writer knows after its write, for the context of its next one.

@@ -328,8 +328,9 @@ impl Service {
         let object = sent_object(&encoded)?;
         if arrival != Arrival::Repair || write.answer == AnswerWhen::Delivered {
             // It is counted, or brought by who keeps it no longer.
-            self.replica.may_count().await?;
-            self.completeness.check_present(plan.target.partition)?;
+            self.replica
+                .may_be_counted_on(plan.target.partition)
+                .await?;
         }
         self.replica
             .take_in(&plan.target, &object, arrival, write.answer)

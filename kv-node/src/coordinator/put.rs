@@ -11,7 +11,7 @@ use kv_net::message::{
 };
 use kv_ring::ReplicaSet;
 use kv_types::{
-    BlindPut, BucketMode, Clock, Durability, Level, NodeId, Object, Payload, Write, planted,
+    BlindPut, BucketMode, Clock, Durability, Hlc, Level, NodeId, Object, Payload, Write, planted,
 };
 
 use super::journal::Notes;
@@ -66,6 +66,7 @@ impl Coordinator {
         notes: Option<&Notes>,
     ) -> Result<PutReplyV1, Refusal> {
         let payload = payload(request.kind, value)?;
+        let first_sent = first_sent(&request, self.env.host.wall_ms());
         let topology = self.topologies.current();
         let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.w)?;
@@ -127,7 +128,7 @@ impl Coordinator {
                 NewWrite {
                     write,
                     read,
-                    since_first_ms: request.since_first_ms,
+                    first_sent,
                     answer,
                 },
                 deadline,
@@ -481,6 +482,14 @@ fn expiry(request: &PutV1, plan: &Plan) -> Result<Option<u64>, Refusal> {
     };
     let created_ms = request.head.write_id.created_ms();
     Ok((ttl_ms > 0).then(|| created_ms.saturating_add(ttl_ms)))
+}
+
+/// When a write was first sent, if it was sent before it came now. What was minted before that, its writer has not gone on from.
+fn first_sent(request: &PutV1, now_ms: u64) -> Option<Hlc> {
+    let since_ms = u64::from(request.since_first_ms);
+    let is_repeated = since_ms > 0 && !planted!("let a repeated write replace what came since");
+    // Nodes' clocks get no margin: a client that writes a key again and again would find its own last value beside this one.
+    is_repeated.then(|| Hlc::from_millis(now_ms.saturating_sub(since_ms)))
 }
 
 fn payload(kind: WriteKind, value: Bytes) -> Result<Payload, Refusal> {

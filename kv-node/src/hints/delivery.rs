@@ -193,7 +193,11 @@ impl Delivery {
             let Ok(object) = Object::decode(&kept.encoded) else {
                 return Went::Refused;
             };
-            let merged = self.replica.merge(&target, &object, Arrival::Repair);
+            let merged = async {
+                self.replica.may_be_counted_on(target.partition).await?;
+                let merged = self.replica.merge(&target, &object, Arrival::Repair);
+                merged.await
+            };
             return match merged.await {
                 Ok(()) => Went::Home,
                 Err(_) => Went::Refused,

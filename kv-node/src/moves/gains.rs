@@ -201,9 +201,6 @@ impl Gains {
             });
         }
         self.partly_since = None;
-        if joining.len() > AT_ONCE / 2 {
-            return None;
-        }
         let room = AT_ONCE.saturating_sub(joining.len());
         let coming = topology
             .unsettled()

@@ -1,23 +1,12 @@
 //! What is damaged is cut out when the caller can do without it, and the store is sound again.
 
-use crate::meddling::{Meddling, Moment};
-use crate::support::{ManualJobs, dir, env, env_with};
+use crate::support::{dir, env};
 use kv_storage::sim::SimFs;
-use kv_storage::{CutReport, Db, Durability, Env, Error, JobClass, KeyRange, Options, WriteBatch};
+use kv_storage::{CutReport, Db, Error, KeyRange, Options};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::mpsc::channel;
 
 const KEYS: u32 = 300;
-
-/// What is done in the middle of something else.
-type Step = Box<dyn FnOnce() + Send>;
-
-/// A cut under way, and its report.
-type Running = (JoinHandle<()>, Receiver<CutReport>);
 
 fn options() -> Options {
     let mut options = Options::tiny();
@@ -138,134 +127,4 @@ fn damage_is_cut_out_only_where_keys_may_be_lost() {
         }
         assert!(older > 0, "something was lost");
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the cut outlives the call of the disk in which it begins"
-)]
-#[test]
-fn what_deleted_ranges_cover_is_not_cut_anew_while_it_is_dropped() {
-    let fs = SimFs::new();
-    let cut: Arc<Mutex<Option<Step>>> = Arc::default();
-    let begin_cut = cut.clone();
-    let meddling = Meddling::new(&fs, move |moment, path| {
-        if moment == Moment::AfterSync
-            && path.to_string_lossy().contains("MANIFEST")
-            && let Some(cut) = begin_cut.lock().unwrap().take()
-        {
-            cut();
-        }
-        Ok(())
-    });
-    let jobs = Arc::new(ManualJobs::default());
-    let env = Env {
-        fs: Arc::new(meddling),
-        ..env_with(&fs, jobs.clone())
-    };
-    let db = Db::open(dir(), options(), env).unwrap();
-    let put = |number: u32| {
-        let batch = crate::support::put(number.to_be_bytes(), [1; 100]);
-        while db.write(batch.clone(), Durability::Process).is_err() {
-            jobs.run_all();
-        }
-    };
-    (0..KEYS).for_each(put);
-    db.flush().unwrap();
-    jobs.run_all();
-    for (path, mut bytes) in files(&fs, ".sst") {
-        bytes[3] ^= 16;
-        fs.overwrite(&path, bytes).unwrap();
-    }
-    assert!(!db.blocking().scrub().found.is_empty());
-    let mut batch = WriteBatch::new();
-    batch.delete_range(vec![]..vec![255]);
-    let _ = db.write(batch, Durability::Process).unwrap();
-    db.flush().unwrap();
-
-    // The tables are dropped. While the manifest is synced, a cut comes.
-    let running: Arc<Mutex<Option<Running>>> = Arc::default();
-    let (store, queue, keep) = (db.clone(), jobs.clone(), running.clone());
-    *cut.lock().unwrap() = Some(Box::new(move || {
-        let (done, report) = channel();
-        let (ended, end) = channel();
-        let thread = std::thread::spawn(move || {
-            store.cut_out(vec![KeyRange::All], move |cut| {
-                done.send(cut.unwrap()).unwrap();
-            });
-            queue.run_all();
-            ended.send(()).unwrap();
-        });
-        // A broken engine waits here until the tables are dropped.
-        let _ = end.recv_timeout(Duration::from_millis(500));
-        *keep.lock().unwrap() = Some((thread, report));
-    }));
-    while db.stats().covered_tables == 0 {
-        assert!(jobs.run_one_of(JobClass::Compaction));
-    }
-    let (thread, report) = running.lock().unwrap().take().unwrap();
-    thread.join().unwrap();
-    let report = report.recv().unwrap();
-    assert_eq!((report.tables, report.busy > 0), (0, true));
-    jobs.run_all();
-    assert!(crate::support::contents(&db).unwrap().is_empty());
-    db.close().unwrap();
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the store is closed beside the call of the disk in which that begins"
-)]
-#[test]
-fn who_closes_a_store_does_not_wait_for_tables_that_are_dropped_already() {
-    let fs = SimFs::new();
-    let step: Arc<Mutex<Option<Step>>> = Arc::default();
-    let (set, edits) = (step.clone(), AtomicU32::new(0));
-    let meddling = Meddling::new(&fs, move |moment, path| {
-        let is_edit = path.to_string_lossy().contains("MANIFEST");
-        // The first edit is the flush, the second one drops tables.
-        if moment == Moment::AfterSync
-            && is_edit
-            && set.lock().unwrap().is_some()
-            && edits.fetch_add(1, Ordering::Relaxed) == 1
-            && let Some(step) = set.lock().unwrap().take()
-        {
-            step();
-        }
-        Ok(())
-    });
-    let jobs = Arc::new(ManualJobs::default());
-    let env = Env {
-        fs: Arc::new(meddling),
-        ..env_with(&fs, jobs.clone())
-    };
-    let db = Db::open(dir(), options(), env).unwrap();
-    let put = |number: u32| {
-        let batch = crate::support::put(number.to_be_bytes(), [1; 100]);
-        while db.write(batch.clone(), Durability::Process).is_err() {
-            jobs.run_all();
-        }
-    };
-    (0..KEYS).for_each(put);
-    db.flush().unwrap();
-    jobs.run_all();
-    let mut batch = WriteBatch::new();
-    batch.delete_range(vec![]..vec![255]);
-    let _ = db.write(batch, Durability::Process).unwrap();
-    let mut number = KEYS;
-    while !jobs.classes().contains(&JobClass::Flush) {
-        put(number);
-        number += 1;
-    }
-    let (ended, end) = channel();
-    let store = db.clone();
-    *step.lock().unwrap() = Some(Box::new(move || {
-        std::thread::spawn(move || ended.send(store.close()));
-        // Until it waits.
-        std::thread::sleep(Duration::from_millis(200));
-    }));
-    assert!(jobs.run_one_of(JobClass::Flush));
-    assert!(step.lock().unwrap().is_none(), "tables were dropped");
-    let closed = end.recv_timeout(Duration::from_secs(10));
-    closed.expect("it does not wait for ever").unwrap();
 }

@@ -1,100 +1,36 @@
 //! Syncs that fail beside others: what was acknowledged survives, is shown, and stays what it was.
 
-use crate::meddling::{Meddling, Moment};
-use crate::support::{ManualJobs, dir, env, env_with, put};
-use kv_storage::sim::{Fault, SimFs};
-use kv_storage::{Db, Durability, Env, JobClass, Options, Snapshot};
+use crate::meddling::Moment;
+use crate::stage::{CHANCE, Stage, beside};
+use crate::support::{dir, env, put};
+use kv_storage::sim::Fault;
+use kv_storage::{Db, Durability, JobClass, Options, Snapshot};
 use std::io;
-use std::path::Path;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
-/// How long another thread has to come to the point where a broken engine would let it go on.
-const CHANCE: Duration = Duration::from_millis(300);
 /// Which losses to try after each schedule.
 const LOSSES: u64 = 20;
 
-type Step = Box<dyn FnMut(Moment, &Path) -> io::Result<()> + Send>;
-
-/// A store whose disk calls a step that the test sets. While a step runs, none is set, unless it sets another one.
-struct Stage {
-    fs: SimFs,
-    jobs: Arc<ManualJobs>,
-    db: Db,
-    step: Arc<Mutex<Option<Step>>>,
+/// After how many power cuts the key is not there.
+fn losses(stage: Stage, key: &[u8]) -> usize {
+    let fs = stage.fs.clone();
+    *stage.step.lock().unwrap() = None;
+    drop(stage);
+    let is_lost = |seed: &u64| {
+        let fs = fs.fork().power_loss(*seed);
+        let found = Db::open(dir(), Options::tiny(), env(&fs)).map(|db| db.blocking().get(key));
+        !matches!(found, Ok(Ok(Some(_))))
+    };
+    (0..LOSSES).filter(is_lost).count()
 }
 
-impl Stage {
-    fn new(memtable_bytes: usize) -> Self {
-        let fs = SimFs::new();
-        let step: Arc<Mutex<Option<Step>>> = Arc::default();
-        let set = step.clone();
-        let meddling = Meddling::new(&fs, move |moment, path| {
-            let Some(mut call) = set.lock().unwrap().take() else {
-                return Ok(());
-            };
-            let outcome = call(moment, path);
-            set.lock().unwrap().get_or_insert(call);
-            outcome
-        });
-        let jobs = Arc::new(ManualJobs::default());
-        let env = Env {
-            fs: Arc::new(meddling),
-            ..env_with(&fs, jobs.clone())
-        };
-        let mut options = Options::tiny();
-        options.memtable_bytes = memtable_bytes;
-        let db = Db::open(dir(), options, env).unwrap();
-        jobs.run_all();
-        Self { fs, jobs, db, step }
-    }
-
-    fn set(&self, step: impl FnMut(Moment, &Path) -> io::Result<()> + Send + 'static) {
-        *self.step.lock().unwrap() = Some(Box::new(step));
-    }
-
-    /// Writes until the log goes on in a new segment.
-    fn fill_segment(&self) {
-        let segments = self.db.stats().log_segments;
-        while self.db.stats().log_segments == segments {
-            if self
-                .db
-                .write(put(b"filler", [1; 700]), Durability::Process)
-                .is_err()
-            {
-                self.jobs.run_all();
-            }
-        }
-    }
-
-    /// After how many power cuts the key is not there.
-    fn losses(self, key: &[u8]) -> usize {
-        let fs = self.fs.clone();
-        *self.step.lock().unwrap() = None;
-        drop(self);
-        let is_lost = |seed: &u64| {
-            let fs = fs.fork().power_loss(*seed);
-            let found = Db::open(dir(), Options::tiny(), env(&fs)).map(|db| db.blocking().get(key));
-            !matches!(found, Ok(Ok(Some(_))))
-        };
-        (0..LOSSES).filter(is_lost).count()
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what runs beside may outlive the scope that starts it"
-)]
-/// Runs something beside the thread that calls; tells when it has ended.
-fn beside(work: impl FnOnce() + Send + 'static) -> (JoinHandle<()>, mpsc::Receiver<()>) {
-    let (ended, end) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        work();
-        let _ = ended.send(());
-    });
-    (thread, end)
+/// A stage whose store has memtables of so many bytes.
+fn stage(memtable_bytes: usize) -> Stage {
+    let mut options = Options::tiny();
+    options.memtable_bytes = memtable_bytes;
+    Stage::new(options)
 }
 
 fn flush_beside(db: &Db) -> (JoinHandle<()>, mpsc::Receiver<()>) {
@@ -104,7 +40,7 @@ fn flush_beside(db: &Db) -> (JoinHandle<()>, mpsc::Receiver<()>) {
 
 #[test]
 fn a_sync_of_the_log_proves_nothing_beside_one_of_a_flush_that_fails() {
-    let stage = Stage::new(64 << 10);
+    let stage = stage(64 << 10);
     stage.db.blocking().put(b"first", b"durable").unwrap();
     stage.fill_segment();
     let commit = stage
@@ -136,7 +72,7 @@ fn a_sync_of_the_log_proves_nothing_beside_one_of_a_flush_that_fails() {
     for thread in flushes.lock().unwrap().drain(..) {
         thread.join().unwrap();
     }
-    let losses = stage.losses(b"acked");
+    let losses = losses(stage, b"acked");
     assert!(
         outcome.is_err() || losses == 0,
         "acknowledged, and lost {losses} times"
@@ -145,7 +81,7 @@ fn a_sync_of_the_log_proves_nothing_beside_one_of_a_flush_that_fails() {
 
 #[test]
 fn a_flush_names_no_segment_whose_sync_failed_elsewhere() {
-    let stage = Stage::new(64 << 10);
+    let stage = stage(64 << 10);
     stage.db.blocking().put(b"first", b"durable").unwrap();
     stage.fill_segment();
     let commit = stage.db.write(put(b"x", b"new"), Durability::Sync).unwrap();
@@ -175,12 +111,12 @@ fn a_flush_names_no_segment_whose_sync_failed_elsewhere() {
     for thread in flushes.lock().unwrap().drain(..) {
         thread.join().unwrap();
     }
-    assert_eq!(stage.losses(b"first"), 0);
+    assert_eq!(losses(stage, b"first"), 0);
 }
 
 #[test]
 fn a_flush_does_not_count_on_names_whose_sync_failed_elsewhere() {
-    let stage = Stage::new(64 << 10);
+    let stage = stage(64 << 10);
     stage.db.blocking().put(b"acked", b"durable").unwrap();
     while !stage.jobs.classes().contains(&JobClass::LogSegment) {
         let _ = stage
@@ -227,12 +163,12 @@ fn a_flush_does_not_count_on_names_whose_sync_failed_elsewhere() {
         thread.join().unwrap();
     }
     assert!(stage.db.stats().poisoned);
-    assert_eq!(stage.losses(b"acked"), 0);
+    assert_eq!(losses(stage, b"acked"), 0);
 }
 
 #[test]
 fn what_a_sync_made_durable_after_a_poison_is_not_acknowledged_unseen() {
-    let stage = Stage::new(4 << 10);
+    let stage = stage(4 << 10);
     stage.db.blocking().put(b"k", b"old").unwrap();
     let commit = stage.db.write(put(b"k", b"new"), Durability::Sync).unwrap();
     let (db, step) = (stage.db.clone(), stage.step.clone());
@@ -263,7 +199,7 @@ fn what_a_sync_made_durable_after_a_poison_is_not_acknowledged_unseen() {
 fn poison_during_flush<T: Send + 'static>(
     meanwhile: impl Fn(&Db) -> T + Send + 'static,
 ) -> (Stage, T) {
-    let stage = Stage::new(4 << 10);
+    let stage = stage(4 << 10);
     stage.db.blocking().put(b"k", b"old").unwrap();
     let _ = stage
         .db
@@ -299,7 +235,7 @@ fn a_store_poisoned_while_a_flush_ends_shows_what_is_in_tables() {
         found.value, "new",
         "the flush kept only this one, and made it durable"
     );
-    assert_eq!(stage.losses(b"k"), 0);
+    assert_eq!(losses(stage, b"k"), 0);
 }
 
 #[test]

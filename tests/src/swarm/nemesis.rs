@@ -216,7 +216,10 @@ impl Nemesis {
             Step::Slowness(node, factor) => cluster.conditions(node).set_slowness(factor),
             Step::HangUntil(node, time) => cluster.conditions(node).hang_until(time),
             Step::Skew(node, by_ms) => cluster.conditions(node).set_skew(by_ms),
-            Step::Flip(node, seed) => flip(&cluster.fs(node), seed),
+            Step::Flip(node, seed) => {
+                let spoilt = flip(&cluster.fs(node), seed);
+                self.count("unreadable sector", u64::from(spoilt));
+            }
             Step::Expire(node) => {
                 if let Some(expired) = cluster.papers(|papers| papers.expired(node)) {
                     cluster.set_credentials(node, &expired);
@@ -445,8 +448,8 @@ pub(super) fn used(fs: &SimFs) -> u64 {
     fs.dump().values().map(|bytes| bytes.len() as u64).sum()
 }
 
-/// Flips a bit of some file, or makes a sector with users' data unreadable.
-fn flip(fs: &SimFs, seed: u64) {
+/// Flips a bit of some file, or makes a sector with users' data unreadable; true if it was that.
+fn flip(fs: &SimFs, seed: u64) -> bool {
     let mut rng = Rng::with_seed(seed);
     let mut files = fs.dump();
     files.retain(|_, bytes| !bytes.is_empty());
@@ -459,17 +462,20 @@ fn flip(fs: &SimFs, seed: u64) {
         files.retain(|path, _| is_data(path));
     }
     if files.is_empty() {
-        return;
+        return false;
     }
     let chosen = rng.usize(0..files.len());
-    if let Some((path, mut bytes)) = files.into_iter().nth(chosen) {
-        let at = rng.usize(0..bytes.len());
-        bytes[at] ^= 1 << rng.u8(0..8);
-        // It may have been removed meanwhile; then nothing is damaged.
-        let _ = if is_data(&path) && rng.bool() {
-            fs.spoil(&path, at)
-        } else {
-            fs.overwrite(&path, bytes)
-        };
-    }
+    let Some((path, mut bytes)) = files.into_iter().nth(chosen) else {
+        return false;
+    };
+    let at = rng.usize(0..bytes.len());
+    bytes[at] ^= 1 << rng.u8(0..8);
+    let spoils = is_data(&path) && rng.bool();
+    let done = if spoils {
+        fs.spoil(&path, at)
+    } else {
+        fs.overwrite(&path, bytes)
+    };
+    // It may have been removed meanwhile; then nothing is damaged.
+    spoils && done.is_ok()
 }

@@ -257,6 +257,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         ("day in mode cp", scenario.cp),
         ("day of last writers", scenario.last_writer_wins),
         ("day where blind writes add", scenario.blind_adds),
+        ("day of wrong clients' clocks", scenario.clients_off_ms > 0),
     ] {
         nemesis.count(what, u64::from(is_so));
     }
