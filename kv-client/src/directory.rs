@@ -5,6 +5,8 @@
 //!    seen will do.
 //! 3. One refresh at a time; those who come meanwhile take its result.
 //! 4. A refresh asks several nodes at once and ends in bounded time.
+//! 5. Whoever is told of a newer topology along with an answer asks who told, beside all else and not often: the one it has still
+//!    serves.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +25,8 @@ use crate::transport::{Destination, SendError, SendFault, Transport};
 
 /// The longest refresh.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+/// While nothing is amiss, a newer topology is looked for this often at most.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Nodes that one refresh asks.
 const MOST_ASKED: usize = 8;
 /// Addresses that are remembered.
@@ -35,6 +39,8 @@ pub(crate) struct Directory {
     time: ClusterTime,
     remembered: Mutex<BTreeSet<Destination>>,
     refreshing: tokio::sync::Mutex<()>,
+    /// When a newer topology was looked for that a node told of along with an answer.
+    looked: Mutex<Option<Duration>>,
 }
 
 impl Directory {
@@ -59,6 +65,7 @@ impl Directory {
                     time,
                     remembered: Mutex::new(seeds),
                     refreshing: tokio::sync::Mutex::default(),
+                    looked: Mutex::default(),
                 };
                 directory.remember();
                 Ok(directory)
@@ -74,6 +81,29 @@ impl Directory {
 
     pub(crate) fn current(&self) -> Arc<Topology> {
         self.current.load_full()
+    }
+
+    /// Whether a topology is newer than the current one, and it is time to look for it.
+    pub(crate) fn should_look(&self, told: Epoch, now: Duration) -> bool {
+        if told <= self.current.load().epoch() {
+            return false;
+        }
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = looked.is_none_or(|last| now.saturating_sub(last) >= BETWEEN_LOOKS);
+        if is_time {
+            *looked = Some(now);
+        }
+        is_time
+    }
+
+    /// Takes the newest topology that one node knows.
+    pub(crate) async fn look(&self, transport: &dyn Transport, wanted: Epoch, at: &Destination) {
+        let _one_at_a_time = self.refreshing.lock().await;
+        if self.current().epoch() < wanted {
+            let asked = core::iter::once(at);
+            let found = ask(transport, &self.time, asked, wanted, REFRESH_TIMEOUT).await;
+            self.take(found);
+        }
     }
 
     /// Looks for a topology of at least `wanted`; whether the current one is now that new.
@@ -93,13 +123,19 @@ impl Directory {
             wanted
         };
         let _one_at_a_time = self.refreshing.lock().await;
-        let current = self.current();
-        if current.epoch() >= wanted {
+        if self.current().epoch() >= wanted {
             return true;
         }
         let asked = self.whom_to_ask(first, transport.random());
         let timeout = timeout.min(REFRESH_TIMEOUT);
         let found = ask(transport, &self.time, asked.iter(), wanted, timeout).await;
+        self.take(found);
+        self.current().epoch() >= wanted
+    }
+
+    /// Keeps what was found, if it is newer and of this cluster.
+    fn take<E>(&self, found: Result<Arc<Topology>, E>) {
+        let current = self.current();
         if let Ok(found) = found
             && found.epoch() > current.epoch()
             && found.cluster_id() == current.cluster_id()
@@ -108,7 +144,6 @@ impl Directory {
             self.current.store(found);
             self.remember();
         }
-        self.current().epoch() >= wanted
     }
 
     /// Those given, then members and remembered addresses from a random place on.

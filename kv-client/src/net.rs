@@ -93,6 +93,10 @@ impl Transport for NetTransport {
         Box::pin(tokio::time::sleep(pause))
     }
 
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        tokio::spawn(work);
+    }
+
     fn random(&self) -> u64 {
         self.random
             .lock()

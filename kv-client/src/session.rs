@@ -136,12 +136,15 @@ impl Session {
     }
 
     /// Sends a request until it is answered or given up.
-    pub(crate) async fn run<T>(&self, call: Call<T>) -> Result<T, Error> {
+    pub(crate) async fn run<T>(self: &Arc<Self>, call: Call<T>) -> Result<T, Error> {
         Ok(self.run_explained(call).await?)
     }
 
     /// As [`run`](Self::run); of a request that was to be explained, an error says why, too.
-    pub(crate) async fn run_explained<T>(&self, call: Call<T>) -> Result<T, ExplainedError> {
+    pub(crate) async fn run_explained<T>(
+        self: &Arc<Self>,
+        call: Call<T>,
+    ) -> Result<T, ExplainedError> {
         Run::new(self, &call).drive().await
     }
 
@@ -169,6 +172,25 @@ impl Session {
         self.directory
             .refresh(&*self.transport, wanted, &first, timeout)
             .await;
+        self.forget_who_left();
+    }
+
+    /// A node has told of a topology along with its answer: a newer one is fetched while requests go on.
+    fn told_of(self: &Arc<Self>, epoch: Epoch, by: NodeId) {
+        if !self.directory.should_look(epoch, self.now()) {
+            return;
+        }
+        let Some(to) = destination(&self.topology(), by) else {
+            return;
+        };
+        let this = Arc::clone(self);
+        self.transport.spawn(Box::pin(async move {
+            this.directory.look(&*this.transport, epoch, &to).await;
+            this.forget_who_left();
+        }));
+    }
+
+    fn forget_who_left(&self) {
         let topology = self.topology();
         self.health().retain(|node| topology.member(node).is_some());
     }

@@ -1,6 +1,6 @@
 //! What a client needs from the world: calls to nodes, time, and randomness.
 //!
-//! Everything else in this crate is driven by these six functions, so a whole client runs in a
+//! Everything else in this crate is driven by these seven functions, so a whole client runs in a
 //! simulation under virtual time when they are simulated. The module `net` holds the real ones.
 
 use core::fmt;
@@ -46,6 +46,9 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Waits.
     fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()>;
+
+    /// Has work go on beside all else, until it is done; nobody waits for it.
+    fn spawn(&self, work: BoxFuture<'static, ()>);
 
     /// 64 random bits; write ids are made of them, so two clients must not draw the same ones.
     fn random(&self) -> u64;

@@ -38,6 +38,7 @@ impl Handler for Acknowledge {
             context,
             acked: vec![NodeId(1)],
             needed: 1,
+            epoch: Epoch(1),
         };
         async move { Response::Put(reply) }.boxed()
     }

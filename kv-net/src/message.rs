@@ -117,6 +117,8 @@ pub struct GetReplyV1 {
     pub answered: Vec<NodeId>,
     /// How many had to answer.
     pub needed: u8,
+    /// The epoch of the topology by which the coordinator served it.
+    pub epoch: Epoch,
 }
 
 /// What a write does to its key.
@@ -160,6 +162,8 @@ pub struct PutReplyV1 {
     pub acked: Vec<NodeId>,
     /// How many had to.
     pub needed: u8,
+    /// The epoch of the topology by which the coordinator served it.
+    pub epoch: Epoch,
 }
 
 /// Client → coordinator: a page of one partition of a bucket, in hash order.
@@ -212,6 +216,8 @@ pub struct ListReplyV1 {
     pub entries: Vec<ListEntryV1>,
     /// After which key the next page begins; `None` when all were listed.
     pub next_after: Option<Key>,
+    /// The epoch of the topology by which the coordinator served it.
+    pub epoch: Epoch,
 }
 
 /// Coordinator → replica: merge this object. The tail is the whole object.

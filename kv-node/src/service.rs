@@ -24,7 +24,7 @@ use crate::completeness::Completeness;
 use crate::completeness::boots::Boots;
 use crate::coordinator::Coordinator;
 use crate::coordinator::journal::Notes;
-use crate::coordinator::plan::{Plan, check};
+use crate::coordinator::plan::{Plan, check_fenced};
 use crate::env::{Deadline, Env};
 use crate::fates::Fates;
 use crate::healing::Damages;
@@ -400,7 +400,8 @@ impl Service {
                 format!("there is no partition {}", list.partition),
             ));
         }
-        let (_, partition_epoch) = check(&topology, &list.head, list.bucket, partition)?;
+        check_fenced(&topology, &list.head, list.bucket, partition)?;
+        let partition_epoch = topology.changed_at(partition);
         self.replica.may_count().await?;
         let page = self.replica.list(&list).await?;
         let length = |object: &Bytes| {
@@ -424,7 +425,7 @@ impl Service {
 
     /// The plan of a request that only a replica of the key may serve.
     fn owned(&self, head: &DataHead, bucket: BucketId, key: Key) -> Result<Plan, Refusal> {
-        let plan = Plan::for_key(self.topologies.current(), head, bucket, key)?;
+        let plan = Plan::for_coordinator(self.topologies.current(), head, bucket, key)?;
         if plan.has_replica(self.me) {
             return Ok(plan);
         }
@@ -443,7 +444,7 @@ impl Service {
         bucket: BucketId,
         key: Key,
     ) -> Result<Plan, Refusal> {
-        let plan = Plan::for_key(self.topologies.current(), head, bucket, key)?;
+        let plan = Plan::for_coordinator(self.topologies.current(), head, bucket, key)?;
         if plan.has_replica(owner) && owner != self.me {
             return Ok(plan);
         }

@@ -218,10 +218,17 @@ fn fewer_replicas_are_read_only_when_all_have_what_was_written_before() {
             "{refused:?}"
         );
         change(&cluster, set((3, 1), (3, 2), None)).await;
-        let old = put(&cluster, &mut client, first, id, "k2", 1, "v").await;
+        let request = PutV1 {
+            bucket: id,
+            ..client.put_request("k2", None, WriteKind::Put)
+        };
+        let newest = cluster.node(first).expect("it runs").topology().epoch();
+        assert!(client.epoch < newest);
+        let written = client.send_put(&cluster, first, request, "v").await;
+        let written = written.expect("served");
         assert_eq!(
-            old,
-            Err(ErrorCode::StaleEpoch),
+            (written.needed, written.epoch),
+            (2, newest),
             "nobody goes on with the old numbers"
         );
         for node in NODES {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_net::message::{ChangeKind, ChangeV1, Request, Response, WriteKind};
+use kv_net::message::{
+    ChangeKind, ChangeV1, DataHead, ReplicaReadV1, Request, Response, WriteKind,
+};
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainEntry, PartitionState};
 use kv_storage::Options;
 use kv_tests::sim::{Executor, SimCluster};
-use kv_types::{BucketName, BucketProperties, Epoch, NodeId, Outcome};
+use kv_types::{BucketName, BucketProperties, Epoch, NodeId, Outcome, WriteId};
 
 use crate::client::{BUCKET, BUDGET, Client, key, options, with};
 
@@ -69,19 +71,64 @@ fn epoch_of(cluster: &SimCluster, node: NodeId) -> Epoch {
 }
 
 #[test]
-fn a_request_from_before_the_partitions_last_change_is_refused_and_does_nothing() {
+fn what_a_coordinator_wants_from_before_the_partitions_last_change_is_refused_and_does_nothing() {
+    with_second_epoch_on(1, |cluster, _client| async move {
+        let read = |epoch| {
+            Request::ReplicaRead(ReplicaReadV1 {
+                head: DataHead {
+                    epoch,
+                    trace: 0,
+                    write_id: WriteId::new(0, [9; 10]),
+                },
+                bucket: BUCKET,
+                key: key(MOVED),
+                digest_only: false,
+            })
+        };
+        let ask = |epoch| {
+            cluster
+                .network
+                .call(Role::Node(NodeId(2)), NodeId(1), &read(epoch), BUDGET)
+        };
+        let Ok(Response::Error(refused)) = ask(Epoch(1)).await else {
+            panic!("served under epoch 1");
+        };
+        assert_eq!(
+            (refused.code, refused.outcome, refused.epoch),
+            (ErrorCode::StaleEpoch, Outcome::NotApplied, Epoch(2))
+        );
+        let served = ask(Epoch(2)).await;
+        assert!(
+            matches!(served, Ok(Response::ReplicaRead(..))),
+            "{served:?}"
+        );
+    });
+}
+
+#[test]
+fn a_clients_request_of_an_older_epoch_is_served_by_the_newer_one_which_the_reply_tells_of() {
     with_second_epoch_on(1, |cluster, mut client| async move {
-        let refused = client
-            .put(&cluster, NodeId(1), MOVED, "v")
-            .await
-            .expect_err("made under epoch 1");
-        assert_eq!(refused, (ErrorCode::StaleEpoch, Outcome::NotApplied));
-        client.epoch = Epoch(2);
-        let (shown, _) = client
-            .get(&cluster, NodeId(1), MOVED)
-            .await
-            .expect("made under epoch 2");
-        assert!(shown.is_empty(), "the refused write left nothing");
+        assert_eq!(client.epoch, Epoch(1));
+        let topology = cluster.node(NodeId(1)).expect("it runs").topology();
+        let (_, moved) = topology.locate(BUCKET, key(MOVED).partition_key());
+        let owners = topology.replicas(moved, 3);
+        // An owner of before and after, and one that only passes on.
+        for via in cluster.nodes() {
+            let value = format!("through {via}");
+            let request = client.put_request(MOVED, None, WriteKind::Put);
+            let written = client.send_put(&cluster, via, request, &value).await;
+            let written = written.unwrap_or_else(|refused| panic!("{via}: {refused:?}"));
+            assert_eq!(written.epoch, Epoch(2), "{via}");
+            assert!(
+                owners.is_met(|node| written.acked.contains(&node), 2),
+                "{via}: {written:?}"
+            );
+            let (shown, read) = client
+                .get(&cluster, via, MOVED)
+                .await
+                .expect("it is served");
+            assert_eq!((shown, read.epoch), (vec![value], Epoch(2)), "{via}");
+        }
     });
 }
 

@@ -34,7 +34,7 @@ struct Landed {
 
 /// One request under way. Dropping it gives up the wait for every attempt.
 pub(super) struct Run<'a, T> {
-    session: &'a Session,
+    session: &'a Arc<Session>,
     call: &'a Call<T>,
     attempts: Attempts,
     tried: Tried,
@@ -55,7 +55,7 @@ pub(super) struct Run<'a, T> {
 }
 
 impl<'a, T> Run<'a, T> {
-    pub(super) fn new(session: &'a Session, call: &'a Call<T>) -> Self {
+    pub(super) fn new(session: &'a Arc<Session>, call: &'a Call<T>) -> Self {
         let now = session.now();
         let limits = Limits {
             deadline: now + call.timeout,
@@ -267,13 +267,18 @@ impl<'a, T> Run<'a, T> {
                 self.explanation = explanation.or(self.explanation.take());
                 Cause::Refused(reply)
             }
-            Ok(Ok(response)) => match (self.call.read)(response) {
-                Ok(reply) => {
-                    self.session.health().answered(node);
-                    return Ok(reply);
+            Ok(Ok(response)) => {
+                if let Some(epoch) = response.epoch() {
+                    self.session.told_of(epoch, node);
                 }
-                Err(what) => Cause::Malformed(what),
-            },
+                match (self.call.read)(response) {
+                    Ok(reply) => {
+                        self.session.health().answered(node);
+                        return Ok(reply);
+                    }
+                    Err(what) => Cause::Malformed(what),
+                }
+            }
             Err(error) => Cause::Send(error),
         };
         let failure = Failure {

@@ -62,6 +62,8 @@ struct State {
     topology: Arc<Topology>,
     /// Those of earlier epochs.
     topologies: Vec<Arc<Topology>>,
+    /// Requests of earlier epochs are refused.
+    least_epoch: Epoch,
     moods: BTreeMap<NodeId, Mood>,
     data: BTreeMap<Key, Stored>,
     seen: Vec<Seen>,
@@ -131,6 +133,7 @@ impl Cluster {
         let state = State {
             topology: Arc::new(topology(addresses)),
             topologies: Vec::new(),
+            least_epoch: Epoch::GENESIS,
             moods: (1..=nodes)
                 .map(|number| (node(number), Mood::Well))
                 .collect(),
@@ -224,8 +227,15 @@ impl Cluster {
         topology.replicas(partition, 3).nodes().collect()
     }
 
-    /// All nodes move to an epoch in which every partition counts as changed.
+    /// All nodes move to an epoch in which every partition counts as changed, and refuse requests of earlier ones.
     pub(crate) fn advance_epoch(&self) -> Epoch {
+        let epoch = self.advance_epoch_quietly();
+        self.state().least_epoch = epoch;
+        epoch
+    }
+
+    /// The same, but they serve requests of earlier ones, too.
+    pub(crate) fn advance_epoch_quietly(&self) -> Epoch {
         let mut state = self.state();
         let epoch = state.topology.epoch().next();
         let mut next = Topology::clone(&state.topology);
@@ -325,7 +335,10 @@ impl Cluster {
 
     /// What a node that is well answers.
     pub(crate) fn execute(&self, node: NodeId, request: Request) -> Response {
-        let epoch = self.state().topology.epoch();
+        let (epoch, least) = {
+            let state = self.state();
+            (state.topology.epoch(), state.least_epoch)
+        };
         let now_ms = wall_ms(&self.world) + self.state().ahead_ms;
         match request {
             Request::Topology(request) if request.known >= epoch => {
@@ -351,9 +364,9 @@ impl Cluster {
                 let entry = ChainEntry::snapshot(topology, previous).expect("a whole topology");
                 Response::Topology(TopologyReplyV1 { epoch, now_ms }, entry.encode())
             }
-            Request::Get(get) if get.head.epoch < epoch => self.stale(),
-            Request::Put(put, _) if put.head.epoch < epoch => self.stale(),
-            Request::List(list) if list.head.epoch < epoch => self.stale(),
+            Request::Get(get) if get.head.epoch < least => self.stale(),
+            Request::Put(put, _) if put.head.epoch < least => self.stale(),
+            Request::List(list) if list.head.epoch < least => self.stale(),
             Request::Get(get) => self.get(node, &get.key, get.options.headers_only),
             Request::Put(put, value) => {
                 let value = (put.kind == WriteKind::Put).then_some(value);
@@ -378,6 +391,7 @@ impl Cluster {
             context,
             answered: vec![node],
             needed: 2,
+            epoch: state.topology.epoch(),
         };
         Response::Get(reply, tail)
     }
@@ -397,6 +411,7 @@ impl Cluster {
             drop(state);
             return self.refusal(code, Outcome::NotApplied);
         }
+        let epoch = state.topology.epoch();
         let stored = state.data.entry(key).or_default();
         if stored.iter().all(|(id, _)| *id != write_id) {
             let read = given.map(|context| context.as_bytes().clone());
@@ -410,6 +425,7 @@ impl Cluster {
             context: context(stored),
             acked: vec![node],
             needed: 2,
+            epoch,
         })
     }
 
@@ -453,6 +469,7 @@ impl Cluster {
             ListReplyV1 {
                 entries,
                 next_after,
+                epoch: topology.epoch(),
             },
             tail.freeze(),
         )
@@ -506,6 +523,10 @@ impl Transport for Cluster {
     fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()> {
         let world = self.world.clone();
         Box::pin(async move { world.sleep(pause).await })
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        self.world.spawn(work);
     }
 
     fn random(&self) -> u64 {

@@ -101,6 +101,40 @@ fn a_stale_epoch_is_refreshed_and_the_request_sent_again() {
 }
 
 #[test]
+fn a_newer_topology_is_learnt_beside_requests_that_are_served_all_the_same() {
+    let cluster = Cluster::of(5);
+    let client = cluster.client();
+    let mut epoch = cluster.advance_epoch_quietly();
+    let begin = cluster.world.now();
+    let requests = async {
+        for number in 0..4 {
+            client.put(format!("k{number}"), "v").await.unwrap();
+        }
+    };
+    cluster.world.run(requests);
+    assert_eq!(cluster.world.now() - begin, ROUND_TRIP * 4, "none waited");
+    assert_eq!(client.topology().epoch(), epoch);
+    let questions = |cluster: &Cluster| {
+        let seen = cluster.seen();
+        seen.iter().filter(|seen| seen.kind == "topology").count()
+    };
+    assert_eq!(questions(&cluster), 1, "the node that told of it");
+    // The next ones come fast, and are learnt together.
+    for _ in 0..10 {
+        epoch = cluster.advance_epoch_quietly();
+        cluster.world.run(async { client.get("k").await.unwrap() });
+    }
+    assert_eq!(questions(&cluster), 0, "one has just been asked for");
+    cluster.world.skip(Duration::from_secs(1));
+    cluster.world.run(async {
+        for _ in 0..3 {
+            client.get("k").await.unwrap();
+        }
+    });
+    assert_eq!(client.topology().epoch(), epoch);
+}
+
+#[test]
 fn a_client_that_is_many_epochs_behind_learns_the_newest_at_once() {
     let cluster = Cluster::of(3);
     let client = cluster.client();

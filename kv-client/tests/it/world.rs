@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 /// The clock and the timers of one simulated run.
 #[derive(Clone, Default)]
 pub(crate) struct World {
@@ -19,6 +21,10 @@ struct State {
     now: Duration,
     timers: BTreeMap<(Duration, u64), Waker>,
     last_timer: u64,
+    /// What goes on beside the future that is run.
+    spawned: Vec<BoxFuture<'static, ()>>,
+    /// Whether any of it was not polled yet.
+    has_new: bool,
 }
 
 struct Flag(AtomicBool);
@@ -58,6 +64,12 @@ impl World {
         .await;
     }
 
+    pub(crate) fn spawn(&self, work: BoxFuture<'static, ()>) {
+        let mut state = self.state();
+        state.spawned.push(work);
+        state.has_new = true;
+    }
+
     /// Runs a future to its end. Panics when it waits for what never comes.
     pub(crate) fn run<F: Future>(&self, future: F) -> F::Output {
         self.run_for(future, usize::MAX)
@@ -70,10 +82,15 @@ impl World {
         let flag = Arc::new(Flag(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&flag));
         for _ in 0..polls {
-            while !flag.0.swap(false, Ordering::SeqCst) {
+            while !flag.0.swap(false, Ordering::SeqCst) && !self.state().has_new {
                 self.jump();
             }
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            self.state().has_new = false;
+            let mut task = Context::from_waker(&waker);
+            let mut beside = core::mem::take(&mut self.state().spawned);
+            beside.retain_mut(|work| work.as_mut().poll(&mut task).is_pending());
+            self.state().spawned.append(&mut beside);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut task) {
                 return Some(output);
             }
         }

@@ -105,6 +105,7 @@ fn get_reply() -> GetReplyV1 {
         context: context(),
         answered: vec![NodeId(7)],
         needed: 1,
+        epoch: Epoch(9),
     }
 }
 
@@ -113,6 +114,7 @@ fn put_reply() -> PutReplyV1 {
         context: context(),
         acked: vec![NodeId(7)],
         needed: 2,
+        epoch: Epoch(9),
     }
 }
 
@@ -366,6 +368,7 @@ fn responses() -> Vec<(Method, Response)> {
                 ListReplyV1 {
                     entries: vec![entry],
                     next_after: None,
+                    epoch: Epoch(9),
                 },
                 "ab".into(),
             ),
@@ -680,6 +683,7 @@ fn values_may_be_left_out_of_a_read() {
         context: context(),
         answered: vec![],
         needed: 1,
+        epoch: Epoch(9),
     };
     let response = Response::Get(reply, Bytes::new());
     let encoded = encode_response(&response);
@@ -709,6 +713,7 @@ fn sequences_are_decoded_up_to_their_bound_and_not_above() {
             context: context(),
             acked,
             needed: 2,
+            epoch: Epoch(9),
         }));
         decode_response(Method::Put, encoded.method, &payload(&encoded))
     };

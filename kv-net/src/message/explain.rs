@@ -151,4 +151,17 @@ impl Response {
             other => Ok(other),
         }
     }
+
+    /// The epoch of the topology by which a coordinator served a client's request; `None` where the response does not say.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Get(reply, _) => Some(reply.epoch),
+            Self::Put(reply) => Some(reply.epoch),
+            Self::List(reply, _) => Some(reply.epoch),
+            Self::ExplainGet(told, _) => told.answer.as_ref().ok().map(|reply| reply.epoch),
+            Self::ExplainPut(told) => told.answer.as_ref().ok().map(|reply| reply.epoch),
+            _ => None,
+        }
+    }
 }

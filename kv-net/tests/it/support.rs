@@ -200,6 +200,7 @@ fn answer(request: Request) -> Response {
             context: Context::from_bytes(Bytes::new()),
             acked: vec![NodeId(value.len() as u128)],
             needed: put.options.w.unwrap_or(0),
+            epoch: Epoch(1),
         }),
         Request::Get(get) => {
             let text = String::from_utf8_lossy(get.key.partition_key()).into_owned();
@@ -232,6 +233,7 @@ pub(crate) fn get_reply(value_bytes: usize) -> GetReplyV1 {
         context,
         answered: vec![NodeId(1)],
         needed: 1,
+        epoch: Epoch(1),
     }
 }
 

@@ -84,7 +84,8 @@ impl Coordinator {
         notes: Option<&Notes>,
     ) -> Result<(GetReplyV1, Bytes), Refusal> {
         let topology = self.topologies.current();
-        let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
+        let mut plan =
+            Plan::for_client(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.r)?;
         let quorum = plan.read_quorum(&request.options)?;
         let must_last = matches!(level, Level::Quorum | Level::All) && request.options.r.is_none();
@@ -155,6 +156,7 @@ impl Coordinator {
                 context,
                 answered: answered.clone(),
                 needed,
+                epoch: plan.target.epoch,
             },
             join(values),
         ))

@@ -51,8 +51,8 @@ impl Coordinator {
             return Err(Refusal::new(ErrorCode::BadRequest, message));
         }
         let partition = PartitionId(request.partition);
-        let (properties, partition_epoch) =
-            check(&topology, &request.head, request.bucket, partition)?;
+        let properties = check(&topology, &request.head, request.bucket)?;
+        let (epoch, partition_epoch) = (topology.epoch(), topology.changed_at(partition));
         check_rows(&topology, &request)?;
         // Only owners know all of a partition, so nobody stands in for them.
         let (asked, number) = (request.options.level, request.options.r);
@@ -78,7 +78,7 @@ impl Coordinator {
         let ask = PageRequest {
             topology,
             partition_epoch,
-            message: replica_request(&request),
+            message: replica_request(&request, epoch),
         };
         let mut pages = Vec::new();
         let collecting = self.collect_pages(ask, &replicas, quorum.r(), &mut pages, deadline);
@@ -115,6 +115,7 @@ impl Coordinator {
             ListReplyV1 {
                 entries,
                 next_after: page.next_after,
+                epoch,
             },
             join(values),
         ))
@@ -262,8 +263,9 @@ struct PageRequest {
     message: ReplicaListV1,
 }
 
-fn replica_request(request: &ListV1) -> ReplicaListV1 {
+fn replica_request(request: &ListV1, epoch: Epoch) -> ReplicaListV1 {
     let head = DataHead {
+        epoch,
         ..request.head.clone()
     };
     ReplicaListV1 {

@@ -37,18 +37,43 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a request for one key.
+    /// Plans a client's request for one key.
     ///
     /// # Errors
-    /// [`Refusal`] for an unknown bucket, or a request made under an outdated topology.
-    pub fn for_key(
+    /// As [`check`].
+    pub fn for_client(
         topology: Arc<Topology>,
         head: &DataHead,
         bucket: BucketId,
         key: Key,
     ) -> Result<Self, Refusal> {
+        let properties = check(&topology, head, bucket)?;
+        Ok(Self::new(topology, properties, bucket, key))
+    }
+
+    /// Plans what a coordinator wants of a replica.
+    ///
+    /// # Errors
+    /// As [`check_fenced`].
+    pub fn for_coordinator(
+        topology: Arc<Topology>,
+        head: &DataHead,
+        bucket: BucketId,
+        key: Key,
+    ) -> Result<Self, Refusal> {
+        let (_, partition) = topology.locate(bucket, key.partition_key());
+        let properties = check_fenced(&topology, head, bucket, partition)?;
+        Ok(Self::new(topology, properties, bucket, key))
+    }
+
+    fn new(
+        topology: Arc<Topology>,
+        properties: BucketProperties,
+        bucket: BucketId,
+        key: Key,
+    ) -> Self {
         let (hash, partition) = topology.locate(bucket, key.partition_key());
-        let (properties, partition_epoch) = check(&topology, head, bucket, partition)?;
+        let partition_epoch = topology.changed_at(partition);
         let replicas = topology.replicas(partition, properties.quorum.n());
         let target = Target {
             bucket,
@@ -59,7 +84,7 @@ impl Plan {
             mode: properties.mode,
             stands_in_for: None,
         };
-        Ok(Self {
+        Self {
             topology,
             target,
             properties,
@@ -67,7 +92,7 @@ impl Plan {
             partition_epoch,
             distinct_zones: 0,
             journal: None,
-        })
+        }
     }
 
     /// Notes what happens at a node, which stands in for an owner perhaps, if anyone wants to know.
@@ -199,24 +224,43 @@ pub fn level(
     }
 }
 
-/// The properties of a bucket, and the epoch of a partition's last change, for a request that may
-/// be served under them.
+/// The properties of a bucket, for a client's request that this node may serve.
+///
+/// A client's topology only decides whom it asks; the coordinator plans by its own. So a request of an older epoch is served,
+/// and its reply says that there is a newer one (`docs/adr/0026-requests-of-an-older-topology.md`).
 ///
 /// # Errors
-/// [`Refusal`] for an unknown bucket, or a request made under an outdated topology.
+/// [`Refusal`] for an unknown bucket, or an epoch that this node could not learn of.
 pub fn check(
     topology: &Topology,
     head: &DataHead,
     bucket: BucketId,
-    partition: PartitionId,
-) -> Result<(BucketProperties, Epoch), Refusal> {
-    let partition_epoch = topology.changed_at(partition);
-    match fence(head.epoch, topology.epoch(), partition_epoch) {
-        Fence::Serve => {}
-        Fence::StaleRequest => return Err(Refusal::stale(topology.epoch())),
-        Fence::BehindRequest => return Err(Refusal::behind(topology.epoch(), head.epoch)),
+) -> Result<BucketProperties, Refusal> {
+    if head.epoch > topology.epoch() {
+        return Err(Refusal::behind(topology.epoch(), head.epoch));
     }
-    let bucket = topology.bucket(bucket).ok_or_else(|| {
+    properties(topology, bucket)
+}
+
+/// The properties of a bucket, for a coordinator's request that this replica may serve.
+///
+/// # Errors
+/// [`Refusal`] for an unknown bucket, or where the coordinator does not know of the partition's last change.
+pub fn check_fenced(
+    topology: &Topology,
+    head: &DataHead,
+    bucket: BucketId,
+    partition: PartitionId,
+) -> Result<BucketProperties, Refusal> {
+    match fence(head.epoch, topology.epoch(), topology.changed_at(partition)) {
+        Fence::Serve => properties(topology, bucket),
+        Fence::StaleRequest => Err(Refusal::stale(topology.epoch())),
+        Fence::BehindRequest => Err(Refusal::behind(topology.epoch(), head.epoch)),
+    }
+}
+
+fn properties(topology: &Topology, bucket: BucketId) -> Result<BucketProperties, Refusal> {
+    let found = topology.bucket(bucket).ok_or_else(|| {
         let message = format!(
             "no bucket has id {} at epoch {}; refresh the topology",
             bucket.0,
@@ -224,7 +268,7 @@ pub fn check(
         );
         Refusal::new(ErrorCode::UnknownBucket, message)
     })?;
-    Ok((bucket.properties, partition_epoch))
+    Ok(found.properties)
 }
 
 /// Refuses at once, with numbers, what cannot be met without those that are down.

@@ -68,7 +68,8 @@ impl Coordinator {
         let payload = payload(request.kind, value)?;
         let first_sent = first_sent(&request, self.env.host.wall_ms());
         let topology = self.topologies.current();
-        let mut plan = Plan::for_key(topology, &request.head, request.bucket, request.key.clone())?;
+        let mut plan =
+            Plan::for_client(topology, &request.head, request.bucket, request.key.clone())?;
         let level = plan.level(request.options.level, request.options.w)?;
         let durability = plan.durability(&request.options);
         let mut need = plan.need(&request.options)?;
@@ -143,6 +144,7 @@ impl Coordinator {
                 dot: dots.max_by_key(|dot| dot.hlc),
             }
         });
+        let epoch = plan.target.epoch;
         let acked = self
             .replicate(
                 plan,
@@ -157,6 +159,7 @@ impl Coordinator {
             context,
             acked,
             needed,
+            epoch,
         })
     }
 
@@ -227,7 +230,13 @@ impl Coordinator {
             choices.extend(owners().find(|node| self.liveness.may_answer(*node, now)));
         }
         let value = payload.value().cloned().unwrap_or_default();
+        // It is this node's topology now that says who owns the key: whoever has an older one learns it first.
+        let head = DataHead {
+            epoch: plan.target.epoch,
+            ..request.head
+        };
         let request = PutV1 {
+            head,
             forwarded: true,
             ..request
         };

@@ -44,7 +44,7 @@ impl Coordinator {
     ) -> Result<Recalled, Refusal> {
         let head = &request.head;
         let topology = self.topologies.current();
-        let plan = Plan::for_key(topology, head, request.bucket, request.key.clone())?;
+        let plan = Plan::for_client(topology, head, request.bucket, request.key.clone())?;
         let quorum = plan.properties.quorum;
         let needed = holders_that_last(quorum);
         let (all, now) = (quorum.n(), self.env.now());

@@ -9,6 +9,8 @@ use kv_client::cluster::{MemberState, NodeStatus};
 use kv_client::ring::{Member, Topology};
 use kv_client::{Client, NodeId};
 
+use crate::cli::session::natural;
+
 const NODE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How a node is, by its own answer and by what the others say.
@@ -83,11 +85,67 @@ impl Seen {
 
     /// How many answering nodes see the same: epoch and members.
     pub(in crate::cli) fn agreeing(&self) -> usize {
-        let mut views: BTreeMap<(u64, u64), usize> = BTreeMap::new();
-        for (_, status) in self.answers() {
-            *views.entry((status.epoch.0, status.view_hash)).or_default() += 1;
+        self.views().first().map_or(0, |view| view.nodes.len())
+    }
+
+    /// What the answering nodes see, those together that see the same; first what most of them do.
+    pub(in crate::cli) fn views(&self) -> Vec<View<'_>> {
+        let mut groups: BTreeMap<(u64, u64), Vec<(&Node, &NodeStatus)>> = BTreeMap::new();
+        for (node, status) in self.answers() {
+            let seen = (status.epoch.0, status.view_hash);
+            groups.entry(seen).or_default().push((node, status));
         }
-        views.into_values().max().unwrap_or(0)
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|group| core::cmp::Reverse(group.len()));
+        let state = |status: &NodeStatus, of: &Node| {
+            let mut views = status.members.iter();
+            let view = views.find(|view| view.node == of.member.node);
+            view.map_or(MemberState::Unknown, |view| view.state)
+        };
+        // Who answers for a group sees what all of it do.
+        let speakers: Vec<&NodeStatus> = groups.iter().map(|group| group[0].1).collect();
+        let is_disputed = |of: &&Node| {
+            let mut states = speakers.iter().map(|speaker| state(speaker, of));
+            let first = states.next();
+            states.any(|state| Some(state) != first)
+        };
+        let disputed: Vec<&Node> = self.nodes.iter().filter(is_disputed).collect();
+        let views = groups.iter().map(|group| View {
+            nodes: names(group.iter().map(|(node, _)| *node)),
+            epoch: group[0].1.epoch.0,
+            disputed: disputed
+                .iter()
+                .map(|of| (of.member.name.as_str(), word(state(group[0].1, of))))
+                .collect(),
+        });
+        views.collect()
+    }
+}
+
+/// What some nodes see alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct View<'a> {
+    /// Their names.
+    pub(in crate::cli) nodes: Vec<&'a str>,
+    /// The topology that they know.
+    pub(in crate::cli) epoch: u64,
+    /// How they see those members whom others see otherwise.
+    pub(in crate::cli) disputed: Vec<(&'a str, &'static str)>,
+}
+
+fn names<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a str> {
+    let mut names: Vec<&'a str> = nodes.map(|node| node.member.name.as_str()).collect();
+    names.sort_by_key(|name| natural(name));
+    names
+}
+
+fn word(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Up => State::Up.name(),
+        MemberState::Suspect => State::Suspect.name(),
+        MemberState::Down => State::Down.name(),
+        MemberState::Left => State::Left.name(),
+        MemberState::Unknown => State::Unknown.name(),
     }
 }
 

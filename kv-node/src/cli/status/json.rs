@@ -1,8 +1,10 @@
 //! The state of a cluster for programs.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::gather::{Node, Seen};
+use super::gather::{Node, Seen, View};
 use super::health::Health;
 use crate::cli::time;
 
@@ -17,12 +19,21 @@ pub(super) struct StatusJson<'a> {
     members: usize,
     reachable: usize,
     views_agree: usize,
+    views: Vec<ViewJson<'a>>,
     can_lose_for_quorum: u8,
     can_lose_for_data: u8,
     ranges: u32,
     ranges_short: u32,
     ranges_below_quorum: u32,
     nodes: Vec<NodeJson<'a>>,
+}
+
+/// What some nodes see alike, and how they see whom others see otherwise.
+#[derive(Debug, Serialize)]
+struct ViewJson<'a> {
+    nodes: Vec<&'a str>,
+    epoch: u64,
+    disputed: BTreeMap<&'a str, &'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,12 +80,21 @@ pub(super) fn status<'a>(seen: &'a Seen, health: &Health) -> StatusJson<'a> {
         members: seen.nodes.len(),
         reachable: seen.answers().count(),
         views_agree: seen.agreeing(),
+        views: seen.views().into_iter().map(view).collect(),
         can_lose_for_quorum: health.can_lose_for_quorum,
         can_lose_for_data: health.can_lose_for_data,
         ranges: health.ranges,
         ranges_short: health.ranges_short,
         ranges_below_quorum: health.ranges_below,
         nodes: seen.nodes.iter().map(node).collect(),
+    }
+}
+
+fn view(view: View<'_>) -> ViewJson<'_> {
+    ViewJson {
+        nodes: view.nodes,
+        epoch: view.epoch,
+        disputed: view.disputed.into_iter().collect(),
     }
 }
 

@@ -241,8 +241,8 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
                 "{name} is suspected by {accusers} (last heartbeat {heartbeat}); wait some seconds"
             )),
             State::Down => Some(format!(
-                "{name} is down by the word of {accusers} (last heartbeat {heartbeat}); start it again: keys written \
-                 meanwhile are repaired as they are read; if it will never be back: kv cluster remove {name}"
+                "{name} is down by the word of {accusers} (last heartbeat {heartbeat}); start it again: the others \
+                 bring it what it missed; if it will never be back: kv cluster remove {name}"
             )),
             State::Unknown => Some(format!(
                 "{name} has not been heard of by any node that answers; start it, or check {}",
@@ -250,7 +250,33 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
             )),
         }
     };
-    seen.nodes.iter().filter_map(hint).collect()
+    let mut hints: Vec<String> = seen.nodes.iter().filter_map(hint).collect();
+    hints.extend(disagreement(seen));
+    hints
+}
+
+/// Who sees what, where nodes do not see the same.
+fn disagreement(seen: &Seen) -> Option<String> {
+    let views = seen.views();
+    if views.len() < 2 {
+        return None;
+    }
+    let told = views.iter().map(|view| {
+        let epoch = view.epoch;
+        let states = view.disputed.iter();
+        let states: Vec<String> = states
+            .map(|(name, state)| format!("{name} {state}"))
+            .collect();
+        let sees = match states.is_empty() {
+            true => String::new(),
+            false => format!(", {}", states.join(", ")),
+        };
+        format!("{} by epoch {epoch}{sees}", view.nodes.join(" "))
+    });
+    Some(format!(
+        "views differ: {}; seconds after a change that is usual, if it stays, these nodes cannot reach each other",
+        told.collect::<Vec<_>>().join(" | ")
+    ))
 }
 
 fn percent(part: u32, whole: u32) -> String {

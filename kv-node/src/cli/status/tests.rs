@@ -198,6 +198,14 @@ fn nodes_that_see_another_cluster_are_counted() {
     let health = Health::of(&seen);
     assert_eq!((seen.agreeing(), health.disagreeing), (2, 1));
     assert_eq!(render::verdict(&health), "DEGRADED views differ");
+    let hints = render::hints(&seen);
+    assert!(
+        hints[0].contains("n1 n3 by epoch 1, n3 up | n2 by epoch 1, n3 suspect;"),
+        "{hints:?}"
+    );
+    let json = serde_json::to_value(super::json::status(&seen, &health)).unwrap();
+    assert_eq!(json["views"][1]["nodes"], serde_json::json!(["n2"]));
+    assert_eq!(json["views"][1]["disputed"]["n3"], "suspect");
 }
 
 #[test]
