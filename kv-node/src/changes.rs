@@ -104,6 +104,7 @@ impl Changes {
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
             // Another process may run as this node, with votes of its own.
             self.membership.check_memory()?;
+            self.membership.check_history()?;
             if seen.is_some_and(|seen| seen != topology.epoch()) {
                 let message = "another change came first; nothing was changed by this one";
                 return Err(refused(message.to_owned()));

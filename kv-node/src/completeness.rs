@@ -262,7 +262,8 @@ impl Completeness {
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
         let mut batch = WriteBatch::new();
-        for (bucket, partition) in places {
+        let keeps = planted!("keep the watermark of what is damaged");
+        for (bucket, partition) in places.iter().filter(|_| !keeps) {
             batch.delete(&storage_key::watermark(*bucket, *partition));
         }
         let lost = |record: &mut Record| {
@@ -271,7 +272,9 @@ impl Completeness {
             record.lost_through = record.lost_through.max(now);
         };
         self.change_with(batch, lost).await?;
-        watermarks.drop_some(places);
+        if !keeps {
+            watermarks.drop_some(places);
+        }
         Ok(())
     }
 

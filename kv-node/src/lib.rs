@@ -43,6 +43,7 @@ pub mod coordinator;
 pub mod env;
 pub mod evidence;
 pub mod fates;
+pub(crate) mod fork;
 pub mod healing;
 pub mod hints;
 pub mod liveness;

@@ -12,15 +12,16 @@ use kv_net::ErrorCode;
 use kv_net::message::{MemberState, MemberViewV1, Request, Response, TopologyV1};
 use kv_ring::{ChainHash, Topology};
 use kv_storage::WriteBatch;
-use kv_types::NodeId;
+use kv_types::{Epoch, NodeId};
 use tokio::sync::Notify;
 
 use crate::env::Env;
+use crate::fork::Fork;
 use crate::liveness::Liveness;
 use crate::refusal::Refusal;
 use crate::storage_key;
 use crate::store::{Store, StoreError, committed};
-use crate::topologies::Topologies;
+use crate::topologies::{Topologies, TopologyError};
 use crate::transport::Peer;
 
 /// How long a topology may take to be fetched from a peer.
@@ -38,6 +39,7 @@ pub struct Membership {
     store: Store,
     /// Peers remember a later start of this node.
     rolled_back: AtomicBool,
+    fork: Fork,
 }
 
 impl Membership {
@@ -80,6 +82,7 @@ impl Membership {
             topologies,
             store,
             rolled_back: AtomicBool::new(false),
+            fork: Fork::default(),
         });
         membership.feed(Input::LivenessProof { healthy: true });
         membership.feed(Input::Seeds(others(&topology, me)));
@@ -152,6 +155,36 @@ impl Membership {
             return Err(Refusal::new(ErrorCode::Storage, message));
         }
         Ok(())
+    }
+
+    /// A peer has another history of the topology: from now on the topology is not changed from here.
+    fn meet_fork(&self, node: NodeId, epoch: Epoch) {
+        if self.fork.met(node, self.env.now()) {
+            tracing::error!(
+                peer = %self.name(node), %epoch,
+                "a peer has another history of the topology; nothing is changed in it from here until a minute after that peer was heard last: stop it, and compare its data directory with the others'"
+            );
+        }
+    }
+
+    /// Whether no peer with another history of the topology was heard lately.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub(crate) fn check_history(&self) -> Result<(), Refusal> {
+        let Some(node) = self.fork.peer(self.env.now()) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} has another history of the topology: a node of another cluster, or a fork; nothing was changed; stop it, compare its data directory with the others', and try again a minute later",
+            self.name(node)
+        );
+        Err(Refusal::new(ErrorCode::BadRequest, message))
+    }
+
+    /// Whether a peer with another history of the topology was heard lately.
+    pub(crate) fn has_met_fork(&self) -> bool {
+        self.fork.peer(self.env.now()).is_some()
     }
 
     /// Peers remember a later start of this node than this one.
@@ -237,12 +270,7 @@ impl Membership {
                 tracing::info!(peer = %self.name(node), %epoch, "a peer has a newer topology");
                 self.env.spawn(Arc::clone(self).fetch_topology(node));
             }
-            Event::ConflictingTopology { node, epoch, .. } => {
-                tracing::error!(
-                    peer = %self.name(node), %epoch,
-                    "a peer has another history of the topology; do not change the topology, and compare their data directories"
-                );
-            }
+            Event::ConflictingTopology { node, epoch, .. } => self.meet_fork(node, epoch),
             Event::OlderBoot { remembered } => self.meet_later_self(remembered),
         }
     }
@@ -290,6 +318,10 @@ impl Membership {
             };
             match self.topologies.adopt(entry).await {
                 Ok(_) => self.topology_changed(),
+                Err(TopologyError::OtherHistory { epoch }) => {
+                    self.meet_fork(from, epoch);
+                    return;
+                }
                 Err(error) => {
                     tracing::error!(%error, "a newer topology was not taken over");
                     return;

@@ -90,6 +90,7 @@ pub struct Metrics {
     repair: RepairGauges,
     deletions: DeletionGauges,
     incomplete: Gauge,
+    topology_fork: Gauge,
     cut_out: Gauge,
     clock_behind_ms: Gauge,
 }
@@ -208,6 +209,7 @@ impl Metrics {
             repair: RepairGauges::default(),
             deletions: DeletionGauges::default(),
             incomplete: Gauge::default(),
+            topology_fork: Gauge::default(),
             cut_out: Gauge::default(),
             clock_behind_ms: Gauge::default(),
             registry: Registry::default(),
@@ -351,6 +353,11 @@ impl Metrics {
             "incomplete_partitions",
             "Partitions of which a lost part has not been fetched from the other owners yet",
             metrics.incomplete.clone(),
+        );
+        registry.register(
+            "topology_fork",
+            "1 while a peer with another history of the topology was heard within a minute: nothing is changed in it meanwhile",
+            metrics.topology_fork.clone(),
         );
         registry.register(
             "damage_cut_out",
@@ -499,6 +506,8 @@ impl Metrics {
         self.set_overdue(&deletions.overdue(), &topologies.current());
         let missing = u64::try_from(completeness.missing()).unwrap_or(u64::MAX);
         self.incomplete.set(gauge(missing));
+        let fork = u64::from(membership.has_met_fork());
+        self.topology_fork.set(gauge(fork));
         self.cut_out.set(gauge(damages.cut_out()));
         self.clock_behind_ms.set(watch.behind_ms());
         self.hints.objects.set(gauge(pending.objects));

@@ -105,7 +105,11 @@ impl Minter {
     /// The time by which values expire, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn right_ms(&self) -> u64 {
-        self.watch.right_ms(self.env.host.wall_ms())
+        let own_ms = self.env.host.wall_ms();
+        match planted!("expire values by a node's own clock") {
+            true => own_ms,
+            false => self.watch.right_ms(own_ms),
+        }
     }
 
     /// Refuses where nothing can be minted.

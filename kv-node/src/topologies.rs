@@ -68,6 +68,14 @@ pub enum TopologyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// It continues another history than the one here.
+    #[error(
+        "epoch {epoch} continues another history; this node or its peer was set up from a different genesis, or the chain is forked"
+    )]
+    OtherHistory {
+        /// Of which epoch the entry is.
+        epoch: Epoch,
+    },
     /// The file system failed.
     #[error("could not {action} {}: {source}", path.display())]
     Io {
@@ -103,7 +111,8 @@ impl Topologies {
                 name: name.clone(),
                 problem,
             };
-            current = Some(successor(current.as_ref(), bytes).map_err(refused)?);
+            let next = successor(current.as_ref(), bytes);
+            current = Some(next.map_err(|unfit| refused(unfit.to_string()))?);
         }
         let current = current.ok_or_else(missing)?;
         Ok(Self {
@@ -231,11 +240,13 @@ impl Topologies {
         if before.is_known(&entry) {
             return Ok(false);
         }
-        let mut next =
-            successor(Some(&before), entry.clone()).map_err(|problem| TopologyError::Refused {
+        let mut next = successor(Some(&before), entry.clone()).map_err(|unfit| match unfit {
+            Unfit::OtherHistory(epoch) => TopologyError::OtherHistory { epoch },
+            Unfit::Damaged(_) | Unfit::Late { .. } => TopologyError::Refused {
                 name: format!("after epoch {}", before.topology.epoch()),
-                problem,
-            })?;
+                problem: unfit.to_string(),
+            },
+        })?;
         if let Some(first) = self.before.get() {
             let prepared = first.prepare(&before.topology, &next.topology).await;
             prepared.map_err(|problem| TopologyError::Refused {
@@ -244,7 +255,9 @@ impl Topologies {
             })?;
         }
         let epoch = next.topology.epoch();
-        Self::install(&*self.fs, &self.dir, epoch, &entry)?;
+        if !planted!("adopt a topology before it is durable") {
+            Self::install(&*self.fs, &self.dir, epoch, &entry)?;
+        }
         if epoch > before.topology.epoch().next() {
             tracing::info!(from = %before.topology.epoch(), to = %epoch, "topologies in between are not kept by the peer, and left out");
         }
@@ -289,14 +302,28 @@ impl Current {
     }
 }
 
+/// Why an entry is not the next one.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("{0}")]
+    Damaged(String),
+    #[error("has epoch {epoch}, expected {expected}")]
+    Late { epoch: Epoch, expected: Epoch },
+    #[error("continues another history; this node or its peer was set up from a different genesis")]
+    OtherHistory(Epoch),
+}
+
 /// Checks that an entry continues the history, or is a later one of the same cluster.
-fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, String> {
-    let entry = ChainEntry::decode(&bytes).map_err(|error| error.to_string())?;
+fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, Unfit> {
+    let entry = ChainEntry::decode(&bytes).map_err(|error| Unfit::Damaged(error.to_string()))?;
     let mut entries = BTreeMap::new();
     if let Some(before) = before {
         let expected = before.topology.epoch().next();
         if entry.epoch() < expected {
-            return Err(format!("has epoch {}, expected {expected}", entry.epoch()));
+            return Err(Unfit::Late {
+                epoch: entry.epoch(),
+                expected,
+            });
         }
         let is_next = entry.epoch() == expected;
         let is_other = match is_next {
@@ -304,7 +331,7 @@ fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, String> 
             false => entry.topology().cluster_id() != before.topology.cluster_id(),
         };
         if is_other {
-            return Err("continues another history; this node or its peer was set up from a different genesis".to_owned());
+            return Err(Unfit::OtherHistory(entry.epoch()));
         }
         if is_next {
             entries.clone_from(&before.entries);

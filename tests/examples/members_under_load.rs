@@ -2,8 +2,8 @@
 //!
 //! `cargo run -p kv-tests --example members_under_load`: real processes, eight tasks that read and four that write, each with a
 //! short rest in between, at R=W=2. To three nodes comes a fourth; then the first leaves; then one is killed, given up and
-//! replaced; then all are restarted, one after the other. It prints how many requests failed in each phase, and the ratios of the
-//! latencies to those of as many nodes at rest, just before.
+//! replaced; two more come, and all five are restarted, one after the other. It prints how many requests failed in each phase, and the
+//! ratios of the latencies to those of as many nodes at rest, just before; it fails if any request did.
 
 #![expect(
     clippy::print_stdout,
@@ -64,7 +64,9 @@ async fn main() {
     let load = Load::begin(&client);
     let fourth = cluster.join("d");
     settle(&cluster, &[1, 2]).await;
-    tell("a node joins", &load.end().await, &rest, begun.elapsed());
+    let done = load.end().await;
+    tell("a node joins", &done, &rest, begun.elapsed());
+    let mut failed = done.failed;
 
     let rest = at_rest(&client, "four nodes").await;
     let begun = Instant::now();
@@ -72,7 +74,9 @@ async fn main() {
     cluster.change(&[1], &["leave", "n1"]);
     settle(&cluster, &[1, 2, fourth]).await;
     cluster.ends(0);
-    tell("a node leaves", &load.end().await, &rest, begun.elapsed());
+    let done = load.end().await;
+    tell("a node leaves", &done, &rest, begun.elapsed());
+    failed += done.failed;
 
     let rest = at_rest(&client, "three nodes again").await;
     let begun = Instant::now();
@@ -82,26 +86,27 @@ async fn main() {
     let fifth = cluster.replace(&[2], "n2", "b");
     settle(&cluster, &[2, fourth]).await;
     cluster.change_at_once(&[2], &["forget", "n2"]);
-    tell(
-        "a node is replaced",
-        &load.end().await,
-        &rest,
-        begun.elapsed(),
-    );
+    let done = load.end().await;
+    tell("a node is replaced", &done, &rest, begun.elapsed());
+    failed += done.failed;
 
+    let mut all = vec![2, fourth, fifth];
+    for zone in ["e", "f"] {
+        all.push(cluster.join(zone));
+        settle(&cluster, &all).await;
+    }
+    let rest = at_rest(&client, "five nodes").await;
     let begun = Instant::now();
     let load = Load::begin(&client);
-    for node in [2, fourth, fifth] {
+    for node in all {
         cluster.stop(node);
         cluster.start_node(node);
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
-    tell(
-        "all are restarted",
-        &load.end().await,
-        &rest,
-        begun.elapsed(),
-    );
+    let done = load.end().await;
+    tell("all are restarted", &done, &rest, begun.elapsed());
+    failed += done.failed;
+    assert_eq!(failed, 0, "no request may fail");
 }
 
 fn key(n: u64) -> String {

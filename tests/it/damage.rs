@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kv_net::message::ReadOptions;
+use kv_net::message::{ReadOptions, WriteKind};
+use kv_node::tombstones::DeleteOptions;
+use kv_ring::PartitionId;
 use kv_tests::sim::SimCluster;
-use kv_types::{Level, NodeId};
+use kv_types::{Hlc, Level, NodeId};
 
-use crate::client::{Client, metric, with_cluster};
+use crate::client::{BUCKET, Client, metric, options, with, with_cluster};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -93,6 +95,42 @@ fn what_went_bad_while_a_node_was_down_comes_back_as_well() {
             let seen = shown(&cluster, &mut client, N3, &format!("k{number}")).await;
             assert_eq!(seen, ["v".repeat(300)], "k{number}");
         }
+    });
+}
+
+#[test]
+fn what_is_damaged_takes_the_memory_of_deletions_there_with_it() {
+    let keep = Duration::from_secs(4);
+    let nodes =
+        |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep });
+    with(4, nodes, |cluster, mut client, handle| async move {
+        for number in 0..200 {
+            let (key, value) = (format!("k{number}"), "v".repeat(300));
+            let put = client.put(&cluster, N1, &key, &value).await;
+            put.expect("all are up");
+        }
+        for number in 0..600 {
+            let deleted = format!("d{number}");
+            let request = client.put_request(&deleted, None, WriteKind::Delete);
+            let deleted = client.send_put(&cluster, N1, request, "").await;
+            deleted.expect("all are up");
+        }
+        handle.sleep(HEALED).await;
+        let marks = |partitions: Vec<u16>| -> usize {
+            let image = cluster.image(N3).expect("a disk");
+            let mark = |partition| image.watermark(BUCKET, PartitionId(partition));
+            let marks = partitions.into_iter().map(mark);
+            marks.filter(|mark| *mark != Ok(Hlc::ZERO)).count()
+        };
+        assert!(marks((0..256).collect()) > 200, "most partitions have one");
+        cluster.kill(N1);
+        cluster.kill(N2);
+        assert!(damage(&cluster, N3) > 3);
+        handle.sleep(HEALED).await;
+        let image = cluster.image(N3).expect("a disk");
+        let incomplete = image.incomplete().expect("its own records are whole");
+        assert!(incomplete.len() > 3, "{incomplete:?}");
+        assert_eq!(marks(incomplete.into_iter().collect()), 0);
     });
 }
 

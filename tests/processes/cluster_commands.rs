@@ -72,3 +72,57 @@ async fn another_weight_is_staged_planned_committed_and_watched_to_its_end() {
         assert_eq!(value.as_deref(), Some(&b"v"[..]), "k{number}");
     }
 }
+
+#[test]
+fn what_is_staged_can_be_cleared_and_a_zone_is_changed_like_a_weight() {
+    let cluster = ProcessCluster::start(4);
+    let kv = |args: &[&str]| cluster.kv(&[1], args);
+    let staged = object(&kv(&["cluster", "zone", "n1", "south", "--json"]));
+    assert!(
+        staged["staged"][0]
+            .as_str()
+            .is_some_and(|wish| wish.contains("south")),
+        "{staged}"
+    );
+    assert!(kv(&["cluster", "clear"]).status.success());
+    assert_eq!(
+        kv(&["cluster", "plan"]).status.code(),
+        Some(2),
+        "nothing is staged"
+    );
+
+    cluster.change(&[1], &["zone", "n1", "south"]);
+    let watched = objects(&kv(&["cluster", "progress", "--watch", "--json"]));
+    assert_eq!(watched.last().expect("at least one")["settled"], true);
+    let status = object(&kv(&["status", "--json"]));
+    let nodes = status["nodes"].as_array().expect("a list");
+    let first = nodes
+        .iter()
+        .find(|node| node["name"] == "n1")
+        .expect("a member");
+    assert_eq!(first["zone"], "south");
+    let nothing = kv(&["cluster", "abort"]);
+    assert!(
+        nothing.status.code().is_some_and(|code| code < 6),
+        "{nothing:?}"
+    );
+}
+
+#[test]
+fn a_dead_node_is_replaced_and_forgotten() {
+    let mut cluster = ProcessCluster::start(3);
+    cluster.kill(1);
+    cluster.replace(&[0, 2], "n2", "b");
+    let kv = |args: &[&str]| cluster.kv(&[0, 2], args);
+    let watched = objects(&kv(&["cluster", "progress", "--watch", "--json"]));
+    assert_eq!(watched.last().expect("at least one")["settled"], true);
+    let forgotten = kv(&["cluster", "forget", "n2"]);
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    let status = object(&kv(&["status", "--json"]));
+    let nodes = status["nodes"].as_array().expect("a list");
+    let names: Vec<_> = nodes.iter().map(|node| node["name"].as_str()).collect();
+    assert!(
+        names.len() == 3 && !names.contains(&Some("n2")),
+        "{names:?}"
+    );
+}

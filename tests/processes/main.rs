@@ -8,3 +8,5 @@ mod full_disk;
 mod members;
 mod networks;
 mod planted;
+mod sessions;
+mod shell;

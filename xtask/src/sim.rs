@@ -195,6 +195,8 @@ fn build_tests(target: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         "--package",
         "kv-node",
         "--package",
+        "kv-client",
+        "--package",
         "kv-tests",
     ]);
     build.args([

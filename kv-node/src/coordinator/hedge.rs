@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_millis(30);
 /// Nobody is late sooner.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How many more requests may be sent than are needed: one for twenty.
+/// How many more requests may be sent than are needed: one for twenty reads.
 #[derive(Debug)]
 pub(super) struct HedgeBudget {
     /// In twentieths of a request.
@@ -28,10 +28,10 @@ impl HedgeBudget {
     /// So many at once.
     const MOST: u32 = 10 * Self::SHARE;
 
-    fn earn(&self, requests: usize) {
+    /// There is one read more.
+    fn earn(&self) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let earned = u32::try_from(requests).unwrap_or(Self::MOST);
-        *left = left.saturating_add(earned).min(Self::MOST);
+        *left = left.saturating_add(1).min(Self::MOST);
     }
 
     fn spend(&self) -> bool {
@@ -80,7 +80,7 @@ impl Waited {
 impl Coordinator {
     /// How long those that were asked may take before another is asked: what the slowest of them usually takes.
     pub(super) fn patience(&self, waited: &Waited) -> Duration {
-        self.hedges.earn(waited.nodes.len());
+        self.hedges.earn();
         let usual = waited.nodes.iter();
         let usual = usual.map(|node| self.evidence.p95(*node).unwrap_or(LONGEST));
         usual.max().unwrap_or(LONGEST).clamp(SHORTEST, LONGEST)
@@ -103,11 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_hundred_requests_five_more_may_be_sent_after_the_first_ten() {
+    fn for_a_hundred_reads_five_more_may_be_sent_after_the_first_ten() {
         let budget = HedgeBudget::default();
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
-        for _ in 0..50 {
-            budget.earn(2);
+        for _ in 0..100 {
+            budget.earn();
         }
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 5);
     }
@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn a_quiet_time_saves_up_no_more_than_ten() {
         let budget = HedgeBudget::default();
-        budget.earn(1_000_000);
+        for _ in 0..1_000 {
+            budget.earn();
+        }
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
     }
 }

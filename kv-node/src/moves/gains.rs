@@ -20,8 +20,10 @@ use crate::topologies::{BeforeAdoption, Topologies};
 
 /// How often it is looked whether something may begin or end.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How many partitions a node gains at once: what users wait for goes first.
+/// How many partitions a node gains at once, at most: what users wait for goes first.
 const AT_ONCE: usize = 32;
+/// Nor more than one partition of so many.
+const ONE_OF: u32 = 16;
 /// How long what is here waits for the rest of what is on its way, to end with it.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// How long the voters may take for a step.
@@ -96,8 +98,13 @@ impl Heir {
             return Ok(());
         }
         // What was called off and begun anew meanwhile is new, too.
-        let is_new =
-            |(partition, since): &(&PartitionId, &Epoch)| before.get(*partition) != Some(*since);
+        let is_new = |(partition, since): &(&PartitionId, &Epoch)| {
+            let earlier = before.get(*partition);
+            match planted!("go on with a change that was called off") {
+                true => earlier.is_none(),
+                false => earlier != Some(*since),
+            }
+        };
         let new: Vec<PartitionId> = gained.iter().filter(is_new).map(|(new, _)| *new).collect();
         let places: Vec<Place> = next
             .buckets()
@@ -201,7 +208,9 @@ impl Gains {
             });
         }
         self.partly_since = None;
-        let room = AT_ONCE.saturating_sub(joining.len());
+        let share = topology.partition_count().get() / ONE_OF;
+        let most = AT_ONCE.min(share as usize);
+        let room = most.saturating_sub(joining.len());
         let coming = topology
             .unsettled()
             .filter_map(|partition| topology.next_move(partition));

@@ -331,6 +331,8 @@ impl Rounds {
                 }
             }
             (Err(HeldUp { by }), Some(trouble)) => {
+                // Another one is named, too, when it is its turn.
+                trouble.is_told &= trouble.by == by;
                 trouble.by = by;
                 let lasts = now.saturating_sub(trouble.since);
                 if !trouble.is_told
@@ -339,7 +341,7 @@ impl Rounds {
                     trouble.is_told = true;
                     tracing::warn!(
                         member = %name(by),
-                        "deletions are not forgotten until this member answers and keeps nothing old for others; bring it back"
+                        "deletions are not forgotten until this member answers and keeps nothing old for others; start it again, or, if it will never be back, replace or remove it (kv cluster replace, kv cluster remove)"
                     );
                 }
             }

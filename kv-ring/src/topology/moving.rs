@@ -195,7 +195,11 @@ impl Topology {
         for (partition, since) in partitions {
             let moving = self.moving(*partition).filter(|moving| moving.to == by);
             // What it has pulled in an earlier attempt may lack what was written in between.
-            let moving = moving.filter(|_| self.changed_at(*partition) == *since);
+            let is_of_this_one = || {
+                self.changed_at(*partition) == *since
+                    || planted!("count the vote of an earlier attempt")
+            };
+            let moving = moving.filter(|_| is_of_this_one());
             let moving = moving.ok_or(ChangeError::NotMoving {
                 partition: *partition,
                 node: by,

@@ -12,6 +12,8 @@
 //! | a replica answers that it has a write | it is on its disk |
 //! | a node promises a floor | that is on its disk, and never falls |
 //! | watermarks are about to rise | all owners hold the same from below, and nobody keeps anything from there for others |
+//! | watermarks are about to rise | no owner's has fallen since they rose last |
+//! | a quorum of owners has served a client | nobody has heard before it asked of a write under a later change of the partition |
 //! | a voter answers | its vote is on its disk, and does not contradict an earlier one |
 //! | watermarks rise | their owners were compared after all members had promised |
 //! | a replica answers that it has a write | no interval of its clock spans a start of its minter above the watermark |
@@ -22,6 +24,7 @@
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
 mod deletions;
+mod epochs;
 mod intervals;
 mod recoveries;
 mod votes;
@@ -47,7 +50,10 @@ use crate::sim::image::{Image, Unreadable};
 use crate::sim::network::Overhear;
 use crate::sim::{Handle, SimCluster};
 
+pub use epochs::Served;
+
 use deletions::{Deletions, Order};
+use epochs::Epochs;
 use intervals::Starts;
 use recoveries::Recoveries;
 use votes::Votes;
@@ -97,6 +103,7 @@ struct State {
     /// Which objects each replica was sent, by a hash.
     sent: BTreeSet<(NodeId, u64)>,
     deletions: Deletions,
+    epochs: Epochs,
     recoveries: Recoveries,
     starts: Starts,
     votes: Votes,
@@ -152,6 +159,7 @@ impl Witness {
                 disks: BTreeMap::new(),
                 sent: BTreeSet::new(),
                 deletions: Deletions::default(),
+                epochs: Epochs::default(),
                 recoveries: Recoveries::new(),
                 starts: Starts::new(),
                 votes: Votes::default(),

@@ -14,7 +14,7 @@ use kv_types::{
 };
 
 use super::scenario::{Mix, Scenario};
-use super::witness::{Acknowledged, Witness};
+use super::witness::{Acknowledged, Served, Witness};
 use crate::history::{Fate, History, KeyNumber, Read, Seen, Write};
 use crate::sim::client::{BUCKET, Client};
 use crate::sim::network::SimNetwork;
@@ -227,6 +227,10 @@ impl Worker {
         let named = crate::sim::client::key(&name(key));
         if number.is_none() {
             self.witness.answered(&named, level, begun, &reply);
+        }
+        if number.is_none() && matches!(level, Level::Quorum | Level::All) {
+            let served = Served::Read;
+            self.witness.served(served, &named, begun, reply.epoch);
         }
         self.saw(key, &reply.context);
         let read = Read {
@@ -477,6 +481,9 @@ impl Worker {
             WriteKind::Delete => String::new(),
         };
         let mut fate = Fate::NotApplied;
+        let (level, key) = (request.options.level, request.key.clone());
+        let is_quorum = level == self.named(Level::Quorum) || level == Level::All;
+        let is_strict = is_quorum && request.options.w.is_none();
         let first_sent = self.handle.now();
         for attempt in 0..3 {
             let via = self.via();
@@ -485,6 +492,7 @@ impl Worker {
             }
             let mut request = request.clone();
             request.head.epoch = self.client.epoch;
+            let sent = self.handle.now();
             if attempt > 0 {
                 let since = self.handle.now().saturating_sub(first_sent).as_millis();
                 request.since_first_ms = u32::try_from(since).expect("a short run").max(1);
@@ -496,6 +504,10 @@ impl Worker {
             {
                 Ok(reply) => {
                     self.trace(100);
+                    if is_strict {
+                        let served = Served::Write;
+                        self.witness.served(served, &key, sent, reply.epoch);
+                    }
                     return (Fate::Acked(self.handle.now()), Some(reply.context));
                 }
                 Err((_, Outcome::Unknown)) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_net::message::{PlaceV1, WatermarkV1};
 use kv_node::storage_key;
 use kv_ring::{PartitionId, Topology};
-use kv_types::{BucketId, BucketMode, Hlc, NodeId, Object, Payload, Sibling};
+use kv_types::{BucketId, BucketMode, Epoch, Hlc, NodeId, Object, Payload, Sibling};
 
 use super::{CHANCES, Witness};
 use crate::sim::client::BUCKET;
@@ -24,6 +24,8 @@ pub(super) struct Deletions {
     next: u64,
     /// Watermarks whose rise was looked at.
     raised: BTreeSet<(BucketId, u16, Hlc)>,
+    /// The highest watermark that a node was seen to have of a place, by the epoch of the partition's last change.
+    highest: BTreeMap<(NodeId, PlaceV1, Epoch), Hlc>,
 }
 
 impl Deletions {
@@ -196,6 +198,23 @@ impl Witness {
         }
     }
 
+    /// A watermark never falls while its owner has its disk and the partition its owners.
+    fn check_rise(&self, of: (NodeId, PlaceV1, Epoch), mark: Hlc) {
+        if self.restored.contains(&of.0) {
+            return;
+        }
+        let highest = {
+            let mut state = self.state();
+            let highest = state.deletions.highest.entry(of).or_default();
+            *highest = mark.max(*highest);
+            *highest
+        };
+        if mark < highest {
+            let what = format!("the watermark of {of:?} has fallen from {highest:?} to {mark:?}");
+            self.wrong("watermark-falls", what);
+        }
+    }
+
     /// Whether a stored key lies in one of these places.
     fn is_in(&self, stored: &[u8], places: &[PlaceV1]) -> bool {
         let Some((bucket, hash)) = storage_key::place(stored) else {
@@ -225,6 +244,9 @@ impl Witness {
                 copies.insert(owner, image.objects(range)?.into_iter().collect());
                 marks.insert(owner, image.watermark(place.bucket, partition)?);
             }
+        }
+        for (owner, mark) in &marks {
+            self.check_rise((*owner, place, topology.changed_at(partition)), *mark);
         }
         let is_old = |sibling: &Sibling| {
             let is_value = matches!(sibling.payload(), Payload::Value(_));
