@@ -192,6 +192,7 @@ impl Store {
             reverse: false,
             max_items,
             max_bytes,
+            max_visited: usize::MAX,
         };
         self.scan_at(&self.db.snapshot(), request).await
     }

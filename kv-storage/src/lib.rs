@@ -55,7 +55,8 @@
 //! (`table/reader.rs`) asks its filter, finds the block in its index, and the entry in the block by
 //! fingerprint. If a block is not in the cache (`cache/block.rs`), or the value lies in a blob file, the caller
 //! gets a job that reads it. A scan (`db/scan.rs`) merges cursors over the same view (`merge/`), with
-//! read-ahead, and reads large values one by one as it lends them.
+//! read-ahead, and reads large values one by one as it lends them. A page of a scan ends with its work, however little
+//! it found, so that rows that were deleted and not compacted yet hold up no reader.
 //!
 //! A deleted range (`ranges/`) hides older versions of its keys: each source of a read is asked for its ranges
 //! too (`merge/cover.rs` for scans), and compaction drops what they hide (`compaction/retain.rs`,

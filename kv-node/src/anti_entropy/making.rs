@@ -88,6 +88,7 @@ async fn make(
         reverse: false,
         max_items: ROWS,
         max_bytes: BYTES,
+        max_visited: usize::MAX,
     });
     let mut current: Option<Place> = None;
     let mut items = Vec::new();

@@ -108,7 +108,7 @@ impl Snapshot {
         let start = range.start_bound().map(AsRef::as_ref);
         let end = range.end_bound().map(AsRef::as_ref);
         let view = self.view();
-        let mut cursor = cursor(&view, direction, self.at(), start, end)?;
+        let mut cursor = cursor(&view, direction, self.at(), (start, end), usize::MAX)?;
         while let Some(entry) = cursor.next()? {
             if !is_before_end(direction, start, end, entry.key)
                 || visit(entry.key, entry.value).is_break()
@@ -126,6 +126,7 @@ impl Snapshot {
             at: self.at(),
             start,
             end,
+            limit: usize::MAX,
             front: None,
             back: None,
             done: false,
@@ -187,6 +188,8 @@ pub struct Iter {
     at: Seq,
     start: Bound<Bytes>,
     end: Bound<Bytes>,
+    /// How many versions are visited from either end before it ends early.
+    limit: usize,
     /// Where the iteration stands, from the start and from the end, once there was a step.
     front: Option<LiveCursor>,
     back: Option<LiveCursor>,
@@ -203,7 +206,10 @@ impl Iter {
         };
         let moving = match moving {
             Some(cursor) => cursor,
-            None => moving.insert(cursor(&self.view, direction, self.at, start, end)?),
+            None => {
+                let cursor = cursor(&self.view, direction, self.at, (start, end), self.limit);
+                moving.insert(cursor?)
+            }
         };
         let Some(live) = moving.next()? else {
             return Ok(None);
@@ -218,6 +224,24 @@ impl Iter {
         let (key, seq) = (Bytes::copy_from_slice(live.key), live.seq);
         let value = moving.value_bytes();
         Ok(Some(Entry { key, value, seq }))
+    }
+
+    /// The key with which it ended early from one end, if it did.
+    fn paused_at(&self, direction: Direction) -> Option<Bytes> {
+        let key = self.cursor(direction)?.paused_at()?;
+        Some(Bytes::copy_from_slice(key))
+    }
+
+    /// How many versions were visited from one end.
+    fn visited(&self, direction: Direction) -> usize {
+        self.cursor(direction).map_or(0, LiveCursor::visited)
+    }
+
+    fn cursor(&self, direction: Direction) -> Option<&LiveCursor> {
+        match direction {
+            Direction::Forward => self.front.as_ref(),
+            Direction::Backward => self.back.as_ref(),
+        }
     }
 
     fn advance(&mut self, direction: Direction) -> Option<Result<Entry, Error>> {
@@ -237,14 +261,14 @@ fn slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
     bound.as_ref().map(|key| &key[..])
 }
 
-/// A cursor over the keys that live at a number, from the first one of a range on. It does not stop at the
-/// range's far end.
+/// A cursor over the keys that live at a number, from the first one of a range on. It may lend one behind the
+/// range's far end. It pauses when it has visited as many versions as the limit says.
 fn cursor(
     view: &View,
     direction: Direction,
     at: Seq,
-    start: Bound<&[u8]>,
-    end: Bound<&[u8]>,
+    (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+    limit: usize,
 ) -> Result<LiveCursor, Error> {
     let (first, far) = match direction {
         Direction::Forward => (start, end),
@@ -252,7 +276,7 @@ fn cursor(
     };
     let first = first_version(direction, first);
     let merge = view.merge(direction, first, far, Fetch::Blocking)?;
-    Ok(LiveCursor::new(merge, at))
+    Ok(LiveCursor::new(merge, at, limit))
 }
 
 /// Where a cursor begins that comes to `bound` first.
@@ -318,15 +342,30 @@ pub struct ScanRequest {
     pub max_items: usize,
     /// The page ends with the entry that brings keys and values to this many bytes.
     pub max_bytes: usize,
+    /// Most versions that are visited for the page, of live keys, of deleted ones and of those that are newer than the
+    /// snapshot. The page ends with the key that reaches it, even without an entry. It is exceeded by one key that has
+    /// more versions: a page gets at least one key further. A deleted range is stepped over at once in what is older
+    /// than the memtable or table that holds it. Raising it makes fewer and longer pages where much was deleted.
+    pub max_visited: usize,
+}
+
+impl ScanRequest {
+    /// A good `max_visited`: some milliseconds' work, if the disk need not be read.
+    pub const DEFAULT_MAX_VISITED: usize = 16_384;
 }
 
 /// One page of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanPage {
-    /// Entries in the order asked for.
+    /// Entries in the order asked for. There may be none although there are some further on: only without `next` is the
+    /// range exhausted.
     pub entries: Vec<Entry>,
+    /// Up to which key, itself included, these are all; that one may be deleted. `None` if the range is exhausted.
+    pub through: Option<Bytes>,
     /// The request for the rest, or none if the range is exhausted.
     pub next: Option<ScanRequest>,
+    /// How many versions were visited, of live keys and of others.
+    pub visited: usize,
 }
 
 pub(super) fn scan_with(
@@ -335,7 +374,8 @@ pub(super) fn scan_with(
     request: ScanRequest,
     done: impl FnOnce(Result<ScanPage, Error>) + Send + 'static,
 ) {
-    let iter = snapshot.range(Bound::Included(request.start.clone()), request.end.clone());
+    let mut iter = snapshot.range(Bound::Included(request.start.clone()), request.end.clone());
+    iter.limit = request.max_visited;
     inner
         .env
         .jobs
@@ -350,21 +390,24 @@ fn page(mut iter: Iter, request: ScanRequest) -> Result<ScanPage, Error> {
     };
     let mut entries: Vec<Entry> = Vec::new();
     let mut bytes = 0;
-    loop {
+    let through = loop {
         let Some(entry) = iter.advance(direction).transpose()? else {
-            return Ok(ScanPage {
-                entries,
-                next: None,
-            });
+            break iter.paused_at(direction);
         };
         bytes += entry.key.len() + entry.value.len();
         if entries.len() + 1 >= request.max_items || bytes >= request.max_bytes {
-            let next = Some(rest(request, entry.key.clone()));
+            let last = entry.key.clone();
             entries.push(entry);
-            return Ok(ScanPage { entries, next });
+            break Some(last);
         }
         entries.push(entry);
-    }
+    };
+    Ok(ScanPage {
+        entries,
+        next: through.clone().map(|last| rest(request, last)),
+        through,
+        visited: iter.visited(direction),
+    })
 }
 
 /// The request that goes on after `last`.

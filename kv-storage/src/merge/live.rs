@@ -15,15 +15,22 @@ pub(crate) struct LiveEntry<'a> {
     pub seq: Seq,
 }
 
-/// Walks the live keys of a merge. Values are read from blob files only when their entry is lent.
+/// Walks the live keys of a merge, until it has visited so many versions of all kinds that it pauses. Values are read
+/// from blob files only when their entry is lent.
 #[derive(Debug)]
 pub(crate) struct LiveCursor {
     merge: Merge,
     at: Seq,
-    /// Forward: the key whose newest visible version was met last. Backward: the present key.
+    /// How many versions it visits before it pauses; at least one.
+    limit: usize,
+    visited: usize,
+    is_paused: bool,
+    /// The key whose version was visited last.
     key: Vec<u8>,
     /// Whether `key` holds a key.
     has_key: bool,
+    /// Forward: the newest visible version of `key` was met.
+    is_decided: bool,
     /// Forward: the merge stands at the present entry.
     is_at_entry: bool,
     /// Backward: the present value, or the pointer to it, which the merge has passed.
@@ -34,12 +41,16 @@ pub(crate) struct LiveCursor {
 }
 
 impl LiveCursor {
-    pub(crate) fn new(merge: Merge, at: Seq) -> Self {
+    pub(crate) fn new(merge: Merge, at: Seq, limit: usize) -> Self {
         Self {
             merge,
             at,
+            limit: limit.max(1),
+            visited: 0,
+            is_paused: false,
             key: Vec::new(),
             has_key: false,
+            is_decided: false,
             is_at_entry: false,
             value: Vec::new(),
             resolved: None,
@@ -47,7 +58,7 @@ impl LiveCursor {
         }
     }
 
-    /// Moves to the next live key and lends it; nothing if there is none.
+    /// Moves to the next live key and lends it; nothing if there is none, or the cursor pauses.
     pub(crate) fn next(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
         match self.merge.direction {
             Direction::Forward => self.next_forward(),
@@ -55,9 +66,19 @@ impl LiveCursor {
         }
     }
 
-    /// The key that was lent last; empty before the first.
+    /// The key that was lent last, or one behind it where nothing more was lent; empty before the first.
     pub(crate) fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// How many versions were visited, of live keys and of others.
+    pub(crate) fn visited(&self) -> usize {
+        self.visited
+    }
+
+    /// The key with which the cursor pauses: it and all before it are done. Nothing if the cursor came to the end.
+    pub(crate) fn paused_at(&self) -> Option<&[u8]> {
+        self.is_paused.then_some(&self.key)
     }
 
     /// The value of the entry that was lent last, for keeping.
@@ -77,23 +98,37 @@ impl LiveCursor {
         self.is_at_entry = false;
         self.resolved = None;
         while let Some(version) = self.merge.version() {
-            let is_older = self.has_key && self.key == version.key;
-            if version.seq <= self.at && !is_older {
+            let is_new = !self.has_key || self.key != version.key;
+            // The older versions of a decided key may stay unvisited.
+            if self.visited >= self.limit && (is_new || self.is_decided) {
+                self.is_paused = true;
+                return Ok(None);
+            }
+            self.visited += 1;
+            if is_new {
                 self.key.clear();
                 self.key.extend_from_slice(version.key);
                 self.has_key = true;
+                self.is_decided = false;
+            }
+            let mut is_hidden = false;
+            if version.seq <= self.at && !self.is_decided {
+                self.is_decided = true;
                 self.seq = version.seq;
-                if self.merge.hides(&self.key, self.seq, self.at)? {
-                    // Cursors may have moved on. If that of this version has not, it is met again, as an older
-                    // one of its key.
-                    continue;
-                }
-                if self.is_live() {
+                is_hidden = self.merge.hides(&self.key, self.seq, self.at)?;
+                if !is_hidden && self.is_live() {
                     self.is_at_entry = true;
                     return self.lend();
                 }
             }
-            self.merge.advance()?;
+            if is_new && self.merge.is_beyond(&self.key) {
+                return Ok(None);
+            }
+            // Where it is hidden, cursors may have moved on, that of this version among them.
+            let has_moved = is_hidden && self.merge.version().is_none_or(|it| it.key != self.key);
+            if !has_moved {
+                self.merge.advance()?;
+            }
         }
         self.merge.end().map(|()| None)
     }
@@ -125,10 +160,14 @@ impl LiveCursor {
     }
 
     /// A key's versions come oldest first: the last visible one before the key changes counts. To see
-    /// the change the merge must pass it, so it is copied.
+    /// the change the merge must pass it, so it is copied. It pauses between keys only.
     fn next_backward(&mut self) -> Result<Option<LiveEntry<'_>>, Error> {
         self.resolved = None;
         while let Some(version) = self.merge.version() {
+            if self.visited >= self.limit {
+                self.is_paused = true;
+                return Ok(None);
+            }
             self.key.clear();
             self.key.extend_from_slice(version.key);
             let (mut is_there, mut lives) = (false, false);
@@ -137,6 +176,7 @@ impl LiveCursor {
             while let Some(version) = self.merge.version()
                 && version.key == self.key
             {
+                self.visited += 1;
                 if version.seq <= self.at {
                     self.seq = version.seq;
                     is_there = true;
@@ -163,6 +203,9 @@ impl LiveCursor {
                     value: self.resolved.as_deref().unwrap_or(&self.value),
                     seq: self.seq,
                 }));
+            }
+            if self.merge.is_beyond(&self.key) {
+                return Ok(None);
             }
         }
         self.merge.end().map(|()| None)

@@ -282,6 +282,7 @@ fn scans_come_in_pages_both_ways() {
             reverse,
             max_items: 7,
             max_bytes: usize::MAX,
+            max_visited: ScanRequest::DEFAULT_MAX_VISITED,
         });
         let mut seen = Vec::new();
         while let Some(next) = request.take() {

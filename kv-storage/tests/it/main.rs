@@ -24,6 +24,7 @@ mod lives;
 mod meddling;
 mod model;
 mod observer;
+mod pages;
 mod ranges;
 mod reads;
 mod recovers;
