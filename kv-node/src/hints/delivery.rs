@@ -60,8 +60,12 @@ enum Went {
     Away,
 }
 
-/// Whether more is sent in this round after a page of objects; `in_vain` counts the pages of which nothing went.
+/// Whether more is sent in this round after a page of objects; `in_vain` counts the pages of which nothing went. An empty one says
+/// nothing: there was only what is delivered already and not dropped yet.
 fn goes_on(page: &[Went], in_vain: &mut u32) -> bool {
+    if page.is_empty() {
+        return true;
+    }
     if page.contains(&Went::Home) {
         *in_vain = 0;
         return true;
@@ -248,6 +252,13 @@ mod tests {
         assert!(goes_on(&[Went::Refused, Went::Home], &mut in_vain));
         assert_eq!(in_vain, 0);
         assert!(!goes_on(&[Went::Away; AT_ONCE], &mut in_vain), "it is away");
+    }
+
+    #[test]
+    fn a_page_of_nothing_is_not_the_end_and_not_in_vain() {
+        let mut in_vain = MOST_IN_VAIN - 1;
+        assert!(goes_on(&[], &mut in_vain));
+        assert_eq!(in_vain, MOST_IN_VAIN - 1);
     }
 
     #[test]
