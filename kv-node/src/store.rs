@@ -175,7 +175,7 @@ impl Store {
         answered(result.await)?.map_err(failed)
     }
 
-    /// A page of the keys from `start` up to `end`.
+    /// A page of the keys from `start` up to `end`. It may be empty although there are more, see [`ScanPage`].
     ///
     /// # Errors
     /// [`StoreError::Failed`] when bytes cannot be read.
@@ -192,12 +192,20 @@ impl Store {
             reverse: false,
             max_items,
             max_bytes,
-            max_visited: usize::MAX,
+            max_visited: ScanRequest::DEFAULT_MAX_VISITED,
         };
+        self.page(request).await
+    }
+
+    /// A page of what is stored now.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub async fn page(&self, request: ScanRequest) -> Result<ScanPage, StoreError> {
         self.scan_at(&self.db.snapshot(), request).await
     }
 
-    /// As [`Self::scan`], of a snapshot.
+    /// As [`Self::page`], of a snapshot.
     ///
     /// # Errors
     /// As [`Self::scan`].

@@ -220,6 +220,7 @@ fn a_partition_key_of_any_length_is_compared_to_its_end() {
         let pages = PageLimits {
             copies: 100,
             bytes: 4 << 10,
+            visited: 90,
         };
         SimCluster::new(handle, 3, 3, options()).with_pages(pages)
     };

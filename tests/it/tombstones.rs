@@ -8,10 +8,12 @@ use kv_net::message::{
     AnswerWhen, FloorReplyV1, FloorV1, PlaceV1, ReadOptions, ReplicaReadV1, ReplicaWriteV1,
     Request, Response, WatermarkStep, WatermarkV1, WriteKind,
 };
+use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{ActorId, Clock, Dot, Hlc, Level, NodeId, Object, Outcome, Payload, Write};
+use kv_types::{ActorId, Clock, Dot, Hlc, Key, Level, NodeId, Object, Outcome, Payload, Write};
 
+use crate::anti_entropy::compare_all;
 use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with};
 
 const KEEP: Duration = Duration::from_secs(4);
@@ -499,5 +501,88 @@ fn a_watermark_rises_only_where_its_floor_is_above_and_in_the_run_that_promised_
         assert!(is_refused(&call(&cluster, node, &nowhere).await));
         let good = raise(boot, through, partition.0);
         assert!(!is_refused(&call(&cluster, node, &good).await));
+    });
+}
+
+fn row(number: u32) -> Key {
+    Key::with_sort("sensor", number.to_be_bytes().to_vec()).expect("short")
+}
+
+async fn write_row(cluster: &SimCluster, client: &mut Client, number: u32, kind: WriteKind) {
+    let mut request = client.put_request("row", None, kind);
+    request.key = row(number);
+    let value = if kind == WriteKind::Put { "v" } else { "" };
+    let written = client.send_put(cluster, VIA, request, value).await;
+    written.expect("a quorum is up");
+}
+
+/// The store drops what is forgotten later. Until then it is gone through, a part of it for each answer.
+#[test]
+fn rows_among_many_forgotten_deletions_are_listed_and_compared_part_by_part() {
+    const ROWS: u32 = 300;
+    const EVERY: u32 = 100;
+    let nodes = |handle| {
+        let mut storage = options();
+        // Nothing is written to tables, so nothing is dropped.
+        storage.memtable_bytes = 64 << 20;
+        let pages = PageLimits {
+            visited: 20,
+            ..PageLimits::default()
+        };
+        let cluster = SimCluster::new(handle, 3, 3, storage);
+        let deletes = DeleteOptions { keep: KEEP };
+        cluster.with_deletes(deletes).with_pages(pages)
+    };
+    with(6, nodes, |cluster, mut client, handle| async move {
+        for number in 0..ROWS {
+            write_row(&cluster, &mut client, number, WriteKind::Put).await;
+        }
+        let deleted = (0..ROWS).filter(|number| !number.is_multiple_of(EVERY));
+        for number in deleted.clone() {
+            write_row(&cluster, &mut client, number, WriteKind::Delete).await;
+        }
+        let limit = handle.now() + ROUNDS * 10;
+        let forgotten = |node| metric(&cluster, node, "kv_deletions_forgotten ");
+        let all = deleted.count() as u64;
+        while cluster.nodes().any(|node| forgotten(node) < all) {
+            assert!(handle.now() < limit, "they are not forgotten");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        let (_, partition) = cluster.topology().locate(BUCKET, b"sensor");
+        let (mut listed, mut after, mut empty) = (Vec::new(), None, 0);
+        loop {
+            let from = (partition.0, None, after);
+            let page = client.list(&cluster, VIA, from, 50, ReadOptions::default());
+            let (page, _) = page.await.expect("all are up");
+            empty += usize::from(page.entries.is_empty());
+            listed.extend(page.entries.into_iter().map(|entry| entry.key));
+            after = page.next_after;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, [row(0), row(EVERY), row(2 * EVERY)]);
+        assert!(empty > 10, "{empty} pages end with their work");
+
+        let [first, second, cut_off] = [VIA, NodeId(2), NodeId(3)];
+        let links: Vec<_> = [first, second]
+            .iter()
+            .flat_map(|node| [(*node, cut_off), (cut_off, *node)])
+            .collect();
+        cluster.network.block(&links);
+        write_row(&cluster, &mut client, ROWS - 1, WriteKind::Put).await;
+        cluster.network.unblock(&links);
+        // So that they know of each other again.
+        handle.sleep(Duration::from_millis(1_500)).await;
+        let compared = compare_all(&cluster, cut_off).await;
+        assert_eq!(compared.shared, compared.settled, "{compared:?}");
+        cluster.kill(first);
+        cluster.kill(second);
+        let weak = ReadOptions {
+            level: Level::Weak,
+            ..ReadOptions::default()
+        };
+        let read = client.get_key(&cluster, cut_off, row(ROWS - 1), weak).await;
+        assert_eq!(read.expect("one answer is enough").0, ["v"]);
     });
 }

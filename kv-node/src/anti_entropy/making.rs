@@ -88,7 +88,7 @@ async fn make(
         reverse: false,
         max_items: ROWS,
         max_bytes: BYTES,
-        max_visited: usize::MAX,
+        max_visited: ScanRequest::DEFAULT_MAX_VISITED,
     });
     let mut current: Option<Place> = None;
     let mut items = Vec::new();

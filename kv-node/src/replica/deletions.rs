@@ -33,7 +33,7 @@ pub struct Deletion {
     stored: Bytes,
 }
 
-/// A page of deletions, in storage order.
+/// A page of deletions, in storage order. It may be empty although there are more: many that are forgotten lie before them.
 #[derive(Debug, Default)]
 pub struct DeletionPage {
     /// The deletions.

@@ -5,6 +5,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use kv_net::message::{MAX_PAGE, ReplicaListV1};
 use kv_ring::PartitionId;
+use kv_storage::ScanRequest;
 use kv_types::{Hlc, Key, Object};
 
 use super::{Replica, damaged, damaged_key};
@@ -20,6 +21,8 @@ pub struct PageLimits {
     pub copies: usize,
     /// Bytes of objects after which there are no more.
     pub bytes: usize,
+    /// What the store goes through at most: copies, and what it has not dropped yet of deleted and replaced ones.
+    pub visited: usize,
 }
 
 impl Default for PageLimits {
@@ -30,6 +33,7 @@ impl Default for PageLimits {
         Self {
             copies: COPIES,
             bytes: 16 << 20,
+            visited: ScanRequest::DEFAULT_MAX_VISITED,
         }
     }
 }
@@ -39,7 +43,7 @@ impl Default for PageLimits {
 pub struct HeldPage {
     /// The objects in storage order.
     pub entries: Vec<(Key, Bytes)>,
-    /// Up to which key these are all; `None` if there are no more.
+    /// Up to which key these are all, though that one itself may be gone; `None` if there are no more.
     pub until: Option<Key>,
 }
 
@@ -98,29 +102,38 @@ impl Replica {
         let mut from = after.into_iter().fold(first, Bytes::max);
         let mode = topology.mode_of(bucket);
         let (mut entries, mut newest) = (Vec::new(), None);
-        let (mut rows, mut last) = (0, None);
+        let (mut rows, mut visited) = (0, 0);
         let until = loop {
             if end.as_ref().is_some_and(|end| from >= *end) {
                 break None;
             }
-            let end = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let (items, bytes) = (asked.max_items as usize, asked.max_bytes as usize);
-            let page = self.store.scan(from, end, items, bytes).await?;
+            let page = self.store.page(ScanRequest {
+                start: from,
+                end: end.clone().map_or(Bound::Unbounded, Bound::Excluded),
+                reverse: false,
+                max_items: asked.max_items as usize,
+                max_bytes: asked.max_bytes as usize,
+                max_visited: self.limits.visited - visited,
+            });
+            let page = page.await?;
             rows += page.entries.len();
+            visited += page.visited;
             for item in page.entries {
                 newest = newest.max(Some(item.seq));
-                let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
-                last = Some(key.clone());
+                let key = decoded(&item.key)?;
                 let place = (bucket, partition);
                 if !self.may_be_forgotten_of(place, mode, &key, &item.value)? {
                     entries.push((key, item.value));
                 }
             }
-            match page.next {
-                None => break None,
-                Some(next) if entries.is_empty() && rows < self.limits.copies => from = next.start,
-                Some(_) => break last,
+            let (Some(through), Some(next)) = (page.through, page.next) else {
+                break None;
+            };
+            let is_enough = rows >= self.limits.copies || visited >= self.limits.visited;
+            if is_enough || !entries.is_empty() {
+                break Some(decoded(&through)?);
             }
+            from = next.start;
         };
         // It may have become incomplete meanwhile, or what was there may be gone with the partition.
         self.completeness.check(partition)?;
@@ -135,8 +148,8 @@ impl Replica {
 
     /// Goes through the copies of a partition in the order in which they are stored, with their bytes, but for those that
     /// another replica may have forgotten, until `visit` wants no more, the one that it was given included, or so many have
-    /// been read that others should have their turn. Then it gives the last one that was gone through, if any was; `None` if
-    /// these are all, or `visit` did not want the first one.
+    /// been read that others should have their turn, or so much was gone through that is not there any more. Then it gives the
+    /// last key that was gone through, if any was; `None` if these are all, or `visit` did not want the first one.
     ///
     /// # Errors
     /// [`Refusal`] when they cannot be read.
@@ -157,7 +170,7 @@ impl Replica {
         let after = stretch.after.map(|key| storage_key::next(&stored(key)));
         let until = stretch.until.map(|key| storage_key::next(&stored(key)));
         let limits = self.limits;
-        let (mut rows, mut bytes, mut last) = (0, 0, None);
+        let (mut rows, mut bytes, mut visited, mut last) = (0, 0, 0, None);
         for node in stretch.nodes {
             let (first, end) = tree::positions(stretch.depth, *node);
             let (first, end) = storage_key::partition_range(bucket, &(at(first)..=at(end)));
@@ -169,16 +182,26 @@ impl Replica {
                 if end.as_ref().is_some_and(|end| from >= *end) {
                     break;
                 }
-                if rows >= limits.copies || bytes >= limits.bytes {
+                let is_enough =
+                    rows >= limits.copies || bytes >= limits.bytes || visited >= limits.visited;
+                // Without a last key it would be taken for the end.
+                if is_enough && last.is_some() {
                     return Ok(last);
                 }
-                let bound = end.clone().map_or(Bound::Unbounded, Bound::Excluded);
-                let items = (limits.copies - rows).min(1_024);
-                let page = self.store.scan(from, bound, items, 1 << 20).await?;
+                let page = self.store.page(ScanRequest {
+                    start: from,
+                    end: end.clone().map_or(Bound::Unbounded, Bound::Excluded),
+                    reverse: false,
+                    max_items: limits.copies.saturating_sub(rows).min(1_024),
+                    max_bytes: 1 << 20,
+                    max_visited: limits.visited.saturating_sub(visited),
+                });
+                let page = page.await?;
+                visited += page.visited;
                 for item in page.entries {
                     rows += 1;
                     bytes += item.value.len();
-                    let key = storage_key::decode(&item.key).ok_or_else(damaged_key)?;
+                    let key = decoded(&item.key)?;
                     let object =
                         Object::decode(&item.value).map_err(|damage| damaged(&key, damage))?;
                     if self.may_be_forgotten((bucket, partition), mode, &object) {
@@ -197,12 +220,17 @@ impl Replica {
                     }
                     last = Some(key);
                 }
-                match page.next {
-                    None => break,
-                    Some(next) => from = next.start,
-                }
+                let (Some(through), Some(next)) = (page.through, page.next) else {
+                    break;
+                };
+                last = Some(decoded(&through)?);
+                from = next.start;
             }
         }
         Ok(None)
     }
+}
+
+fn decoded(stored: &[u8]) -> Result<Key, Refusal> {
+    storage_key::decode(stored).ok_or_else(damaged_key)
 }

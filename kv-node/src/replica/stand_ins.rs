@@ -30,7 +30,7 @@ pub struct StandIn {
     stored: Bytes,
 }
 
-/// A page of what is kept for one owner.
+/// A page of what is kept for one owner. It may be empty although there is more: much that was delivered lies before it.
 #[derive(Debug, Default)]
 pub struct StandInPage {
     /// The objects, in storage order.

@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 /// Copies that are forgotten at once.
 const FORGOTTEN_AT_ONCE: usize = 32;
-/// Pages of deletions, of 1,024 each, that are looked at before a round.
+/// Pages of deletions, of 1,024 at most each, that are looked at before a round.
 const PAGES_AT_ONCE: usize = 64;
 /// Places that are settled in one round.
 const PLACES_AT_ONCE: usize = 1_024;

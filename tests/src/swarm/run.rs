@@ -158,6 +158,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
     let cluster = cluster.with_history(scenario.history);
     let cluster = cluster.with_pages(PageLimits {
         copies: scenario.page_copies,
+        visited: 4 * scenario.page_copies,
         ..PageLimits::default()
     });
     let mut found = Vec::new();
