@@ -52,6 +52,8 @@ pub struct Gossip {
     rumors: Rumors,
     /// Listed members and join seeds, with their listed addresses.
     seeds: BTreeMap<NodeId, String>,
+    /// Whom the topology has removed for ever, with their last address, empty if not known.
+    removed: BTreeMap<NodeId, String>,
     topology: TopologyWatch,
     own: OwnHeartbeat,
     health: LocalHealth,
@@ -107,6 +109,7 @@ impl Gossip {
             members: Members::new(own),
             rumors: Rumors::default(),
             seeds: BTreeMap::new(),
+            removed: BTreeMap::new(),
             topology: TopologyWatch::new(me.epoch, me.chain_hash),
             own: OwnHeartbeat::new(now, config.period(), config.proof_validity),
             health: LocalHealth::new(config.health_limit),
@@ -136,6 +139,7 @@ impl Gossip {
             Input::Message { from, bytes } => self.on_message(from, &bytes),
             Input::Tick => self.on_tick(),
             Input::Seeds(seeds) => self.on_seeds(seeds),
+            Input::Removed(nodes) => self.on_removed(nodes),
             Input::Topology { epoch, chain_hash } => {
                 let announcements = self.transmissions();
                 self.topology.adopt(epoch, chain_hash, announcements);
@@ -254,6 +258,9 @@ impl Gossip {
         if from == self.me {
             return;
         }
+        if self.removed.contains_key(&from) {
+            return self.on_message_of_removed(from, &message);
+        }
         // Rumors first: they may introduce the sender, or hold the refutation that an ack rests on.
         let Message {
             header,
@@ -266,6 +273,15 @@ impl Gossip {
         }
         self.on_header(from, &header);
         self.on_body(from, &header, body);
+    }
+
+    /// A removed node may not know yet that it is: its pings are answered, by acks that state the
+    /// newer epoch. Nothing it says about itself or others counts.
+    fn on_message_of_removed(&mut self, from: NodeId, message: &Message) {
+        if let Body::Ping { seq } = message.body {
+            let stalled = self.own.is_stalled(self.now);
+            self.transmit(from, Body::Ack { seq, stalled }, vec![]);
+        }
     }
 
     fn on_header(&mut self, from: NodeId, header: &Header) {

@@ -38,6 +38,13 @@ pub enum Input {
     ///
     /// The listed are tried at once, and for ever while they are unknown or dead.
     Seeds(Vec<(NodeId, String)>),
+    /// Former members that the topology has removed for ever; adds to what was removed before.
+    ///
+    /// They are forgotten at once, and nothing from or about them is taken in again. Hand in the
+    /// whole list at the start and with every topology: a peer that is behind still speaks of them.
+    /// Whoever is not named stays or is taken in as before, listed or not: this node may itself be
+    /// behind, and not know a new member yet. This node's own id is passed over.
+    Removed(Vec<NodeId>),
     /// This node's own newest topology changed.
     Topology {
         /// The newest epoch this node has adopted.

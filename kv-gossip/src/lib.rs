@@ -48,6 +48,8 @@
 //! * **Reconciliation.** Now and then two members compare sixteen hashes of their views and exchange
 //!   what differs; dead members and members that the topology lists but nobody has seen are tried
 //!   again for ever, so that partitions heal.
+//! * **Removal.** Only the topology removes a member ([`Input::Removed`]). It is forgotten then, and
+//!   what peers that are behind still say about it is not taken in.
 //!
 //! Routing should react to [`Event::Suspect`] at once; [`Event::Dead`] is for hints and alarms.
 //! Gossip never decides who owns data: it only says that a newer topology exists and who has it.
@@ -60,6 +62,7 @@
 //! 3. No message is longer than [`MAX_MESSAGE_SIZE_BYTES`] (1200), whatever the size of the cluster.
 //! 4. Bytes from a peer never panic; what does not decode is counted and dropped.
 //! 5. A delayed event carries a token; one that is out of date does nothing.
+//! 6. A removed node is never a member again.
 //!
 //! # Map
 //!

@@ -46,6 +46,20 @@ impl Members {
         self.by_node.insert(member.node(), member);
     }
 
+    /// Drops a member, never this one; its round goes on with the next.
+    pub(crate) fn forget(&mut self, node: NodeId) -> Option<Member> {
+        debug_assert_ne!(node, self.me);
+        let member = self.by_node.remove(&node)?;
+        self.remove(Share::of(&member));
+        if let Some(place) = self.round.iter().position(|&other| other == node) {
+            self.round.remove(place);
+            if place < self.round_position {
+                self.round_position -= 1;
+            }
+        }
+        Some(member)
+    }
+
     /// Changes a member. Every change goes through here, because the view hash follows it.
     pub(crate) fn update<R>(
         &mut self,
@@ -222,5 +236,63 @@ impl Fnv {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kv_types::Epoch;
+
+    use super::*;
+    use crate::message::Profile;
+    use crate::standing::{Incarnation, Standing};
+    use crate::time::Time;
+
+    fn member(node: u128) -> Member {
+        let profile = Profile {
+            address: String::new(),
+            boot: 1,
+            heartbeat: 0,
+            age: 0,
+            epoch: Epoch::GENESIS,
+        };
+        let standing = Standing::alive(Incarnation(1));
+        Member::new(NodeId(node), standing, &profile, 0, Time::ZERO)
+    }
+
+    #[test]
+    fn a_round_goes_on_without_a_gap_when_a_member_is_forgotten() {
+        let mut rng = Rng::with_seed(1);
+        for (taken, forgotten) in [(0, 3), (3, 0), (3, 2), (3, 3), (3, 8), (9, 8)] {
+            let mut members = Members::new(member(0));
+            for node in 1..10 {
+                members.insert(member(node), &mut rng);
+            }
+            let mut rest: Vec<NodeId> = members.round.clone();
+            rest.drain(..taken);
+            for _ in 0..taken {
+                members.next_in_round(&mut rng);
+            }
+            let gone = members.round[forgotten];
+            assert!(members.forget(gone).is_some() && members.get(gone).is_none());
+            rest.retain(|&node| node != gone);
+            let next: Vec<_> = rest
+                .iter()
+                .filter_map(|_| members.next_in_round(&mut rng))
+                .collect();
+            assert_eq!(next, rest, "{taken} taken, place {forgotten} forgotten");
+            assert_eq!(members.count(State::Alive), 9);
+        }
+    }
+
+    #[test]
+    fn a_view_that_forgets_a_member_is_as_if_it_had_never_met_it() {
+        let mut rng = Rng::with_seed(1);
+        let mut members = Members::new(member(0));
+        let before = members.hash();
+        members.insert(member(1), &mut rng);
+        assert_ne!(members.hash(), before);
+        members.forget(NodeId(1));
+        assert_eq!(members.hash(), before);
     }
 }

@@ -54,6 +54,13 @@ impl Rumors {
         }
     }
 
+    /// Drops what there is to say about a node.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        if let Some(entry) = self.by_node.remove(&node) {
+            self.order.remove(&entry.place());
+        }
+    }
+
     /// Takes news that fit into `room_bytes`, each sent at most `limit` times in all.
     ///
     /// News about members in `skip` stay: the message already has them.

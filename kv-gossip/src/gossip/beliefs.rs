@@ -20,6 +20,10 @@ impl Gossip {
         if rumor.node == self.me {
             return self.on_rumor_about_me(&rumor);
         }
+        // The sender is behind in the topology.
+        if self.removed.contains_key(&rumor.node) {
+            return;
+        }
         let Some(known) = self.members.get(rumor.node).map(Member::standing) else {
             return self.meet(sender, &rumor, is_view);
         };

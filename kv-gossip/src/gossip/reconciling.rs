@@ -15,6 +15,23 @@ impl Gossip {
         self.try_absent(self.config.fanout);
     }
 
+    /// Takes in who will never be a member again, and forgets them.
+    pub(super) fn on_removed(&mut self, nodes: Vec<NodeId>) {
+        for node in nodes {
+            if node == self.me || self.removed.contains_key(&node) {
+                continue;
+            }
+            let member = self.members.forget(node);
+            let address = member.map_or_else(String::new, |member| member.address().to_owned());
+            self.removed.insert(node, address);
+            self.rumors.forget(node);
+            // Its silence says nothing about this member's health.
+            if self.probe.take_if(|probe| probe.target == node).is_some() {
+                self.timers.set(self.now, Timer::NextProbe);
+            }
+        }
+    }
+
     /// Compares views with a random member, and sets the next time.
     pub(super) fn sync(&mut self) {
         let next = self.about(self.config.sync_every());
@@ -89,7 +106,7 @@ impl Gossip {
             .seeds
             .keys()
             .copied()
-            .filter(|node| self.members.get(*node).is_none())
+            .filter(|node| self.members.get(*node).is_none() && !self.removed.contains_key(node))
             .collect();
         self.rng.shuffle(&mut unseen);
         absent.extend(unseen.into_iter().take(count));

@@ -147,6 +147,9 @@ impl Gossip {
 
     /// Where a node was last known to be reached.
     fn address_of(&mut self, node: NodeId) -> String {
+        if let Some(last) = self.removed.get(&node) {
+            return last.clone();
+        }
         let listed = self.seeds.get(&node);
         let Some(member) = self.members.get(node) else {
             return listed.cloned().unwrap_or_default();

@@ -7,5 +7,6 @@ mod joining;
 mod merging;
 mod partitions;
 mod refutation;
+mod removal;
 mod topology;
 mod world;

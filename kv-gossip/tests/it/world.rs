@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
     pub(crate) heard: Vec<Heard>,
     pub(crate) longest_message: usize,
+    /// How many messages were sent to each member.
+    pub(crate) sent_to: BTreeMap<usize, u64>,
     /// Hash of every message sent, with its time, sender and recipient.
     pub(crate) trace: u64,
     index: BTreeMap<NodeId, usize>,
@@ -113,6 +115,7 @@ impl World {
             processes: vec![],
             heard: vec![],
             longest_message: 0,
+            sent_to: BTreeMap::new(),
             trace: 0xcbf2_9ce4_8422_2325,
             index: (0..1000).map(|member| (id(member), member)).collect(),
             config,
@@ -441,6 +444,7 @@ impl World {
         let to = self.index[&to];
         assert!(bytes.len() <= COMPOSED_SIZE_BYTES);
         self.longest_message = self.longest_message.max(bytes.len());
+        *self.sent_to.entry(to).or_default() += 1;
         self.note(from, to, &bytes);
         if self.network.cut.contains(&(from, to)) || self.rng.f64() < self.network.loss {
             return;
