@@ -2,11 +2,15 @@
 
 use kv_types::NodeId;
 
+use crate::standing::Incarnation;
+
 /// The probe in flight.
 #[derive(Debug)]
 pub(crate) struct Probe {
     pub(crate) seq: u32,
     pub(crate) target: NodeId,
+    /// That of the target when it was pinged: its silence says nothing about a later one.
+    pub(crate) incarnation: Incarnation,
     answer: Option<Answer>,
     relays_asked: u32,
     relays_answered: u32,
@@ -32,10 +36,11 @@ pub(crate) enum Verdict {
 }
 
 impl Probe {
-    pub(crate) fn new(seq: u32, target: NodeId) -> Self {
+    pub(crate) fn new(seq: u32, target: NodeId, incarnation: Incarnation) -> Self {
         Self {
             seq,
             target,
+            incarnation,
             answer: None,
             relays_asked: 0,
             relays_answered: 0,
@@ -87,7 +92,7 @@ mod tests {
     use super::*;
 
     fn probe() -> Probe {
-        Probe::new(1, NodeId(2))
+        Probe::new(1, NodeId(2), Incarnation(3))
     }
 
     #[test]

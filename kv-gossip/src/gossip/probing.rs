@@ -3,6 +3,7 @@
 use kv_types::NodeId;
 
 use super::Gossip;
+use crate::member::Member;
 use crate::message::{Body, Header};
 use crate::pings::Purpose;
 use crate::probe::{Probe, Verdict};
@@ -21,7 +22,8 @@ impl Gossip {
             return;
         };
         let seq = self.pings.send(target, Purpose::Probe);
-        self.probe = Some(Probe::new(seq, target));
+        let incarnation = self.members.get(target).map(Member::incarnation);
+        self.probe = Some(Probe::new(seq, target, incarnation.unwrap_or_default()));
         let timeout = self.health.scale(self.config.probe_timeout());
         let period = self.health.scale(self.config.period());
         self.timers
@@ -61,14 +63,23 @@ impl Gossip {
         self.stats.probes += 1;
         match probe.verdict() {
             Verdict::Alive => self.health.improve(),
-            Verdict::Stalled => self.accuse(probe.target),
+            Verdict::Stalled => self.accuse_probed(&probe),
             Verdict::Silent { missing } => {
                 self.stats.probes_failed += 1;
                 self.health.worsen(missing);
-                self.accuse(probe.target);
+                self.accuse_probed(&probe);
             }
         }
         self.start_probe();
+    }
+
+    /// Accuses the target of a probe, unless that was an earlier incarnation: the member has been
+    /// started again in the meantime, or has refuted.
+    fn accuse_probed(&mut self, probe: &Probe) {
+        let incarnation = self.members.get(probe.target).map(Member::incarnation);
+        if incarnation == Some(probe.incarnation) {
+            self.accuse(probe.target);
+        }
     }
 
     /// Another member waits for this ping, and no ack has come yet.

@@ -57,6 +57,20 @@ fn a_restarted_member_is_alive_again_with_a_higher_incarnation() {
 }
 
 #[test]
+fn the_silence_of_an_earlier_process_accuses_no_later_one() {
+    for seed in 1..=30 {
+        let mut world = World::settled(Config::lan(), seed, 10);
+        world.kill(6);
+        // Nearly a period: probes of the earlier process end when the later one is known.
+        world.run_for(seconds(0.95));
+        world.restart(6, &[0]);
+        world.run_for(seconds(5.0));
+        let refutations = world.processes[6].gossip.stats().refutations;
+        assert_eq!(refutations, 0, "seed {seed}: it had to refute");
+    }
+}
+
+#[test]
 fn a_quick_restart_at_another_address_is_noticed() {
     let mut world = World::settled(Config::lan(), 4, 10);
     world.kill(6);
