@@ -180,6 +180,16 @@ impl Gossip {
         self.member(node).map(Member::state)
     }
 
+    /// Whether a node has come back from suspicion or death four times or more in the last minutes,
+    /// as of the last input: routing should prefer others as coordinator and as source of full
+    /// values, not as replica. See [`Member::damped_until`]; false if nobody has heard of the node.
+    #[must_use]
+    pub fn is_damped(&self, node: NodeId) -> bool {
+        self.member(node)
+            .and_then(Member::damped_until)
+            .is_some_and(|until| self.now < until)
+    }
+
     /// A hash of this member's view: equal exactly where standing, boot and address of every member
     /// agree (but for collisions of 64 bits). Heartbeats and epochs, which always move, do not count.
     #[must_use]

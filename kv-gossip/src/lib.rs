@@ -51,7 +51,9 @@
 //! * **Removal.** Only the topology removes a member ([`Input::Removed`]). It is forgotten then, and
 //!   what peers that are behind still say about it is not taken in.
 //!
-//! Routing should react to [`Event::Suspect`] at once; [`Event::Dead`] is for hints and alarms.
+//! Routing should react to [`Event::Suspect`] at once; [`Event::Dead`] is for hints and alarms. A
+//! member that comes and goes is damped ([`Gossip::is_damped`]): a replica still, but no good choice
+//! as coordinator.
 //! Gossip never decides who owns data: it only says that a newer topology exists and who has it.
 //!
 //! # Invariants
@@ -75,6 +77,7 @@
 //! | [`member`] | [`Member`]: what is known of one node |
 //! | `members` | all members: probe round, random choice, hash of the view |
 //! | `heartbeat` | the own heartbeat and the pulse of another |
+//! | `flapping` | how often a member came back of late |
 //! | `suspicion`, `health` | Lifeguard: shrinking timers, local health |
 //! | `rumors` | the piggyback queue |
 //! | `probe`, `pings` | one probe cycle; which ping an ack answers |
@@ -83,6 +86,7 @@
 //! | [`message`] | the bytes, specified in `docs/formats/gossip.md` |
 
 pub mod config;
+mod flapping;
 pub mod gossip;
 mod health;
 mod heartbeat;

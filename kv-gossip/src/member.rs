@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use kv_types::{Epoch, NodeId};
 
+use crate::flapping::Flapping;
 use crate::heartbeat::Pulse;
 use crate::message::{Claim, Profile, Rumor};
 use crate::standing::{Incarnation, Standing, State};
@@ -23,6 +24,7 @@ pub struct Member {
     accused_at: u64,
     /// The running suspicion, in state `Suspect` only.
     suspicion: Option<Suspicion>,
+    flapping: Flapping,
     /// When this node was last told that it is accused, so that it is not told with every message.
     pub(crate) told_at: Option<Time>,
 }
@@ -57,6 +59,7 @@ impl Member {
             pulse: Pulse::default(),
             accused_at,
             suspicion: None,
+            flapping: Flapping::default(),
             told_at: None,
         }
     }
@@ -100,6 +103,11 @@ impl Member {
         }
         if standing.state != State::Suspect {
             self.suspicion = None;
+        }
+        // One return at most for each absence, however it went on: a goodbye ends it without one,
+        // so a node that is restarted in good order does not flap.
+        if self.standing.state.is_accusation() && standing.state == State::Alive {
+            self.flapping.count_return(now);
         }
         self.standing = standing;
         self.accused_at = accused_at;
@@ -237,6 +245,18 @@ impl Member {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Until when it is damped, on this member's clock: it has come back from suspicion or death too
+    /// often of late. `None` if its last return did not lead to that.
+    ///
+    /// It changes only with [`Event::Alive`](crate::Event::Alive). A damped member is a member like
+    /// any other and a replica like any other; where there is a choice, it should not coordinate
+    /// requests, nor be the one that a full value is read from. All members may be damped at once,
+    /// as this is one member's view: then none is worse than another.
+    #[must_use]
+    pub fn damped_until(&self) -> Option<Time> {
+        self.flapping.damped_until()
     }
 
     /// Since when it is in its present state, on this member's clock.

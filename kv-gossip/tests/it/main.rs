@@ -2,6 +2,7 @@
 
 mod detection;
 mod figures;
+mod flapping;
 mod format;
 mod joining;
 mod merging;
