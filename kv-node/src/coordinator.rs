@@ -86,8 +86,8 @@ impl Coordinator {
     }
 
     /// The owners worth asking: this node first, then those that are up, in slot order, then those that others stand in
-    /// for, then the rest, which may be back without anyone having noticed. Those that keep requests waiting come after
-    /// their like. While owners change, those that are up and stay come first, so that as few as ever make a quorum.
+    /// for, then the rest, which may be back without anyone having noticed. Those that keep requests waiting, or come and
+    /// go, come after their like. While owners change, those that are up and stay come first, so that as few as ever make a quorum.
     fn candidates(&self, replicas: &ReplicaSet, places: &Places) -> Vec<NodeId> {
         let mut owners: Vec<NodeId> = replicas.nodes().collect();
         let now = self.env.now();
@@ -95,7 +95,8 @@ impl Coordinator {
             let node = places.node_for(*owner);
             let is_me = *owner == self.me;
             let is_up = is_me || self.liveness.is_up(node, now);
-            let is_slow = !is_me && self.evidence.is_slow(node, now);
+            let is_slow = self.evidence.is_slow(node, now) || self.liveness.is_damped(node, now);
+            let is_slow = is_slow && !is_me;
             let is_half = !replicas.counts_fully(*owner);
             (!is_up, is_half, !is_me, is_slow, node != *owner)
         });

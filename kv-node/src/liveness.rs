@@ -14,6 +14,8 @@ pub struct Liveness {
     started: Duration,
     /// The state, and the time since which it holds.
     states: RwLock<BTreeMap<NodeId, (MemberState, Duration)>>,
+    /// Until when members are damped that came and went too often.
+    damped: RwLock<BTreeMap<NodeId, Duration>>,
 }
 
 impl Liveness {
@@ -31,7 +33,21 @@ impl Liveness {
             me,
             started,
             states: RwLock::default(),
+            damped: RwLock::default(),
         }
+    }
+
+    /// A member has come and gone so often that it is asked last until then, among its like.
+    pub fn damp(&self, node: NodeId, until: Duration) {
+        let mut damped = self.damped.write().unwrap_or_else(PoisonError::into_inner);
+        damped.insert(node, until);
+    }
+
+    /// Whether a member comes and goes: a replica like any other, but a bad choice as coordinator or for whole values.
+    #[must_use]
+    pub fn is_damped(&self, node: NodeId, now: Duration) -> bool {
+        let damped = self.damped.read().unwrap_or_else(PoisonError::into_inner);
+        damped.get(&node).is_some_and(|until| now < *until)
     }
 
     /// Takes in a change at time `now`.

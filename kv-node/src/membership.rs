@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
+use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Member, Myself, Output, State, Time};
 use kv_net::ErrorCode;
 use kv_net::message::{MemberState, MemberViewV1, Request, Response, TopologyV1};
 use kv_ring::{ChainHash, Topology};
@@ -85,6 +85,7 @@ impl Membership {
             fork: Fork::default(),
         });
         membership.feed(Input::LivenessProof { healthy: true });
+        membership.feed(Input::Removed(removed(&topology)));
         membership.feed(Input::Seeds(others(&topology, me)));
         membership.env.spawn(Arc::clone(&membership).keep_time());
         membership
@@ -199,7 +200,7 @@ impl Membership {
 
     /// The boot counter of a member, as gossip spreads it; `None` before anything was heard of it.
     pub(crate) fn boot_of(&self, node: NodeId) -> Option<u64> {
-        self.gossip().member(node).map(kv_gossip::Member::boot)
+        self.gossip().member(node).map(Member::boot)
     }
 
     /// Counters of the gossip.
@@ -218,6 +219,14 @@ impl Membership {
             for output in &out {
                 if let Output::Event(event) = output {
                     self.pass_on(event);
+                }
+                if let Output::Event(Event::Alive { node }) = output
+                    && let Some(until) = gossip.member(*node).and_then(Member::damped_until)
+                {
+                    if !self.liveness.is_damped(*node, self.env.now()) {
+                        tracing::warn!(member = %self.name(*node), "this member comes and goes; for some minutes it is asked last");
+                    }
+                    self.liveness.damp(*node, until.since(Time::ZERO));
                 }
             }
         }
@@ -338,6 +347,7 @@ impl Membership {
             epoch: topology.epoch(),
             chain_hash,
         });
+        self.feed(Input::Removed(removed(&topology)));
         self.feed(Input::Seeds(others(&topology, self.me)));
     }
 
@@ -411,6 +421,11 @@ fn others(topology: &Topology, me: NodeId) -> Vec<(NodeId, String)> {
     members
         .map(|member| (member.node, member.address.clone()))
         .collect()
+}
+
+/// Whom the topology has removed for ever.
+fn removed(topology: &Topology) -> Vec<NodeId> {
+    topology.removed().keys().copied().collect()
 }
 
 /// Gossip carries half of the chain hash: enough to notice a difference.

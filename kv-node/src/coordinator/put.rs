@@ -222,6 +222,7 @@ impl Coordinator {
         let mut choices: Vec<NodeId> = owners()
             .filter(|node| self.liveness.is_up(*node, now))
             .collect();
+        choices.sort_by_key(|node| self.liveness.is_damped(*node, now));
         if choices.is_empty() && level == Level::Eventual {
             let others = self.fallbacks(plan).into_iter();
             choices.extend(others.filter(|node| *node != self.me).take(1));
