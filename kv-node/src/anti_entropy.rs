@@ -9,6 +9,7 @@ pub mod answers;
 mod comparison;
 pub mod exchange;
 pub mod making;
+pub mod pace;
 pub mod tree;
 pub mod trees;
 

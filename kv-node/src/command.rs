@@ -2,6 +2,7 @@
 
 mod issuer;
 mod join;
+mod recover;
 mod serve;
 mod set_up;
 
@@ -24,9 +25,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node until it is told to stop (SIGTERM or Ctrl-C).
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Make a new node ready to join a cluster, and run it once it is a member.
-    Join(join::JoinArgs),
+    Join(Box<join::JoinArgs>),
     /// Make a node's id and key in an empty data directory.
     Init(InitArgs),
     /// Make the certificate authority of a new cluster.
@@ -137,6 +138,24 @@ pub(crate) struct PersonArgs {
 pub(crate) enum ClusterCommand {
     /// Write the genesis of a cluster into the data directory of every member.
     Create(CreateArgs),
+    /// Where a majority of the voters will never be back: have some of those who are left vote from now on.
+    Recover(RecoverArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The data directory of a node that is left and is stopped: of those that are left, one with the newest topology.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The name of a member that will never be back; once for each.
+    #[arg(long = "lost", value_name = "NAME", required = true)]
+    lost: Vec<String>,
+    /// Do it. What the lost have decided and nobody else knows is dropped; without this, it is only said what would be done.
+    #[arg(long)]
+    accept_loss: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -172,7 +191,7 @@ enum ConfigCommand {
     /// Print a commented configuration file with every key.
     Template,
     /// Check a configuration and print what would be used.
-    Check(ServeArgs),
+    Check(Box<ServeArgs>),
 }
 
 /// Runs a command.
@@ -183,11 +202,12 @@ enum ConfigCommand {
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args.load()?),
-        Command::Join(args) => join::run(args),
+        Command::Join(args) => join::run(*args),
         Command::Init(args) => set_up::init(&args),
         Command::Ca(command) => set_up::ca(command),
         Command::Cert(command) => set_up::cert(command),
         Command::Cluster(ClusterCommand::Create(args)) => set_up::create(args),
+        Command::Cluster(ClusterCommand::Recover(args)) => recover::run(&args),
         Command::Config(ConfigCommand::Template) => {
             print!("{}", Config::template());
             Ok(())

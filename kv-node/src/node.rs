@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::anti_entropy::answers::Answers;
 use crate::anti_entropy::exchange::{Counts, Exchange};
+use crate::anti_entropy::pace::Pace;
 use crate::anti_entropy::trees::Trees;
 use crate::changes::Changes;
 use crate::clock_watch::ClockWatch;
@@ -69,6 +70,8 @@ pub struct NodeOptions {
     pub deletes: DeleteOptions,
     /// How its disk is read in the background, to find damage.
     pub scrub: ScrubOptions,
+    /// How many bytes a second it fetches of what it lacks or gains; 0 is no limit.
+    pub fetch_bytes_per_s: u64,
     /// How much is gone through for one answer.
     pub pages: PageLimits,
     /// How many topologies are kept: whoever is further behind leaves some out.
@@ -158,6 +161,7 @@ impl Node {
             hints,
             deletes,
             scrub,
+            fetch_bytes_per_s,
             pages,
             history,
         } = options;
@@ -310,6 +314,7 @@ impl Node {
             membership: Arc::clone(&membership),
             completeness: Arc::clone(&completeness),
             counts: Counts::default(),
+            pace: Pace::new(fetch_bytes_per_s),
             rests: Mutex::default(),
         });
         env.spawn(Arc::clone(&exchange).run(snapshot));

@@ -10,6 +10,7 @@
 pub mod issuing;
 pub mod joining;
 pub mod members;
+pub mod recovery;
 pub mod token;
 pub mod wording;
 

@@ -37,6 +37,7 @@ pub use partition::{PartitionCount, PartitionCountError, PartitionId};
 pub use preference::{PreferenceEntry, PreferenceList, Role};
 pub use topology::{
     Bucket, Change, ChangeError, ClusterMode, GenesisError, GenesisSpec, Member, MemberChanges,
-    MemberState, MembershipPlan, PartitionState, PlanId, Removal, Sources, Topology, TopologyError,
+    MemberState, MembershipPlan, PartitionState, PlanId, RecoveryError, Removal, Sources, Topology,
+    TopologyError,
 };
 pub use transition::{Fence, ReplicaSet, fence};

@@ -9,6 +9,7 @@ mod genesis;
 mod member;
 mod membership;
 mod moving;
+mod recovery;
 mod walk;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub(crate) use member::count_zones;
 pub use member::{Bucket, ClusterMode, Member, MemberState, PartitionState, Past, Removal};
 pub use membership::{MemberChanges, MembershipPlan, PlanId};
 pub use moving::Sources;
+pub use recovery::RecoveryError;
 
 use crate::assign::Table;
 use crate::hash::{HashSecret, KeyHash};

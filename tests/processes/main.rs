@@ -8,5 +8,6 @@ mod full_disk;
 mod members;
 mod networks;
 mod planted;
+mod recovery;
 mod sessions;
 mod shell;

@@ -27,14 +27,20 @@ fn buckets_keys_and_reasons_are_shown_and_changed_at_the_shell() {
     json(&[
         "bucket", "create", "beds", "-r", "1", "-w", "3", "--ttl", "1h", "--json",
     ]);
-    let changed = kv(&["bucket", "set", "beds", "-r", "2", "-w", "2"]);
+    let refused = kv(&["bucket", "set", "beds", "-r", "2", "-w", "2"]);
+    assert!(
+        !refused.status.success() && text(&refused).contains("could miss what was written before"),
+        "{}",
+        text(&refused)
+    );
+    let changed = kv(&["bucket", "set", "beds", "-r", "2"]);
     assert!(changed.status.success(), "{}", text(&changed));
     let listed = objects(&kv(&["bucket", "ls", "--json"]));
     let beds = listed
         .iter()
         .find(|bucket| bucket["name"] == "beds")
         .expect("it is there");
-    assert_eq!((&beds["r"], &beds["w"]), (&2.into(), &2.into()), "{beds}");
+    assert_eq!((&beds["r"], &beds["w"]), (&2.into(), &3.into()), "{beds}");
 
     let explained = kv(&["put", "--bucket", "beds", "k", "v", "--explain"]);
     assert!(
@@ -74,8 +80,13 @@ fn hints_are_shown_while_a_node_is_away_and_a_repair_says_what_it_compared() {
         let put = kv(&["put", &key, "v"]);
         assert!(put.status.success(), "{}", text(&put));
     }
-    let hints = objects(&kv(&["hints", "--json"]));
-    assert!(!hints.is_empty());
+    let hints = kv(&["hints", "--json"]);
+    let told = String::from_utf8_lossy(&hints.stdout).into_owned();
+    assert_eq!(told.lines().count(), 4, "one line for each node: {told}");
+    assert!(
+        !hints.status.success() && text(&hints).contains("n4"),
+        "n4 does not answer"
+    );
     cluster.start_node(3);
     let cluster = cluster;
     let kv = |args: &[&str]| cluster.kv(&[0, 1, 2], args);

@@ -352,12 +352,16 @@ impl ProcessCluster {
     /// # Panics
     /// When a step is refused.
     pub fn change(&self, seeds: &[usize], wish: &[&str]) {
+        self.change_with(seeds, wish, &[]);
+    }
+
+    fn change_with(&self, seeds: &[usize], wish: &[&str], flags: &[&str]) {
         self.change_at_once(seeds, wish);
         let plan = self.kv(seeds, &["cluster", "plan", "--json"]);
         let plan: serde_json::Value =
             serde_json::from_slice(&plan.stdout).unwrap_or_else(|_| panic!("{plan:?}"));
         let id = plan["plan"].as_str().expect("an id");
-        self.change_at_once(seeds, &["commit", id]);
+        self.change_at_once(seeds, &[&["commit", id], flags].concat());
     }
 
     /// Runs one command of `kv cluster`.
@@ -392,6 +396,18 @@ impl ProcessCluster {
         let (index, member) = self.make_ready(seeds, zone);
         self.start_node(index);
         self.change(seeds, &["replace", gone, &member]);
+        index
+    }
+
+    /// The same, of one that may have been the last to have acknowledged writes.
+    ///
+    /// # Panics
+    /// When a step is refused.
+    pub fn replace_with_loss(&mut self, seeds: &[usize], gone: &str, zone: &str) -> usize {
+        let (index, member) = self.make_ready(seeds, zone);
+        self.start_node(index);
+        let wish = ["replace", gone, &member];
+        self.change_with(seeds, &wish, &["--accept-data-loss"]);
         index
     }
 

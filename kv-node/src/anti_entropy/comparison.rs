@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -237,6 +238,7 @@ impl Comparison<'_> {
                 return Err(Interrupted);
             };
             let until = page.until.clone();
+            let came = tail.len();
             let mut taken = Vec::new();
             for (key, object) in objects(page, tail) {
                 let id = self.exchange.replica.key_id(&self.target(key.clone()));
@@ -244,6 +246,11 @@ impl Comparison<'_> {
                 taken.push(self.take_in(key, object).boxed());
             }
             all_done(taken).await?;
+            let env = &self.exchange.env;
+            let rest = self.exchange.pace.rest_after(came, env.now());
+            if rest > Duration::ZERO {
+                env.sleep(rest).await;
+            }
             match until {
                 None => break,
                 Some(last) if stretch.after.as_ref() == Some(&last) => return Err(Interrupted),

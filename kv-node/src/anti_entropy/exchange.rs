@@ -13,6 +13,7 @@ use kv_types::{Hlc, Key, NodeId, planted};
 
 use super::answers::{numbers, sum};
 use super::comparison::{Aim, Comparison};
+use super::pace::Pace;
 use super::trees::{Place, Trees};
 use super::{making, shared};
 use crate::completeness::Completeness;
@@ -46,6 +47,8 @@ pub struct Exchange {
     pub(crate) membership: Arc<Membership>,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) counts: Counts,
+    /// How fast objects are fetched.
+    pub(crate) pace: Pace,
     /// Where comparisons ended that had too much to do.
     pub(crate) rests: Mutex<BTreeMap<(NodeId, Place, u32), Key>>,
 }

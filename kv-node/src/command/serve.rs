@@ -82,6 +82,7 @@ async fn serve(config: Config) -> Result<()> {
         hints: config.hint_options(),
         deletes: config.delete_options(),
         scrub: config.scrub_options(),
+        fetch_bytes_per_s: u64::from(config.storage.fetch_mib_s) << 20,
         pages: PageLimits::default(),
         history: USUAL_HISTORY,
     };

@@ -40,6 +40,8 @@ const SCRUB: ScrubOptions = ScrubOptions {
     pause: Duration::from_secs(10),
 };
 const CLUSTER: ClusterId = ClusterId(0xc1);
+/// Little, so that it is felt where much is moved.
+const FETCH_BYTES_PER_S: u64 = 8 << 20;
 /// Little, and not for long: so that days see the limits.
 const HINTS: HintOptions = HintOptions {
     max_bytes: 128 << 10,
@@ -548,6 +550,7 @@ impl SimCluster {
             hints: self.hints,
             deletes: self.deletes,
             scrub: SCRUB,
+            fetch_bytes_per_s: FETCH_BYTES_PER_S,
             pages: self.pages,
             history: self.history,
         };

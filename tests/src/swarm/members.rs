@@ -51,6 +51,13 @@ pub enum What {
         /// Its weight; all begin with one.
         weight: u32,
     },
+    /// A member is in another zone, perhaps one that others are in.
+    Rezone {
+        /// Which.
+        node: NodeNumber,
+        /// The zone, by the number of the node whose it is at first.
+        zone: NodeNumber,
+    },
     /// All changes of owners that have not finished are called off.
     CallOff,
 }
@@ -63,6 +70,7 @@ impl What {
             Self::Leave(_) => "leave",
             Self::Replace { .. } => "replacement",
             Self::Weigh { .. } => "other weight",
+            Self::Rezone { .. } => "other zone",
             Self::CallOff => "change of owners called off",
         }
     }
@@ -102,11 +110,15 @@ pub(super) fn draw(
     }
     for _ in 0..rng.u8(0..5) {
         let node = rng.u8(1..=nodes + newcomers);
-        let what = match rng.u8(0..6) {
+        let what = match rng.u8(0..7) {
             0..3 => What::Leave(node),
             3 | 4 => What::Weigh {
                 node,
                 weight: rng.u32(1..4),
+            },
+            5 => What::Rezone {
+                node,
+                zone: rng.u8(1..=nodes),
             },
             _ => What::CallOff,
         };
@@ -207,6 +219,7 @@ impl Registrar {
                 wanted.joins = vec![self.cluster.newcomer(id(*by))];
             }
             What::Weigh { node, weight } => wanted.weights = vec![(id(*node), *weight)],
+            What::Rezone { node, zone } => wanted.zones = vec![(id(*node), format!("z{zone}"))],
         }
         plan(seen, wanted)
     }

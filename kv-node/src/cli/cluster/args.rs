@@ -74,7 +74,8 @@ pub(in crate::cli) enum Wish {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PlanArgs {
-    /// How fast a node gains data, in MiB a second: what the estimated time is computed with
+    /// How fast a node gains data, in MiB a second: what the estimated time is computed with; nodes gain no faster than their
+    /// `storage.fetch_mib_s`, 64 if nothing else is configured
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: u32,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{Cell, CellAlignment};
+use kv_client::ring::MemberState;
 
 use super::gather::{Node, Seen, State};
 use super::health::Health;
@@ -212,12 +213,18 @@ fn state(node: &Node) -> String {
         // Those that call for someone to act.
         State::Suspect | State::Down | State::Unknown => name.to_uppercase(),
     };
-    match node
+    let word = match node
         .since
         .filter(|_| matches!(node.state, State::Suspect | State::Down))
     {
         Some(since) => format!("{word} {}", time::length(since)),
         None => word,
+    };
+    // What the operator has decided of it.
+    match node.member.state {
+        MemberState::Active => word,
+        MemberState::Leaving => format!("{word}, leaves"),
+        MemberState::Lost => format!("{word}, given up"),
     }
 }
 
@@ -227,6 +234,11 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
         let name = &node.member.name;
         let accusers = node.accusers.join(" ");
         let heartbeat = count(node.heartbeat);
+        if node.member.state == MemberState::Lost {
+            return Some(format!(
+                "{name} is given up for good; kv cluster progress shows what others still have to take over, then kv cluster forget {name}"
+            ));
+        }
         match node.state {
             State::Up | State::Left => None,
             State::Silent => Some(format!(

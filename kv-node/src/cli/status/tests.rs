@@ -142,6 +142,19 @@ fn one_of_three_down_leaves_quorums_and_no_reserve() {
 }
 
 #[test]
+fn of_a_member_that_is_given_up_it_is_not_said_that_it_should_be_started() {
+    let mut seen = seen(3, &[(2, MemberState::Down)]);
+    seen.nodes[1].member.state = kv_ring::MemberState::Lost;
+    let hints = render::hints(&seen);
+    assert!(
+        hints[0].starts_with("n2 is given up for good; kv cluster progress"),
+        "{hints:?}"
+    );
+    let table = render::nodes(&plain(), &seen);
+    assert!(table.contains("DOWN 2m 13s, given up"), "{table}");
+}
+
+#[test]
 fn two_of_three_down_break_every_range() {
     let seen = seen(3, &[(1, MemberState::Down), (2, MemberState::Suspect)]);
     let health = Health::of(&seen);

@@ -1,0 +1,72 @@
+//! A cluster that has lost a majority of its voters for good goes on with others, by an operator's hand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use kv_ring::{ChainEntry, Topology};
+use kv_storage::fs::{Fs, LockError, RealFs};
+use kv_types::NodeId;
+
+use crate::topologies::{Topologies, USUAL_HISTORY};
+
+/// What is in force, and what would be.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The newest topology that the node has.
+    pub present: Arc<Topology>,
+    /// The one that begins a new generation.
+    pub next: Arc<Topology>,
+    entry: ChainEntry,
+}
+
+/// Looks at what a stopped node has, and makes the first topology of a new generation without some members, by their names. Writes
+/// nothing.
+///
+/// # Errors
+/// When the directory cannot be read, there is no such member, or those who are left can decide themselves.
+pub fn plan(data: &Path, lost: &[String]) -> Result<Recovery> {
+    let topologies = Topologies::open(Arc::new(RealFs), &directory(data), USUAL_HISTORY)?;
+    let (present, hash) = topologies.tip();
+    let node = |name: &String| -> Result<NodeId> {
+        let mut members = present.members().iter();
+        let member = members.find(|member| member.name == *name);
+        let member = member.with_context(|| format!("no member is named {name}"))?;
+        Ok(member.node)
+    };
+    let lost: Vec<NodeId> = lost.iter().map(node).collect::<Result<_>>()?;
+    let own = super::node_of(data)?;
+    ensure!(
+        !lost.contains(&own),
+        "this is the directory of a node that is named as lost; run it on one that is left"
+    );
+    let next = Arc::new(present.recovered(&lost)?);
+    let entry = ChainEntry::snapshot(Arc::clone(&next), hash)?;
+    Ok(Recovery {
+        present,
+        next,
+        entry,
+    })
+}
+
+/// Puts it into the node's directory, durably. The node serves by it once it is started, and all others learn it from there.
+///
+/// # Errors
+/// When the node runs, or the entry cannot be written.
+pub fn install(data: &Path, recovery: &Recovery) -> Result<()> {
+    let store = data.join("store");
+    if store.exists() {
+        let lock = RealFs.lock(&store.join("LOCK"));
+        if let Err(LockError::Held { pid }) = &lock {
+            let process = pid.map_or_else(String::new, |pid| format!(" as process {pid}"));
+            anyhow::bail!("the node runs{process}; stop it first; nothing was changed");
+        }
+    }
+    let (epoch, bytes) = (recovery.entry.epoch(), recovery.entry.encode());
+    Topologies::install(&RealFs, &directory(data), epoch, &bytes)?;
+    Ok(())
+}
+
+fn directory(data: &Path) -> std::path::PathBuf {
+    data.join("topology")
+}

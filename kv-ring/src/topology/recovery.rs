@@ -1,0 +1,120 @@
+//! When a majority of the voters will never be back.
+//!
+//! Then nothing can be decided any more, not even who votes instead. An operator decides, once: the voters of the next topology are
+//! some of those who are left. Nobody voted on it, so it begins a new generation: its epoch lies far above all that the
+//! voters before may have decided without those who are left knowing of it, and whoever comes back takes it over.
+
+use kv_types::{Epoch, NodeId};
+
+use super::genesis::choose_voters;
+use super::member::{Member, MemberState};
+use super::{Topology, TopologyError};
+
+/// The epochs of a generation. One epoch a second makes twelve days of it: far more than are decided while somebody sleeps.
+const GENERATION: u64 = 1 << 20;
+
+/// Why no new generation begins. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryError {
+    /// The voters can decide themselves.
+    #[error(
+        "{left} of {all} voters are not named as lost, which is a majority: start them, and change members as usual (`kv cluster remove`)"
+    )]
+    MajorityIsLeft {
+        /// How many voters are left.
+        left: usize,
+        /// How many there are.
+        all: usize,
+    },
+    /// There is nobody to vote.
+    #[error("nobody is left who could vote: every member that has run is named as lost")]
+    NobodyIsLeft,
+    /// Something that was named is not there.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+}
+
+impl Topology {
+    /// The first topology of a new generation, whose voters are of those members that are not lost for ever. All else stays as it is: the
+    /// lost are members until they are removed or replaced, which the new voters decide on.
+    ///
+    /// It is safe only if the lost never run again, or learn of it before they serve: what they decided in the meantime
+    /// is dropped.
+    ///
+    /// # Errors
+    /// [`RecoveryError`].
+    pub fn recovered(&self, lost: &[NodeId]) -> Result<Self, RecoveryError> {
+        for node in lost {
+            self.member(*node)
+                .ok_or(TopologyError::NotAMember { node: *node })?;
+        }
+        let is_left = |node: &&NodeId| !lost.contains(node);
+        let (left, all) = (
+            self.voters.iter().filter(is_left).count(),
+            self.voters.len(),
+        );
+        if left > all / 2 {
+            return Err(RecoveryError::MajorityIsLeft { left, all });
+        }
+        let loads = self.table.loads(self.replication_factor());
+        let members = self.members.iter().zip(loads);
+        let may_vote = |(member, load): &(&Member, u32)| {
+            let has_run = *load > 0 || self.voters.contains(&member.node);
+            has_run && member.state != MemberState::Lost && is_left(&&member.node)
+        };
+        let members = members.filter(may_vote).map(|(member, _)| member);
+        let voters = choose_voters(members, &self.voters);
+        if voters.is_empty() {
+            return Err(RecoveryError::NobodyIsLeft);
+        }
+        let generation = self.epoch.0 / GENERATION + 1;
+        let next = Self {
+            epoch: Epoch(generation * GENERATION),
+            voters,
+            ..self.clone()
+        };
+        next.check()?;
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{members, spec};
+    use super::*;
+
+    fn nodes(topology: &Topology, names: &[&str]) -> Vec<NodeId> {
+        let members = topology.members().iter();
+        let named = members.filter(|member| names.contains(&member.name.as_str()));
+        named.map(|member| member.node).collect()
+    }
+
+    #[test]
+    fn those_who_are_left_vote_in_an_epoch_that_nobody_has_reached() {
+        let topology = Topology::genesis(spec(members(5, 5))).expect("a good specification");
+        let lost = nodes(&topology, &["n1", "n2", "n3"]);
+        let next = topology.recovered(&lost).expect("two are left");
+        assert_eq!(next.epoch(), Epoch(GENERATION));
+        assert_eq!(next.voters().len(), 1, "an odd number");
+        assert!(!lost.contains(&next.voters()[0]));
+        assert_eq!(next.members(), topology.members());
+        let once_more = next
+            .recovered(&[next.voters()[0]])
+            .expect("others are there");
+        assert_eq!(once_more.epoch(), Epoch(2 * GENERATION));
+    }
+
+    #[test]
+    fn a_majority_decides_itself_and_nobody_cannot() {
+        let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
+        let one = topology.recovered(&nodes(&topology, &["n2"]));
+        assert_eq!(
+            one.unwrap_err(),
+            RecoveryError::MajorityIsLeft { left: 2, all: 3 }
+        );
+        let all = topology.recovered(&nodes(&topology, &["n1", "n2", "n3"]));
+        assert_eq!(all.unwrap_err(), RecoveryError::NobodyIsLeft);
+        let unknown = topology.recovered(&[NodeId(77)]);
+        assert!(matches!(unknown, Err(RecoveryError::Topology(_))));
+    }
+}
