@@ -98,12 +98,11 @@ impl Directory {
 
     /// Takes the newest topology that one node knows.
     pub(crate) async fn look(&self, transport: &dyn Transport, wanted: Epoch, at: &Destination) {
+        // Nobody waits for it, not even those who refresh because they must.
+        let asked = core::iter::once(at);
+        let found = ask(transport, &self.time, asked, wanted, REFRESH_TIMEOUT).await;
         let _one_at_a_time = self.refreshing.lock().await;
-        if self.current().epoch() < wanted {
-            let asked = core::iter::once(at);
-            let found = ask(transport, &self.time, asked, wanted, REFRESH_TIMEOUT).await;
-            self.take(found);
-        }
+        self.take(found);
     }
 
     /// Looks for a topology of at least `wanted`; whether the current one is now that new.

@@ -285,12 +285,25 @@ impl Gossip {
         self.on_body(from, &header, body);
     }
 
-    /// A removed node may not know yet that it is: its pings are answered, by acks that state the
-    /// newer epoch. Nothing it says about itself or others counts.
+    /// A removed node may not know yet that it is: its pings and its digests are answered, by messages
+    /// that state the newer epoch and nothing else. Nothing it says about itself or others counts, but
+    /// for where it is, if that is not known here.
     fn on_message_of_removed(&mut self, from: NodeId, message: &Message) {
-        if let Body::Ping { seq } = message.body {
-            let stalled = self.own.is_stalled(self.now);
-            self.transmit(from, Body::Ack { seq, stalled }, vec![]);
+        let mut own = message.rumors.iter().filter(|rumor| rumor.node == from);
+        let told = own.find_map(|rumor| rumor.profile.as_ref());
+        if let (Some(address), Some(told)) = (self.removed.get_mut(&from), told)
+            && address.is_empty()
+        {
+            address.clone_from(&told.address);
+        }
+        match message.body {
+            Body::Ping { seq } => {
+                let stalled = self.own.is_stalled(self.now);
+                self.transmit(from, Body::Ack { seq, stalled }, vec![]);
+            }
+            // It sees nobody alive, so it pings nobody.
+            Body::Digest { .. } => self.transmit(from, Body::News, vec![]),
+            _ => {}
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Input {
     ///
     /// The listed are tried at once, and for ever while they are unknown or dead.
     Seeds(Vec<(NodeId, String)>),
-    /// Former members that the topology has removed for ever; adds to what was removed before.
+    /// All former members that the topology has removed for ever.
     ///
     /// They are forgotten at once, and nothing from or about them is taken in again. Hand in the
     /// whole list at the start and with every topology: a peer that is behind still speaks of them.

@@ -103,8 +103,12 @@ impl Changes {
             }
             let refused = |message: String| Refusal::new(ErrorCode::BadRequest, message);
             // Another process may run as this node, with votes of its own.
-            self.membership.check_memory()?;
-            self.membership.check_history()?;
+            let may_change = self.membership.check_memory();
+            let may_change = may_change.and_then(|()| self.membership.check_history());
+            may_change.map_err(|refusal| match asked {
+                Some(_) => refusal.unknown(),
+                None => refusal,
+            })?;
             if seen.is_some_and(|seen| seen != topology.epoch()) {
                 let message = "another change came first; nothing was changed by this one";
                 return Err(refused(message.to_owned()));

@@ -74,7 +74,8 @@ impl Fates {
     /// # Errors
     /// [`Refusal`] when too few owners answer.
     pub async fn of(&self, asked: &FateV1, deadline: Deadline) -> Result<WriteFate, Refusal> {
-        let promised = self.promised(asked.write_id, deadline).await;
+        let topology = self.coordinator.topology();
+        let mut promised = self.promised(&topology, asked.write_id, deadline).await;
         let Recalled {
             plan,
             object,
@@ -84,6 +85,10 @@ impl Fates {
             .coordinator
             .recall(asked, promised.is_enough(), deadline)
             .await?;
+        if plan.topology.epoch() > topology.epoch() {
+            // Those who have promised may not be all who are asked now.
+            promised.floor = Hlc::ZERO;
+        }
         let is_known = object.knows(asked.write_id);
         let forgotten = if is_known || !heard_all || !promised.is_enough() {
             None
@@ -110,13 +115,17 @@ impl Fates {
     }
 
     /// What all members say, after they were asked to promise what settles the write.
-    async fn promised(&self, write_id: WriteId, deadline: Deadline) -> Promised {
+    async fn promised(
+        &self,
+        topology: &Topology,
+        write_id: WriteId,
+        deadline: Deadline,
+    ) -> Promised {
         let mut promised = Promised {
             floor: Hlc::ZERO,
             settles: write_id.latest_dot(),
             lost: Hlc::ZERO,
         };
-        let topology = self.coordinator.topology();
         // Once more if a member's clock was so far ahead that it gave out later dots.
         for _ in 0..2 {
             // It is in vain before.
@@ -124,7 +133,7 @@ impl Fates {
                 return promised;
             }
             let asked = self.promises.all(
-                &topology,
+                topology,
                 Some(promised.settles),
                 Some(write_id.latest_dot()),
             );

@@ -304,6 +304,7 @@ impl Membership {
                 .map(|member| member.address().to_owned())
         };
         loop {
+            self.topology_changed();
             let topology = self.topologies.current();
             let listed = topology.member(from).map(|member| member.address.clone());
             let Some(address) = listed.or_else(told) else {
@@ -319,14 +320,15 @@ impl Membership {
             let answer = self.env.transport.call(peer, request, FETCH_BUDGET).await;
             let entry = match answer {
                 Ok(Response::Topology(_, entry)) if !entry.is_empty() => entry,
-                Ok(_) => return,
+                // Whoever else learnt it first.
+                Ok(_) => return self.topology_changed(),
                 Err(failure) => {
                     tracing::debug!(%failure, "a newer topology could not be fetched yet");
                     return;
                 }
             };
             match self.topologies.adopt(entry).await {
-                Ok(_) => self.topology_changed(),
+                Ok(_) => {}
                 Err(TopologyError::OtherHistory { epoch }) => {
                     self.meet_fork(from, epoch);
                     return;
@@ -341,11 +343,10 @@ impl Membership {
 
     /// Tells the gossip that this node has adopted another topology.
     pub fn topology_changed(self: &Arc<Self>) {
-        let topology = self.topologies.current();
-        let chain_hash = short(self.topologies.chain_hash());
+        let (topology, chain_hash) = self.topologies.tip();
         self.feed(Input::Topology {
             epoch: topology.epoch(),
-            chain_hash,
+            chain_hash: short(chain_hash),
         });
         self.feed(Input::Removed(removed(&topology)));
         self.feed(Input::Seeds(others(&topology, self.me)));

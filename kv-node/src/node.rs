@@ -270,6 +270,10 @@ impl Node {
         let current = topologies.current();
         let prepared = heir.prepare(&current, &current).await;
         prepared.map_err(StoreError::Failed)?;
+        if current.begins_generation() {
+            // Put here by hand, so that no step led to it.
+            completeness.note_loss(replica.minter().reading()).await?;
+        }
         topologies.before_adoption(Arc::new(heir));
         let member = topology.member(node);
         let leaves = member.is_some_and(|member| member.state == MemberState::Leaving);

@@ -53,8 +53,7 @@ async fn one_of_three_goes_on_alone_and_is_joined_by_two_new_ones() {
 
     let created = cluster.kv(&[0], &create);
     assert!(created.status.success(), "{created:?}");
-    cluster.replace_with_loss(&[0], "n2", "b");
-    cluster.replace_with_loss(&[0], "n3", "c");
+    cluster.join_with_loss(&[0], &["b", "c"]);
     let watched = cluster.kv(&[0], &["cluster", "progress", "--watch", "--json"]);
     assert!(watched.status.success(), "{watched:?}");
     let client = cluster.client(&[0, 3, 4]).await;

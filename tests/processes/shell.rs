@@ -1,9 +1,12 @@
 //! What an operator does every day, with the command line.
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use kv_tests::processes::ProcessCluster;
 use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn text(output: &Output) -> String {
     let told = [&output.stdout[..], &output.stderr[..]].concat();
@@ -38,7 +41,7 @@ fn buckets_keys_and_reasons_are_shown_and_changed_at_the_shell() {
     let listed = objects(&kv(&["bucket", "ls", "--json"]));
     let beds = listed
         .iter()
-        .find(|bucket| bucket["name"] == "beds")
+        .find(|bucket| bucket["bucket"] == "beds")
         .expect("it is there");
     assert_eq!((&beds["r"], &beds["w"]), (&2.into(), &3.into()), "{beds}");
 
@@ -50,8 +53,19 @@ fn buckets_keys_and_reasons_are_shown_and_changed_at_the_shell() {
     );
     let read = kv(&["get", "--bucket", "beds", "k"]);
     assert_eq!(text(&read).trim_end(), "v");
-    let explained = json(&["get", "--bucket", "beds", "k", "--explain", "--json"]);
-    assert_eq!(explained["explanation"]["needed"], 2, "{explained}");
+    let explained = objects(&kv(&[
+        "get",
+        "--bucket",
+        "beds",
+        "k",
+        "--explain",
+        "--json",
+    ]));
+    let needed = explained.iter().map(|line| &line["explain"]["needed"]);
+    assert!(
+        needed.into_iter().any(|needed| *needed == 2),
+        "{explained:?}"
+    );
     let gone = kv(&["delete", "--bucket", "beds", "k"]);
     assert!(gone.status.success(), "{}", text(&gone));
     assert_eq!(
@@ -60,7 +74,7 @@ fn buckets_keys_and_reasons_are_shown_and_changed_at_the_shell() {
         "absent"
     );
 
-    let dropped = kv(&["bucket", "drop", "beds"]);
+    let dropped = kv(&["bucket", "drop", "beds", "--yes"]);
     assert!(dropped.status.success(), "{}", text(&dropped));
     let unknown = kv(&["put", "--bucket", "beds", "k", "v"]);
     assert!(
@@ -90,7 +104,15 @@ fn hints_are_shown_while_a_node_is_away_and_a_repair_says_what_it_compared() {
     cluster.start_node(3);
     let cluster = cluster;
     let kv = |args: &[&str]| cluster.kv(&[0, 1, 2], args);
-    let repaired = objects(&kv(&["repair", "--json"]));
+    let begun = Instant::now();
+    let repaired = loop {
+        // As long as the others have not met it again, a repair says that it could not compare all, and fails.
+        let repaired = kv(&["repair", "--json"]);
+        if repaired.status.success() {
+            break objects(&repaired);
+        }
+        assert!(begun.elapsed() < LIMIT, "{}", text(&repaired));
+    };
     assert!(repaired.len() >= 4, "each node: {repaired:?}");
     let unknown = kv(&["fate", "k1", "0"]);
     assert_eq!(

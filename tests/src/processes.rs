@@ -399,16 +399,22 @@ impl ProcessCluster {
         index
     }
 
-    /// The same, of one that may have been the last to have acknowledged writes.
+    /// Has further nodes join, by one plan, where members are given up that may have been the last to have acknowledged writes.
     ///
     /// # Panics
     /// When a step is refused.
-    pub fn replace_with_loss(&mut self, seeds: &[usize], gone: &str, zone: &str) -> usize {
-        let (index, member) = self.make_ready(seeds, zone);
-        self.start_node(index);
-        let wish = ["replace", gone, &member];
-        self.change_with(seeds, &wish, &["--accept-data-loss"]);
-        index
+    pub fn join_with_loss(&mut self, seeds: &[usize], zones: &[&str]) {
+        let mut last: Option<String> = None;
+        for zone in zones {
+            if let Some(member) = last.take() {
+                self.change_at_once(seeds, &["join", &member]);
+            }
+            let (index, member) = self.make_ready(seeds, zone);
+            self.start_node(index);
+            last = Some(member);
+        }
+        let last = last.expect("at least one");
+        self.change_with(seeds, &["join", &last], &["--accept-data-loss"]);
     }
 
     /// Waits until a node's process ends by itself, in good order.

@@ -17,6 +17,7 @@ impl Gossip {
 
     /// Takes in who will never be a member again, and forgets them.
     pub(super) fn on_removed(&mut self, nodes: Vec<NodeId>) {
+        self.removed.retain(|node, _| nodes.contains(node));
         for node in nodes {
             if node == self.me || self.removed.contains_key(&node) {
                 continue;

@@ -80,6 +80,31 @@ fn a_removed_node_that_still_runs_is_told_of_the_newer_topology() {
 }
 
 #[test]
+fn a_removed_node_that_was_away_until_all_were_dead_to_it_is_told_when_it_is_back() {
+    let mut world = World::settled(Config::lan(), 5, 10);
+    let others: Vec<usize> = (0..=10).filter(|&member| member != 7).collect();
+    world.split(&[7], &others);
+    world.run_for(seconds(120.0));
+    for member in (0..10).filter(|&member| member != 7) {
+        assert_eq!(world.state(7, member), Some(State::Dead));
+        adopt(&mut world, member, &[7]);
+    }
+    // One that came only then knows no address of it.
+    world.start_many(1, &[0]);
+    adopt(&mut world, 10, &[7]);
+    world.run_for(seconds(30.0));
+    world.heard.clear();
+    world.heal();
+    world.run_for(seconds(30.0));
+    let told = world.heard.iter().any(|heard| {
+        let newer =
+            matches!(heard.event, Event::NewerTopology { epoch, .. } if epoch == SECOND_EPOCH);
+        heard.observer == 7 && newer
+    });
+    assert!(told, "it goes on as if it were a member");
+}
+
+#[test]
 fn a_node_that_removes_members_still_meets_those_it_does_not_list_yet() {
     let mut world = World::settled(Config::lan(), 4, 10);
     world.kill(7);

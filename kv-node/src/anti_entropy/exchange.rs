@@ -119,7 +119,10 @@ impl Exchange {
     /// Makes trees finer that have become too coarse.
     async fn grow(&self, topology: &Topology) {
         for place in self.trees.overfull() {
-            let _mending = self.completeness.mending().lock().await;
+            // While lost copies are fetched, which may take long, comparing goes on; trees can wait.
+            let Ok(_mending) = self.completeness.mending().try_lock() else {
+                return;
+            };
             let made = making::make_one(&self.trees, &self.store, &self.env, topology, place).await;
             if let Err(error) = made {
                 tracing::error!(%error, "a Merkle tree could not be made finer");

@@ -274,6 +274,10 @@ impl Coordinator {
             match refused.code {
                 // It has done nothing; another owner can.
                 ErrorCode::Incomplete | ErrorCode::ClockSkew => {}
+                ErrorCode::NotReplica => {
+                    // It knows a newer topology, in which others may be owners still.
+                    self.learn_topology(&plan.topology, to, deadline).await;
+                }
                 ErrorCode::StaleEpoch => {
                     // So that the refusal names the epoch that the client must learn.
                     self.learn_topology(&plan.topology, to, deadline).await;

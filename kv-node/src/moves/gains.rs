@@ -98,13 +98,8 @@ impl Heir {
             return Ok(());
         }
         // What was called off and begun anew meanwhile is new, too.
-        let is_new = |(partition, since): &(&PartitionId, &Epoch)| {
-            let earlier = before.get(*partition);
-            match planted!("go on with a change that was called off") {
-                true => earlier.is_none(),
-                false => earlier != Some(*since),
-            }
-        };
+        let is_new =
+            |(partition, since): &(&PartitionId, &Epoch)| before.get(*partition) != Some(*since);
         let new: Vec<PartitionId> = gained.iter().filter(is_new).map(|(new, _)| *new).collect();
         let places: Vec<Place> = next
             .buckets()

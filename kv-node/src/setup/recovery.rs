@@ -55,13 +55,24 @@ pub fn plan(data: &Path, lost: &[String]) -> Result<Recovery> {
 /// When the node runs, or the entry cannot be written.
 pub fn install(data: &Path, recovery: &Recovery) -> Result<()> {
     let store = data.join("store");
-    if store.exists() {
-        let lock = RealFs.lock(&store.join("LOCK"));
-        if let Err(LockError::Held { pid }) = &lock {
-            let process = pid.map_or_else(String::new, |pid| format!(" as process {pid}"));
-            anyhow::bail!("the node runs{process}; stop it first; nothing was changed");
-        }
-    }
+    let _lock = match store.exists() {
+        true => Some(RealFs.lock(&store.join("LOCK")).map_err(|error| {
+            let message = match error {
+                LockError::Held { pid } => {
+                    let process = pid.map_or_else(String::new, |pid| format!(" as process {pid}"));
+                    format!("the node runs{process}; stop it first; nothing was changed")
+                }
+                LockError::Io(error) => {
+                    format!(
+                        "{} cannot be locked: {error}; nothing was changed",
+                        store.display()
+                    )
+                }
+            };
+            anyhow::Error::msg(message)
+        })?),
+        false => None,
+    };
     let (epoch, bytes) = (recovery.entry.epoch(), recovery.entry.encode());
     Topologies::install(&RealFs, &directory(data), epoch, &bytes)?;
     Ok(())

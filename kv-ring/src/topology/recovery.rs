@@ -35,8 +35,8 @@ pub enum RecoveryError {
 }
 
 impl Topology {
-    /// The first topology of a new generation, whose voters are of those members that are not lost for ever. All else stays as it is: the
-    /// lost are members until they are removed or replaced, which the new voters decide on.
+    /// The first topology of a new generation, in which these members are lost, and some of the others vote. What the lost own is theirs
+    /// until the new voters have decided who takes it over.
     ///
     /// It is safe only if the lost never run again, or learn of it before they serve: what they decided in the meantime
     /// is dropped.
@@ -44,9 +44,12 @@ impl Topology {
     /// # Errors
     /// [`RecoveryError`].
     pub fn recovered(&self, lost: &[NodeId]) -> Result<Self, RecoveryError> {
+        let mut next = self.clone();
         for node in lost {
-            self.member(*node)
-                .ok_or(TopologyError::NotAMember { node: *node })?;
+            let mut members = next.members.iter_mut();
+            let member = members.find(|member| member.node == *node);
+            let member = member.ok_or(TopologyError::NotAMember { node: *node })?;
+            member.state = MemberState::Lost;
         }
         let is_left = |node: &&NodeId| !lost.contains(node);
         let (left, all) = (
@@ -57,24 +60,31 @@ impl Topology {
             return Err(RecoveryError::MajorityIsLeft { left, all });
         }
         let loads = self.table.loads(self.replication_factor());
-        let members = self.members.iter().zip(loads);
+        let members = next.members.iter().zip(loads);
         let may_vote = |(member, load): &(&Member, u32)| {
             let has_run = *load > 0 || self.voters.contains(&member.node);
-            has_run && member.state != MemberState::Lost && is_left(&&member.node)
+            has_run && member.state != MemberState::Lost
         };
         let members = members.filter(may_vote).map(|(member, _)| member);
         let voters = choose_voters(members, &self.voters);
         if voters.is_empty() {
             return Err(RecoveryError::NobodyIsLeft);
         }
+        next.voters = voters;
         let generation = self.epoch.0 / GENERATION + 1;
-        let next = Self {
-            epoch: Epoch(generation * GENERATION),
-            voters,
-            ..self.clone()
-        };
+        next.epoch = Epoch(generation * GENERATION);
+        for node in lost {
+            next.give_up_draining(*node);
+        }
+        next.call_off(|_, joining| lost.contains(&joining));
         next.check()?;
         Ok(next)
+    }
+
+    /// Whether nobody voted on it: what only the lost knew is dropped with it.
+    #[must_use]
+    pub fn begins_generation(&self) -> bool {
+        self.epoch.0.is_multiple_of(GENERATION)
     }
 }
 
@@ -97,7 +107,11 @@ mod tests {
         assert_eq!(next.epoch(), Epoch(GENERATION));
         assert_eq!(next.voters().len(), 1, "an odd number");
         assert!(!lost.contains(&next.voters()[0]));
-        assert_eq!(next.members(), topology.members());
+        for member in next.members() {
+            let is_lost = member.state == MemberState::Lost;
+            assert_eq!(is_lost, lost.contains(&member.node));
+        }
+        assert!(next.begins_generation() && !topology.begins_generation());
         let once_more = next
             .recovered(&[next.voters()[0]])
             .expect("others are there");

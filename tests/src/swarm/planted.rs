@@ -79,7 +79,6 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "forget that members were given up",
     "adopt a topology before it is durable",
     "count the vote of an earlier attempt",
-    "go on with a change that was called off",
     "keep the watermark of what is damaged",
     "expire values by a node's own clock",
     "say what became of the last attempt only",

@@ -33,7 +33,7 @@ impl Witness {
             Served::Write => quorum.w(),
         };
         let meets_writers = asked + quorum.w() > quorum.n();
-        let Some(topology) = self.topology_of(epoch).filter(|_| meets_writers) else {
+        let Some(topology) = self.topology_of(epoch) else {
             return;
         };
         let (_, partition) = topology.locate(BUCKET, key.partition_key());
@@ -44,6 +44,9 @@ impl Witness {
             let acked = state.epochs.0.entry(partition).or_default();
             if what == Served::Write {
                 acked.entry(changed).or_insert(now);
+            }
+            if !meets_writers {
+                return;
             }
             let mut later = acked.range((Bound::Excluded(changed), Bound::Unbounded));
             later
