@@ -44,7 +44,7 @@ pub struct Config {
     ///
     /// Raising it asks for more agreement; 0 makes every suspicion the shortest.
     pub confirmations: u32,
-    /// How many members are asked to ping a target that does not answer. Default 3.
+    /// How many members are asked to ping a target that does not answer. Default 6.
     ///
     /// Raising it costs traffic under loss and avoids false suspicions; 0 turns indirect probes off.
     pub indirect_probes: usize,

@@ -8,7 +8,7 @@
 //! 2. A replica serves no request from an epoch older than its partition's last change ([`fence`]).
 //! 3. A replica that is behind the request adopts the newer epoch, durably, before it serves.
 //!
-//! The rules and eight weaker ones are checked over every interleaving by `tests/models/handover.rs` of kv-tests, with
+//! The rules and ten weaker ones are checked over every interleaving by `tests/models/handover.rs` of kv-tests, with
 //! these very functions.
 
 use kv_types::{Epoch, NodeId, Quorum, planted};

@@ -12,15 +12,19 @@ use kv_storage::Options;
 use kv_tests::sim::{Executor, SimCluster};
 use kv_types::{BucketName, BucketProperties, Epoch, NodeId, Outcome, WriteId};
 
-use crate::client::{BUCKET, BUDGET, Client, key, options, with};
+use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with};
 
 const MOVED: &str = "k";
 
 /// The entry after genesis: the partition of [`MOVED`] goes from nodes 1, 2, 3 to 1, 2, 4.
 fn second_epoch(cluster: &SimCluster) -> ChainEntry {
+    second_epoch_that_moves(cluster, MOVED)
+}
+
+fn second_epoch_that_moves(cluster: &SimCluster, name: &str) -> ChainEntry {
     let genesis = cluster.genesis();
     let topology = cluster.topology();
-    let (_, partition) = topology.locate(BUCKET, key(MOVED).partition_key());
+    let (_, partition) = topology.locate(BUCKET, key(name).partition_key());
     let PartitionState::Stable(old) = topology.partition_state(partition) else {
         panic!("at genesis every partition is at rest");
     };
@@ -132,6 +136,62 @@ fn a_clients_request_of_an_older_epoch_is_served_by_the_newer_one_which_the_repl
     });
 }
 
+/// A bucket of its own is asked for.
+async fn create_bucket(cluster: &SimCluster, via: NodeId, name: String) -> Response {
+    let creation = ChangeKind::CreateBucket {
+        name: BucketName::new(name).expect("a good name"),
+        properties: BucketProperties::majority_of(3).expect("three"),
+    };
+    let request = Request::Change(ChangeV1 { change: creation });
+    let role = Role::Admin("operator".to_owned());
+    let made = cluster.network.call(role, via, &request, BUDGET * 5);
+    made.await.expect("it answers")
+}
+
+#[test]
+fn while_a_peer_with_another_history_is_heard_nothing_is_changed() {
+    let four = |handle| SimCluster::new(handle, 4, 3, options());
+    with(6, four, |cluster, _client, handle| async move {
+        let [first, forked, others @ ..] = [1, 2, 3, 4].map(NodeId);
+        for node in [first, forked].into_iter().chain(others) {
+            cluster.kill(node);
+        }
+        let mut names = (0..).map(|number| format!("other{number}"));
+        let place = |name: &str| {
+            cluster
+                .topology()
+                .locate(BUCKET, key(name).partition_key())
+                .1
+        };
+        let other = names
+            .find(|name| place(name) != place(MOVED))
+            .expect("many");
+        cluster.install(first, &second_epoch(&cluster));
+        cluster.install(forked, &second_epoch_that_moves(&cluster, &other));
+        for node in [first, forked] {
+            cluster.start(node).await.expect("it starts");
+        }
+        handle.sleep(Duration::from_secs(5)).await;
+        for node in [first, forked] {
+            assert_eq!(metric(&cluster, node, "kv_topology_fork "), 1);
+            let Response::Error(refused) = create_bucket(&cluster, node, "b".to_owned()).await
+            else {
+                panic!("{node} changes the topology");
+            };
+            assert_eq!(refused.outcome, Outcome::NotApplied);
+            assert!(refused.message.contains("another history"), "{refused:?}");
+        }
+        cluster.kill(forked);
+        for node in others {
+            cluster.start(node).await.expect("it starts");
+        }
+        handle.sleep(Duration::from_secs(70)).await;
+        assert_eq!(metric(&cluster, first, "kv_topology_fork "), 0);
+        let made = create_bucket(&cluster, first, "b".to_owned()).await;
+        assert!(matches!(made, Response::Change(_)), "{made:?}");
+    });
+}
+
 #[test]
 fn partitions_that_did_not_change_serve_requests_of_the_older_epoch() {
     with_second_epoch_on(1, |cluster, mut client| async move {
@@ -234,15 +294,8 @@ fn a_node_that_was_away_for_more_epochs_than_are_kept_takes_the_newest() {
         let away = NodeId(3);
         cluster.kill(away);
         for number in 0..10 {
-            let creation = ChangeKind::CreateBucket {
-                name: BucketName::new(format!("b{number}")).expect("a good name"),
-                properties: BucketProperties::majority_of(3).expect("three"),
-            };
-            let request = Request::Change(ChangeV1 { change: creation });
-            let role = Role::Admin("operator".to_owned());
-            let made = cluster.network.call(role, NodeId(1), &request, BUDGET * 5);
-            let made = made.await;
-            assert!(matches!(made, Ok(Response::Change(_))), "{made:?}");
+            let made = create_bucket(&cluster, NodeId(1), format!("b{number}")).await;
+            assert!(matches!(made, Response::Change(_)), "{made:?}");
         }
         let newest = epoch_of(&cluster, NodeId(1));
         assert_eq!(newest, Epoch(11));

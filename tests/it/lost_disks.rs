@@ -52,6 +52,37 @@ fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
 }
 
 #[test]
+fn what_was_lost_is_fetched_no_faster_than_the_node_may() {
+    let slow = |handle| three(handle).with_fetch_bytes_per_s(32 << 10);
+    with(10, slow, |cluster, mut client, handle| async move {
+        let bytes = 512 << 10;
+        for number in 0..64 {
+            let key = format!("k{number}");
+            let put = client
+                .put(&cluster, N1, &key, &"v".repeat(bytes / 64))
+                .await;
+            put.expect("all are up");
+        }
+        handle.sleep(TOLD).await;
+        let disk = emptied(&cluster, N3);
+        let begun = handle.now();
+        start_from(&cluster, N3, disk).await;
+        while missing(&cluster, N3) > 0 {
+            handle.sleep(Duration::from_millis(100)).await;
+            assert!(
+                handle.now() - begun < Duration::from_mins(2),
+                "it never ends"
+            );
+        }
+        let took = handle.now() - begun;
+        assert!(
+            took > Duration::from_secs(5),
+            "512 KiB by three nodes at 32 KiB a second each, not in {took:?}"
+        );
+    });
+}
+
+#[test]
 fn a_new_machine_for_an_old_member_knows_that_it_lacks_something_though_nobody_tells_it() {
     with(9, three, |cluster, mut client, handle| async move {
         let put = client.put(&cluster, N1, "k", "v").await;

@@ -1,6 +1,7 @@
 //! Members come and go: nobody notices, and nothing is lost.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kv_net::message::{
@@ -9,7 +10,7 @@ use kv_net::message::{
 use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
 use kv_node::tombstones::DeleteOptions;
-use kv_ring::Topology;
+use kv_ring::{ChainEntry, Topology};
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{BucketName, BucketProperties, Level, NodeId, Object};
@@ -34,7 +35,7 @@ async fn change(cluster: &SimCluster, via: NodeId, change: ChangeKind) {
     assert!(made, "{answer:?}");
 }
 
-fn topology(cluster: &SimCluster, node: NodeId) -> std::sync::Arc<Topology> {
+fn topology(cluster: &SimCluster, node: NodeId) -> Arc<Topology> {
     cluster.node(node).expect("it runs").topology()
 }
 
@@ -448,6 +449,60 @@ fn of_what_only_a_member_had_that_was_given_up_it_is_not_said_that_it_never_was(
             handle.sleep(SETTLED).await;
             client.epoch = topology(&cluster, FIRST).epoch();
             let told = client.fate(&cluster, FIRST, &key, id).await;
+            assert_eq!(told, Ok(WriteFate::Gone));
+        },
+    );
+}
+
+#[test]
+fn where_a_new_generation_begins_it_is_not_said_of_what_the_lost_had_that_it_never_was() {
+    let three = |handle| SimCluster::new(handle, 3, 3, options());
+    let three_that_forget = move |handle| three(handle).with_deletes(DeleteOptions { keep: KEEP });
+    with(
+        13,
+        three_that_forget,
+        |cluster, mut client, handle| async move {
+            handle.sleep(Duration::from_secs(1)).await;
+            let lost = [NodeId(2), NodeId(3)];
+            let links = lost.map(|node| [(node, FIRST), (FIRST, node)]).concat();
+            cluster.network.block(&links);
+            let mut request = client.put_request("k", None, WriteKind::Put);
+            request.options.level = Level::Weak;
+            let id = request.head.write_id;
+            let put = client.send_put(&cluster, lost[0], request, "v").await;
+            put.expect("one is enough");
+            for node in lost {
+                cluster.kill(node);
+                cluster.retire(node);
+            }
+            cluster.kill(FIRST);
+            let recovered = cluster
+                .topology()
+                .recovered(&lost)
+                .expect("a majority is lost");
+            let entry = ChainEntry::snapshot(Arc::new(recovered), cluster.genesis().chain_hash());
+            cluster.install(FIRST, &entry.expect("it encodes"));
+            cluster.start(FIRST).await.expect("it starts");
+            let wanted = MemberChangesV1 {
+                joins: [4, 5].map(|node| cluster.newcomer(NodeId(node))).to_vec(),
+                ..MemberChangesV1::default()
+            };
+            commit(&cluster, FIRST, wanted).await;
+            for node in [4, 5].map(NodeId) {
+                cluster.add_machine(node, FIRST);
+                cluster.start(node).await.expect("it starts");
+            }
+            let limit = handle.now() + LIMIT;
+            while topology(&cluster, FIRST).unsettled().next().is_some() {
+                assert!(handle.now() < limit, "it does not end");
+                handle.sleep(Duration::from_secs(1)).await;
+            }
+            for node in lost {
+                change(&cluster, FIRST, ChangeKind::RemoveMember { node }).await;
+            }
+            handle.sleep(SETTLED).await;
+            client.epoch = topology(&cluster, FIRST).epoch();
+            let told = client.fate(&cluster, FIRST, "k", id).await;
             assert_eq!(told, Ok(WriteFate::Gone));
         },
     );

@@ -1,5 +1,6 @@
 //! Whole clusters of members in a small simulated world: one seed, one virtual clock, no threads.
 
+mod by_hand;
 mod detection;
 mod figures;
 mod flapping;

@@ -1,23 +1,17 @@
 //! The order in which news arrive does not matter.
 
 use fastrand::Rng;
-use kv_gossip::message::{Body, Claim, Header, Message, Profile, Rumor};
-use kv_gossip::{Config, Gossip, Incarnation, Input, Myself, Standing, State, Time};
+use kv_gossip::message::{Body, Claim, Message, Profile, Rumor};
+use kv_gossip::{Config, Gossip, Incarnation, Input, Standing, State, Time};
 use kv_types::{Epoch, NodeId};
 use proptest::prelude::*;
+
+use crate::by_hand;
 
 const SENDER: NodeId = NodeId(1000);
 
 fn member() -> Gossip {
-    let me = Myself {
-        node: NodeId(1),
-        address: "a:1".to_owned(),
-        incarnation: Incarnation::first_of_boot(1),
-        boot: 1,
-        epoch: Epoch::GENESIS,
-        chain_hash: 0,
-    };
-    Gossip::new(Config::lan(), me, 1, Time::ZERO)
+    by_hand::member(Config::lan())
 }
 
 /// The address of a node's boot: within one boot a node has one address.
@@ -33,19 +27,8 @@ fn profile(node: u128, boot: u64) -> Profile {
 }
 
 fn deliver(gossip: &mut Gossip, rumors: &[Rumor]) {
-    let header = Header {
-        incarnation: Incarnation(1),
-        heartbeat: 1,
-        epoch: Epoch::GENESIS,
-        chain_hash: 0,
-    };
     for rumor in rumors {
-        let bytes = Message {
-            header,
-            body: Body::News,
-            rumors: vec![rumor.clone()],
-        }
-        .encode();
+        let bytes = by_hand::message(Incarnation(1), 1, Body::News, vec![rumor.clone()]);
         gossip.handle(
             Time::ZERO,
             Input::Message {
@@ -153,18 +136,7 @@ fn a_rumor_about_an_unknown_node_is_asked_about_and_not_guessed() {
         claim,
         profile: None,
     };
-    let header = Header {
-        incarnation: Incarnation(1),
-        heartbeat: 1,
-        epoch: Epoch::GENESIS,
-        chain_hash: 0,
-    };
-    let bytes = Message {
-        header,
-        body: Body::News,
-        rumors: vec![rumor],
-    }
-    .encode();
+    let bytes = by_hand::message(Incarnation(1), 1, Body::News, vec![rumor]);
     let mut out = vec![];
     gossip.handle(
         Time::ZERO,

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use kv_gossip::message::{Body, Claim, Header, Message, Profile, Rumor};
-use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
+use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Output, State, Time};
 use kv_types::{Epoch, NodeId};
 
+use crate::by_hand;
 use crate::world::{World, id, seconds};
 
 /// A message of `sender` that accuses `subject`, as a confused member might send it.
@@ -136,17 +137,8 @@ const ACCUSER: NodeId = NodeId(88);
 
 impl Bench {
     fn new() -> Self {
-        let me = Myself {
-            node: NodeId(1),
-            address: "a:1".to_owned(),
-            incarnation: Incarnation::first_of_boot(1),
-            boot: 1,
-            epoch: Epoch::GENESIS,
-            chain_hash: 0,
-        };
-        let gossip = Gossip::new(Config::lan(), me, 1, Time::ZERO);
         let mut bench = Self {
-            gossip,
+            gossip: by_hand::member(Config::lan()),
             now: Time::ZERO,
             peer_incarnation: Incarnation(5),
         };
@@ -177,18 +169,7 @@ impl Bench {
         body: Body,
         rumors: Vec<Rumor>,
     ) -> Vec<Output> {
-        let header = Header {
-            incarnation: self.peer_incarnation,
-            heartbeat,
-            epoch: Epoch::GENESIS,
-            chain_hash: 0,
-        };
-        let bytes = Message {
-            header,
-            body,
-            rumors,
-        }
-        .encode();
+        let bytes = by_hand::message(self.peer_incarnation, heartbeat, body, rumors);
         let mut out = vec![];
         self.gossip
             .handle(self.now, Input::Message { from, bytes }, &mut out);

@@ -1,9 +1,10 @@
 //! Whom the topology has removed is forgotten, and stays so.
 
-use kv_gossip::message::{Body, Claim, Header, Message, Profile, Rumor};
-use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Myself, Output, State, Time};
+use kv_gossip::message::{Body, Claim, Message, Profile, Rumor};
+use kv_gossip::{Config, Event, Gossip, Incarnation, Input, Output, State, Time};
 use kv_types::{Epoch, NodeId};
 
+use crate::by_hand;
 use crate::world::{World, id, seconds};
 
 const SECOND_EPOCH: Epoch = Epoch(2);
@@ -155,26 +156,12 @@ fn probes_go_on_when_their_target_is_removed() {
 
 #[test]
 fn removed_members_make_room_and_their_seeds_are_passed_over() {
-    let me = Myself {
-        node: NodeId(1),
-        address: "a:1".to_owned(),
-        incarnation: Incarnation::first_of_boot(1),
-        boot: 1,
-        epoch: Epoch::GENESIS,
-        chain_hash: 0,
-    };
     let config = Config {
         members_limit: 3,
         ..Config::lan()
     };
-    let mut gossip = Gossip::new(config, me, 1, Time::ZERO);
+    let mut gossip = by_hand::member(config);
     let hear = |gossip: &mut Gossip, from: u128, about: u128| {
-        let header = Header {
-            incarnation: Incarnation(1),
-            heartbeat: 1,
-            epoch: Epoch::GENESIS,
-            chain_hash: 0,
-        };
         let profile = Profile {
             address: format!("host{about}:1"),
             boot: 1,
@@ -188,12 +175,7 @@ fn removed_members_make_room_and_their_seeds_are_passed_over() {
             claim: Claim::Alive { cleared: 0 },
             profile: Some(profile),
         };
-        let bytes = Message {
-            header,
-            body: Body::News,
-            rumors: vec![rumor],
-        }
-        .encode();
+        let bytes = by_hand::message(Incarnation(1), 1, Body::News, vec![rumor]);
         let (from, mut out) = (NodeId(from), vec![]);
         gossip.handle(Time::ZERO, Input::Message { from, bytes }, &mut out);
         out
@@ -231,18 +213,7 @@ fn removed_members_make_room_and_their_seeds_are_passed_over() {
         "it was refused as removed"
     );
     // It is answered where it was last reached, by an ack and nothing else.
-    let header = Header {
-        incarnation: Incarnation(1),
-        heartbeat: 1,
-        epoch: Epoch::GENESIS,
-        chain_hash: 0,
-    };
-    let bytes = Message {
-        header,
-        body: Body::Ping { seq: 5 },
-        rumors: vec![],
-    }
-    .encode();
+    let bytes = by_hand::message(Incarnation(1), 1, Body::Ping { seq: 5 }, vec![]);
     let (from, mut answer) = (NodeId(3), vec![]);
     gossip.handle(tick, Input::Message { from, bytes }, &mut answer);
     let [Output::Send { to, address, bytes }] = &answer[..] else {

@@ -294,10 +294,15 @@ impl Comparison<'_> {
             relearnt.map_err(|_| Interrupted)?;
         }
         let held = replica.held(&target).await.map_err(|_| Interrupted)?;
-        match held {
-            None => Ok(()),
-            Some(held) => self.send(target.key, held.encoded).await,
+        let Some(held) = held else {
+            return Ok(());
+        };
+        let env = &self.exchange.env;
+        let rest = self.exchange.pace.rest_after(held.encoded.len(), env.now());
+        if rest > Duration::ZERO {
+            env.sleep(rest).await;
         }
+        self.send(target.key, held.encoded).await
     }
 
     /// Sends an object to the peer.

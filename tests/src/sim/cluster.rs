@@ -63,6 +63,7 @@ pub struct SimCluster {
     storage: kv_storage::Options,
     hints: HintOptions,
     deletes: DeleteOptions,
+    fetch_bytes_per_s: u64,
     pages: PageLimits,
     history: usize,
 }
@@ -196,6 +197,7 @@ impl SimCluster {
             quic: None,
             storage,
             hints: HINTS,
+            fetch_bytes_per_s: FETCH_BYTES_PER_S,
             deletes: DeleteOptions::default(),
             pages: PageLimits::default(),
             history: USUAL_HISTORY,
@@ -220,6 +222,13 @@ impl SimCluster {
     #[must_use]
     pub fn with_hints(mut self, hints: HintOptions) -> Self {
         self.hints = hints;
+        self
+    }
+
+    /// The same, with nodes that fetch what they lack at another pace.
+    #[must_use]
+    pub fn with_fetch_bytes_per_s(mut self, bytes: u64) -> Self {
+        self.fetch_bytes_per_s = bytes;
         self
     }
 
@@ -550,7 +559,7 @@ impl SimCluster {
             hints: self.hints,
             deletes: self.deletes,
             scrub: SCRUB,
-            fetch_bytes_per_s: FETCH_BYTES_PER_S,
+            fetch_bytes_per_s: self.fetch_bytes_per_s,
             pages: self.pages,
             history: self.history,
         };
