@@ -40,7 +40,8 @@ pub struct Config {
     /// Raising it protects against a member that accuses everyone because it is itself cut off;
     /// lowering it declares the dead earlier where few members could confirm.
     pub suspicion_stretch: u32,
-    /// How many independent confirmations bring a suspicion to its shortest. Default 2.
+    /// How many observers of the suspect must confirm a suspicion to bring it to its shortest.
+    /// Default 2; a member has four observers, and what others confirm does not count.
     ///
     /// Raising it asks for more agreement; 0 makes every suspicion the shortest.
     pub confirmations: u32,
@@ -77,7 +78,7 @@ pub struct Config {
     pub proof_validity: Duration,
     /// How many members are remembered, dead ones included. Default 8192.
     ///
-    /// Further ones are refused and counted. One member takes about 300 bytes.
+    /// Further ones are refused and counted. One member takes about 500 bytes.
     pub members_limit: usize,
 }
 

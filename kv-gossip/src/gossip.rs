@@ -62,9 +62,14 @@ pub struct Gossip {
     /// Whether a `News` timer is pending.
     news_armed: bool,
     pings: Pings,
+    /// The probe of the period.
     probe: Option<Probe>,
+    /// Probes of suspects beside it, because this member observes them; a few at most.
+    checks: Vec<Probe>,
     /// Members to probe next, because a peer's view doubts them.
     doubted: BTreeSet<NodeId>,
+    /// How many probes were free to go to whom this member observes, or to the next of the round.
+    turns_count: usize,
     suspicions_count: u64,
     /// No suspicion ends before this: this member has slept and must first hear the news.
     grace_until: Time,
@@ -117,7 +122,9 @@ impl Gossip {
             news_armed: false,
             pings: Pings::default(),
             probe: None,
+            checks: Vec::new(),
             doubted: BTreeSet::new(),
+            turns_count: 0,
             suspicions_count: 0,
             grace_until: now,
             sync_free_at: now,
@@ -190,6 +197,13 @@ impl Gossip {
             .is_some_and(|until| self.now < until)
     }
 
+    /// The members that observe a node: up to four of those that this member believes alive, the same
+    /// for all members with the same view. Their word shortens suspicions of the node.
+    #[must_use]
+    pub fn observers_of(&self, node: NodeId) -> Vec<NodeId> {
+        self.members.observers_of(node)
+    }
+
     /// A hash of this member's view: equal exactly where standing, boot and address of every member
     /// agree (but for collisions of 64 bits). Heartbeats and epochs, which always move, do not count.
     #[must_use]
@@ -253,6 +267,7 @@ impl Gossip {
         }
         self.health.worsen(1);
         self.grace_until = self.now + 2 * period;
+        self.checks.clear();
         if self.probe.take().is_some() {
             self.timers.set(self.now, Timer::NextProbe);
         }

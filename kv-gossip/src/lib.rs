@@ -31,12 +31,14 @@
 //!
 //! # The protocol
 //!
-//! * **Probe.** Every period a member pings the next one of a shuffled round. Without an ack in time
-//!   it asks a few others to ping on its behalf; without any answer it *suspects* the target
-//!   (SWIM, Das and others 2002).
+//! * **Probe.** Every period a member pings, by turns, the next one of a shuffled round and one of the
+//!   few that it observes. Without an ack in time it asks some others to ping on its behalf, the
+//!   target's observers first; without any answer it *suspects* the target (SWIM, Das and others 2002).
 //! * **Suspicion.** A suspicion becomes a death when its timer ends. The timer starts long and
-//!   shrinks as independent members confirm; a member that misses answers becomes slower to judge
-//!   others (Lifeguard, Dadgar and others 2017).
+//!   shrinks as observers of the suspect confirm, which probe it at once; a member that misses answers
+//!   becomes slower to judge others (Lifeguard, Dadgar and others 2017).
+//! * **Observers.** Each member has four fixed ones, which all members reckon alike from the ids
+//!   (Rapid, Suresh and others 2018). Nothing is sent about that.
 //! * **Refutation.** Only its subject raises an incarnation. It does so when it hears that it is
 //!   accused, and only while its own liveness proofs pass.
 //! * **Heartbeats.** A heartbeat is a node's age in probe periods at the last moment its proofs
@@ -78,6 +80,7 @@
 //! | `members` | all members: probe round, random choice, hash of the view |
 //! | `heartbeat` | the own heartbeat and the pulse of another |
 //! | `flapping` | how often a member came back of late |
+//! | `observers`, `fnv` | who observes whom; the hash of rings and views |
 //! | `suspicion`, `health` | Lifeguard: shrinking timers, local health |
 //! | `rumors` | the piggyback queue |
 //! | `probe`, `pings` | one probe cycle; which ping an ack answers |
@@ -87,6 +90,7 @@
 
 pub mod config;
 mod flapping;
+mod fnv;
 pub mod gossip;
 mod health;
 mod heartbeat;
@@ -94,6 +98,7 @@ pub mod io;
 pub mod member;
 mod members;
 pub mod message;
+mod observers;
 mod pings;
 mod probe;
 mod rumors;

@@ -1,12 +1,14 @@
 //! All members: the probe round, random choices, and the hash of the view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use kv_types::NodeId;
 
+use crate::fnv::Fnv;
 use crate::member::Member;
 use crate::message::{BUCKETS, ViewHash};
+use crate::observers::Observers;
 use crate::standing::State;
 
 /// Every node heard of, this one included.
@@ -20,6 +22,9 @@ pub(crate) struct Members {
     /// Wrapping sums of the hashes of the members in each sixteenth of the id space.
     buckets: [u64; BUCKETS],
     counts: [usize; State::ALL.len()],
+    /// The living ones, and whom each of them observes.
+    observers: Observers,
+    suspects: BTreeSet<NodeId>,
 }
 
 impl Members {
@@ -31,8 +36,11 @@ impl Members {
             round_position: 0,
             buckets: [0; BUCKETS],
             counts: [0; State::ALL.len()],
+            observers: Observers::default(),
+            suspects: BTreeSet::new(),
         };
         members.add(Share::of(&me));
+        members.enter(me.node(), me.state());
         members.by_node.insert(me.node(), me);
         members
     }
@@ -41,6 +49,7 @@ impl Members {
     pub(crate) fn insert(&mut self, member: Member, rng: &mut Rng) {
         debug_assert!(!self.by_node.contains_key(&member.node()));
         self.add(Share::of(&member));
+        self.enter(member.node(), member.state());
         self.round
             .insert(rng.usize(..=self.round.len()), member.node());
         self.by_node.insert(member.node(), member);
@@ -51,6 +60,7 @@ impl Members {
         debug_assert_ne!(node, self.me);
         let member = self.by_node.remove(&node)?;
         self.remove(Share::of(&member));
+        self.exit(node, member.state());
         if let Some(place) = self.round.iter().position(|&other| other == node) {
             self.round.remove(place);
             if place < self.round_position {
@@ -70,6 +80,10 @@ impl Members {
         let before = Share::of(member);
         let result = change(member);
         let after = Share::of(member);
+        if before.state != after.state {
+            self.exit(node, before.state);
+            self.enter(node, after.state);
+        }
         self.remove(before);
         self.add(after);
         Some(result)
@@ -120,6 +134,25 @@ impl Members {
         picked
     }
 
+    /// Who observes a member; see [`Observers`].
+    pub(crate) fn observers_of(&self, subject: NodeId) -> Vec<NodeId> {
+        self.observers.of(subject)
+    }
+
+    /// Whom this member observes.
+    pub(crate) fn subjects(&self) -> Vec<NodeId> {
+        self.observers.subjects_of(self.me)
+    }
+
+    /// Suspects that this member observes.
+    pub(crate) fn suspected_subjects(&self) -> impl Iterator<Item = &Member> {
+        let mine = |suspect: &&NodeId| self.observers.of(**suspect).contains(&self.me);
+        self.suspects
+            .iter()
+            .filter(mine)
+            .map(|node| &self.by_node[node])
+    }
+
     pub(crate) fn get(&self, node: NodeId) -> Option<&Member> {
         self.by_node.get(&node)
     }
@@ -166,6 +199,22 @@ impl Members {
             hash.write(&bucket.to_le_bytes());
         }
         hash.finish()
+    }
+
+    fn enter(&mut self, node: NodeId, state: State) {
+        match state {
+            State::Alive => self.observers.insert(node),
+            State::Suspect => drop(self.suspects.insert(node)),
+            State::Dead | State::Left => {}
+        }
+    }
+
+    fn exit(&mut self, node: NodeId, state: State) {
+        match state {
+            State::Alive => self.observers.remove(node),
+            State::Suspect => drop(self.suspects.remove(&node)),
+            State::Dead | State::Left => {}
+        }
     }
 
     fn add(&mut self, share: Share) {
@@ -215,28 +264,6 @@ fn belief_hash(member: &Member) -> u64 {
     hash.write(&member.boot().to_le_bytes());
     hash.write(member.address().as_bytes());
     hash.finish()
-}
-
-/// FNV-1a of 64 bits, finished by the mixer of SplitMix64 so that sums of hashes do not cancel out.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(self) -> u64 {
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
 }
 
 #[cfg(test)]

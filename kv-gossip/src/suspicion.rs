@@ -1,4 +1,12 @@
 //! A running suspicion: long at first, shorter with every independent confirmation (Lifeguard §3.2).
+//!
+//! Lifeguard counts any member that accuses as well. Here only the suspect's observers count
+//! ([`observers`](crate::observers)): anybody may raise a suspicion, and it is the shortest once two
+//! observers have confirmed it. So three members agree as before, and two of them are of those that
+//! everybody knows in advance to be responsible. That costs no time where the suspect is dead, for
+//! its observers probe it as soon as they hear of the suspicion, and the shortest suspicion is long
+//! compared to that. An observer that is suspected itself gives its place to the next one, so that
+//! also where many die together each has observers that live.
 
 use core::time::Duration;
 
@@ -43,12 +51,16 @@ impl Suspicion {
         }
     }
 
-    /// Counts an accuser; true if it is a new one that shortens the suspicion.
-    pub(crate) fn confirm(&mut self, accuser: NodeId) -> bool {
-        let counts =
-            self.confirmations() < self.confirmations_needed && !self.accusers.contains(&accuser);
+    /// Whether this observer's word would shorten the suspicion.
+    pub(crate) fn wants(&self, observer: NodeId) -> bool {
+        self.confirmations() < self.confirmations_needed && !self.accusers.contains(&observer)
+    }
+
+    /// Counts an observer that accuses; true if that shortens the suspicion.
+    pub(crate) fn confirm(&mut self, observer: NodeId) -> bool {
+        let counts = self.wants(observer);
         if counts {
-            self.accusers.push(accuser);
+            self.accusers.push(observer);
         }
         counts
     }

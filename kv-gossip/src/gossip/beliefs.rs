@@ -241,6 +241,9 @@ impl Gossip {
         if before != standing.state {
             self.emit_state(node);
         }
+        if standing.state == State::Suspect && self.members.observers_of(node).contains(&self.me) {
+            self.check_suspects();
+        }
     }
 
     /// Takes in what a rumor says beside the standing.
@@ -257,12 +260,19 @@ impl Gossip {
         });
     }
 
-    /// Another accusation of a member that is suspected already shortens the suspicion.
+    /// Another accusation of a member that is suspected already shortens the suspicion, if one of
+    /// its observers makes it.
     fn count_confirmation(&mut self, rumor: Rumor) {
         let Claim::Suspect { accuser, .. } = rumor.claim else {
             return;
         };
         let (node, standing) = (rumor.node, rumor.standing());
+        let suspicion = self.members.get(node).and_then(Member::suspicion);
+        // Most have been heard before: looking that up is cheaper than the observers.
+        let is_wanted = suspicion.is_some_and(|suspicion| suspicion.wants(accuser));
+        if !is_wanted || !self.members.observers_of(node).contains(&accuser) {
+            return;
+        }
         self.suspicions_count += 1;
         let token = self.suspicions_count;
         let deadline = self.members.update(node, |member| {

@@ -10,8 +10,11 @@ use crate::probe::{Probe, Verdict};
 use crate::standing::{Incarnation, State};
 use crate::timers::Timer;
 
+/// How many suspects are probed at a time beside the probe of the period.
+const CHECKS_LIMIT: usize = 4;
+
 impl Gossip {
-    /// Pings the next member of the round.
+    /// Pings the next member.
     pub(super) fn start_probe(&mut self) {
         if self.leaving {
             return;
@@ -21,15 +24,45 @@ impl Gossip {
                 .set(self.now + self.config.period(), Timer::NextProbe);
             return;
         };
+        self.probe = Some(self.ping(target));
+    }
+
+    /// Probes, beside the probe of the period, suspects whose suspicion waits for the word of this
+    /// observer of theirs: one that is dead is confirmed soon, one that lives hears of it soon.
+    pub(super) fn check_suspects(&mut self) {
+        if self.leaving {
+            return;
+        }
+        let in_flight = |node| {
+            self.probe
+                .iter()
+                .chain(&self.checks)
+                .any(|p| p.target == node)
+        };
+        let waits = |suspect: &&Member| {
+            let is_wanted = suspect.suspicion().is_some_and(|s| s.wants(self.me));
+            is_wanted && !in_flight(suspect.node())
+        };
+        let room = CHECKS_LIMIT - self.checks.len();
+        let waiting = self.members.suspected_subjects().filter(waits);
+        let due: Vec<NodeId> = waiting.take(room).map(Member::node).collect();
+        for suspect in due {
+            let check = self.ping(suspect);
+            self.checks.push(check);
+        }
+    }
+
+    /// Begins a probe of `target`.
+    fn ping(&mut self, target: NodeId) -> Probe {
         let seq = self.pings.send(target, Purpose::Probe);
-        let incarnation = self.members.get(target).map(Member::incarnation);
-        self.probe = Some(Probe::new(seq, target, incarnation.unwrap_or_default()));
         let timeout = self.health.scale(self.config.probe_timeout());
         let period = self.health.scale(self.config.period());
         self.timers
             .set(self.now + timeout, Timer::ProbeTimeout { seq });
         self.timers.set(self.now + period, Timer::ProbeEnd { seq });
         self.send(target, Body::Ping { seq }, vec![]);
+        let incarnation = self.members.get(target).map(Member::incarnation);
+        Probe::new(seq, target, incarnation.unwrap_or_default())
     }
 
     /// The target has not answered in time: others may reach it, or a second ping.
@@ -41,10 +74,7 @@ impl Gossip {
         else {
             return;
         };
-        let count = self.config.indirect_probes;
-        let relays = self.members.pick(&mut self.rng, count, |m| {
-            m.state() == State::Alive && m.node() != target
-        });
+        let relays = self.relays_to(target);
         if let Some(probe) = self.current_probe(seq) {
             probe.asked(relays.len());
         }
@@ -55,8 +85,12 @@ impl Gossip {
         self.send(target, Body::Ping { seq }, vec![]);
     }
 
-    /// Judges the probe and starts the next one.
+    /// Judges a probe; after that of the period the next one starts.
     pub(super) fn end_probe(&mut self, seq: u32) {
+        if let Some(index) = self.checks.iter().position(|check| check.seq == seq) {
+            let check = self.checks.swap_remove(index);
+            return self.end_check(&check);
+        }
         let Some(probe) = self.probe.take_if(|probe| probe.seq == seq) else {
             return;
         };
@@ -71,6 +105,17 @@ impl Gossip {
             }
         }
         self.start_probe();
+        self.check_suspects();
+    }
+
+    /// Judges the probe of a suspect. It says nothing about this member's own health, which would
+    /// else go up and down with the number of suspects.
+    fn end_check(&mut self, check: &Probe) {
+        match check.verdict() {
+            Verdict::Alive => {}
+            Verdict::Stalled | Verdict::Silent { .. } => self.accuse_probed(check),
+        }
+        self.check_suspects();
     }
 
     /// Accuses the target of a probe, unless that was an earlier incarnation: the member has been
@@ -170,15 +215,43 @@ impl Gossip {
     }
 
     fn current_probe(&mut self, seq: u32) -> Option<&mut Probe> {
-        self.probe.as_mut().filter(|probe| probe.seq == seq)
+        let mut probes = self.probe.iter_mut().chain(&mut self.checks);
+        probes.find(|probe| probe.seq == seq)
     }
 
+    /// Whom to ask about a target: its observers first, then anybody.
+    fn relays_to(&mut self, target: NodeId) -> Vec<NodeId> {
+        let count = self.config.indirect_probes;
+        let mut relays = self.members.observers_of(target);
+        relays.retain(|&observer| observer != self.me);
+        relays.truncate(count);
+        let others = self.members.pick(&mut self.rng, count - relays.len(), |m| {
+            m.state() == State::Alive && m.node() != target && !relays.contains(&m.node())
+        });
+        relays.extend(others);
+        relays
+    }
+
+    /// Whom to probe next: members that a peer doubts, then in turn one of those that this one
+    /// observes, and one of the round.
     fn next_target(&mut self) -> Option<NodeId> {
         while let Some(node) = self.doubted.pop_first() {
             if self.state_of(node).is_some_and(State::is_live) {
                 return Some(node);
             }
         }
-        self.members.next_in_round(&mut self.rng)
+        self.next_subject()
+            .or_else(|| self.members.next_in_round(&mut self.rng))
+    }
+
+    /// Every other time the next one of those that this member observes, in a fixed order.
+    fn next_subject(&mut self) -> Option<NodeId> {
+        self.turns_count += 1;
+        if self.turns_count.is_multiple_of(2) {
+            return None;
+        }
+        let subjects = self.members.subjects();
+        let index = self.turns_count / 2 % subjects.len().max(1);
+        subjects.get(index).copied()
     }
 }

@@ -26,6 +26,7 @@ impl Gossip {
             let address = member.map_or_else(String::new, |member| member.address().to_owned());
             self.removed.insert(node, address);
             self.rumors.forget(node);
+            self.checks.retain(|check| check.target != node);
             // Its silence says nothing about this member's health.
             if self.probe.take_if(|probe| probe.target == node).is_some() {
                 self.timers.set(self.now, Timer::NextProbe);

@@ -123,6 +123,7 @@ impl Gossip {
         }
         self.leaving = true;
         self.probe = None;
+        self.checks.clear();
         let (now, gone) = (self.now, Standing::left(self.members.me().incarnation()));
         self.members.update(self.me, |me| me.adopt(gone, 0, now));
         self.spread_about(self.me);

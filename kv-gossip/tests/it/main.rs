@@ -7,6 +7,7 @@ mod flapping;
 mod format;
 mod joining;
 mod merging;
+mod observers;
 mod partitions;
 mod refutation;
 mod removal;
