@@ -85,7 +85,7 @@ fn a_removed_node_that_was_away_until_all_were_dead_to_it_is_told_when_it_is_bac
     let mut world = World::settled(Config::lan(), 5, 10);
     let others: Vec<usize> = (0..=10).filter(|&member| member != 7).collect();
     world.split(&[7], &others);
-    world.run_for(seconds(120.0));
+    world.run_for(seconds(180.0));
     for member in (0..10).filter(|&member| member != 7) {
         assert_eq!(world.state(7, member), Some(State::Dead));
         adopt(&mut world, member, &[7]);
