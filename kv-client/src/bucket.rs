@@ -66,6 +66,19 @@ impl Bucket {
         Put::new(self.clone(), key.into_key(), value.into())
     }
 
+    /// The node to which a request for a key goes first if nothing speaks against it, as far as that is known.
+    pub(crate) fn first_owner(&self, key: &MaybeKey) -> Option<NodeId> {
+        if self.via.is_some() {
+            return self.via;
+        }
+        let topology = self.session.topology();
+        let bucket = topology.bucket_by_name(&self.name)?;
+        let partition_key = key.as_ref().ok()?.partition_key();
+        let (_, partition) = topology.locate(bucket.id, partition_key);
+        let owners = topology.replicas(partition, bucket.properties.quorum.n());
+        owners.nodes().next()
+    }
+
     /// Deletes a key. Give it the context of the read it is based on, so that a write which that read
     /// did not see survives.
     pub fn delete(&self, key: impl IntoKey) -> Delete {

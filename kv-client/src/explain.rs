@@ -4,8 +4,8 @@
 //! that was not enough.
 
 pub use kv_net::message::{
-    ExplanationV1 as Explanation, MemberState, PreferredV1 as Preferred, ReadSource, StepKind,
-    StepV1 as Step,
+    ExplanationV1 as Explanation, MemberState, NotShown, PreferredV1 as Preferred, ReadSource,
+    StepKind, StepV1 as Step,
 };
 
 use crate::error::Error;

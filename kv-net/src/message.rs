@@ -22,7 +22,9 @@ pub use deletions::{
     FloorReplyV1, FloorV1, PlaceV1, RememberReplyV1, RememberV1, WatermarkReplyV1, WatermarkStep,
     WatermarkV1, WatermarksReplyV1, WatermarksV1,
 };
-pub use explain::{ExplainedGetV1, ExplainedPutV1, ExplanationV1, PreferredV1, StepKind, StepV1};
+pub use explain::{
+    ExplainedGetV1, ExplainedPutV1, ExplanationV1, NotShown, PreferredV1, StepKind, StepV1,
+};
 pub use fate::{FateReplyV1, FateV1, WriteFate};
 pub use topology::{
     BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, MemberChangesV1, NewMemberV1, TopologyReplyV1,

@@ -84,6 +84,7 @@ impl Changes {
         kind: ChangeKind,
         deadline: Deadline,
     ) -> Result<Epoch, Refusal> {
+        let given_up = given_up_for_certain(&kind);
         let change = change_of(kind);
         // An entry of ours that a voter may have accepted, and that may be decided although we did not hear of it.
         let mut asked: Option<(Epoch, Bytes)> = None;
@@ -121,6 +122,13 @@ impl Changes {
             let next = topology
                 .changed_by(change.clone())
                 .map_err(|error| refused(error.to_string()))?;
+            let may_lose = topology.may_lose(&next, &given_up).len();
+            if may_lose > 0 && asked.is_none() {
+                return Err(refused(format!(
+                    "acknowledged writes of {may_lose} partitions may be lost with the members that are given up, and the \
+                     change does not accept that; nothing was changed"
+                )));
+            }
             let entry = ChainEntry::snapshot(Arc::new(next), chain_hash)
                 .map_err(|error| refused(error.to_string()))?
                 .encode();
@@ -280,6 +288,18 @@ impl Changes {
     }
 }
 
+/// The members that a change gives up though nothing may be lost with them.
+fn given_up_for_certain(kind: &ChangeKind) -> Vec<NodeId> {
+    match kind {
+        ChangeKind::Members {
+            changes,
+            accepts_loss: false,
+            ..
+        } => changes.lost.clone(),
+        _ => Vec::new(),
+    }
+}
+
 fn change_of(kind: ChangeKind) -> Change {
     match kind {
         ChangeKind::CreateBucket { name, properties } => Change::CreateBucket { name, properties },
@@ -297,7 +317,11 @@ fn change_of(kind: ChangeKind) -> Change {
         ChangeKind::DropBucket { id } => Change::DropBucket { id },
         ChangeKind::GrantActor { node } => Change::GrantActor { node },
         ChangeKind::MoveMember { node, address } => Change::MoveMember { node, address },
-        ChangeKind::Members { changes, plan } => Change::Members {
+        ChangeKind::Members {
+            changes,
+            plan,
+            accepts_loss: _,
+        } => Change::Members {
             changes: member_changes(changes),
             plan: PlanId(plan),
         },
@@ -314,6 +338,7 @@ fn change_of(kind: ChangeKind) -> Change {
                 partitions: partitions.collect(),
             }
         }
+        ChangeKind::ClearLoss { through } => Change::ClearLoss { through },
         ChangeKind::Drained { by, partitions } => Change::Drained {
             by,
             partitions: partitions.into_iter().map(PartitionId).collect(),

@@ -32,7 +32,7 @@ use kv_ring::{HashSecret, KeyHash, PartitionId};
 use kv_storage::{Commit, Durability as Syncing, Keeping, Seq, Source, WriteBatch};
 use kv_types::{
     Admission, BucketId, BucketMode, Clock, ContextKey, DecodeError, Dot, Epoch, Hlc, Key, NodeId,
-    Object, RowCache, Write, WriteId, WriteRefused, planted,
+    Object, RowCache, Sibling, Write, WriteId, WriteRefused, planted,
 };
 
 use crate::anti_entropy::trees::{Place, note};
@@ -116,6 +116,8 @@ pub struct NewWrite {
     pub first_sent: Option<Hlc>,
     /// Whether somebody will wait until it is durable here.
     pub answer: AnswerWhen,
+    /// Whether somebody wants to know what it replaces.
+    pub is_explained: bool,
 }
 
 /// A coordinated write that has its place in the log.
@@ -128,6 +130,8 @@ pub struct Appended {
     /// What the writer knows now: what it had read, and its own write. Never the siblings beside it,
     /// which it has not seen and so must not supersede with its next write.
     pub known: Clock,
+    /// The dots of what it has replaced here, if somebody wants to know.
+    pub replaced: Vec<Dot>,
     durable: Durable,
 }
 
@@ -390,6 +394,7 @@ impl Replica {
                     object,
                     encoded,
                     known,
+                    replaced: Vec::new(),
                     durable: Durable::Seq(seq),
                 });
             }
@@ -418,6 +423,10 @@ impl Replica {
         let held_since = match target.stands_in_for {
             None => self.minter.held_since(),
             Some(_) => stand_in_mints::held_since(last, dot.actor),
+        };
+        let was_there = match new.is_explained {
+            true => object.siblings().flat_map(Sibling::dots).copied().collect(),
+            false => Vec::new(),
         };
         object
             .write(new.write, &read, dot, held_since, now_ms)
@@ -458,10 +467,13 @@ impl Replica {
         if target.stands_in_for.is_some() {
             self.stand_in_mints.stored(own, dot);
         }
+        let is_replaced = |dot: &Dot| !object.siblings().any(|left| left.dots().contains(dot));
+        let replaced = was_there.into_iter().filter(is_replaced).collect();
         Ok(Appended {
             object,
             encoded,
             known,
+            replaced,
             durable: Durable::Commit(commit),
         })
     }

@@ -6,6 +6,7 @@
 mod change;
 mod check;
 mod genesis;
+mod loss;
 mod member;
 mod membership;
 mod moving;
@@ -60,6 +61,8 @@ pub struct Topology {
     pub(crate) draining: BTreeMap<PartitionId, Vec<u16>>,
     /// Who was a member and will never be one again.
     pub(crate) removed: BTreeMap<NodeId, Removal>,
+    /// Who may have lost acknowledged writes, since which epoch, and nobody has seen to it.
+    pub(crate) marked: BTreeMap<PartitionId, Epoch>,
     /// The epoch of the last change of each partition: of its owners, or of how many of them must answer.
     pub(crate) changed: Vec<Epoch>,
 }

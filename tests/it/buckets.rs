@@ -13,7 +13,8 @@ use kv_net::{ErrorCode, Role};
 use kv_storage::Db;
 use kv_tests::sim::SimCluster;
 use kv_types::{
-    BlindPut, BucketId, BucketMode, BucketName, BucketProperties, Level, NodeId, Outcome, Quorum,
+    BlindPut, BucketId, BucketMode, BucketName, BucketProperties, Durability, Level, NodeId,
+    Outcome, Quorum,
 };
 
 use crate::anti_entropy::compare_all;
@@ -39,12 +40,16 @@ async fn change(cluster: &SimCluster, change: ChangeKind) {
     }
 }
 
-async fn create(cluster: &SimCluster, name: &str, mode: BucketMode) -> BucketId {
-    let name = BucketName::new(name).expect("a good name");
+pub(crate) async fn create(cluster: &SimCluster, name: &str, mode: BucketMode) -> BucketId {
     let properties = BucketProperties {
         mode,
         ..BucketProperties::majority_of(3).expect("three")
     };
+    create_with(cluster, name, properties).await
+}
+
+async fn create_with(cluster: &SimCluster, name: &str, properties: BucketProperties) -> BucketId {
+    let name = BucketName::new(name).expect("a good name");
     let creation = ChangeKind::CreateBucket {
         name: name.clone(),
         properties,
@@ -54,7 +59,7 @@ async fn create(cluster: &SimCluster, name: &str, mode: BucketMode) -> BucketId 
     topology.bucket_by_name(&name).expect("created").id
 }
 
-async fn put(
+pub(crate) async fn put(
     cluster: &SimCluster,
     client: &mut Client,
     via: NodeId,
@@ -137,6 +142,67 @@ fn of_two_writes_at_the_same_time_both_stay_or_the_last_one_wins() {
             }
         });
     }
+}
+
+#[test]
+fn what_a_writer_does_not_say_its_bucket_says() {
+    with_cluster(3, |cluster, mut client, handle| async move {
+        let usual = BucketProperties::majority_of(3).expect("three");
+        let short = BucketProperties { ttl_s: 2, ..usual };
+        let hasty = BucketProperties {
+            durability: Durability::Memory,
+            ..usual
+        };
+        let usual = create_with(&cluster, "usual", usual).await;
+        let short = create_with(&cluster, "short", short).await;
+        let hasty = create_with(&cluster, "hasty", hasty).await;
+        for bucket in [usual, short] {
+            let options = [None, Some(600_000)].map(|ttl_ms| WriteOptions {
+                ttl_ms,
+                ..WriteOptions::default()
+            });
+            for (name, options) in ["k", "said"].into_iter().zip(options) {
+                let request = PutV1 {
+                    bucket,
+                    options,
+                    ..client.put_request(name, None, WriteKind::Put)
+                };
+                let put = client.send_put(&cluster, NODES[0], request, "v").await;
+                put.expect("all are up");
+                let shown = get(&cluster, &mut client, NODES[0], bucket, name).await;
+                assert_eq!(shown, Ok(vec!["v".to_owned()]));
+            }
+        }
+        handle.sleep(Duration::from_secs(3)).await;
+        for (bucket, name, lives) in [
+            (usual, "k", true),
+            (usual, "said", true),
+            (short, "k", false),
+            (short, "said", true),
+        ] {
+            let shown = get(&cluster, &mut client, NODES[0], bucket, name).await;
+            assert_eq!(shown.expect("all are up").len(), usize::from(lives));
+        }
+        // A node reserves time on its disk now and then, to date writes by.
+        let put = put(&cluster, &mut client, NODES[0], usual, "k", 3, "v").await;
+        put.expect("all are up");
+        for node in NODES {
+            let until = handle.now() + Duration::from_secs(20);
+            cluster.conditions(node).hang_until(until);
+        }
+        for (bucket, waits) in [(hasty, false), (usual, true)] {
+            let request = PutV1 {
+                bucket,
+                ..client.put_request("k", None, WriteKind::Put)
+            };
+            let put = client.send_put(&cluster, NODES[0], request, "w").await;
+            let outcome = put.map(drop).map_err(|(_, outcome)| outcome);
+            match waits {
+                false => assert_eq!(outcome, Ok(())),
+                true => assert_eq!(outcome, Err(Outcome::Unknown)),
+            }
+        }
+    });
 }
 
 #[test]

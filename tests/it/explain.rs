@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use kv_net::message::{
-    ExplainedGetV1, ExplainedPutV1, GetV1, PutV1, ReadOptions, ReadSource, Request, Response,
-    StepKind, WriteKind,
+    ExplainedGetV1, ExplainedPutV1, GetV1, NotShown, PutV1, ReadOptions, ReadSource, Request,
+    Response, StepKind, WriteKind,
 };
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{Level, NodeId, Outcome};
+use kv_types::{BucketId, BucketMode, Level, NodeId, Outcome};
 
+use crate::buckets::{self, create};
 use crate::client::{BUCKET, BUDGET, Client, key, options, with};
 
 const KEY: &str = "k";
@@ -20,9 +21,20 @@ async fn get(
     name: &str,
     level: Level,
 ) -> ExplainedGetV1 {
+    get_in(cluster, client, via, BUCKET, name, level).await
+}
+
+async fn get_in(
+    cluster: &SimCluster,
+    client: &mut Client,
+    via: NodeId,
+    bucket: BucketId,
+    name: &str,
+    level: Level,
+) -> ExplainedGetV1 {
     let request = Request::ExplainGet(GetV1 {
         head: client.head(),
-        bucket: BUCKET,
+        bucket,
         key: key(name),
         options: ReadOptions {
             level,
@@ -127,6 +139,64 @@ fn a_read_says_who_held_what_and_who_was_given_what_was_newer() {
         assert_eq!(superseded, [away]);
         let times: Vec<u64> = told.steps.iter().map(|step| step.at_us).collect();
         assert!(times.is_sorted() && times.last() > Some(&0));
+    });
+}
+
+#[test]
+fn what_a_write_replaces_and_what_is_there_and_not_shown_is_said() {
+    with(5, three, |cluster, mut client, handle| async move {
+        let [first, second, third] = [1, 2, 3].map(NodeId);
+        let not_shown = |told: &ExplainedGetV1| {
+            let steps = told.explanation.steps.iter();
+            let hidden = steps.filter_map(|step| match &step.what {
+                StepKind::NotShown { dots, why } => Some((dots.len(), *why)),
+                _ => None,
+            });
+            hidden.collect::<Vec<_>>()
+        };
+        // The last of two writes that knew nothing of each other.
+        let bucket = create(&cluster, "last", BucketMode::Lww).await;
+        client.epoch = cluster.newest().epoch();
+        let apart = [(first, second), (second, first)];
+        let apart = [apart, [(first, third), (third, first)]].concat();
+        cluster.network.block(&apart);
+        for via in [second, first] {
+            let put = buckets::put(&cluster, &mut client, via, bucket, KEY, 1, "v").await;
+            put.expect("one is enough");
+            handle.sleep(Duration::from_millis(20)).await;
+        }
+        cluster.network.unblock(&apart);
+        handle.sleep(Duration::from_secs(1)).await;
+        let read = get_in(&cluster, &mut client, first, bucket, KEY, Level::All).await;
+        assert_eq!(not_shown(&read), [(1, NotShown::EarlierWrite)]);
+
+        // One that has expired.
+        let mut put = client.put_request(KEY, None, WriteKind::Put);
+        put.options.ttl_ms = Some(1_000);
+        let written = explained(&cluster, first, put).await;
+        let replaced = |told: &ExplainedPutV1| {
+            let steps = told.explanation.steps.iter();
+            let replaced = steps.filter_map(|step| match &step.what {
+                StepKind::Replaced { dots } => Some(dots.len()),
+                _ => None,
+            });
+            replaced.collect::<Vec<_>>()
+        };
+        assert_eq!(replaced(&written), [0; 0]);
+        handle.sleep(Duration::from_secs(2)).await;
+        let read = get(&cluster, &mut client, second, KEY, Level::Quorum).await;
+        assert!(
+            read.answer
+                .as_ref()
+                .expect("all are up")
+                .siblings
+                .is_empty()
+        );
+        assert_eq!(not_shown(&read), [(1, NotShown::Expired)]);
+        let context = read.answer.expect("all are up").context;
+        let put = client.put_request(KEY, Some(context), WriteKind::Put);
+        let written = explained(&cluster, first, put).await;
+        assert_eq!(replaced(&written), [1]);
     });
 }
 

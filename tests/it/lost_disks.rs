@@ -32,7 +32,7 @@ fn three(handle: Handle) -> SimCluster {
 }
 
 /// Stops a node and starts it from another disk.
-async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
+pub(crate) async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
     if cluster.has_process(node) {
         cluster.kill(node);
     }
@@ -41,7 +41,7 @@ async fn start_from(cluster: &SimCluster, node: NodeId, disk: SimFs) {
 }
 
 /// The disk of a node, without what it has stored.
-fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
+pub(crate) fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
     let disk = cluster.fs(node).fork();
     for path in disk.dump().into_keys() {
         if path.starts_with(data().join("store")) {
@@ -673,6 +673,7 @@ fn what_a_lost_disk_had_gained_is_not_whole_for_who_jumps_over_the_gain() {
             let kind = ChangeKind::Members {
                 changes: wanted,
                 plan: plan.expect("possible").id.0,
+                accepts_loss: false,
             };
             let request = Request::Change(ChangeV1 { change: kind });
             let role = Role::Admin("a".to_owned());

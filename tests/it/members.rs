@@ -10,12 +10,12 @@ use kv_net::message::{
 use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
 use kv_node::tombstones::DeleteOptions;
-use kv_ring::{ChainEntry, Topology};
+use kv_ring::{ChainEntry, PartitionId, Topology};
 use kv_tests::sim::client::Refused;
 use kv_tests::sim::{Handle, SimCluster};
-use kv_types::{BucketName, BucketProperties, Level, NodeId, Object};
+use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, Outcome};
 
-use crate::client::{BUCKET, BUDGET, Client, key, options, with, with_cluster};
+use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with, with_cluster};
 
 const FIRST: NodeId = NodeId(1);
 const JOINING: NodeId = NodeId(4);
@@ -47,6 +47,7 @@ async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
     let kind = ChangeKind::Members {
         changes: wanted,
         plan,
+        accepts_loss: false,
     };
     change(cluster, via, kind).await;
 }
@@ -379,7 +380,7 @@ fn what_was_deleted_while_a_join_was_called_off_stays_deleted_when_it_is_tried_a
         }
         cluster.start(JOINING).await.expect("it is a member");
         let limit = handle.now() + LIMIT;
-        let forgotten = |node| crate::client::metric(&cluster, node, "kv_deletions_forgotten ");
+        let forgotten = |node| metric(&cluster, node, "kv_deletions_forgotten ");
         while forgotten(FIRST) < 100 {
             assert!(handle.now() < limit, "nothing is forgotten");
             handle.sleep(Duration::from_secs(1)).await;
@@ -506,6 +507,101 @@ fn where_a_new_generation_begins_it_is_not_said_of_what_the_lost_had_that_it_nev
             assert_eq!(told, Ok(WriteFate::Gone));
         },
     );
+}
+
+#[test]
+fn members_with_which_writes_may_be_lost_are_given_up_only_where_that_is_accepted() {
+    with(14, five, |cluster, _, handle| async move {
+        handle.sleep(Duration::from_secs(1)).await;
+        let lost = [NodeId(2), NodeId(3)];
+        lost.map(|node| cluster.kill(node));
+        handle.sleep(Duration::from_secs(5)).await;
+        let before = topology(&cluster, FIRST);
+        let wanted = MemberChangesV1 {
+            lost: lost.to_vec(),
+            ..MemberChangesV1::default()
+        };
+        let plan = before.plan_members(&member_changes(wanted.clone()));
+        let plan = plan.expect("possible").id.0;
+        let asked = |accepts_loss| ChangeKind::Members {
+            changes: wanted.clone(),
+            plan,
+            accepts_loss,
+        };
+        let request = Request::Change(ChangeV1 {
+            change: asked(false),
+        });
+        let role = Role::Admin("operator".to_owned());
+        let network = &cluster.network;
+        let refused = network.call(role, FIRST, &request, BUDGET * 5).await;
+        let Ok(Response::Error(refused)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(refused.code, ErrorCode::BadRequest);
+        assert_eq!(refused.outcome, Outcome::NotApplied);
+        assert!(refused.message.contains("may be lost"), "{refused:?}");
+        assert_eq!(topology(&cluster, FIRST).epoch(), before.epoch());
+        change(&cluster, FIRST, asked(true)).await;
+        let now = topology(&cluster, FIRST);
+        let owned_by_both = |partition: &PartitionId| {
+            let owners = before.replicas(*partition, 3);
+            owners.nodes().filter(|owner| lost.contains(owner)).count() == 2
+        };
+        let marked = before.partition_count().iter().filter(owned_by_both);
+        assert!(now.marked().keys().copied().eq(marked));
+        let through = before.epoch().next();
+        assert!(now.marked().values().all(|since| *since == through));
+        change(&cluster, FIRST, ChangeKind::ClearLoss { through }).await;
+        assert_eq!(topology(&cluster, FIRST).marked().len(), 0);
+    });
+}
+
+/// Answers that may be under way when a node is killed, and what may be in each.
+const UNDER_WAY: u64 = 4 * 4;
+
+#[test]
+fn a_node_that_loses_power_again_and_again_while_it_gains_fetches_nothing_twice_but_what_was_under_way()
+ {
+    let slow = |handle| SimCluster::new(handle, 3, 3, options()).with_fetch_bytes_per_s(64 << 10);
+    with(15, slow, |cluster, mut client, handle| async move {
+        let names: Vec<String> = (0..2 * KEYS).map(name).collect();
+        let value = "v".repeat(4 << 10);
+        for name in &names {
+            let put = client.put(&cluster, FIRST, name, &value).await;
+            put.expect("all are up");
+        }
+        let join = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, join).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.start(JOINING).await.expect("it is a member");
+        let (mut fetched, mut losses) = (0, 0);
+        let limit = handle.now() + LIMIT;
+        loop {
+            handle.sleep(Duration::from_secs(3)).await;
+            fetched += metric(&cluster, JOINING, "kv_anti_entropy_fetched ");
+            if topology(&cluster, FIRST).unsettled().next().is_none() {
+                break;
+            }
+            assert!(handle.now() < limit, "it does not end");
+            cluster.cut_power(JOINING);
+            cluster.start(JOINING).await.expect("it starts again");
+            losses += 1;
+        }
+        let now = topology(&cluster, FIRST);
+        let is_gained = |name: &&String| {
+            let (_, partition) = now.locate(BUCKET, key(name).partition_key());
+            now.replicas(partition, 3).contains(JOINING)
+        };
+        let gained = names.iter().filter(is_gained).count() as u64;
+        assert!(losses >= 5, "it has time for {losses} losses only");
+        assert!(
+            (gained / 2..=gained + losses * UNDER_WAY).contains(&fetched),
+            "{fetched} were fetched for {gained}, over {losses} losses of power"
+        );
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use kv_tests::sim::SimCluster;
 use kv_types::{Level, NodeId, Outcome};
 
 use crate::client::{BUDGET, Client, with_cluster};
+use crate::lost_disks::{emptied, start_from};
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 /// Between the first node and the others, both ways.
@@ -18,6 +19,8 @@ const AROUND_THE_FIRST: [(NodeId, NodeId); 4] = [
     (NODES[2], NODES[0]),
 ];
 const NOTICE: Duration = Duration::from_secs(8);
+/// Comparisons have made all replicas equal within this time.
+const CONVERGED: Duration = Duration::from_secs(30);
 
 async fn put(
     cluster: &SimCluster,
@@ -91,6 +94,57 @@ fn w1_rn_writes_are_fast_and_reads_need_all() {
         cluster.kill(NODES[2]);
         handle.sleep(NOTICE).await;
         assert_eq!(get(&cluster, &mut client, NODES[1], 3).await, Err(TOO_FEW));
+    });
+}
+
+#[test]
+fn w1_rn_loses_a_write_with_the_one_disk_that_had_it() {
+    with_cluster(5, |cluster, mut client, handle| async move {
+        put(&cluster, &mut client, NODES[1], 3, "v")
+            .await
+            .expect("all are up");
+        handle.sleep(NOTICE).await;
+        cluster.network.block(&AROUND_THE_FIRST);
+        put(&cluster, &mut client, NODES[0], 1, "w")
+            .await
+            .expect("one is enough");
+        let disk = emptied(&cluster, NODES[0]);
+        cluster.kill(NODES[0]);
+        cluster.network.unblock(&AROUND_THE_FIRST);
+        handle.sleep(NOTICE).await;
+        start_from(&cluster, NODES[0], disk).await;
+        handle.sleep(NOTICE).await;
+        let read = get(&cluster, &mut client, NODES[1], 3).await;
+        assert_eq!(read, Ok(vec!["v".to_owned()]), "nobody else had the other");
+    });
+}
+
+#[test]
+fn r2_w2_of_3_stops_without_any_two_and_decides_nothing_between_writers() {
+    with_cluster(6, |cluster, mut client, handle| async move {
+        // Two writers that do not hear of each other.
+        cluster.network.block(&AROUND_THE_FIRST);
+        for (via, value) in [(NODES[0], "v"), (NODES[1], "w")] {
+            put(&cluster, &mut client, via, 1, value)
+                .await
+                .expect("one is enough");
+        }
+        cluster.network.unblock(&AROUND_THE_FIRST);
+        handle.sleep(CONVERGED).await;
+        let mut both = get(&cluster, &mut client, NODES[2], 2)
+            .await
+            .expect("all are up");
+        both.sort_unstable();
+        assert_eq!(both, ["v", "w"], "which of them stays is the application's");
+        for lost in &NODES[1..] {
+            cluster.kill(*lost);
+        }
+        handle.sleep(NOTICE).await;
+        assert_eq!(get(&cluster, &mut client, NODES[0], 2).await, Err(TOO_FEW));
+        assert_eq!(
+            put(&cluster, &mut client, NODES[0], 2, "x").await,
+            Err(TOO_FEW)
+        );
     });
 }
 

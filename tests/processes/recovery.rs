@@ -56,6 +56,16 @@ async fn one_of_three_goes_on_alone_and_is_joined_by_two_new_ones() {
     cluster.join_with_loss(&[0], &["b", "c"]);
     let watched = cluster.kv(&[0], &["cluster", "progress", "--watch", "--json"]);
     assert!(watched.status.success(), "{watched:?}");
+    let warns = || {
+        let status = cluster.kv(&[0], &["status"]);
+        let told = [status.stdout, status.stderr].concat();
+        String::from_utf8_lossy(&told).contains("may be lost with nodes that were given up")
+    };
+    assert!(warns(), "two of three had acknowledged all");
+    cluster.change_at_once(&[0], &["clear-loss"]);
+    assert!(!warns());
+    let again = cluster.kv(&[0], &["cluster", "clear-loss"]);
+    assert!(!again.status.success(), "nothing is marked: {again:?}");
     let client = cluster.client(&[0, 3, 4]).await;
     for number in 0..50 {
         let read = client.get(format!("k{number}")).level(Level::All);

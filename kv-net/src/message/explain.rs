@@ -112,6 +112,33 @@ pub enum StepKind {
     Taken,
     /// It had not answered when the request was.
     Silent,
+    /// The write took the place of these values and deletions there.
+    Replaced {
+        /// Their dots.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>"
+        )]
+        dots: Vec<Dot>,
+    },
+    /// These values and deletions are there, and are not shown.
+    NotShown {
+        /// Their dots.
+        #[serde(
+            deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_SIBLINGS }>"
+        )]
+        dots: Vec<Dot>,
+        /// Why not.
+        why: NotShown,
+    },
+}
+
+/// Why something that is there is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotShown {
+    /// It has expired.
+    Expired,
+    /// In a bucket of mode `lww` the last write wins, and this is an earlier one.
+    EarlierWrite,
 }
 
 /// Coordinator → client: the answer to a read, and why it is so. The tail is that of the answer.

@@ -115,6 +115,8 @@ pub enum ChangeKind {
         changes: MemberChangesV1,
         /// The plan that follows from it.
         plan: u64,
+        /// Whether it is made although acknowledged writes may be lost with members that are given up.
+        accepts_loss: bool,
     },
     /// All changes of owners are called off that have not finished. Members that were to leave stay.
     AbortMoves,
@@ -150,6 +152,11 @@ pub enum ChangeKind {
             deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PARTITIONS }>"
         )]
         partitions: Vec<u16>,
+    },
+    /// Somebody has seen to what may have been lost with members that were given up.
+    ClearLoss {
+        /// The last epoch in which they were given up.
+        through: Epoch,
     },
 }
 

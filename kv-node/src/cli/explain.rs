@@ -1,7 +1,7 @@
 //! `--explain`: why a request was answered as it was, on stderr.
 
 use kv_client::explain::{
-    ExplainedError, Explanation, MemberState, Preferred, ReadSource, Step, StepKind,
+    ExplainedError, Explanation, MemberState, NotShown, Preferred, ReadSource, Step, StepKind,
 };
 use kv_client::ring::Topology;
 use kv_client::{Dot, Error, Level, NodeId};
@@ -160,6 +160,18 @@ impl Told<'_> {
             StepKind::Taken => "has it in memory".to_owned(),
             StepKind::Silent => "has not answered by then".to_owned(),
             StepKind::Failed { why } => format!("fails: {why}"),
+            StepKind::Replaced { dots } => format!("has replaced {} by it", self.dots(dots)),
+            StepKind::NotShown {
+                dots,
+                why: NotShown::Expired,
+            } => format!("does not show {}: it has expired", self.dots(dots)),
+            StepKind::NotShown {
+                dots,
+                why: NotShown::EarlierWrite,
+            } => format!(
+                "does not show {}: of concurrent writes the last one wins in this bucket",
+                self.dots(dots)
+            ),
         }
     }
 

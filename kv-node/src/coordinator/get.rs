@@ -130,7 +130,10 @@ impl Coordinator {
         }
         let (GetReply { object, repair, .. }, answered) = &collected;
         if let Some(journal) = &plan.journal {
-            journal.note_superseded(self.env.now(), object);
+            let now = self.env.now();
+            journal.note_superseded(now, object);
+            let (mode, now_ms) = (plan.properties.mode, self.replica.minter().right_ms());
+            journal.note_not_shown(now, self.me, object, mode, now_ms);
         }
         if !repair.is_empty() {
             let (head, behind) = (&request.head, repair.clone());

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use kv_net::message::{ExplanationV1, StepKind, StepV1};
-use kv_types::{Dot, NodeId, Object};
+use kv_net::message::{ExplanationV1, NotShown, StepKind, StepV1};
+use kv_types::{BucketMode, Dot, NodeId, Object, Sibling};
 
 /// The most steps that are kept; a request has some twenty.
 const MAX_STEPS: usize = 1_024;
@@ -77,6 +77,32 @@ impl Journal {
         }
     }
 
+    /// Notes what a node found in all that was held together and does not show.
+    pub fn note_not_shown(
+        &self,
+        now: Duration,
+        node: NodeId,
+        merged: &Object,
+        mode: BucketMode,
+        now_ms: u64,
+    ) {
+        let last = merged.last_written().map(Sibling::write_id);
+        let is_earlier =
+            |sibling: &Sibling| mode == BucketMode::Lww && Some(sibling.write_id()) != last;
+        let reasons = [NotShown::EarlierWrite, NotShown::Expired];
+        for why in reasons {
+            let is_meant = |sibling: &&Sibling| match why {
+                NotShown::EarlierWrite => is_earlier(sibling),
+                NotShown::Expired => !is_earlier(sibling) && sibling.is_expired(now_ms),
+            };
+            let hidden = merged.siblings().filter(is_meant);
+            let dots: Vec<Dot> = hidden.flat_map(Sibling::dots).copied().collect();
+            if !dots.is_empty() {
+                self.note(now, node, None, StepKind::NotShown { dots, why });
+            }
+        }
+    }
+
     /// Says what another coordinator noted, to which the request was passed on at a time, after what was noted before.
     pub fn passed_on(&self, at: Duration, forwarded_by: NodeId, explanation: ExplanationV1) {
         let later = at.saturating_sub(self.begun).as_micros();
@@ -132,7 +158,9 @@ fn is_question(what: &StepKind) -> bool {
         | StepKind::Acknowledged
         | StepKind::Failed { .. }
         | StepKind::Taken
-        | StepKind::Silent => false,
+        | StepKind::Silent
+        | StepKind::Replaced { .. }
+        | StepKind::NotShown { .. } => false,
     }
 }
 

@@ -131,6 +131,7 @@ impl Coordinator {
                     read,
                     first_sent,
                     answer,
+                    is_explained: plan.journal.is_some(),
                 },
                 deadline,
             )
@@ -144,6 +145,12 @@ impl Coordinator {
                 dot: dots.max_by_key(|dot| dot.hlc),
             }
         });
+        if !appended.replaced.is_empty() {
+            plan.note(self.env.now(), self.me, mine.stands_in_for, || {
+                let dots = appended.replaced.clone();
+                StepKind::Replaced { dots }
+            });
+        }
         let epoch = plan.target.epoch;
         let acked = self
             .replicate(

@@ -28,6 +28,7 @@ const VOTER_BYTES: usize = 16;
 const CHANGED_BYTES: usize = 2 + 8;
 const DRAINING_BYTES: usize = 2 + 2;
 const REMOVED_BYTES: usize = 16 + 8 + 1;
+const MARKED_BYTES: usize = 2 + 8;
 
 /// The value of a topology; its epoch stands in the header of the entry.
 pub(super) fn encode(topology: &Topology) -> Vec<u8> {
@@ -118,6 +119,10 @@ fn put_partitions(writer: &mut Writer, topology: &Topology) {
         writer.put(&removal.epoch.0.to_le_bytes());
         writer.put(&[u8::from(removal.may_lose)]);
     });
+    writer.list(topology.marked.iter(), |writer, (partition, since)| {
+        writer.put(&partition.0.to_le_bytes());
+        writer.put(&since.0.to_le_bytes());
+    });
 }
 
 /// Reads the value of a topology of the given epoch, and checks it.
@@ -155,6 +160,11 @@ pub(super) fn decode(value: &[u8], epoch: Epoch) -> Result<Topology, ChainError>
         Ok((node, Removal { epoch, may_lose }))
     })?;
     let removed = ascending(removed, "removed member")?;
+    let marked = reader.list(MARKED_BYTES, |reader| {
+        let partition = read_partition(reader, partitions)?;
+        Ok((partition, Epoch(reader.u64()?)))
+    })?;
+    let marked = ascending(marked, "marked partition")?;
     reader.finish()?;
 
     if nodes.len() > MAX_MEMBERS || !nodes.is_sorted() {
@@ -181,6 +191,7 @@ pub(super) fn decode(value: &[u8], epoch: Epoch) -> Result<Topology, ChainError>
         moves,
         draining,
         removed,
+        marked,
         changed,
     };
     topology.check()?;

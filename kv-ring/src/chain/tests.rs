@@ -74,14 +74,14 @@ fn the_smallest_genesis_is_golden() {
     let bytes = ChainEntry::genesis(Arc::new(topology))
         .expect("epoch 1")
         .encode();
-    let (head, rest) = bytes.split_at(bytes.len() - 512 - 20 - 16);
+    let (head, rest) = bytes.split_at(bytes.len() - 512 - 24 - 16);
     let (slots, tail) = rest.split_at(512);
     let expected = concat!(
         "6b762d636861696e",                                                 // magic
         "01000100",                                                         // version, kind
         "0100000000000000",                                                 // epoch
         "00000000000000000000000000000000",                                 // previous
-        "de020000",                                                         // length
+        "e2020000",                                                         // length
         "00c10000000000000000000000000001",                                 // cluster id
         "0667617264656e",                                                   // name
         "07070707070707070707070707070707",                                 // secret
@@ -101,7 +101,7 @@ fn the_smallest_genesis_is_golden() {
     assert!(slots.iter().all(|&byte| byte == 0));
     assert_eq!(
         hex::encode(tail),
-        "00000000000000000000000000000000000000001460d8a5be0f494903058ee6a6ad03ee"
+        "000000000000000000000000000000000000000000000000f8e6c2317e6813d987b81f1f6833baad"
     );
 }
 
@@ -110,11 +110,11 @@ fn the_hashes_of_two_epochs_are_golden() {
     let (first, second) = two_epochs();
     assert_eq!(
         first.chain_hash().to_string(),
-        "b6c2017caeb841b4bbd2941e3f35c509"
+        "c316c967a8c02db5789cc2b66a19e169"
     );
     assert_eq!(
         second.chain_hash().to_string(),
-        "65d8bf35f75648c7b6196d422fa08ac4"
+        "df2ddfcbc8a81c6f297f684031e647f3"
     );
     let sizes = (first.encode().len(), second.encode().len());
     assert_eq!(
@@ -180,8 +180,8 @@ fn bytes_that_are_no_entry_are_told_apart() {
 #[test]
 fn what_should_have_been_left_out_is_refused() {
     let (_, entry) = two_epochs();
-    // Behind the epoch of the last change: the count of transitions, one of them, three empty lists, the hash.
-    let epoch_at = entry.encode().len() - HASH_BYTES - 12 - (2 + 6) - 4 - 8;
+    // Behind the epoch of the last change: the count of transitions, one of them, four empty lists, the hash.
+    let epoch_at = entry.encode().len() - HASH_BYTES - 16 - (2 + 6) - 4 - 8;
     let listed = ChainEntry::decode(&forged(&entry, epoch_at, 2 ^ 1));
     assert_eq!(
         listed,

@@ -72,6 +72,11 @@ pub enum Change {
         /// Which member.
         node: NodeId,
     },
+    /// Somebody has seen to what may have been lost with members that were given up.
+    ClearLoss {
+        /// The last epoch in which they were given up.
+        through: Epoch,
+    },
     /// A member is found elsewhere.
     MoveMember {
         /// Which member.
@@ -221,6 +226,12 @@ pub enum ChangeError {
     /// No table can have these members.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// There is nothing to see to.
+    #[error("no partition is marked as one that may have lost writes up to epoch {through}")]
+    NothingMarked {
+        /// The epoch.
+        through: Epoch,
+    },
     /// All actors were granted, which takes four billion changes.
     #[error("no actor is left")]
     NoActorLeft,
@@ -293,12 +304,14 @@ impl Topology {
                     return Err(ChangeError::StalePlan { plan });
                 }
                 next = planned.committed;
+                next.mark(self.may_lose(&next, &changes.lost));
             }
             Change::BeginMoves { partitions } => next.begin_moves(&partitions)?,
             Change::FinishMoves { by, partitions } => next.finish_moves(by, &partitions)?,
             Change::Drained { by, partitions } => next.drained(by, &partitions)?,
             Change::AbortMoves => next.abort_moves(),
             Change::RemoveMember { node } => next.remove_member(node)?,
+            Change::ClearLoss { through } => next.clear_marks(through)?,
             Change::MoveMember { node, address } => {
                 let member = next.members.iter_mut().find(|member| member.node == node);
                 let member = member.ok_or(TopologyError::NotAMember { node })?;

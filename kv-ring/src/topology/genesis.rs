@@ -107,6 +107,7 @@ impl Topology {
             moves: BTreeMap::new(),
             draining: BTreeMap::new(),
             removed: BTreeMap::new(),
+            marked: BTreeMap::new(),
             changed: vec![Epoch::GENESIS; partitions as usize],
         };
         topology.check()?;

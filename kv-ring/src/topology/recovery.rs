@@ -77,6 +77,7 @@ impl Topology {
             next.give_up_draining(*node);
         }
         next.call_off(|_, joining| lost.contains(&joining));
+        next.mark(self.may_lose(&next, lost));
         next.check()?;
         Ok(next)
     }

@@ -8,6 +8,7 @@ use kv_net::Role;
 use kv_net::message::{
     ChangeKind, MemberChangesV1, ReadOptions, ReplicaReadV1, Request, Response, WriteKind,
 };
+use kv_node::storage_key;
 use kv_ring::{Member, MemberState, Topology};
 use kv_storage::fs::Fs;
 use kv_storage::sim::SimFs;
@@ -32,6 +33,8 @@ const HINT_LIMIT: Duration = Duration::from_secs(90);
 const REST: Duration = Duration::from_secs(12);
 /// Comparisons have found everything within this time.
 const COMPARING_LIMIT: Duration = Duration::from_secs(60);
+/// What a former owner had, and what came of a change that was called off, is deleted within this time.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(30);
 /// All partitions have the owners that they are to have within this time.
 const SETTLING_LIMIT: Duration = Duration::from_secs(240);
 /// A small cluster that has done little must not use more of a disk, in bytes; nor if it holds large values.
@@ -89,6 +92,7 @@ impl Healing<'_> {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .held = held;
+        self.leftovers().await;
         if self.may_rest {
             self.rest().await;
         }
@@ -534,6 +538,50 @@ impl Healing<'_> {
             seen,
             bytes: bytes.to_vec(),
         })
+    }
+
+    /// Who owns a partition no more has nothing of it: a copy that is no copy would be taken for one the next time.
+    async fn leftovers(&mut self) {
+        let topology = self.cluster.newest();
+        if topology.unsettled().next().is_some() {
+            return;
+        }
+        let limit = self.handle.now() + LEFTOVERS_LIMIT;
+        for node in self.whole() {
+            let mut left = self.left_at(&topology, node);
+            while !left.is_empty() && self.handle.now() < limit {
+                self.handle.sleep(Duration::from_millis(500)).await;
+                left = self.left_at(&topology, node);
+            }
+            if !left.is_empty() {
+                let what = format!("{node} still has {left:?}, of which it is no owner");
+                self.wrong("leftovers", what);
+            }
+        }
+    }
+
+    /// The keys of which a node holds something that is not its own.
+    fn left_at(&self, topology: &Topology, node: NodeId) -> Vec<String> {
+        let Some(running) = self.cluster.node(node) else {
+            return Vec::new();
+        };
+        let snapshot = running.engine().snapshot();
+        let mut left = Vec::new();
+        for number in self.keys.clone() {
+            let key = key(&name(number));
+            let (hash, partition) = topology.locate(BUCKET, key.partition_key());
+            let owners = topology.replicas(partition, topology.replication_factor());
+            let is_lost = !topology.is_counted_on(node);
+            if is_lost || owners.nodes().any(|owner| owner == node) {
+                continue;
+            }
+            self.nemesis.count("key looked at for leftovers", 1);
+            let stored = storage_key::encode(BUCKET, hash, &key);
+            if !matches!(snapshot.get(&stored), Ok(None)) {
+                left.push(format!("{key} in {partition}"));
+            }
+        }
+        left
     }
 
     /// Replicas that are equal stay so while nobody writes, though each forgets what it may in its own time: comparisons

@@ -232,6 +232,7 @@ pub(super) fn plan(seen: &Topology, wanted: MemberChangesV1) -> Option<ChangeKin
     Some(ChangeKind::Members {
         changes: wanted,
         plan: plan.id.0,
+        accepts_loss: true,
     })
 }
 

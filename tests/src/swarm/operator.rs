@@ -1,6 +1,6 @@
 //! Somebody who changes the topology while everything goes wrong, and writes down what came of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,16 +19,20 @@ const BUDGET: Duration = Duration::from_secs(4);
 /// After healing, all nodes must live by the newest topology within this time.
 const SPREAD_LIMIT: Duration = Duration::from_secs(15);
 
-/// What became of the creations of buckets.
+/// What became of the buckets that operators made, changed and dropped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Created {
-    acked: BTreeSet<BucketName>,
-    not_applied: BTreeSet<BucketName>,
+pub(super) struct Buckets {
+    /// What each may be by now: not there, or there with a time to live, in seconds.
+    may_be: BTreeMap<BucketName, BTreeSet<Option<u32>>>,
+    acked: u64,
+    not_applied: u64,
     unknown: u64,
+    dropped: u64,
+    set: u64,
 }
 
 /// What all operators write into.
-pub(super) type Ledger = Arc<Mutex<Created>>;
+pub(super) type Ledger = Arc<Mutex<Buckets>>;
 
 /// One operator at work. No two of a day have the same number.
 pub(super) struct Operator {
@@ -66,11 +70,42 @@ impl Operator {
             if self.handle.now() >= until {
                 return;
             }
-            let name = format!("bucket-{}-{count}", self.number);
-            let name = BucketName::new(name).expect("a good name");
             let members = self.cluster.newest();
             let via = members.members()[self.rng.usize(0..members.members().len())].node;
-            create(&self.network, &self.ledger, via, name).await;
+            let mine = format!("bucket-{}-", self.number);
+            let mut buckets = members.buckets().iter();
+            let old = buckets.find(|bucket| bucket.name.as_str().starts_with(&mine));
+            match (self.rng.u8(0..6), old) {
+                (0, Some(old)) => {
+                    let change = ChangeKind::DropBucket { id: old.id };
+                    ask(&self.network, &self.ledger, via, &old.name, None, change).await;
+                }
+                (1, Some(old)) => {
+                    let ttl_s = 1_000 + count;
+                    let change = ChangeKind::SetBucket {
+                        id: old.id,
+                        was: old.properties,
+                        properties: BucketProperties {
+                            ttl_s,
+                            ..old.properties
+                        },
+                        repaired: None,
+                    };
+                    ask(
+                        &self.network,
+                        &self.ledger,
+                        via,
+                        &old.name,
+                        Some(ttl_s),
+                        change,
+                    )
+                    .await;
+                }
+                _ => {
+                    let name = BucketName::new(format!("{mine}{count}")).expect("a good name");
+                    create(&self.network, &self.ledger, via, name).await;
+                }
+            }
         }
     }
 }
@@ -81,27 +116,52 @@ pub(super) async fn create(network: &SimNetwork, ledger: &Ledger, via: NodeId, n
         name: name.clone(),
         properties: BucketProperties::majority_of(3).expect("a possible number"),
     };
+    ask(network, ledger, via, &name, Some(0), change).await;
+}
+
+/// Asks a node for a change after which a bucket is what is said, and writes down what came of it.
+async fn ask(
+    network: &SimNetwork,
+    ledger: &Ledger,
+    via: NodeId,
+    name: &BucketName,
+    becomes: Option<u32>,
+    change: ChangeKind,
+) {
+    let (is_drop, is_creation) = (becomes.is_none(), becomes == Some(0));
     let request = Request::Change(ChangeV1 { change });
     let role = Role::Admin("operator".to_owned());
     let answer = network.call(role, via, &request, BUDGET).await;
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let may_be = ledger.may_be.entry(name.clone()).or_insert([None].into());
     match answer {
-        Ok(Response::Change(_)) => _ = ledger.acked.insert(name),
-        Ok(Response::Error(error)) if error.outcome == Outcome::NotApplied => {
-            assert_ne!(error.code, ErrorCode::BadRequest, "{}", error.message);
-            ledger.not_applied.insert(name);
+        Ok(Response::Change(_)) => {
+            *may_be = [becomes].into();
+            ledger.acked += 1;
+            ledger.dropped += u64::from(is_drop);
+            ledger.set += u64::from(!is_drop && !is_creation);
         }
-        Ok(_) | Err(_) => ledger.unknown += 1,
+        Ok(Response::Error(error)) if error.outcome == Outcome::NotApplied => {
+            let is_refused = is_creation && error.code == ErrorCode::BadRequest;
+            assert!(!is_refused, "{}", error.message);
+            ledger.not_applied += 1;
+        }
+        Ok(_) | Err(_) => {
+            may_be.insert(becomes);
+            ledger.unknown += 1;
+        }
     }
 }
 
-impl Created {
-    /// How many were acknowledged, refused, and of unknown fate.
-    pub(super) fn counts(&self) -> [(&'static str, u64); 3] {
+impl Buckets {
+    /// How many changes were acknowledged, refused, and of unknown fate.
+    pub(super) fn counts(&self) -> [(&'static str, u64); 5] {
         [
-            ("change acknowledged", self.acked.len() as u64),
-            ("change not applied", self.not_applied.len() as u64),
+            ("change acknowledged", self.acked),
+            ("change not applied", self.not_applied),
             ("change of unknown fate", self.unknown),
+            ("bucket dropped", self.dropped),
+            ("bucket set", self.set),
         ]
     }
 
@@ -128,18 +188,14 @@ impl Created {
         }
         for node in nodes.iter().filter_map(|node| cluster.node(*node)) {
             let topology = node.topology();
-            let names: BTreeSet<_> = topology
-                .buckets()
-                .iter()
-                .map(|bucket| &bucket.name)
-                .collect();
-            for name in self.acked.iter().filter(|name| !names.contains(name)) {
-                let what = format!("the creation of {name} was acknowledged, and is gone");
-                found.push(Violation::new("lost-change", what));
-            }
-            for name in self.not_applied.iter().filter(|name| names.contains(name)) {
-                let what = format!("the creation of {name} was \"not applied\", and is there");
-                found.push(Violation::new("not-applied", what));
+            for (name, may_be) in &self.may_be {
+                let bucket = topology.bucket_by_name(name);
+                let is = bucket.map(|bucket| bucket.properties.ttl_s);
+                if !may_be.contains(&is) {
+                    let what =
+                        format!("{name} is {is:?}, and may be {may_be:?} by what was answered");
+                    found.push(Violation::new("lost-change", what));
+                }
             }
         }
         found

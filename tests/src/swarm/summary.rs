@@ -77,6 +77,8 @@ pub const SUBSTANCE: &[&str] = &[
     "day where blind writes add",
     "hint delivered",
     "look at a recovery",
+    "look at a history",
+    "key looked at for leftovers",
     "comparison",
     "object fetched by comparison",
     "object sent by comparison",
@@ -98,6 +100,8 @@ pub const SUBSTANCE: &[&str] = &[
     "partition with other owners",
     "change acknowledged",
     "change of unknown fate",
+    "bucket dropped",
+    "bucket set",
     // On days over QUIC.
     "day over QUIC",
     "blackout",

@@ -14,6 +14,7 @@
 //! | watermarks are about to rise | all owners hold the same from below, and nobody keeps anything from there for others |
 //! | watermarks are about to rise | no owner's has fallen since they rose last |
 //! | a quorum of owners has served a client | nobody has heard before it asked of a write under a later change of the partition |
+//! | a node asks another one | its history of the topology is that of all others |
 //! | a voter answers | its vote is on its disk, and does not contradict an earlier one |
 //! | watermarks rise | their owners were compared after all members had promised |
 //! | a replica answers that it has a write | no interval of its clock spans a start of its minter above the watermark |
@@ -23,6 +24,7 @@
 //!
 //! Opening disks takes time, so it looks only now and then, but whenever watermarks rise.
 
+mod chain;
 mod deletions;
 mod epochs;
 mod intervals;
@@ -52,6 +54,7 @@ use crate::sim::{Handle, SimCluster};
 
 pub use epochs::Served;
 
+use chain::Chain;
 use deletions::{Deletions, Order};
 use epochs::Epochs;
 use intervals::Starts;
@@ -102,6 +105,7 @@ struct State {
     disks: BTreeMap<NodeId, Option<Duration>>,
     /// Which objects each replica was sent, by a hash.
     sent: BTreeSet<(NodeId, u64)>,
+    chain: Chain,
     deletions: Deletions,
     epochs: Epochs,
     recoveries: Recoveries,
@@ -158,6 +162,7 @@ impl Witness {
                 looks: BTreeMap::new(),
                 disks: BTreeMap::new(),
                 sent: BTreeSet::new(),
+                chain: Chain::default(),
                 deletions: Deletions::default(),
                 epochs: Epochs::default(),
                 recoveries: Recoveries::new(),
@@ -454,6 +459,7 @@ impl Overhear for Witness {
     }
 
     fn request(&self, from: NodeId, to: NodeId, request: &Request) {
+        self.look_at_chain(from);
         match request {
             Request::Vote(vote, _) => self.vote_asked(from, to, vote),
             Request::TreeRoots(_) => self.note_order(from, to, Order::Compared),

@@ -82,6 +82,7 @@ pub(super) async fn run(
         ClusterCommand::Ticket => ticket::run(session, output).await,
         ClusterCommand::Clear => clear(session, output).await,
         ClusterCommand::Abort => abort(session, output).await,
+        ClusterCommand::ClearLoss => clear_loss(session, output).await,
         ClusterCommand::Forget { node } => forget(session, output, &node).await,
     }
 }
@@ -136,6 +137,7 @@ async fn commit(session: &Session, output: &Output, args: &CommitArgs) -> Result
     let change = ChangeKind::Members {
         changes: on_the_wire(&staged),
         plan: plan.id.0,
+        accepts_loss: args.accept_data_loss,
     };
     let hint = "it may still come into force: `kv cluster progress` shows whether something moves, `kv cluster plan` what is \
                 left to do; what was staged is kept";
@@ -229,6 +231,22 @@ async fn forget(session: &Session, output: &Output, name: &str) -> Result<(), Fa
         "{} is no member any more from epoch {epoch} on",
         member.name
     );
+    decided(output, epoch, &done)
+}
+
+async fn clear_loss(session: &Session, output: &Output) -> Result<(), Failure> {
+    let client = session.admin().await?;
+    let seen = look(&client).await;
+    let marked = seen.topology.marked();
+    let Some(through) = marked.values().max().copied() else {
+        let failure = Failure::precondition("no partition is marked; nothing was done");
+        return Err(failure.hint("`kv status` warns of marked partitions"));
+    };
+    let count = marked.len();
+    let hint = "it may still come into force; `kv status` warns until then";
+    let change = ChangeKind::ClearLoss { through };
+    let epoch = decide::change(&client, reachable_first(&seen), change, hint).await?;
+    let done = format!("the marks of {count} partitions are taken off at epoch {epoch}");
     decided(output, epoch, &done)
 }
 

@@ -94,7 +94,7 @@ impl Plan {
             Outlook::new(committed, live(seen, committed)),
         );
         let default = BucketName::default_bucket();
-        let may_lose = may_lose(before, committed, &staged.lost);
+        let may_lose = before.may_lose(committed, &staged.lost).len();
         let mut plan = Self {
             cluster: before.cluster_name().to_owned(),
             staged: wish::lines(before, staged),
@@ -241,22 +241,4 @@ fn balance(before: &Topology, committed: &Topology) -> (f64, f64) {
         of(before.members(), before.table().loads(replicas)),
         of(committed.members(), committed.arrived().loads(replicas)),
     )
-}
-
-/// Partitions of which so many owners are given up that they may have been all that had acknowledged a write.
-fn may_lose(before: &Topology, committed: &Topology, lost: &[NodeId]) -> usize {
-    let is_lost = |node: &NodeId| {
-        let member = committed.member(*node);
-        member.is_some_and(|member| member.state == MemberState::Lost)
-    };
-    let loses = |partition: &_| {
-        before.buckets().iter().any(|bucket| {
-            let n = usize::from(bucket.properties.quorum.n());
-            let owners: Vec<NodeId> = before.table().owners(*partition).take(n).collect();
-            let gone = owners.iter().filter(|owner| is_lost(owner)).count();
-            let is_new = owners.iter().any(|owner| lost.contains(owner));
-            is_new && gone >= usize::from(bucket.past.written)
-        })
-    };
-    before.partition_count().iter().filter(loses).count()
 }

@@ -263,8 +263,24 @@ pub(super) fn hints(seen: &Seen) -> Vec<String> {
         }
     };
     let mut hints: Vec<String> = seen.nodes.iter().filter_map(hint).collect();
+    hints.extend(losses(seen));
     hints.extend(disagreement(seen));
     hints
+}
+
+/// What may be gone with nodes that were given up.
+fn losses(seen: &Seen) -> Option<String> {
+    let marked = seen.topology.marked();
+    let (first, last) = (marked.values().min()?, marked.values().max()?);
+    let when = match first == last {
+        true => format!("in epoch {first}"),
+        false => format!("from epoch {first} to {last}"),
+    };
+    Some(format!(
+        "acknowledged writes of {} partitions may be lost with nodes that were given up {when}; look at what was written there \
+         last, then kv cluster clear-loss",
+        count(marked.len() as u64)
+    ))
 }
 
 /// Who sees what, where nodes do not see the same.

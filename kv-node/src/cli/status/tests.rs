@@ -155,6 +155,29 @@ fn of_a_member_that_is_given_up_it_is_not_said_that_it_should_be_started() {
 }
 
 #[test]
+fn what_may_be_lost_is_warned_of() {
+    let whole = seen(3, &[]);
+    assert!(render::hints(&whole).is_empty());
+    let lost: Vec<NodeId> = whole.nodes[1..]
+        .iter()
+        .map(|node| node.member.node)
+        .collect();
+    let recovered = whole
+        .topology
+        .recovered(&lost)
+        .expect("one of three is left");
+    let marked = Seen {
+        topology: Arc::new(recovered),
+        ..whole
+    };
+    let hints = render::hints(&marked);
+    assert!(
+        hints[0].starts_with("acknowledged writes of 256 partitions may be lost"),
+        "{hints:?}"
+    );
+}
+
+#[test]
 fn two_of_three_down_break_every_range() {
     let seen = seen(3, &[(1, MemberState::Down), (2, MemberState::Suspect)]);
     let health = Health::of(&seen);
