@@ -17,8 +17,9 @@ use crate::put::Put;
 ///
 /// It gives the results in the order of the keys, one for each: some may have failed while others are done. It is not
 /// atomic, and no order holds between the requests; of two puts of one key either may be the later one. Requests to one node
-/// share its connection, and so its packets; whoever is slow holds back no keys but those of which it is the first owner. Dropping
-/// its future gives up the wait for those that are not answered.
+/// share its connection, and so its packets. Each group has as many requests under way as were asked for, so a slow node holds back no
+/// puts but of keys of which it is the first owner; gets go to any replica. Dropping its future gives up the wait for those that
+/// are not answered.
 #[derive(Debug, Clone)]
 #[must_use = "requests are sent when they are awaited"]
 pub struct Many<R> {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_waits_holds_back_no_keys_of_other_owners() {
+    async fn one_that_waits_holds_back_no_other_group() {
         let (tell, told) = oneshot::channel();
         let slow = told
             .map(|answer| answer.expect("the other one tells"))

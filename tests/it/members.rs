@@ -514,7 +514,9 @@ fn members_with_which_writes_may_be_lost_are_given_up_only_where_that_is_accepte
     with(14, five, |cluster, _, handle| async move {
         handle.sleep(Duration::from_secs(1)).await;
         let lost = [NodeId(2), NodeId(3)];
-        lost.map(|node| cluster.kill(node));
+        for node in lost {
+            cluster.kill(node);
+        }
         handle.sleep(Duration::from_secs(5)).await;
         let before = topology(&cluster, FIRST);
         let wanted = MemberChangesV1 {

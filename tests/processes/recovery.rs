@@ -62,9 +62,15 @@ async fn one_of_three_goes_on_alone_and_is_joined_by_two_new_ones() {
         String::from_utf8_lossy(&told).contains("may be lost with nodes that were given up")
     };
     assert!(warns(), "two of three had acknowledged all");
-    cluster.change_at_once(&[0], &["clear-loss"]);
+    let later = u64::MAX.to_string();
+    let early = cluster.kv(&[0], &["cluster", "clear-loss", "1"]);
+    assert!(
+        !early.status.success() && warns(),
+        "nothing is marked: {early:?}"
+    );
+    cluster.change_at_once(&[0], &["clear-loss", &later]);
     assert!(!warns());
-    let again = cluster.kv(&[0], &["cluster", "clear-loss"]);
+    let again = cluster.kv(&[0], &["cluster", "clear-loss", &later]);
     assert!(!again.status.success(), "nothing is marked: {again:?}");
     let client = cluster.client(&[0, 3, 4]).await;
     for number in 0..50 {

@@ -246,11 +246,7 @@ impl Comparison<'_> {
                 taken.push(self.take_in(key, object).boxed());
             }
             all_done(taken).await?;
-            let env = &self.exchange.env;
-            let rest = self.exchange.pace.rest_after(came, env.now());
-            if rest > Duration::ZERO {
-                env.sleep(rest).await;
-            }
+            self.rest_after(came).await;
             match until {
                 None => break,
                 Some(last) if stretch.after.as_ref() == Some(&last) => return Err(Interrupted),
@@ -297,12 +293,19 @@ impl Comparison<'_> {
         let Some(held) = held else {
             return Ok(());
         };
+        let went = held.encoded.len();
+        self.send(target.key, held.encoded).await?;
+        self.rest_after(went).await;
+        Ok(())
+    }
+
+    /// Keeps the pace after bytes that came or went.
+    async fn rest_after(&self, bytes: usize) {
         let env = &self.exchange.env;
-        let rest = self.exchange.pace.rest_after(held.encoded.len(), env.now());
+        let rest = self.exchange.pace.rest_after(bytes, env.now());
         if rest > Duration::ZERO {
             env.sleep(rest).await;
         }
-        self.send(target.key, held.encoded).await
     }
 
     /// Sends an object to the peer.

@@ -127,6 +127,10 @@ impl Journal {
         let told = self.told().clone();
         let mut waiting = Vec::new();
         for step in &told.steps {
+            if matches!(step.what, StepKind::NotShown { .. }) {
+                // That is no answer to anything.
+                continue;
+            }
             let who = (step.node, step.stands_in_for);
             waiting.retain(|other| *other != who);
             if is_question(&step.what) {

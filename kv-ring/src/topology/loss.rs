@@ -10,8 +10,14 @@ use crate::partition::PartitionId;
 impl Topology {
     /// The partitions that may lose acknowledged writes if `committed` follows on this topology and gives up `lost`: so many of
     /// their owners would be gone that these may be all that had acknowledged a write.
+    ///
+    /// It counts owners, by the numbers of the buckets. What a request asked fewer of, and what those who are given up kept for
+    /// other owners and had not delivered, may be lost with fewer of them.
     #[must_use]
     pub fn may_lose(&self, committed: &Self, lost: &[NodeId]) -> Vec<PartitionId> {
+        if lost.is_empty() {
+            return Vec::new();
+        }
         let is_lost = |node: &NodeId| {
             let member = committed.member(*node);
             member.is_some_and(|member| member.state == MemberState::Lost)
@@ -21,7 +27,9 @@ impl Topology {
                 let n = usize::from(bucket.properties.quorum.n());
                 let owners: Vec<NodeId> = self.table().owners(*partition).take(n).collect();
                 let gone = owners.iter().filter(|owner| is_lost(owner)).count();
-                let is_new = owners.iter().any(|owner| lost.contains(owner));
+                let is_given_up_now =
+                    |owner: &NodeId| lost.contains(owner) && self.is_counted_on(*owner);
+                let is_new = owners.iter().any(is_given_up_now);
                 is_new && gone >= usize::from(bucket.past.written)
             })
         };

@@ -24,6 +24,8 @@ const SPREAD_LIMIT: Duration = Duration::from_secs(15);
 pub(super) struct Buckets {
     /// What each may be by now: not there, or there with a time to live, in seconds.
     may_be: BTreeMap<BucketName, BTreeSet<Option<u32>>>,
+    /// Those that somebody may still be dropping: a node that was paused does it late, whatever a bucket is by then.
+    dropping: BTreeSet<BucketName>,
     acked: u64,
     not_applied: u64,
     unknown: u64,
@@ -133,10 +135,14 @@ async fn ask(
     let role = Role::Admin("operator".to_owned());
     let answer = network.call(role, via, &request, BUDGET).await;
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let ledger = &mut *ledger;
     let may_be = ledger.may_be.entry(name.clone()).or_insert([None].into());
     match answer {
         Ok(Response::Change(_)) => {
             *may_be = [becomes].into();
+            if ledger.dropping.contains(name) {
+                may_be.insert(None);
+            }
             ledger.acked += 1;
             ledger.dropped += u64::from(is_drop);
             ledger.set += u64::from(!is_drop && !is_creation);
@@ -148,6 +154,9 @@ async fn ask(
         }
         Ok(_) | Err(_) => {
             may_be.insert(becomes);
+            if is_drop {
+                ledger.dropping.insert(name.clone());
+            }
             ledger.unknown += 1;
         }
     }

@@ -23,7 +23,11 @@ pub(in crate::cli) enum ClusterCommand {
     /// Take off the marks of partitions that may have lost writes with nodes that were removed (needs an admin's certificate)
     ///
     /// `kv status` warns of them until then. What was lost does not come back by that: look first.
-    ClearLoss,
+    ClearLoss {
+        /// The last epoch whose losses you have looked at, as `kv status` names it
+        #[arg(value_name = "EPOCH")]
+        through: u64,
+    },
     /// Take a removed node that owns nothing any more off the list of members (needs an admin's certificate)
     ///
     /// A node that leaves does this itself. One that was removed or replaced stays on the list until somebody does it, and

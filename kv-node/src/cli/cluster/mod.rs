@@ -82,7 +82,7 @@ pub(super) async fn run(
         ClusterCommand::Ticket => ticket::run(session, output).await,
         ClusterCommand::Clear => clear(session, output).await,
         ClusterCommand::Abort => abort(session, output).await,
-        ClusterCommand::ClearLoss => clear_loss(session, output).await,
+        ClusterCommand::ClearLoss { through } => clear_loss(session, output, Epoch(through)).await,
         ClusterCommand::Forget { node } => forget(session, output, &node).await,
     }
 }
@@ -234,15 +234,16 @@ async fn forget(session: &Session, output: &Output, name: &str) -> Result<(), Fa
     decided(output, epoch, &done)
 }
 
-async fn clear_loss(session: &Session, output: &Output) -> Result<(), Failure> {
+async fn clear_loss(session: &Session, output: &Output, through: Epoch) -> Result<(), Failure> {
     let client = session.admin().await?;
     let seen = look(&client).await;
-    let marked = seen.topology.marked();
-    let Some(through) = marked.values().max().copied() else {
-        let failure = Failure::precondition("no partition is marked; nothing was done");
-        return Err(failure.hint("`kv status` warns of marked partitions"));
-    };
-    let count = marked.len();
+    let marks = seen.topology.marked().values();
+    let count = marks.filter(|since| **since <= through).count();
+    if count == 0 {
+        let message = format!("no partition is marked up to epoch {through}; nothing was done");
+        let failure = Failure::precondition(message);
+        return Err(failure.hint("`kv status` names the epochs of what is marked"));
+    }
     let hint = "it may still come into force; `kv status` warns until then";
     let change = ChangeKind::ClearLoss { through };
     let epoch = decide::change(&client, reachable_first(&seen), change, hint).await?;

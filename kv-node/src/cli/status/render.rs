@@ -278,7 +278,7 @@ fn losses(seen: &Seen) -> Option<String> {
     };
     Some(format!(
         "acknowledged writes of {} partitions may be lost with nodes that were given up {when}; look at what was written there \
-         last, then kv cluster clear-loss",
+         last, then kv cluster clear-loss {last}",
         count(marked.len() as u64)
     ))
 }
