@@ -5,14 +5,14 @@ use crate::error::ErrorCode;
 use crate::message::{
     AnswerWhen, BallotV1, ChangeKind, ChangeReplyV1, ChangeV1, CompareReplyV1, CompareV1, DataHead,
     ExplainedGetV1, ExplainedPutV1, ExplanationV1, FateReplyV1, FateV1, FloorReplyV1, FloorV1,
-    GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1, MemberChangesV1, MemberState, MemberViewV1,
-    MetricsReplyV1, MetricsV1, NotShown, PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1,
-    ReadOptions, ReadSource, RememberReplyV1, RememberV1, ReplicaListEntryV1, ReplicaListV1,
-    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, RowsV1, StandInReadV1,
-    StandInWriteV1, StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1,
-    TreeKeysReplyV1, TreeKeysV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1,
-    TreeRootsV1, VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep,
-    WatermarkV1, WatermarksReplyV1, WatermarksV1, WriteFate, WriteOptions,
+    GetV1, HintsReplyV1, HintsV1, ListEntryV1, ListV1, MemberState, MemberViewV1, MetricsReplyV1,
+    MetricsV1, NotShown, PendingHintsV1, PlaceV1, PreferredV1, PutReplyV1, ReadOptions, ReadSource,
+    RememberReplyV1, RememberV1, ReplicaListEntryV1, ReplicaListV1, ReplicaReadReplyV1,
+    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, RowsV1, StandInReadV1, StandInWriteV1,
+    StatusReplyV1, StatusV1, StepKind, StepV1, TopologyReplyV1, TopologyV1, TreeKeysReplyV1,
+    TreeKeysV1, TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
+    VoteAnswer, VoteReplyV1, VoteStep, VoteV1, WatermarkReplyV1, WatermarkStep, WatermarkV1,
+    WatermarksReplyV1, WatermarksV1, WriteFate, WriteOptions,
 };
 use kv_types::{
     ActorId, BucketId, Context, Dot, Durability, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId,
