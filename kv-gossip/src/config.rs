@@ -16,15 +16,19 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// use kv_gossip::Config;
 ///
 /// let patient = Config { suspicion_floor: Duration::from_secs(20), ..Config::lan() };
-/// assert_eq!(patient.probe_timeout(), Duration::from_millis(500));
+/// assert_eq!(patient.probe_timeout(), Duration::from_millis(250));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Time between two probes of one member, and the length of one heartbeat. Default 1 s.
     ///
-    /// Raising it saves traffic and slows detection in proportion; lowering it needs peers that
-    /// answer within half of it.
+    /// Raising it saves traffic and slows detection in proportion.
     pub probe_period: Duration,
+    /// How long a direct ping may take before others are asked, at most half a period. Default 250 ms.
+    ///
+    /// Raising it spares members that are slow to answer, or far away, from suspicions that they must
+    /// refute; lowering it finds the dead earlier.
+    pub ping_timeout: Duration,
     /// The shortest time between a suspicion and a death. Default 6 s.
     ///
     /// Raising it gives slow members more time to refute; lowering it declares the dead earlier.
@@ -88,6 +92,7 @@ impl Config {
     pub fn lan() -> Self {
         Self {
             probe_period: Duration::from_secs(1),
+            ping_timeout: Duration::from_millis(250),
             suspicion_floor: Duration::from_secs(6),
             suspicion_multiplier: 4,
             suspicion_stretch: 6,
@@ -111,6 +116,7 @@ impl Config {
     pub fn local() -> Self {
         Self {
             probe_period: Duration::from_millis(250),
+            ping_timeout: Duration::from_millis(125),
             suspicion_floor: Duration::from_secs(2),
             sync_period: Duration::from_secs(2),
             reconnect_period: Duration::from_secs(1),
@@ -119,10 +125,10 @@ impl Config {
         }
     }
 
-    /// How long a direct ping may take before others are asked: half a period.
+    /// How long a direct ping may take before others are asked, as honoured.
     #[must_use]
     pub fn probe_timeout(&self) -> Duration {
-        self.period() / 2
+        self.ping_timeout.clamp(2 * SHORTEST, self.period() / 2)
     }
 
     /// How long a member that pings for another waits before it says that it got no answer.
@@ -130,7 +136,7 @@ impl Config {
     /// Less than what the asking member still waits, so that the refusal arrives in time.
     #[must_use]
     pub fn relay_patience(&self) -> Duration {
-        self.period() * 2 / 5
+        self.probe_timeout() * 4 / 5
     }
 
     /// Time between two rounds of news while there are any: a fifth of a period.
@@ -165,6 +171,13 @@ impl Config {
             .period()
             .mul_f64(f64::from(self.suspicion_multiplier) * scale);
         spread.max(self.suspicion_floor).max(SHORTEST)
+    }
+
+    /// How long a member may take to show that it lives, be it through others: enough for the others'
+    /// patience and the way there and back, and no longer than a period.
+    #[must_use]
+    pub fn probe_patience(&self) -> Duration {
+        (self.probe_timeout() * 11 / 5).min(self.period())
     }
 
     /// The probe period, as honoured.

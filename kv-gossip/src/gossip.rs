@@ -59,8 +59,10 @@ pub struct Gossip {
     health: LocalHealth,
 
     timers: Timers,
-    /// Whether a `News` timer is pending.
-    news_armed: bool,
+    /// When the next round of news is sent, if there are any.
+    news_due: Option<Time>,
+    /// When the last round of news was sent.
+    news_at: Time,
     pings: Pings,
     /// The probe of the period.
     probe: Option<Probe>,
@@ -119,7 +121,8 @@ impl Gossip {
             own: OwnHeartbeat::new(now, config.period(), config.proof_validity),
             health: LocalHealth::new(config.health_limit),
             timers: Timers::default(),
-            news_armed: false,
+            news_due: None,
+            news_at: now,
             pings: Pings::default(),
             probe: None,
             checks: Vec::new(),

@@ -15,6 +15,7 @@ mod hedges;
 mod limits;
 mod lost_disks;
 mod members;
+mod metadata;
 mod presets;
 mod read_stages;
 mod sessions;

@@ -56,10 +56,11 @@ impl Gossip {
     fn ping(&mut self, target: NodeId) -> Probe {
         let seq = self.pings.send(target, Purpose::Probe);
         let timeout = self.health.scale(self.config.probe_timeout());
-        let period = self.health.scale(self.config.period());
+        let patience = self.health.scale(self.config.probe_patience());
         self.timers
             .set(self.now + timeout, Timer::ProbeTimeout { seq });
-        self.timers.set(self.now + period, Timer::ProbeEnd { seq });
+        self.timers
+            .set(self.now + patience, Timer::ProbeEnd { seq });
         self.send(target, Body::Ping { seq }, vec![]);
         let incarnation = self.members.get(target).map(Member::incarnation);
         Probe::new(seq, target, incarnation.unwrap_or_default())
@@ -104,7 +105,9 @@ impl Gossip {
                 self.accuse_probed(&probe);
             }
         }
-        self.start_probe();
+        let rest = self.config.period() - self.config.probe_patience();
+        let rest = self.health.scale(rest);
+        self.timers.set(self.now + rest, Timer::NextProbe);
         self.check_suspects();
     }
 

@@ -5,8 +5,9 @@ use kv_types::NodeId;
 use super::Gossip;
 use crate::io::Output;
 use crate::member::Member;
-use crate::message::{Body, COMPOSED_SIZE_BYTES, Header, Message, RUMORS_SIZE_BYTES, Rumor};
+use crate::message::{Body, COMPOSED_SIZE_BYTES, Claim, Header, Message, RUMORS_SIZE_BYTES, Rumor};
 use crate::standing::{Standing, State};
+use crate::time::Time;
 use crate::timers::Timer;
 
 impl Gossip {
@@ -58,8 +59,13 @@ impl Gossip {
     }
 
     pub(super) fn rumors_add(&mut self, rumor: Rumor) {
+        let is_suspicion = matches!(rumor.claim, Claim::Suspect { .. });
         self.rumors.spread(rumor);
-        self.arm_news();
+        if is_suspicion {
+            self.hurry_news();
+        } else {
+            self.arm_news();
+        }
     }
 
     /// Tells a member what is said about it, not more often than once a period.
@@ -93,16 +99,32 @@ impl Gossip {
 
     /// Sees to it that a round of news follows.
     pub(super) fn arm_news(&mut self) {
-        if !self.news_armed {
-            self.news_armed = true;
-            self.timers
-                .set(self.now + self.config.gossip_period(), Timer::News);
+        self.news_by(self.now + self.config.gossip_period());
+    }
+
+    /// Sees to it that a round of news follows at once, or a period after the last one: a suspicion that waits a
+    /// period at each of its steps is late at the last, by more than it takes to find it out.
+    fn hurry_news(&mut self) {
+        let period = self.config.gossip_period();
+        // A little later, together with what else is heard now.
+        self.news_by((self.news_at + period).max(self.now + period / 10));
+    }
+
+    fn news_by(&mut self, round: Time) {
+        if self.news_due.is_none_or(|due| due > round) {
+            self.news_due = Some(round);
+            self.timers.set(round, Timer::News);
         }
     }
 
     /// Sends a round of news to a few random members, while there are any.
     pub(super) fn send_news(&mut self) {
-        self.news_armed = false;
+        if self.news_due.is_none_or(|due| due > self.now) {
+            // That round was brought forward, and was sent.
+            return;
+        }
+        self.news_due = None;
+        self.news_at = self.now;
         let peers = self.live_peers(self.config.fanout);
         for &peer in &peers {
             if self.topology.announce() || !self.rumors.is_empty() {

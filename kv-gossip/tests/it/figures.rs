@@ -9,9 +9,9 @@ use crate::world::{World, seconds};
 const TRANSPORT_OVERHEAD_BYTES: u64 = 70;
 
 /// How long it may take until 99 % of the others suspect a member that is killed, in the median and at
-/// worst, in seconds. The probe takes one, the news about one; the rest is the wait for the first probe,
-/// so that three seconds at worst would take more than one probe a second.
-const SUSPECTED_GOAL: (f64, f64) = (3.0, 4.5);
+/// worst, in seconds. The probe takes half of one, the news about as long; the rest is the wait for the
+/// first probe, of which there is one a second.
+const SUSPECTED_GOAL: (f64, f64) = (2.0, 3.0);
 
 /// How long it may take until a member that is killed is dead for all others, in seconds.
 const DEAD_GOAL: f64 = 16.0;

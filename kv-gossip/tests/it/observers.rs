@@ -242,7 +242,7 @@ fn an_observer_probes_a_suspect_at_once_and_confirms() {
         enough.accuse(subject, observer);
     }
     enough.sent.clear();
-    enough.run_for(seconds(0.4));
+    enough.run_for(seconds(0.2));
     assert_eq!(enough.pings_to(subject), 0);
     // One that is no observer leaves it to those that are.
     let mut idle = Stage::new(30);

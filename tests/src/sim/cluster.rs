@@ -438,7 +438,8 @@ impl SimCluster {
     /// # Panics
     /// When that node does not run.
     pub fn add_machine(&self, node: NodeId, like: NodeId) {
-        let machine = Machine::new();
+        let mut machine = Machine::new();
+        machine.credentials = self.papers(|papers| papers.node(node));
         let known = self.node(like).expect("it runs").topology_entries();
         for (epoch, entry) in known {
             Topologies::install(&machine.fs, &data().join("topology"), epoch, &entry)

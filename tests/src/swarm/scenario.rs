@@ -152,7 +152,7 @@ impl Scenario {
         let nodes = rng.u8(3..=5);
         // Such a day takes twice the time.
         let quic = rng.u8(0..5) == 0;
-        let comes_and_goes = !quic && rng.u8(0..3) == 0;
+        let comes_and_goes = rng.u8(0..3) == 0;
         let newcomers = if comes_and_goes { rng.u8(1..=2) } else { 0 };
         // A damaged disk may take with it what only one replica acknowledged: never both on one day, so that nothing
         // is forfeited.

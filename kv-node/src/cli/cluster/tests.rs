@@ -271,6 +271,28 @@ fn a_plan_for_a_node_that_is_down_says_what_it_costs_and_what_it_waits_for() {
 }
 
 #[test]
+fn a_weight_above_all_that_a_node_can_own_is_warned_of() {
+    let topology = topology();
+    let warnings = |weight| {
+        let wish = Wish::Weight {
+            node: "n4".to_owned(),
+            weight,
+        };
+        let plan = Plan::of(&seen(&topology, &[]), &staged(&topology, &[wish]), 32);
+        plan.unwrap().warnings
+    };
+    let told = warnings(4_000_000_000);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("n4 is to own a replica of every partition"));
+    let lighter = Wish::Weight {
+        node: "n4".to_owned(),
+        weight: 1,
+    };
+    let unchanged = Plan::of(&seen(&topology, &[]), &staged(&topology, &[lighter]), 32);
+    assert!(unchanged.map_or(true, |plan| plan.warnings.is_empty()));
+}
+
+#[test]
 fn who_gives_up_as_many_owners_as_acknowledge_a_write_is_asked_to_accept_a_loss() {
     let fragile = BucketProperties {
         quorum: Quorum::new(3, 3, 1).unwrap(),

@@ -1,10 +1,10 @@
 //! What an operator should know before a plan is committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kv_client::NodeId;
 use kv_client::ring::assign::SlotMove;
-use kv_client::ring::{MemberChanges, MemberState};
+use kv_client::ring::{Member, MemberChanges, MemberState};
 
 use super::plan::Plan;
 use crate::cli::session::natural;
@@ -46,6 +46,7 @@ pub(super) fn warnings(
             }
         }
     }
+    warnings.extend(too_heavy(seen, staged));
     if plan.may_lose > 0 {
         warnings.push(format!(
             "{} partitions lose so many owners that acknowledged writes may be lost with them: the commit needs \
@@ -72,4 +73,41 @@ pub(super) fn warnings(
         ));
     }
     warnings
+}
+
+/// Members that are to weigh more than they can own: one replica of every partition is the most.
+fn too_heavy(seen: &Seen, staged: &MemberChanges) -> Vec<String> {
+    let topology = &seen.topology;
+    let stays = |member: &&Member| {
+        let goes = staged.leaves.contains(&member.node) || staged.lost.contains(&member.node);
+        member.state == MemberState::Active && !goes
+    };
+    let members = topology.members().iter().filter(stays);
+    let members: Vec<&Member> = members.chain(&staged.joins).collect();
+    let mut weights: BTreeMap<NodeId, u32> = members
+        .iter()
+        .map(|member| (member.node, member.weight))
+        .collect();
+    let joins = staged
+        .joins
+        .iter()
+        .map(|member| (member.node, member.weight));
+    let new: BTreeMap<NodeId, u32> = staged.weights.iter().copied().chain(joins).collect();
+    weights.extend(&new);
+    let all: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
+    let most = all / u64::from(topology.replication_factor());
+    let is_too_heavy = |member: &&&Member| {
+        new.get(&member.node)
+            .is_some_and(|weight| u64::from(*weight) > most)
+    };
+    let heavy = members.iter().filter(is_too_heavy);
+    let told = heavy.map(|member| {
+        format!(
+            "{} is to own a replica of every partition, which is the most there is: beside the others a weight above {} changes \
+             nothing",
+            member.name,
+            count(most)
+        )
+    });
+    told.collect()
 }
