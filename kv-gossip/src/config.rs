@@ -26,8 +26,9 @@ pub struct Config {
     pub probe_period: Duration,
     /// How long a direct ping may take before others are asked, at most half a period. Default 250 ms.
     ///
-    /// Raising it spares members that are slow to answer, or far away, from suspicions that they must
-    /// refute; lowering it finds the dead earlier.
+    /// After 2.2 times as long, or a period if that is shorter, a silent member is suspected. Raising it
+    /// spares members that are slow to answer, or far away, from suspicions that they must refute;
+    /// lowering it finds the dead earlier.
     pub ping_timeout: Duration,
     /// The shortest time between a suspicion and a death. Default 6 s.
     ///
@@ -87,7 +88,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Timings for machines in one data centre or nearby ones, as memberlist's LAN profile.
+    /// Timings for machines in one data centre or nearby ones.
     #[must_use]
     pub fn lan() -> Self {
         Self {
@@ -105,6 +106,17 @@ impl Config {
             reconnect_period: Duration::from_secs(5),
             proof_validity: Duration::from_secs(10),
             members_limit: 8192,
+        }
+    }
+
+    /// Timings for machines in regions far from each other: pings may take most of a second.
+    #[must_use]
+    pub fn wan() -> Self {
+        Self {
+            probe_period: Duration::from_secs(2),
+            ping_timeout: Duration::from_millis(800),
+            suspicion_floor: Duration::from_secs(12),
+            ..Self::lan()
         }
     }
 

@@ -131,8 +131,8 @@ pub struct Storage {
 #[derive(Debug, Clone, confique::Config)]
 #[config(layer_attr(derive(clap::Args, Debug, Clone)))]
 pub struct Gossip {
-    /// Timings of failure detection: `lan` for machines in one region, `local` (four times as fast)
-    /// for a cluster on one machine. All nodes of a cluster use the same.
+    /// Timings of failure detection: `lan` for machines in one region, `wan` for regions that are more than
+    /// some 200 ms apart, `local` for a cluster on one machine. All nodes of a cluster use the same.
     #[config(
         default = "lan",
         env = "KV_NODE_GOSSIP",
@@ -178,6 +178,8 @@ pub struct Deletes {
 pub enum GossipProfile {
     /// Machines in one region.
     Lan,
+    /// Machines in regions far from each other.
+    Wan,
     /// One machine.
     Local,
 }
@@ -240,6 +242,7 @@ impl Config {
     pub fn gossip_config(&self) -> kv_gossip::Config {
         match self.gossip.profile {
             GossipProfile::Lan => kv_gossip::Config::lan(),
+            GossipProfile::Wan => kv_gossip::Config::wan(),
             GossipProfile::Local => kv_gossip::Config::local(),
         }
     }

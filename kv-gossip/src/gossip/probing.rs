@@ -56,18 +56,23 @@ impl Gossip {
     fn ping(&mut self, target: NodeId) -> Probe {
         let seq = self.pings.send(target, Purpose::Probe);
         let timeout = self.health.scale(self.config.probe_timeout());
-        let patience = self.health.scale(self.config.probe_patience());
         self.timers
             .set(self.now + timeout, Timer::ProbeTimeout { seq });
-        self.timers
-            .set(self.now + patience, Timer::ProbeEnd { seq });
         self.send(target, Body::Ping { seq }, vec![]);
         let incarnation = self.members.get(target).map(Member::incarnation);
         Probe::new(seq, target, incarnation.unwrap_or_default())
     }
 
     /// The target has not answered in time: others may reach it, or a second ping.
+    ///
+    /// From now on, and not from the ping on, it has the rest of its time: if this member itself was held up,
+    /// what has arrived meanwhile is heard first.
     pub(super) fn ask_others(&mut self, seq: u32) {
+        if self.current_probe(seq).is_some() {
+            let rest = self.config.probe_patience() - self.config.probe_timeout();
+            let end = self.now + self.health.scale(rest);
+            self.timers.set(end, Timer::ProbeEnd { seq });
+        }
         let Some(target) = self
             .current_probe(seq)
             .filter(|p| !p.is_answered())

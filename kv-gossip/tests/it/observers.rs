@@ -334,6 +334,33 @@ fn probes_of_suspects_end_with_what_ends_all_probes() {
 }
 
 #[test]
+fn an_answer_that_came_while_this_member_was_held_up_counts() {
+    let mut stage = Stage::new(30);
+    let subject = stage.subject(true);
+    stage.silent.insert(subject);
+    while stage.pings_to(subject) == 0 {
+        stage.run_for(seconds(0.05));
+    }
+    let seq = stage
+        .sent
+        .iter()
+        .find_map(|(_, to, message)| match message.body {
+            Body::Ping { seq } if *to == subject => Some(seq),
+            _ => None,
+        });
+    let seq = seq.expect("it was pinged");
+    // The process stands still for a while, and then sees to its timers before its socket.
+    stage.now = stage.now + seconds(0.7);
+    stage.input(Input::LivenessProof { healthy: true });
+    stage.input(Input::Tick);
+    let stalled = false;
+    stage.receive(subject, Body::Ack { seq, stalled }, vec![]);
+    stage.run_for(seconds(1.0));
+    assert!(!stage.has_accused(subject));
+    assert_eq!(stage.gossip.stats().health_score, 0);
+}
+
+#[test]
 fn the_observers_of_a_silent_member_are_asked_first() {
     let mut stage = Stage::new(30);
     let subject = stage.subject(true);

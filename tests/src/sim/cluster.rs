@@ -64,6 +64,7 @@ pub struct SimCluster {
     hints: HintOptions,
     deletes: DeleteOptions,
     fetch_bytes_per_s: u64,
+    gossip: kv_gossip::Config,
     pages: PageLimits,
     history: usize,
 }
@@ -198,6 +199,7 @@ impl SimCluster {
             storage,
             hints: HINTS,
             fetch_bytes_per_s: FETCH_BYTES_PER_S,
+            gossip: kv_gossip::Config::local(),
             deletes: DeleteOptions::default(),
             pages: PageLimits::default(),
             history: USUAL_HISTORY,
@@ -229,6 +231,13 @@ impl SimCluster {
     #[must_use]
     pub fn with_fetch_bytes_per_s(mut self, bytes: u64) -> Self {
         self.fetch_bytes_per_s = bytes;
+        self
+    }
+
+    /// The same, with nodes that ask others for one that does not answer after this time.
+    #[must_use]
+    pub fn with_ping_timeout(mut self, timeout: Duration) -> Self {
+        self.gossip.ping_timeout = timeout;
         self
     }
 
@@ -556,7 +565,7 @@ impl SimCluster {
             cluster: CLUSTER,
             data: data(),
             storage: self.storage.clone(),
-            gossip: kv_gossip::Config::local(),
+            gossip: self.gossip.clone(),
             hints: self.hints,
             deletes: self.deletes,
             scrub: SCRUB,

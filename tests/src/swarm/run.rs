@@ -156,6 +156,7 @@ async fn live(scenario: &Scenario, handle: &Handle, log: bool) -> Report {
         false => cluster,
     };
     let cluster = cluster.with_history(scenario.history);
+    let cluster = cluster.with_ping_timeout(Duration::from_millis(scenario.ping_ms));
     let cluster = cluster.with_pages(PageLimits {
         copies: scenario.page_copies,
         visited: 4 * scenario.page_copies,

@@ -73,6 +73,9 @@ pub struct Scenario {
     /// All keys are rows of one partition key.
     #[serde(default)]
     pub has_rows: bool,
+    /// After how many milliseconds nodes ask others for one that does not answer a ping.
+    #[serde(default = "usual_ping")]
+    pub ping_ms: u64,
     /// By how many milliseconds the clocks of clients are wrong at most, once they have asked nodes what time it is.
     #[serde(default)]
     pub clients_off_ms: u64,
@@ -138,6 +141,10 @@ fn majorities() -> Quorum {
 
 fn usual_history() -> usize {
     USUAL_HISTORY
+}
+
+fn usual_ping() -> u64 {
+    125
 }
 
 fn usual_page() -> usize {
@@ -207,6 +214,7 @@ impl Scenario {
             page_copies: usual_page(),
             history: usual_history(),
             has_rows: false,
+            ping_ms: usual_ping(),
             clients_off_ms: 0,
             sessions: false,
         };
@@ -239,6 +247,10 @@ impl Scenario {
             }
         }
         day.has_rows = rng.u8(0..4) == 0;
+        day.ping_ms = match seed % 3 {
+            0 => 50,
+            _ => usual_ping(),
+        };
         day.mix.lists = [0, 40][rng.usize(0..2)];
         day.mix.astray = [0, 10][rng.usize(0..2)];
         day.mix.asks = [0, 500][rng.usize(0..2)];

@@ -281,15 +281,21 @@ fn a_weight_above_all_that_a_node_can_own_is_warned_of() {
         let plan = Plan::of(&seen(&topology, &[]), &staged(&topology, &[wish]), 32);
         plan.unwrap().warnings
     };
-    let told = warnings(4_000_000_000);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("n4 is to own a replica of every partition"));
-    let lighter = Wish::Weight {
-        node: "n4".to_owned(),
-        weight: 1,
-    };
-    let unchanged = Plan::of(&seen(&topology, &[]), &staged(&topology, &[lighter]), 32);
-    assert!(unchanged.map_or(true, |plan| plan.warnings.is_empty()));
+    for weight in [2, 4_000_000_000] {
+        let told = warnings(weight);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("n4 is to own a replica of every partition"));
+    }
+    // A quarter more than the others is less than it can own.
+    let all = ["n1", "n2", "n3", "n4"].into_iter().zip([4, 4, 4, 5]);
+    let wishes: Vec<Wish> = all
+        .map(|(node, weight)| Wish::Weight {
+            node: node.to_owned(),
+            weight,
+        })
+        .collect();
+    let plan = Plan::of(&seen(&topology, &[]), &staged(&topology, &wishes), 32).unwrap();
+    assert_eq!(plan.warnings, [""; 0]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What an operator should know before a plan is committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kv_client::NodeId;
 use kv_client::ring::assign::SlotMove;
-use kv_client::ring::{Member, MemberChanges, MemberState};
+use kv_client::ring::{MemberChanges, MemberState};
 
 use super::plan::Plan;
 use crate::cli::session::natural;
@@ -46,7 +46,7 @@ pub(super) fn warnings(
             }
         }
     }
-    warnings.extend(too_heavy(seen, staged));
+    warnings.extend(too_heavy(plan, seen, staged));
     if plan.may_lose > 0 {
         warnings.push(format!(
             "{} partitions lose so many owners that acknowledged writes may be lost with them: the commit needs \
@@ -75,38 +75,29 @@ pub(super) fn warnings(
     warnings
 }
 
-/// Members that are to weigh more than they can own: one replica of every partition is the most.
-fn too_heavy(seen: &Seen, staged: &MemberChanges) -> Vec<String> {
+/// Members whose weight was made so high that more would do nothing: one replica of every partition is the most.
+fn too_heavy(plan: &Plan, seen: &Seen, staged: &MemberChanges) -> Vec<String> {
     let topology = &seen.topology;
-    let stays = |member: &&Member| {
-        let goes = staged.leaves.contains(&member.node) || staged.lost.contains(&member.node);
-        member.state == MemberState::Active && !goes
-    };
-    let members = topology.members().iter().filter(stays);
-    let members: Vec<&Member> = members.chain(&staged.joins).collect();
-    let mut weights: BTreeMap<NodeId, u32> = members
-        .iter()
-        .map(|member| (member.node, member.weight))
+    let most = 100.0 / f64::from(topology.replication_factor());
+    let joins = staged.joins.iter().filter(|member| member.weight > 1);
+    let weights = staged.weights.iter();
+    let heavier = weights.filter_map(|(node, weight)| {
+        let member = topology.member(*node)?;
+        (*weight > member.weight).then_some(member)
+    });
+    let names: BTreeSet<&str> = joins
+        .chain(heavier)
+        .map(|member| member.name.as_str())
         .collect();
-    let joins = staged
-        .joins
+    let is_full = |after: f64| (after - most).abs() < 1e-9;
+    let full = plan
+        .nodes
         .iter()
-        .map(|member| (member.node, member.weight));
-    let new: BTreeMap<NodeId, u32> = staged.weights.iter().copied().chain(joins).collect();
-    weights.extend(&new);
-    let all: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
-    let most = all / u64::from(topology.replication_factor());
-    let is_too_heavy = |member: &&&Member| {
-        new.get(&member.node)
-            .is_some_and(|weight| u64::from(*weight) > most)
-    };
-    let heavy = members.iter().filter(is_too_heavy);
-    let told = heavy.map(|member| {
+        .filter(|node| names.contains(node.name.as_str()) && node.after.is_some_and(is_full));
+    let told = full.map(|node| {
         format!(
-            "{} is to own a replica of every partition, which is the most there is: beside the others a weight above {} changes \
-             nothing",
-            member.name,
-            count(most)
+            "{} is to own a replica of every partition, which is the most there is: a higher weight changes nothing",
+            node.name
         )
     });
     told.collect()
