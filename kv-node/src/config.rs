@@ -120,7 +120,8 @@ pub struct Storage {
     ), layer_attr(arg(long, value_name = "MIB")))]
     pub scrub_mib_s: u32,
 
-    /// How fast this node fetches from others what it lacks or gains, in MiB a second (0 to 65536; 0 is no limit).
+    /// How fast this node fetches from others what it lacks or gains, and brings them what they lack, in MiB a second (0 to
+    /// 65536; 0 is no limit).
     #[config(default = 64, env = "KV_NODE_FETCH_MIB_S", validate(
         *fetch_mib_s <= 65_536, "must be at most 65536"
     ), layer_attr(arg(long, value_name = "MIB")))]

@@ -156,6 +156,11 @@ impl World {
     /// A replica takes in what another one had.
     fn take_in(&mut self, from: &Copy) {
         let at = self.rng.usize(0..REPLICAS);
+        self.take_in_at(at, from);
+        self.earlier.push(self.copies[at].clone());
+    }
+
+    fn take_in_at(&mut self, at: usize, from: &Copy) {
         self.remember(at);
         let copy = &mut self.copies[at];
         copy.remembers.merge(&from.remembers);
@@ -171,7 +176,6 @@ impl World {
         if !is_past || self.rule == Rule::TakeInAll {
             copy.forgets = merged;
         }
-        self.earlier.push(self.copies[at].clone());
     }
 
     /// Something that was on its way for long, or stood on another disk, arrives.
@@ -183,9 +187,7 @@ impl World {
     /// A compaction comes by.
     fn forget(&mut self) {
         let at = self.rng.usize(0..REPLICAS);
-        if self.is_forgettable(&self.copies[at].forgets) {
-            self.copies[at].forgets = Object::new();
-        }
+        self.remember(at);
     }
 
     /// What is as good as forgotten is not built upon, whether it is still there or not.
@@ -237,13 +239,7 @@ impl World {
             for at in 0..REPLICAS {
                 for from in 0..REPLICAS {
                     let from = self.copies[from].clone();
-                    self.remember(at);
-                    let copy = &mut self.copies[at];
-                    copy.remembers.merge(&from.remembers);
-                    let (left, _) = from
-                        .forgets
-                        .without_deleted(copy.forgets.clock(), self.watermark);
-                    copy.forgets.merge(&left);
+                    self.take_in_at(at, &from);
                 }
             }
         }

@@ -52,6 +52,17 @@ async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
     change(cluster, via, kind).await;
 }
 
+/// A fourth node becomes a member, and starts.
+async fn join(cluster: &SimCluster) {
+    let joins = MemberChangesV1 {
+        joins: vec![cluster.newcomer(JOINING)],
+        ..MemberChangesV1::default()
+    };
+    commit(cluster, FIRST, joins).await;
+    cluster.add_machine(JOINING, FIRST);
+    cluster.start(JOINING).await.expect("it is a member");
+}
+
 /// Whether a client has to learn of a newer topology, and then try again: a write under the same name.
 fn is_stale((code, _): &Refused) -> bool {
     *code == ErrorCode::StaleEpoch
@@ -142,13 +153,7 @@ fn a_node_joins_and_another_leaves_under_load() {
                 .await;
             put.expect("all are up");
         }
-        let joins = MemberChangesV1 {
-            joins: vec![cluster.newcomer(JOINING)],
-            ..MemberChangesV1::default()
-        };
-        commit(&cluster, FIRST, joins).await;
-        cluster.add_machine(JOINING, FIRST);
-        cluster.start(JOINING).await.expect("it is a member");
+        join(&cluster).await;
         until_settled(&cluster, &mut client, &handle, &mut values, |_| true).await;
 
         let now = topology(&cluster, FIRST);
@@ -329,13 +334,7 @@ fn a_node_gains_its_share_of_a_hundred_buckets() {
         client.epoch = topology(&cluster, FIRST).epoch();
         let put = client.put(&cluster, FIRST, &name(0), "v").await;
         put.expect("all are up");
-        let joins = MemberChangesV1 {
-            joins: vec![cluster.newcomer(JOINING)],
-            ..MemberChangesV1::default()
-        };
-        commit(&cluster, FIRST, joins).await;
-        cluster.add_machine(JOINING, FIRST);
-        cluster.start(JOINING).await.expect("it is a member");
+        join(&cluster).await;
         let limit = handle.now() + LIMIT;
         while topology(&cluster, JOINING).unsettled().next().is_some() {
             assert!(handle.now() < limit, "it does not end");
@@ -355,13 +354,7 @@ fn what_was_deleted_while_a_join_was_called_off_stays_deleted_when_it_is_tried_a
             let put = client.put(&cluster, FIRST, &name(number), "v").await;
             put.expect("all are up");
         }
-        let joins = MemberChangesV1 {
-            joins: vec![cluster.newcomer(JOINING)],
-            ..MemberChangesV1::default()
-        };
-        commit(&cluster, FIRST, joins).await;
-        cluster.add_machine(JOINING, FIRST);
-        cluster.start(JOINING).await.expect("it is a member");
+        join(&cluster).await;
         // Some partitions are joint, and it has pulled some of what is in them.
         while !topology(&cluster, FIRST)
             .unsettled()
@@ -572,13 +565,7 @@ fn a_node_that_loses_power_again_and_again_while_it_gains_fetches_nothing_twice_
             let put = client.put(&cluster, FIRST, name, &value).await;
             put.expect("all are up");
         }
-        let join = MemberChangesV1 {
-            joins: vec![cluster.newcomer(JOINING)],
-            ..MemberChangesV1::default()
-        };
-        commit(&cluster, FIRST, join).await;
-        cluster.add_machine(JOINING, FIRST);
-        cluster.start(JOINING).await.expect("it is a member");
+        join(&cluster).await;
         let (mut fetched, mut losses) = (0, 0);
         let limit = handle.now() + LIMIT;
         loop {

@@ -52,6 +52,14 @@ async fn get(
     read.map(|(values, _)| values)
 }
 
+/// Has the first node acknowledge `v` while nobody else hears of it.
+async fn write_at_the_first_only(cluster: &SimCluster, client: &mut Client) {
+    cluster.network.block(&AROUND_THE_FIRST);
+    let put = put(cluster, client, NODES[0], 1, "v").await;
+    put.expect("one is enough");
+    cluster.network.unblock(&AROUND_THE_FIRST);
+}
+
 const TOO_FEW: (ErrorCode, Outcome) = (ErrorCode::NotEnoughReplicas, Outcome::NotApplied);
 
 #[test]
@@ -81,11 +89,7 @@ fn r1_wn_reads_are_fast_and_fresh_and_writes_need_all() {
 fn w1_rn_writes_are_fast_and_reads_need_all() {
     with_cluster(2, |cluster, mut client, handle| async move {
         // Nobody hears of it but its coordinator.
-        cluster.network.block(&AROUND_THE_FIRST);
-        put(&cluster, &mut client, NODES[0], 1, "v")
-            .await
-            .expect("one is enough");
-        cluster.network.unblock(&AROUND_THE_FIRST);
+        write_at_the_first_only(&cluster, &mut client).await;
         let two = get(&cluster, &mut client, NODES[1], 2).await;
         assert_eq!(two, Ok(vec![]), "two of three may miss it");
         handle.sleep(NOTICE).await;
@@ -184,11 +188,7 @@ fn r2_w2_of_3_is_fresh_and_goes_on_without_any_one() {
 fn a_read_at_quorum_shows_only_what_later_ones_show_and_fails_where_it_cannot() {
     with_cluster(4, |cluster, mut client, handle| async move {
         // One replica has a write that nobody else has.
-        cluster.network.block(&AROUND_THE_FIRST);
-        put(&cluster, &mut client, NODES[0], 1, "v")
-            .await
-            .expect("one is enough");
-        cluster.network.unblock(&AROUND_THE_FIRST);
+        write_at_the_first_only(&cluster, &mut client).await;
         let options = ReadOptions {
             level: Level::Quorum,
             ..ReadOptions::default()

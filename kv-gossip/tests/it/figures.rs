@@ -155,9 +155,9 @@ fn figures_of_a_thousand_members() {
 #[ignore = "takes minutes"]
 fn false_deaths_over_hours() {
     for (members, loss, slow, hours) in [
-        (100, 0.05, 0, 4.0),
+        (100, 0.05, 0, 24.0),
         (100, 0.2, 0, 1.0),
-        (100, 0.05, 2, 2.0),
+        (100, 0.05, 1, 24.0),
         (10, 0.05, 0, 24.0),
         (10, 0.2, 0, 4.0),
         (3, 0.05, 0, 24.0),

@@ -70,11 +70,11 @@ impl Healing<'_> {
         self.mend().await;
         self.handle.sleep(Duration::from_secs(5)).await;
         let mut client = self.cluster.client(30_000);
-        if self.damaged.is_empty() {
+        if self.damaged.is_empty() && !self.lacks_lost() {
             self.serve(&mut client).await;
             self.settle_members().await;
         } else {
-            // Until that one is given up, what another one lacks may be missing a quorum.
+            // Until that one is given up, or replaced, what another one lacks may be missing a quorum.
             self.settle_members().await;
             self.serve(&mut client).await;
         }
@@ -97,6 +97,19 @@ impl Healing<'_> {
             self.rest().await;
         }
         self.bounds();
+    }
+
+    /// Whether so many members are lost that what they own cannot be served before others have taken it over.
+    fn lacks_lost(&self) -> bool {
+        let topology = self.cluster.newest();
+        let members = topology.members().iter();
+        let lost = members.filter(|member| member.state == MemberState::Lost);
+        let lost = u8::try_from(lost.count()).unwrap_or(u8::MAX);
+        let bucket = topology.bucket(BUCKET).expect("the clients' bucket");
+        let quorum = bucket.properties.quorum;
+        let left = quorum.n().saturating_sub(lost);
+        let strict = quorum.r().max(quorum.n() - quorum.r() + 1);
+        lost > 0 && left < quorum.w().max(strict)
     }
 
     fn wrong(&mut self, rule: &'static str, what: String) {

@@ -32,6 +32,8 @@ use step::Step;
 pub const STRANGER_LET_IN: &str = "stranger let in";
 /// How long nothing goes wrong at most while a node starts from a copy of its disk.
 const MOST_QUIET: Duration = Duration::from_secs(20);
+/// After this a node is started once more that did not start from the disk that was put back.
+const RETRY: Duration = Duration::from_millis(100);
 /// How long another node may take to tell what it remembers.
 const TELLING_LIMIT: Duration = Duration::from_millis(250);
 /// Strangers have addresses from this on.
@@ -296,11 +298,21 @@ impl Nemesis {
             disk.set_capacity(u64::MAX);
             self.cluster.put_in_disk(node, disk);
         }
-        let started = self.cluster.launch(node);
-        let limit = self.handle.sleep(MOST_QUIET);
-        if let Either::Right(_) = select(started, Box::pin(limit)).await {
-            // Healing starts it.
-            self.cluster.kill(node);
+        let mut limit = Box::pin(self.handle.sleep(MOST_QUIET));
+        loop {
+            match select(self.cluster.launch(node), limit).await {
+                Either::Left((Ok(Ok(())), _)) => break,
+                // A read that went wrong: until it has started it has asked nobody what it lacks, and the weather stays calm.
+                Either::Left((_, still)) => limit = still,
+                Either::Right(_) => {
+                    // Healing starts it, and nobody before.
+                    self.cluster.kill(node);
+                    let for_ever = (Duration::ZERO, Duration::MAX);
+                    self.disks().away.insert(node, for_ever);
+                    break;
+                }
+            }
+            self.handle.sleep(RETRY).await;
         }
         self.disks().quiet_until = Duration::ZERO;
         // It knows that it lacks something, and has fetched nothing of it yet.

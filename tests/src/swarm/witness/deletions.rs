@@ -29,6 +29,13 @@ pub(super) struct Deletions {
 }
 
 impl Deletions {
+    /// Takes in a watermark, and gives the one from which it has fallen, if it has.
+    fn fallen_from(&mut self, of: (NodeId, PlaceV1, Epoch), mark: Hlc) -> Option<Hlc> {
+        let highest = self.highest.entry(of).or_default();
+        *highest = mark.max(*highest);
+        (mark < *highest).then_some(*highest)
+    }
+
     /// How high the watermark of a place was said to rise.
     pub(super) fn raised_most(&self, bucket: BucketId, partition: PartitionId) -> Hlc {
         let all = (bucket, partition.0, Hlc::ZERO)..=(bucket, partition.0, Hlc(u64::MAX));
@@ -203,13 +210,8 @@ impl Witness {
         if self.restored.contains(&of.0) {
             return;
         }
-        let highest = {
-            let mut state = self.state();
-            let highest = state.deletions.highest.entry(of).or_default();
-            *highest = mark.max(*highest);
-            *highest
-        };
-        if mark < highest {
+        let fallen_from = self.state().deletions.fallen_from(of, mark);
+        if let Some(highest) = fallen_from {
             let what = format!("the watermark of {of:?} has fallen from {highest:?} to {mark:?}");
             self.wrong("watermark-falls", what);
         }
@@ -285,5 +287,27 @@ impl Witness {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watermark_that_falls_under_the_same_owners_is_told_of() {
+        let bucket = BUCKET;
+        let of = |partition, changed| (NodeId(1), PlaceV1 { bucket, partition }, Epoch(changed));
+        let mut deletions = Deletions::default();
+        for mark in [Hlc(5), Hlc(5), Hlc(9)] {
+            assert_eq!(deletions.fallen_from(of(1, 1), mark), None);
+        }
+        assert_eq!(deletions.fallen_from(of(1, 1), Hlc(8)), Some(Hlc(9)));
+        assert_eq!(deletions.fallen_from(of(2, 1), Hlc(8)), None);
+        assert_eq!(
+            deletions.fallen_from(of(1, 2), Hlc(0)),
+            None,
+            "it is gained anew"
+        );
     }
 }

@@ -23,6 +23,27 @@ pub enum Served {
     Write,
 }
 
+impl Epochs {
+    /// A client hears of a write under a change of a partition.
+    fn wrote(&mut self, partition: PartitionId, changed: Epoch, now: Duration) {
+        let acked = self.0.entry(partition).or_default();
+        acked.entry(changed).or_insert(now);
+    }
+
+    /// A later change under which a write was acknowledged, if somebody had heard of that before this was asked.
+    fn heard_before(
+        &self,
+        partition: PartitionId,
+        changed: Epoch,
+        begun: Duration,
+    ) -> Option<(Epoch, Duration)> {
+        let acked = self.0.get(&partition)?;
+        let mut later = acked.range((Bound::Excluded(changed), Bound::Unbounded));
+        let newer = later.find(|(_, heard)| **heard < begun);
+        newer.map(|(newer, heard)| (*newer, *heard))
+    }
+}
+
 impl Witness {
     /// A client hears that a quorum of the key's own replicas has served a request that it sent at `begun`, under the
     /// topology of an epoch: whoever of them had acknowledged a write under a later change of the partition would have refused.
@@ -40,20 +61,13 @@ impl Witness {
         let changed = topology.changed_at(partition);
         self.count("look at an epoch");
         let newer = {
-            let mut state = self.state();
-            let acked = state.epochs.0.entry(partition).or_default();
+            let epochs = &mut self.state().epochs;
             if what == Served::Write {
-                acked.entry(changed).or_insert(now);
+                epochs.wrote(partition, changed, now);
             }
-            if !meets_writers {
-                return;
-            }
-            let mut later = acked.range((Bound::Excluded(changed), Bound::Unbounded));
-            later
-                .find(|(_, heard)| **heard < begun)
-                .map(|(newer, heard)| (*newer, *heard))
+            epochs.heard_before(partition, changed, begun)
         };
-        if let Some((newer, heard)) = newer {
+        if let Some((newer, heard)) = newer.filter(|_| meets_writers) {
             let what = format!(
                 "a {what:?} of {key}, sent at {begun:?}, was served under epoch {changed} of {partition}, of which a write was acknowledged under epoch {newer} at {heard:?}"
             );
@@ -66,5 +80,32 @@ impl Witness {
         let nodes = self.cluster.nodes();
         let mut topologies = nodes.filter_map(|node| Some(self.cluster.node(node)?.topology()));
         topologies.find(|topology| topology.epoch() == epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_served_under_an_older_change_than_a_write_before_it_is_told_of() {
+        let (here, there) = (PartitionId(1), PartitionId(2));
+        let at = Duration::from_secs;
+        let mut epochs = Epochs::default();
+        epochs.wrote(here, Epoch(1), at(10));
+        assert_eq!(epochs.heard_before(here, Epoch(1), at(20)), None);
+        epochs.wrote(here, Epoch(2), at(30));
+        epochs.wrote(here, Epoch(2), at(40));
+        assert_eq!(
+            epochs.heard_before(here, Epoch(1), at(25)),
+            None,
+            "the two overlap"
+        );
+        assert_eq!(
+            epochs.heard_before(here, Epoch(1), at(31)),
+            Some((Epoch(2), at(30)))
+        );
+        assert_eq!(epochs.heard_before(here, Epoch(2), at(50)), None);
+        assert_eq!(epochs.heard_before(there, Epoch(1), at(50)), None);
     }
 }
