@@ -551,8 +551,8 @@ fn members_with_which_writes_may_be_lost_are_given_up_only_where_that_is_accepte
     });
 }
 
-/// Answers that may be under way when a node is killed, and what may be in each.
-const UNDER_WAY: u64 = 4 * 4;
+/// Answers that may be under way when a node loses power: partitions that are compared at once, each with an object or two.
+const UNDER_WAY: u64 = 4;
 
 #[test]
 fn a_node_that_loses_power_again_and_again_while_it_gains_fetches_nothing_twice_but_what_was_under_way()
