@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kv_ring::Topology;
-use kv_types::{BucketName, Clock, Context, ContextKey, Hlc, Key};
+use kv_types::{BucketId, BucketName, Clock, Context, ContextKey, Hlc, Key};
 
 /// The memory of one session: requests of buckets that carry it ([`Bucket::session`](crate::Bucket::session)) see what
 /// the session has written and has been shown, or something newer, at every level.
@@ -17,8 +17,8 @@ pub struct SessionToken {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// A key of a bucket.
-type Place = (BucketName, Key);
+/// A key of a bucket. By the bucket's id: what was seen in one that was dropped binds no later one of its name.
+type Place = (BucketId, Key);
 
 #[derive(Default)]
 struct Seen {
@@ -47,7 +47,7 @@ impl SessionToken {
     ) -> Option<Context> {
         let id = topology.bucket_by_name(bucket)?.id;
         let seen = self.seen();
-        let (_, clock) = seen.clocks.get(&(bucket.clone(), key.clone()))?;
+        let (_, clock) = seen.clocks.get(&(id, key.clone()))?;
         let contexts = ContextKey::new(topology.secret().context_key());
         Some(contexts.seal(id, key, clock))
     }
@@ -65,7 +65,7 @@ impl SessionToken {
         };
         let contexts = ContextKey::new(topology.secret().context_key());
         if let Ok(clock) = contexts.open(named.id, key, context, Hlc(u64::MAX)) {
-            self.seen().add((bucket.clone(), key.clone()), &clock);
+            self.seen().add((named.id, key.clone()), &clock);
         }
     }
 
@@ -105,7 +105,7 @@ mod tests {
 
     fn place(n: usize) -> Place {
         let key = Key::new(format!("k{n}")).expect("short");
-        (BucketName::default_bucket(), key)
+        (BucketId(1), key)
     }
 
     fn clock(at: u64) -> Clock {

@@ -40,7 +40,7 @@ fn merkle(c: &mut Criterion) {
             SECRET.item(black_box(&stored), SECRET.digest(header))
         });
     });
-    let trees = Trees::new(PartitionCount::default());
+    let trees = Trees::new(PartitionCount::default(), 1);
     trees.begin();
     assert!(trees.end(Seq(0)));
     let mut n = 0_u64;

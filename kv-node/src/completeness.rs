@@ -17,7 +17,7 @@ pub mod recovery;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub struct Completeness {
     losing: tokio::sync::RwLock<()>,
     /// What has become incomplete since the round of comparisons under way began: it completes none of that.
     doubted: Mutex<BTreeSet<u16>>,
+    /// Another number after each time that something becomes incomplete, and in each run.
+    losses: AtomicU64,
     /// The node ends, because of a loss that is on record: nothing may take its place there.
     is_closed: AtomicBool,
     /// Another member has said in this run that it remembers no later start of this node.
@@ -100,11 +102,11 @@ impl Record {
 }
 
 impl Completeness {
-    /// What is on record.
+    /// What is on record; `run` is a random number.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    pub async fn start(store: Store) -> Result<Self, StoreError> {
+    pub async fn start(store: Store, run: u64) -> Result<Self, StoreError> {
         let mut record = match store.get(&record_key()).await? {
             None => Record::default(),
             Some(found) => postcard::from_bytes(&found.value)
@@ -120,10 +122,21 @@ impl Completeness {
             mending: tokio::sync::Mutex::default(),
             losing: tokio::sync::RwLock::default(),
             doubted: Mutex::default(),
+            losses: AtomicU64::new(run),
             is_closed: AtomicBool::new(false),
             told: SetOnce::new(),
             gains: Notify::new(),
         })
+    }
+
+    /// A number that is another one after each time that something here became incomplete: what was complete before and after
+    /// a comparison, under one number, was complete all the while.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    fn note_loss_of_some(&self) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How many partitions are incomplete.
@@ -261,6 +274,7 @@ impl Completeness {
         now: Hlc,
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
+        self.note_loss_of_some();
         let mut batch = WriteBatch::new();
         let keeps = planted!("keep the watermark of what is damaged");
         for (bucket, partition) in places.iter().filter(|_| !keeps) {
@@ -306,6 +320,7 @@ impl Completeness {
             return Ok(());
         }
         let _alone = self.losing.write().await;
+        self.note_loss_of_some();
         self.note_doubted(new);
         let begun = |record: &mut Record| {
             for partition in new {
@@ -333,6 +348,7 @@ impl Completeness {
             return Ok(());
         }
         let _alone = self.losing.write().await;
+        self.note_loss_of_some();
         self.note_doubted(partitions);
         let doubted = |record: &mut Record| {
             let partitions = partitions.iter().map(|partition| partition.0);

@@ -171,7 +171,7 @@ impl Healing {
         }
         let places: Vec<Place> = places.into_iter().collect();
         let _mending = self.completeness.mending().lock().await;
-        let _ = self.trees.drop_some(&places);
+        let _ = self.trees.doubt_some(&places);
         self.replica.minter().hold_anew();
         let now = self.replica.minter().reading();
         self.completeness
@@ -179,12 +179,12 @@ impl Healing {
             .await?;
         let cut = self.store.cut_out(ranges.to_vec()).await;
         // Once more: all trees may have been begun anew meanwhile, from what was there before the cut.
-        let are_made = self.trees.drop_some(&places);
+        let are_made = self.trees.doubt_some(&places);
         for place in places.iter().filter(|_| are_made) {
             let made = making::make_one(&self.trees, &self.store, &self.env, topology, *place);
             if made.await.is_err() {
                 // Something is damaged still. Without a tree it is compared by its keys.
-                let _ = self.trees.drop_some(&[*place]);
+                let _ = self.trees.doubt_some(&[*place]);
             }
         }
         let report = cut?;

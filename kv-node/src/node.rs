@@ -173,7 +173,10 @@ impl Node {
         let topology = topologies.current();
         let actor = belongs(&topology, node, cluster, &data)?;
 
-        let trees = Arc::new(Trees::new(topology.partition_count()));
+        let trees = Arc::new(Trees::new(
+            topology.partition_count(),
+            env.host.random() | 1,
+        ));
         let observer = Arc::clone(&trees) as Arc<dyn WriteObserver>;
         let damages = Arc::new(Damages::default());
         let events = Arc::clone(&damages) as Arc<dyn Events>;
@@ -205,7 +208,7 @@ impl Node {
             runs,
             is_told,
         } = boots::count_start(&env, &store, &topology, node, is_emptied, &watch).await?;
-        let completeness = Arc::new(Completeness::start(store.clone()).await?);
+        let completeness = Arc::new(Completeness::start(store.clone(), env.host.random()).await?);
         if is_told {
             completeness.was_told();
         }

@@ -41,7 +41,8 @@ fn what_goes_on_from_a_write_outlives_its_repetition() {
         let sent = ahead.send_put(&cluster, b, first, "first");
         sent.await.expect("one is enough");
         cluster.network.unblock(&links);
-        handle.sleep(Duration::from_secs(10)).await;
+        // Within this those that know both copies have told the others: what is young is compared later.
+        handle.sleep(Duration::from_secs(30)).await;
         let read = client.get(&cluster, a, "k").await;
         read.expect("all are up").0
     });

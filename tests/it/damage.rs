@@ -18,7 +18,7 @@ const N3: NodeId = NodeId(3);
 const HEALED: Duration = Duration::from_secs(30);
 
 /// Flips two bytes in each file of large values on a node's disk; says how many there are.
-fn damage(cluster: &SimCluster, node: NodeId) -> usize {
+pub(crate) fn damage(cluster: &SimCluster, node: NodeId) -> usize {
     let fs = cluster.fs(node);
     let files = fs.dump().into_iter();
     let blobs: Vec<(PathBuf, Vec<u8>)> = files

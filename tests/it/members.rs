@@ -16,6 +16,8 @@ use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{BucketName, BucketProperties, Level, NodeId, Object, Outcome};
 
 use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with, with_cluster};
+use crate::damage::damage;
+use crate::lost_disks::start_from;
 
 const FIRST: NodeId = NodeId(1);
 const JOINING: NodeId = NodeId(4);
@@ -590,6 +592,107 @@ fn a_node_that_loses_power_again_and_again_while_it_gains_fetches_nothing_twice_
             (gained / 2..=gained + losses * UNDER_WAY).contains(&fetched),
             "{fetched} were fetched for {gained}, over {losses} losses of power"
         );
+    });
+}
+
+#[test]
+fn a_source_that_loses_something_while_it_is_compared_was_not_whole() {
+    let slow = |handle| SimCluster::new(handle, 3, 3, options()).with_fetch_bytes_per_s(16);
+    with(16, slow, |cluster, mut client, handle| async move {
+        let (behind, away) = (NodeId(2), NodeId(3));
+        let links: Vec<_> = [FIRST, away]
+            .iter()
+            .flat_map(|other| [(behind, *other), (*other, behind)])
+            .collect();
+        cluster.network.block(&links);
+        handle.sleep(Duration::from_secs(5)).await;
+        let names: Vec<String> = (0..2 * KEYS).map(name).collect();
+        for name in &names {
+            let value = "v".repeat(1 << 10);
+            let put = client.put(&cluster, FIRST, name, &value).await;
+            put.expect("two of three are there");
+        }
+        join(&cluster).await;
+        let limit = handle.now() + LIMIT;
+        while metric(&cluster, JOINING, "kv_anti_entropy_fetched ") == 0 {
+            assert!(handle.now() < limit, "it fetches nothing");
+            handle.sleep(Duration::from_millis(100)).await;
+        }
+        cluster.kill(away);
+        assert!(
+            damage(&cluster, FIRST) > 3,
+            "values lie in files of their own"
+        );
+        // By then all is cut out of it that is bad, and all that is left was compared.
+        handle.sleep(LIMIT * 2).await;
+        assert!(metric(&cluster, FIRST, "kv_damage_cut_out ") > 3);
+        let now = topology(&cluster, JOINING);
+        client.epoch = now.epoch();
+        let image = cluster.image(JOINING).expect("a disk");
+        let incomplete = image.incomplete().expect("its own records are whole");
+        let gains = now.gained_by(JOINING);
+        let is_here = |name: &&String| {
+            let (_, partition) = now.locate(BUCKET, key(name).partition_key());
+            gains.contains_key(&partition) && !incomplete.contains(&partition.0)
+        };
+        for name in names.iter().filter(is_here) {
+            let held = held(&cluster, &mut client, JOINING, name).await;
+            assert!(held.is_some(), "{name}");
+        }
+    });
+}
+
+#[test]
+fn who_was_to_gain_something_with_a_disk_that_is_lost_may_have_gained_it() {
+    let slow = |handle| SimCluster::new(handle, 3, 3, options()).with_fetch_bytes_per_s(1 << 10);
+    with(17, slow, |cluster, mut client, handle| async move {
+        let names: Vec<String> = (0..2 * KEYS).map(name).collect();
+        for name in &names {
+            let put = client
+                .put(&cluster, FIRST, name, &"v".repeat(1 << 10))
+                .await;
+            put.expect("all are up");
+        }
+        join(&cluster).await;
+        let limit = handle.now() + LIMIT;
+        let joining = || topology(&cluster, JOINING).gained_by(JOINING);
+        while joining().is_empty() {
+            assert!(handle.now() < limit, "it is to gain nothing");
+            handle.sleep(Duration::from_millis(100)).await;
+        }
+        client.epoch = topology(&cluster, JOINING).epoch();
+        let gained = |name: &&String| {
+            let now = topology(&cluster, JOINING);
+            let (_, partition) = now.locate(BUCKET, key(name).partition_key());
+            now.gained_by(JOINING).contains_key(&partition)
+        };
+        let one = names.iter().find(gained).expect("some key of a partition");
+        let read = ReplicaReadV1 {
+            head: client.head(),
+            bucket: BUCKET,
+            key: key(one),
+            digest_only: true,
+        };
+        let read = Request::ReplicaRead(read);
+        let ask = async || {
+            let asked = cluster
+                .network
+                .call(Role::Node(FIRST), JOINING, &read, BUDGET);
+            match asked.await.expect("it runs") {
+                Response::Error(error) => Err(error.code),
+                _ => Ok(()),
+            }
+        };
+        assert_eq!(ask().await, Ok(()), "it counts beside the old owners");
+        let copy = cluster.fs(JOINING).fork();
+        // The others are told of a later start.
+        handle.sleep(Duration::from_secs(11)).await;
+        cluster.kill(NodeId(2));
+        cluster.kill(NodeId(3));
+        start_from(&cluster, JOINING, copy).await;
+        handle.sleep(Duration::from_secs(11)).await;
+        assert!(!joining().is_empty(), "the voters can decide nothing");
+        assert_eq!(ask().await, Err(ErrorCode::Incomplete));
     });
 }
 

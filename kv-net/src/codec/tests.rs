@@ -559,6 +559,7 @@ fn responses() -> Vec<(Method, Response)> {
             Method::Watermarks,
             Response::Watermarks(WatermarksReplyV1 {
                 marks: vec![Some(Hlc(0x0102_0304_0506_0708)), None],
+                losses: 300,
             }),
         ),
         (Method::Get, Response::Error(error)),

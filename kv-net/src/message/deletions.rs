@@ -114,4 +114,6 @@ pub struct WatermarksReplyV1 {
     /// One for each place, in order; `None` where the answering node's own copies are incomplete.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_PAGE }>")]
     pub marks: Vec<Option<Hlc>>,
+    /// Another one after each time that any of the answering node's copies became incomplete.
+    pub losses: u64,
 }

@@ -22,6 +22,8 @@ pub type Place = (BucketId, PartitionId);
 #[derive(Debug)]
 pub struct Trees {
     partitions: PartitionCount,
+    /// Stands for the root of a tree that is not known. Another one in each node, so that such a tree differs from all.
+    no_root: u64,
     state: Mutex<State>,
 }
 
@@ -30,8 +32,10 @@ struct State {
     stage: Stage,
     /// What the trees are being made from is not what the store holds any more.
     is_spoilt: bool,
-    /// Places whose trees were forgotten and not made anew: what is in them nobody knows.
+    /// Places whose rows were deleted and not looked at since: most likely nothing is in them but what their trees are over.
     unknown: BTreeSet<Place>,
+    /// Places whose trees are over some of the rows only, until they are made anew.
+    partial: BTreeSet<Place>,
     last: Seq,
     plots: BTreeMap<Place, Plot>,
 }
@@ -65,15 +69,17 @@ pub fn note(was: u64, is: u64) -> [u8; 16] {
 }
 
 impl Trees {
-    /// The trees of a store that is about to be opened.
+    /// The trees of a store that is about to be opened; `no_root` is a number that no other node has, and not 0.
     #[must_use]
-    pub fn new(partitions: PartitionCount) -> Self {
+    pub fn new(partitions: PartitionCount, no_root: u64) -> Self {
         Self {
             partitions,
+            no_root,
             state: Mutex::new(State {
                 stage: Stage::Opening,
                 is_spoilt: false,
                 unknown: BTreeSet::new(),
+                partial: BTreeSet::new(),
                 last: Seq(0),
                 plots: BTreeMap::new(),
             }),
@@ -91,6 +97,7 @@ impl Trees {
         state.stage = Stage::Making;
         state.is_spoilt = false;
         state.unknown.clear();
+        state.partial.clear();
         state.plots.clear();
         state.last
     }
@@ -138,7 +145,7 @@ impl Trees {
                 let plot = state.plots.get_mut(&place);
                 if let Some(plot) = plot.filter(|plot| plot.aside.is_some()) {
                     plot.plant(snapshot, items);
-                    state.unknown.remove(&place);
+                    state.is_known(place);
                 }
             }
         }
@@ -151,14 +158,34 @@ impl Trees {
             && plot.aside.is_some()
         {
             plot.plant(snapshot, &[]);
-            state.unknown.remove(&place);
+            state.is_known(place);
         }
     }
 
-    /// Forgets the trees of some places: until they are made anew, these differ from the peers'. False if all are being made,
-    /// which then has to be done once more.
+    /// Forgets the trees of some places whose rows are deleted. False if all are being made, which then has to be done once
+    /// more.
     #[must_use]
     pub fn drop_some(&self, places: &[Place]) -> bool {
+        self.drop_as(places, |state| &mut state.unknown)
+    }
+
+    /// Forgets the trees of some places, of whose rows some are cut out: until they are made anew, these differ from all
+    /// peers'. False as [`Self::drop_some`].
+    #[must_use]
+    pub fn doubt_some(&self, places: &[Place]) -> bool {
+        self.drop_as(places, |state| {
+            match planted!("take a tree that is not known for an empty one") {
+                true => &mut state.unknown,
+                false => &mut state.partial,
+            }
+        })
+    }
+
+    fn drop_as(
+        &self,
+        places: &[Place],
+        noted_in: impl Fn(&mut State) -> &mut BTreeSet<Place>,
+    ) -> bool {
         let mut state = self.state();
         if state.stage != Stage::Made {
             state.is_spoilt = true;
@@ -167,7 +194,7 @@ impl Trees {
         for place in places {
             state.plots.remove(place);
         }
-        state.unknown.extend(places);
+        noted_in(&mut state).extend(places);
         true
     }
 
@@ -194,6 +221,7 @@ impl Trees {
         let mut state = self.state();
         state.plots.retain(|(other, _), _| *other != bucket);
         state.unknown.retain(|(other, _)| *other != bucket);
+        state.partial.retain(|(other, _)| *other != bucket);
     }
 
     /// Places whose trees have become too coarse.
@@ -208,11 +236,15 @@ impl Trees {
             .collect()
     }
 
-    /// The roots of some places; 0 where nothing is.
+    /// The roots of some places; 0 where nothing is, and what no other node says where that is not known.
     #[must_use]
     pub fn roots(&self, places: &[Place]) -> Vec<u64> {
         let state = self.state();
-        let root = |place| state.tree(place).map_or(0, Tree::root);
+        let root = |place| match state.tree(place) {
+            Some(tree) => tree.root(),
+            None if state.partial.contains(place) => self.no_root,
+            None => 0,
+        };
         places.iter().map(root).collect()
     }
 
@@ -226,7 +258,9 @@ impl Trees {
     #[must_use]
     pub fn is_empty(&self, place: Place) -> bool {
         let state = self.state();
-        let is_known = state.stage == Stage::Made && !state.unknown.contains(&place);
+        let is_known = state.stage == Stage::Made
+            && !state.unknown.contains(&place)
+            && !state.partial.contains(&place);
         is_known && state.tree(&place).is_none_or(|tree| tree.items() == 0)
     }
 
@@ -255,8 +289,19 @@ impl Trees {
 }
 
 impl State {
+    /// The tree of a place; `None` if there is none over all of its rows.
     fn tree(&self, place: &Place) -> Option<&Tree> {
+        if self.partial.contains(place) {
+            return None;
+        }
         self.plots.get(place)?.tree.as_ref()
+    }
+}
+
+impl State {
+    fn is_known(&mut self, place: Place) {
+        self.unknown.remove(&place);
+        self.partial.remove(&place);
     }
 }
 
@@ -345,7 +390,7 @@ mod tests {
     #[test]
     fn trees_made_while_writes_go_on_are_those_of_what_is_stored() {
         for begin_at in [0, 1, 50, 199] {
-            let trees = Arc::new(Trees::new(PartitionCount::MIN));
+            let trees = Arc::new(Trees::new(PartitionCount::MIN, 1));
             let mut env = kv_storage::Env::embedded(7);
             env.hooks.observer = Some(Arc::clone(&trees) as Arc<dyn WriteObserver>);
             env.fs = Arc::new(kv_storage::sim::SimFs::new());
@@ -369,7 +414,7 @@ mod tests {
                     assert!(trees.end(seq));
                 }
             }
-            let expected = Trees::new(PartitionCount::MIN);
+            let expected = Trees::new(PartitionCount::MIN, 1);
             expected.begin();
             plant(&expected, Seq(0), &items);
             assert!(expected.end(Seq(0)));
@@ -387,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_tree_that_is_made_of_what_was_deleted_meanwhile_is_not_planted() {
-        let trees = Trees::new(PartitionCount::MIN);
+        let trees = Trees::new(PartitionCount::MIN, 1);
         trees.begin();
         assert!(trees.end(Seq(0)));
         let hash = KeyHash(1 << 40);
@@ -413,6 +458,42 @@ mod tests {
         let snapshot = trees.begin_one(place);
         trees.end_one(place, snapshot);
         assert!(trees.is_empty(place));
+    }
+
+    #[test]
+    fn where_rows_are_cut_out_a_tree_is_like_no_other_until_it_is_made_anew() {
+        let hash = KeyHash(1 << 40);
+        let place = (BUCKET, PartitionCount::MIN.partition_of(hash));
+        let [one, other] = [5, 6].map(|no_root| {
+            let trees = Trees::new(PartitionCount::MIN, no_root);
+            trees.begin();
+            assert!(trees.end(Seq(0)));
+            trees
+        });
+        assert_eq!(one.roots(&[place]), other.roots(&[place]), "both are empty");
+        assert!(one.doubt_some(&[place]));
+        assert_ne!(one.roots(&[place]), other.roots(&[place]));
+        assert!(other.doubt_some(&[place]));
+        assert_ne!(one.roots(&[place]), other.roots(&[place]), "nobody knows");
+        // What is written meanwhile is not all that is there.
+        let doubted = one.roots(&[place]);
+        one.take_in(Seq(1), BUCKET, hash, (0, 7));
+        assert_eq!(one.roots(&[place]), doubted);
+        assert_eq!((one.depth(place), one.children(place, 0, &[0])), (0, None));
+        assert!(!one.is_empty(place));
+        let snapshot = one.begin_one(place);
+        let position = hash.0 << PartitionCount::MIN.bits();
+        let was = 0;
+        let written = Change {
+            position,
+            was,
+            is: 7,
+        };
+        one.plant(place, snapshot, &[written]);
+        let made = one.roots(&[place]);
+        one.take_in(Seq(2), BUCKET, hash, (7, 0));
+        assert_eq!(one.roots(&[place]), [0]);
+        assert!(made != [0] && made != doubted);
     }
 
     fn plant(trees: &Trees, seq: Seq, items: &BTreeMap<u64, u64>) {

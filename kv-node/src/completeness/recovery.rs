@@ -236,9 +236,9 @@ impl Recovery {
         // A round that was under way when the copies were lost may have raised the peer's meanwhile. Later ones cannot: they
         // need this node.
         let marks = self.watermarks_of(topology, peer, places).await;
+        let (marks, _) = marks.unwrap_or_default();
         let through = marks
             .into_iter()
-            .flatten()
             .filter_map(|(place, mark)| Some((place, mark?.max(through))))
             .collect();
         let settled = self.exchange.relearn(topology, peer, &through).await;
@@ -320,7 +320,7 @@ impl Recovery {
             return;
         }
         // Before the comparison: what the peer lacks then, from up to there, was deleted.
-        let Some(marks) = self.watermarks_of(topology, peer, &shared).await else {
+        let Some((marks, losses)) = self.watermarks_of(topology, peer, &shared).await else {
             return;
         };
         let through = marks
@@ -328,25 +328,37 @@ impl Recovery {
             .map(|(place, mark)| (*place, mark.unwrap_or(Hlc::ZERO)))
             .collect();
         let settled = self.exchange.relearn(topology, peer, &through).await;
+        // And after it: a peer that has lost something meanwhile may have had what was not compared yet, also if it has fetched
+        // it since.
+        let still = self.watermarks_of(topology, peer, &shared).await;
+        let (still, losses_since) = still.unwrap_or_default();
+        let is_whole = |place: &Place| {
+            let is_complete = still.get(place).is_some_and(Option::is_some);
+            (is_complete && losses_since == losses)
+                || planted!("ask only before whether a source is whole")
+        };
         for place in settled {
             let Some(progress) = places.get_mut(&place) else {
                 continue;
             };
             progress.heard.insert(peer);
-            if let Some(Some(mark)) = marks.get(&place) {
+            if let Some(Some(mark)) = marks.get(&place)
+                && is_whole(&place)
+            {
                 progress.complete.insert(peer);
                 progress.most = progress.most.max(Some((*mark, peer)));
             }
         }
     }
 
-    /// What a peer knows to be deleted; `None` for the places where the peer's own copies are incomplete.
+    /// What a peer knows to be deleted; `None` for the places where the peer's own copies are incomplete. And the number that
+    /// becomes another one with its losses.
     async fn watermarks_of(
         &self,
         topology: &Topology,
         peer: NodeId,
         places: &[Place],
-    ) -> Option<BTreeMap<Place, Option<Hlc>>> {
+    ) -> Option<(BTreeMap<Place, Option<Hlc>>, u64)> {
         let member = topology.member(peer)?;
         let named = places.iter().map(|(bucket, partition)| PlaceV1 {
             bucket: *bucket,
@@ -362,7 +374,8 @@ impl Recovery {
         };
         match self.env.transport.call(peer, request, PATIENCE).await {
             Ok(Response::Watermarks(reply)) if reply.marks.len() == places.len() => {
-                Some(places.iter().copied().zip(reply.marks).collect())
+                let marks = places.iter().copied().zip(reply.marks).collect();
+                Some((marks, reply.losses))
             }
             _ => None,
         }

@@ -132,7 +132,8 @@ impl PutCore {
             needed -= 1;
         }
         let has_acked = |owner| self.acked.contains(&owner);
-        let may_ack = |owner| !self.failed.contains(&owner);
+        // An owner that failed may have been stood in for before.
+        let may_ack = |owner| self.acked.contains(&owner) || !self.failed.contains(&owner);
         let has_it = |node: &NodeId| self.held.iter().any(|(_, holder)| holder == node);
         if self.replicas.is_met(has_acked, needed)
             && self.need.from.iter().all(has_it)
@@ -236,6 +237,15 @@ mod tests {
         );
         assert_eq!(core.count(), 1);
         assert_eq!(core.on_answer(node(4), node(4), ACK), PutStep::Reply);
+    }
+
+    #[test]
+    fn an_owner_that_fails_after_another_stood_in_for_it_counts_still() {
+        let mut core = PutCore::new(stable(), Need::of(2), EPOCH);
+        assert_eq!(core.on_answer(node(1), node(4), ACK), PutStep::Wait);
+        assert_eq!(core.on_answer(node(1), node(1), LOST), PutStep::Wait);
+        assert_eq!(core.on_answer(node(2), node(2), LOST), PutStep::Wait);
+        assert_eq!(core.on_answer(node(3), node(3), ACK), PutStep::Reply);
     }
 
     #[test]

@@ -75,15 +75,7 @@ impl Heir {
         current: &Topology,
         next: &Topology,
     ) -> Result<(), String> {
-        let gained = current.gained_by(self.me);
-        let partitions = next.partition_count().iter();
-        let has_actor = self.completeness.has_actor();
-        let was_gained = |partition: &PartitionId| {
-            let is_new = !current.owns(self.me, *partition) && !gained.contains_key(partition);
-            let may_be_old = !has_actor && next.changed_at(*partition) > current.epoch();
-            next.owns(self.me, *partition) && (is_new || may_be_old)
-        };
-        let unknown: Vec<PartitionId> = partitions.filter(was_gained).collect();
+        let unknown = doubtful(current, next, self.me, self.completeness.has_actor());
         let doubted = self.completeness.doubt(&unknown).await;
         doubted.map_err(|error| format!("cannot be prepared for: {error}"))
     }
@@ -131,6 +123,20 @@ impl Heir {
             .drop_some(&emptied.into_iter().collect::<Vec<_>>());
         Ok(())
     }
+}
+
+/// The partitions of a node of which another topology makes it owner, or of a bucket more, though it may have been that before
+/// with a disk that it has no more.
+fn doubtful(current: &Topology, next: &Topology, me: NodeId, has_actor: bool) -> Vec<PartitionId> {
+    let gained = current.gained_by(me);
+    let buckets = || next.buckets().iter();
+    let has_new_bucket = buckets().any(|bucket| current.bucket(bucket.id).is_none());
+    let was_gained = |partition: &PartitionId| {
+        let is_new = !current.owns(me, *partition) && !gained.contains_key(partition);
+        let has_changed = next.changed_at(*partition) > current.epoch() || has_new_bucket;
+        next.owns(me, *partition) && (is_new || (!has_actor && has_changed))
+    };
+    next.partition_count().iter().filter(was_gained).collect()
 }
 
 /// Members that are given up, and those that were before they were removed.
@@ -212,5 +218,56 @@ impl Gains {
         let coming = coming.filter(|next| next.to == self.me).take(room);
         let partitions: Vec<u16> = coming.map(|next| next.partition.0).collect();
         (!partitions.is_empty()).then_some(ChangeKind::BeginMoves { partitions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kv_ring::{Change, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount};
+    use kv_types::{BucketName, BucketProperties, ClusterId};
+
+    use super::*;
+
+    fn genesis() -> Topology {
+        let member = |number: u128| Member {
+            node: NodeId(number),
+            name: format!("n{number}"),
+            zone: "z".to_owned(),
+            weight: 1,
+            address: format!("127.0.0.1:{number}"),
+            fingerprint: [u8::try_from(number).expect("four"); 32],
+            state: MemberState::default(),
+        };
+        let spec = GenesisSpec {
+            cluster_id: ClusterId(1),
+            cluster_name: "c".to_owned(),
+            secret: HashSecret([1; 16]),
+            partitions: PartitionCount::MIN,
+            replication_factor: 3,
+            mode: ClusterMode::Ap,
+            members: (1..=4).map(member).collect(),
+            default_bucket: Some(BucketProperties::majority_of(1).expect("one")),
+            buckets: Vec::new(),
+        };
+        Topology::genesis(spec).expect("a good specification")
+    }
+
+    #[test]
+    fn of_a_bucket_that_a_lost_disk_did_not_know_of_it_may_have_acknowledged_anything() {
+        let before = genesis();
+        let creation = Change::CreateBucket {
+            name: BucketName::new("b").expect("a good name"),
+            properties: BucketProperties::majority_of(3).expect("three"),
+        };
+        let after = before.changed_by(creation).expect("possible");
+        let me = NodeId(1);
+        assert_eq!(doubtful(&before, &after, me, true), []);
+        let all = after.partition_count().iter();
+        let mine: Vec<PartitionId> = all.filter(|it| after.owns(me, *it)).collect();
+        assert_eq!(doubtful(&before, &after, me, false), mine);
+        let granted = after
+            .changed_by(Change::GrantActor { node: me })
+            .expect("it is a member");
+        assert_eq!(doubtful(&after, &granted, me, false), []);
     }
 }

@@ -146,6 +146,8 @@ impl Forgetting {
         if asked.epoch != topology.epoch() {
             return Err(Refusal::stale(topology.epoch()));
         }
+        // Before the marks: one that goes while they are read has another number the next time.
+        let losses = self.completeness.losses();
         let may_count = self.completeness.check_told(&topology).is_ok();
         let mark = |place: &PlaceV1| {
             let partition = PartitionId(place.partition);
@@ -153,7 +155,7 @@ impl Forgetting {
             is_complete.then(|| self.watermarks.of((place.bucket, partition)))
         };
         let marks = asked.places.iter().map(mark).collect();
-        Ok(Response::Watermarks(WatermarksReplyV1 { marks }))
+        Ok(Response::Watermarks(WatermarksReplyV1 { marks, losses }))
     }
 
     /// Makes durable all that this node holds.

@@ -83,4 +83,7 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "keep the watermark of what is damaged",
     "expire values by a node's own clock",
     "say what became of the last attempt only",
+    "show what a lost disk was to gain",
+    "ask only before whether a source is whole",
+    "take a tree that is not known for an empty one",
 ];
