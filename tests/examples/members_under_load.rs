@@ -1,6 +1,6 @@
 //! What clients notice of nodes that join, leave, are replaced and restarted.
 //!
-//! `cargo run -p kv-tests --example members_under_load`: real processes, eight tasks that read and four that write, each with a
+//! `cargo run -p kv-tests --example members_under_load [PARTITIONS]`: real processes, eight tasks that read and four that write, each with a
 //! short rest in between, at R=W=2. To three nodes comes a fourth; then the first leaves; then one is killed, given up and
 //! replaced; two more come, and all five are restarted, one after the other. It prints how many requests failed in each phase, and the
 //! ratios of the latencies to those of as many nodes at rest, just before; it fails if any request did.
@@ -20,6 +20,8 @@ use kv_client::ring::{Member, MemberState};
 use kv_tests::processes::ProcessCluster;
 
 const KEYS: u64 = 20_000;
+/// As many as a cluster has whose operator asks for no other number.
+const USUAL_PARTITIONS: u32 = 4_096;
 const VALUE_BYTES: usize = 256;
 const REST: Duration = Duration::from_millis(4);
 const PHASE: Duration = Duration::from_secs(20);
@@ -52,7 +54,10 @@ struct Load {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let mut cluster = ProcessCluster::start(3);
+    let partitions = std::env::args().nth(1).map(|it| it.parse());
+    let partitions = partitions.unwrap_or(Ok(USUAL_PARTITIONS));
+    let partitions = partitions.expect("the argument is a number of partitions");
+    let mut cluster = ProcessCluster::start_cut_into(partitions, 3);
     let client = cluster.client(&[0, 1, 2]).await;
     let bucket = client.bucket("default").expect("it is there");
     for n in 0..KEYS {

@@ -21,6 +21,9 @@ const ADMIN: &str = "admin";
 
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
+/// Into so many the ring is cut, where a test asks for no other number: enough for few nodes, and soon moved.
+const PARTITIONS: u32 = 256;
+
 /// Set by `cargo xtask test`, which has built the programs already.
 const BUILT: &str = "KV_TEST_PROGRAMS_BUILT";
 
@@ -85,6 +88,12 @@ fn free_port() -> u16 {
     panic!("no free port from {FIRST} to {}", FIRST + COUNT - 1);
 }
 
+/// Places for so many nodes on this machine.
+fn addresses(nodes: usize) -> Vec<String> {
+    let addresses = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port()));
+    addresses.collect()
+}
+
 /// A cluster of processes. Dropping it kills them and removes their files.
 #[derive(Debug)]
 pub struct ProcessCluster {
@@ -104,7 +113,17 @@ impl ProcessCluster {
     /// When something of that fails.
     #[must_use]
     pub fn start(nodes: usize) -> Self {
-        let mut cluster = Self::set_up(nodes);
+        Self::start_cut_into(PARTITIONS, nodes)
+    }
+
+    /// The same, with a ring that is cut into so many partitions.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn start_cut_into(partitions: u32, nodes: usize) -> Self {
+        let addresses = addresses(nodes);
+        let mut cluster = Self::set_up_at(addresses, partitions, None);
         for index in 0..nodes {
             cluster.start_node(index);
         }
@@ -117,8 +136,7 @@ impl ProcessCluster {
     /// When something of that fails.
     #[must_use]
     pub fn set_up(nodes: usize) -> Self {
-        let addresses = (0..nodes).map(|_| format!("127.0.0.1:{}", free_port()));
-        Self::set_up_at(addresses.collect(), None)
+        Self::set_up_at(addresses(nodes), PARTITIONS, None)
     }
 
     /// Starts one node in each namespace.
@@ -129,14 +147,14 @@ impl ProcessCluster {
     pub fn start_in(namespaces: Namespaces) -> Self {
         let nodes = namespaces.count();
         let addresses = (0..nodes).map(|index| format!("{}:7400", namespaces.address(index)));
-        let mut cluster = Self::set_up_at(addresses.collect(), Some(namespaces));
+        let mut cluster = Self::set_up_at(addresses.collect(), PARTITIONS, Some(namespaces));
         for index in 0..nodes {
             cluster.start_node(index);
         }
         cluster
     }
 
-    fn set_up_at(addresses: Vec<String>, namespaces: Option<Namespaces>) -> Self {
+    fn set_up_at(addresses: Vec<String>, partitions: u32, namespaces: Option<Namespaces>) -> Self {
         let nodes = addresses.len();
         let dir = tempfile::tempdir().expect("a directory");
         let authority = dir.path().join("ca");
@@ -160,7 +178,7 @@ impl ProcessCluster {
             name: "test".to_owned(),
             mode: ClusterMode::Ap,
             replicas,
-            partitions: 256,
+            partitions,
             members,
         };
         setup::create_cluster(&spec).expect("a possible cluster");

@@ -4,7 +4,7 @@
 //! some of those who are left. Nobody voted on it, so it begins a new generation: its epoch lies far above all that the
 //! voters before may have decided without those who are left knowing of it, and whoever comes back takes it over.
 
-use kv_types::{Epoch, NodeId};
+use kv_types::{ActorId, Epoch, NodeId};
 
 use super::genesis::choose_voters;
 use super::member::{Member, MemberState};
@@ -12,6 +12,9 @@ use super::{Topology, TopologyError};
 
 /// The epochs of a generation. One epoch a second makes twelve days of it: far more than are decided while somebody sleeps.
 const GENERATION: u64 = 1 << 20;
+/// So many actors are left out where a generation begins: more than can have been granted in epochs that nobody knows who is left.
+/// Who was granted one of those may be left, and mint under it.
+const ACTORS_OF_A_GENERATION: u32 = 1 << 20;
 
 /// Why no new generation begins. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum RecoveryError {
     /// There is nobody to vote.
     #[error("nobody is left who could vote: every member that has run is named as lost")]
     NobodyIsLeft,
+    /// All actors were granted or left out, which takes four thousand generations.
+    #[error("no actor is left for a new generation")]
+    NoActorLeft,
     /// Something that was named is not there.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -70,6 +76,10 @@ impl Topology {
         if voters.is_empty() {
             return Err(RecoveryError::NobodyIsLeft);
         }
+        let last = self.actors.last_key_value().map_or(0, |(actor, _)| actor.0);
+        let first = last.checked_add(ACTORS_OF_A_GENERATION);
+        let first = ActorId(first.ok_or(RecoveryError::NoActorLeft)?);
+        next.actors.insert(first, voters[0]);
         next.voters = voters;
         let generation = self.epoch.0 / GENERATION + 1;
         next.epoch = Epoch(generation * GENERATION);
@@ -91,6 +101,7 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Change;
     use super::super::tests::{members, spec};
     use super::*;
 
@@ -117,6 +128,23 @@ mod tests {
             .recovered(&[next.voters()[0]])
             .expect("others are there");
         assert_eq!(once_more.epoch(), Epoch(2 * GENERATION));
+    }
+
+    #[test]
+    fn no_actor_is_granted_again_that_only_the_lost_know_to_be_granted() {
+        let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
+        let [lost, other, left] = topology.members() else {
+            panic!("three")
+        };
+        let grant = |before: &Topology, node| before.changed_by(Change::GrantActor { node });
+        // One of those who are left has not heard of this, when it begins a generation.
+        let unknown = grant(&topology, left.node).expect("it is a member");
+        let unknown = unknown.actor_of(left.node);
+        let lost = [lost.node, other.node];
+        let next = topology.recovered(&lost).expect("one is left");
+        let granted = grant(&next, left.node).expect("it is a member");
+        assert!(granted.actor_of(left.node) > next.actor_of(left.node));
+        assert!(next.actor_of(left.node) > unknown);
     }
 
     #[test]
