@@ -111,7 +111,7 @@ impl Topologies {
                 name: name.clone(),
                 problem,
             };
-            let next = successor(current.as_ref(), bytes);
+            let next = decode(&bytes).and_then(|entry| successor(current.as_ref(), entry));
             current = Some(next.map_err(|unfit| refused(unfit.to_string()))?);
         }
         let current = current.ok_or_else(missing)?;
@@ -237,16 +237,18 @@ impl Topologies {
     pub async fn adopt(&self, entry: Bytes) -> Result<bool, TopologyError> {
         let _one = self.adopting.lock().await;
         let before = self.read().clone();
-        if before.is_known(&entry) {
-            return Ok(false);
-        }
-        let mut next = successor(Some(&before), entry.clone()).map_err(|unfit| match unfit {
+        let refused = |unfit: Unfit| match unfit {
             Unfit::OtherHistory(epoch) => TopologyError::OtherHistory { epoch },
             Unfit::Damaged(_) | Unfit::Late { .. } => TopologyError::Refused {
                 name: format!("after epoch {}", before.topology.epoch()),
                 problem: unfit.to_string(),
             },
-        })?;
+        };
+        let next = decode(&entry).map_err(refused)?;
+        if before.knows(&next) {
+            return Ok(false);
+        }
+        let mut next = successor(Some(&before), next).map_err(refused)?;
         if let Some(first) = self.before.get() {
             let prepared = first.prepare(&before.topology, &next.topology).await;
             prepared.map_err(|problem| TopologyError::Refused {
@@ -295,10 +297,10 @@ impl Topologies {
 
 impl Current {
     /// Whether an entry is one of the history, as far as that can be said: of what is not kept any more, all are.
-    fn is_known(&self, entry: &Bytes) -> bool {
+    fn knows(&self, entry: &ChainEntry) -> bool {
         let oldest = self.entries.first_key_value().map(|(epoch, _)| *epoch);
-        self.entries.values().any(|known| known == entry)
-            || ChainEntry::decode(entry).is_ok_and(|entry| Some(entry.epoch()) < oldest)
+        let kept = self.entries.get(&entry.epoch());
+        kept.is_some_and(|kept| *kept == entry.encode()) || Some(entry.epoch()) < oldest
     }
 }
 
@@ -313,9 +315,12 @@ enum Unfit {
     OtherHistory(Epoch),
 }
 
+fn decode(entry: &[u8]) -> Result<ChainEntry, Unfit> {
+    ChainEntry::decode(entry).map_err(|error| Unfit::Damaged(error.to_string()))
+}
+
 /// Checks that an entry continues the history, or is a later one of the same cluster.
-fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, Unfit> {
-    let entry = ChainEntry::decode(&bytes).map_err(|error| Unfit::Damaged(error.to_string()))?;
+fn successor(before: Option<&Current>, entry: ChainEntry) -> Result<Current, Unfit> {
     let mut entries = BTreeMap::new();
     if let Some(before) = before {
         let expected = before.topology.epoch().next();
@@ -337,7 +342,7 @@ fn successor(before: Option<&Current>, bytes: Bytes) -> Result<Current, Unfit> {
             entries.clone_from(&before.entries);
         }
     }
-    entries.insert(entry.epoch(), bytes);
+    entries.insert(entry.epoch(), entry.encode());
     Ok(Current {
         topology: Arc::clone(entry.topology()),
         chain_hash: entry.chain_hash(),

@@ -239,6 +239,8 @@ impl Healing<'_> {
                         self.wrong("does-not-start", format!("{node}: {error}"));
                         break;
                     }
+                    // Who puts back a disk starts it, too.
+                    Err(_) if self.cluster.node(node).is_some() => break,
                     Err(_) if self.handle.now() > limit => {
                         self.wrong(
                             "does-not-start",

@@ -302,6 +302,8 @@ impl Nemesis {
         loop {
             match select(self.cluster.launch(node), limit).await {
                 Either::Left((Ok(Ok(())), _)) => break,
+                // The day is over, and healing has started it.
+                Either::Left(_) if self.cluster.node(node).is_some() => break,
                 // A read that went wrong: until it has started it has asked nobody what it lacks, and the weather stays calm.
                 Either::Left((_, still)) => limit = still,
                 Either::Right(_) => {
