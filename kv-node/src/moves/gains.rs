@@ -20,8 +20,8 @@ use crate::topologies::{BeforeAdoption, Topologies};
 
 /// How often it is looked whether something may begin or end.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How many partitions a node gains at once, at most: what users wait for goes first.
-const AT_ONCE: usize = 32;
+/// How many partitions a node gains at once, or gives away, at most: what users wait for goes first.
+pub(crate) const AT_ONCE: usize = 128;
 /// Nor more than one partition of so many.
 const ONE_OF: u32 = 16;
 /// How long what is here waits for the rest of what is on its way, to end with it.

@@ -8,6 +8,7 @@ use kv_net::message::ChangeKind;
 use kv_ring::{MemberState, PartitionId, Topology};
 use kv_types::{NodeId, planted};
 
+use super::gains::AT_ONCE;
 use crate::anti_entropy::exchange::Exchange;
 use crate::anti_entropy::trees::{Place, Trees};
 use crate::changes::Changes;
@@ -20,8 +21,6 @@ use crate::topologies::Topologies;
 
 /// How often it is looked whether something was lost.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How many partitions are given away at once.
-const AT_ONCE: usize = 32;
 /// How long what may be given away waits for more, to go with it: each step is an epoch.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// How long the voters may take for a step.

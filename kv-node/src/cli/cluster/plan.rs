@@ -15,10 +15,9 @@ use super::{warnings, wish};
 use crate::cli::failure::Failure;
 use crate::cli::session::natural;
 use crate::cli::status::gather::Seen;
+use crate::moves::gains;
 
-/// A node begins so many changes of owners at once, and ends them in its next pass.
-const SLOTS_IN_A_PASS: usize = 32;
-/// How long the two take.
+/// How long a node takes at the least for what it gains at once.
 const PASS: Duration = Duration::from_secs(1);
 
 /// The plan and what it means.
@@ -216,7 +215,7 @@ fn nodes(
 /// What a node takes for what it gains, at the least; none where its bytes are not known.
 fn time(gains: &Predicted, rate_mib: u32) -> Option<Duration> {
     let transfer = gains.whole()?.div_ceil(u64::from(rate_mib) << 20);
-    let passes = gains.slots.div_ceil(SLOTS_IN_A_PASS);
+    let passes = gains.slots.div_ceil(gains::AT_ONCE);
     let passes = PASS * u32::try_from(passes).unwrap_or(u32::MAX);
     Some(passes.max(Duration::from_secs(transfer)))
 }
