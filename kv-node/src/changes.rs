@@ -22,6 +22,7 @@ use kv_types::{Epoch, NodeId};
 use crate::coordinator::Coordinator;
 use crate::env::{Deadline, Env};
 use crate::membership::Membership;
+use crate::moves::gains;
 use crate::refusal::Refusal;
 use crate::topologies::Topologies;
 use crate::voting::{Voting, heard, sent};
@@ -118,6 +119,14 @@ impl Changes {
                 // Nobody would learn from it what is decided.
                 let message = "this node is no member of the cluster any more; ask another one";
                 return Err(Refusal::new(ErrorCode::ShuttingDown, message));
+            }
+            if let Change::BeginMoves { partitions } = &change
+                && let Some(partition) = gains::not_next_for(self.me, &topology, partitions)
+            {
+                // It is another node's by now, which may not even run.
+                return Err(refused(format!(
+                    "this node is not the next that gains partition {partition}; nothing was changed"
+                )));
             }
             let next = topology
                 .changed_by(change.clone())

@@ -129,8 +129,8 @@ impl Completeness {
         })
     }
 
-    /// A number that is another one after each time that something here became incomplete: what was complete before and after
-    /// a comparison, under one number, was complete all the while.
+    /// A number that is another one after each time that something here became incomplete, from when that is in force and before
+    /// anything goes: what was complete before and after a comparison, under one number, was complete all the while.
     pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Acquire)
     }
@@ -274,7 +274,6 @@ impl Completeness {
         now: Hlc,
     ) -> Result<(), StoreError> {
         let _alone = self.losing.write().await;
-        self.note_loss_of_some();
         let mut batch = WriteBatch::new();
         let keeps = planted!("keep the watermark of what is damaged");
         for (bucket, partition) in places.iter().filter(|_| !keeps) {
@@ -286,6 +285,7 @@ impl Completeness {
             record.lost_through = record.lost_through.max(now);
         };
         self.change_with(batch, lost).await?;
+        self.note_loss_of_some();
         if !keeps {
             watermarks.drop_some(places);
         }
@@ -320,7 +320,6 @@ impl Completeness {
             return Ok(());
         }
         let _alone = self.losing.write().await;
-        self.note_loss_of_some();
         self.note_doubted(new);
         let begun = |record: &mut Record| {
             for partition in new {
@@ -328,7 +327,9 @@ impl Completeness {
                 record.incomplete.insert(partition.0);
             }
         };
-        self.change(begun).await
+        self.change(begun).await?;
+        self.note_loss_of_some();
+        Ok(())
     }
 
     /// A round of comparisons begins, by the topology that is in force from here on.
@@ -348,13 +349,14 @@ impl Completeness {
             return Ok(());
         }
         let _alone = self.losing.write().await;
-        self.note_loss_of_some();
         self.note_doubted(partitions);
         let doubted = |record: &mut Record| {
             let partitions = partitions.iter().map(|partition| partition.0);
             record.incomplete.extend(partitions);
         };
-        self.change(doubted).await
+        self.change(doubted).await?;
+        self.note_loss_of_some();
+        Ok(())
     }
 
     /// Notes durably all that this node is to gain. What is new there, or was begun anew, is

@@ -376,6 +376,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             trees: Arc::clone(&trees),
             replica: Arc::clone(&replica),
+            completeness: Arc::clone(&completeness),
         };
         let voting = Arc::new(Voting::new(
             node,

@@ -140,6 +140,15 @@ impl Voting {
         self.store.durable(found.seq).await?;
         let record: Record = postcard::from_bytes(&found.value)
             .map_err(|_| StoreError::Failed("the stored vote is damaged".to_owned()))?;
+        if record.epoch > epoch && !planted!("vote below an earlier vote") {
+            // It has known a later topology, of which it may be told again: how it voted here it does not know any more.
+            let message = format!(
+                "this voter has voted on epoch {} and knows of none after epoch {} now: its directory `topology` is older than its store; it votes again when another node has told it of what is newer",
+                record.epoch,
+                epoch.0.saturating_sub(1)
+            );
+            return Err(Refusal::new(ErrorCode::Incomplete, message));
+        }
         if record.epoch != epoch {
             return Ok(Acceptor::default());
         }

@@ -8,7 +8,7 @@ use kv_node::tombstones::DeleteOptions;
 use kv_tests::sim::SimCluster;
 use kv_types::{Level, NodeId, Outcome};
 
-use crate::client::{metric, options, with, with_cluster};
+use crate::client::{Client, metric, options, with, with_cluster};
 
 const HOUR_MS: i64 = 3_600_000;
 /// Within this a node has compared its clock with those of the others.
@@ -92,6 +92,67 @@ fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {
             let put = client.put(&cluster, via, "k", "v").await;
             put.expect("clocks are right");
         }
+    });
+}
+
+/// What was deleted is remembered for a while, by a time that no one can set.
+#[test]
+fn what_was_deleted_when_clocks_were_set_back_stays_deleted_though_its_write_is_repeated() {
+    let keep = Duration::from_secs(8);
+    let make =
+        move |handle| SimCluster::new(handle, 1, 1, options()).with_deletes(DeleteOptions { keep });
+    with(32, make, move |cluster, mut client, handle| async move {
+        let node = NodeId(1);
+        cluster.kill(node);
+        cluster.conditions(node).set_skew(HOUR_MS);
+        cluster.start(node).await.expect("a healthy disk");
+        handle.sleep(keep * 2).await;
+        cluster.conditions(node).set_skew(0);
+        let write = client.put_request("k", None, WriteKind::Put);
+        let put = client.send_put(&cluster, node, write.clone(), "v").await;
+        put.expect("it is up");
+        let delete = client.put_request("k", None, WriteKind::Delete);
+        let deleted = client.send_put(&cluster, node, delete, "").await;
+        deleted.expect("it is up");
+        handle.sleep(keep / 2).await;
+        // Its answer was lost.
+        let _ = client.send_put(&cluster, node, write, "v").await;
+        let (values, _) = client.get(&cluster, node, "k").await.expect("it is up");
+        assert_eq!(values, Vec::<String>::new());
+    });
+}
+
+/// When a value expires is a matter of clocks on the wall, and hybrid time may be ahead of them.
+#[test]
+fn what_is_to_live_for_a_while_lives_as_long_though_clocks_were_ahead() {
+    let keep = Duration::from_secs(4);
+    let make =
+        move |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep });
+    with(33, make, move |cluster, mut client, handle| async move {
+        let ahead = |by| {
+            for node in cluster.nodes() {
+                cluster.conditions(node).set_skew(by);
+            }
+        };
+        ahead(HOUR_MS);
+        let mut other = Client::numbered(handle.clone(), 1).ahead_by(HOUR_MS);
+        let put = other.put(&cluster, NodeId(1), "other", "v").await;
+        put.expect("all are up");
+        handle.sleep(keep).await;
+        ahead(0);
+        handle.sleep(COMPARED).await;
+        let mut put = client.put_request("k", None, WriteKind::Put);
+        put.options.ttl_ms = Some(600_000);
+        let put = client
+            .send_put(&cluster, NodeId(1), put, "for ten minutes")
+            .await;
+        put.expect("all are up");
+        handle.sleep(keep * 10).await;
+        let (values, _) = client
+            .get(&cluster, NodeId(2), "k")
+            .await
+            .expect("all are up");
+        assert_eq!(values, ["for ten minutes"]);
     });
 }
 

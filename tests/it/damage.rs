@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kv_net::message::{ReadOptions, WriteKind};
+use kv_net::message::{
+    ReadOptions, Request, Response, TreeKeysV1, TreeNodesV1, WatermarksV1, WriteKind,
+};
+use kv_net::{ErrorCode, Role};
 use kv_node::tombstones::DeleteOptions;
 use kv_ring::PartitionId;
 use kv_tests::sim::SimCluster;
 use kv_types::{Hlc, Level, NodeId};
 
-use crate::client::{BUCKET, Client, metric, options, with, with_cluster};
+use crate::client::{BUCKET, BUDGET, Client, metric, options, with, with_cluster};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -165,5 +168,72 @@ fn while_the_others_are_away_what_is_damaged_is_not_missed() {
         cluster.start(N2).await.expect("a healthy disk");
         handle.sleep(HEALED).await;
         assert_eq!(metric(&cluster, N3, "kv_incomplete_partitions "), 0);
+    });
+}
+
+/// What a node says of the keys of a place, if it has been whole since it told a number of its losses.
+async fn keys_of_one_that_is_whole(
+    cluster: &SimCluster,
+    node: NodeId,
+    partition: u16,
+    since: u64,
+) -> Result<Response, ErrorCode> {
+    let epoch = cluster.node(node).expect("it runs").topology().epoch();
+    let keys = TreeKeysV1 {
+        under: TreeNodesV1 {
+            epoch,
+            bucket: BUCKET,
+            partition,
+            depth: 0,
+            nodes: vec![0],
+            whole_since: Some(since),
+        },
+        after: None,
+        until: None,
+    };
+    let request = Request::TreeKeys(keys);
+    let answer = cluster.network.call(Role::Node(N1), node, &request, BUDGET);
+    match answer.await.expect("it runs") {
+        Response::Error(error) => Err(error.code),
+        other => Ok(other),
+    }
+}
+
+/// Whoever compares may take what such a node does not have for deleted.
+#[test]
+fn who_has_lost_something_since_it_said_that_it_is_whole_answers_no_comparison_as_such() {
+    with_cluster(5, |cluster, mut client, handle| async move {
+        for number in 0..200 {
+            let (key, value) = (format!("k{number}"), "v".repeat(300));
+            let put = client.put(&cluster, N1, &key, &value).await;
+            put.expect("all are up");
+        }
+        handle.sleep(HEALED).await;
+        let losses = async || {
+            let epoch = cluster.node(N3).expect("it runs").topology().epoch();
+            let places = Vec::new();
+            let request = Request::Watermarks(WatermarksV1 { epoch, places });
+            let answer = cluster.network.call(Role::Node(N1), N3, &request, BUDGET);
+            match answer.await {
+                Ok(Response::Watermarks(reply)) => reply.losses,
+                other => panic!("{other:?}"),
+            }
+        };
+        let before = losses().await;
+        let answer = keys_of_one_that_is_whole(&cluster, N3, 0, before).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        assert!(damage(&cluster, N3) > 3);
+        handle.sleep(HEALED * 2).await;
+        assert!(metric(&cluster, N3, "kv_damage_cut_out ") > 3);
+        assert_eq!(
+            metric(&cluster, N3, "kv_incomplete_partitions "),
+            0,
+            "it is whole again"
+        );
+        let answer = keys_of_one_that_is_whole(&cluster, N3, 0, before).await;
+        assert_eq!(answer, Err(ErrorCode::Incomplete));
+        let since = losses().await;
+        let answer = keys_of_one_that_is_whole(&cluster, N3, 0, since).await;
+        assert!(answer.is_ok(), "{answer:?}");
     });
 }

@@ -442,6 +442,30 @@ fn a_partition_that_holds_more_than_one_answer_can_is_fetched_part_by_part() {
     }
 }
 
+#[test]
+fn a_lost_disk_of_many_buckets_is_filled_again() {
+    with(18, three, |cluster, mut client, handle| async move {
+        for number in 0..70 {
+            let change = ChangeKind::CreateBucket {
+                name: BucketName::new(format!("b{number}")).expect("a good name"),
+                properties: BucketProperties::majority_of(3).expect("three"),
+            };
+            let request = Request::Change(ChangeV1 { change });
+            let role = Role::Admin("a".to_owned());
+            let changed = cluster.network.call(role, N1, &request, BUDGET * 5).await;
+            assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+        }
+        client.epoch = cluster.node(N1).expect("it runs").topology().epoch();
+        let put = client.put(&cluster, N1, "k", "v").await;
+        put.expect("all are up");
+        handle.sleep(TOLD).await;
+        start_from(&cluster, N3, emptied(&cluster, N3)).await;
+        assert!(missing(&cluster, N3) > 0);
+        handle.sleep(TOLD).await;
+        assert_eq!(missing(&cluster, N3), 0);
+    });
+}
+
 /// Lets a node be told of nothing that its old disk does not know: one of the others is down that was told, and the other one was out
 /// of reach while it was.
 async fn put_back_unnoticed(cluster: &SimCluster, client: &mut Client, handle: &Handle) {
@@ -558,6 +582,48 @@ fn a_node_that_has_met_nobody_yet_counts_for_nobody() {
             matches!(vote, Ok(Response::Vote(reply, _)) if reply.answer == VoteAnswer::Promised(None))
         );
         assert!(matches!(marks, Ok(Response::Watermarks(reply)) if reply.marks[0].is_some()));
+    });
+}
+
+/// Its store remembers a later vote only, and on what is open now it may have voted otherwise.
+#[test]
+fn a_voter_whose_topology_is_older_than_its_store_does_not_vote() {
+    with(19, three, |cluster, mut client, handle| async move {
+        handle.sleep(TOLD).await;
+        let old = [N2, N3].map(|node| (node, cluster.fs(node).fork().dump()));
+        for number in 0..2 {
+            let change = ChangeKind::CreateBucket {
+                name: BucketName::new(format!("b{number}")).expect("a good name"),
+                properties: BucketProperties::majority_of(3).expect("three"),
+            };
+            let request = Request::Change(ChangeV1 { change });
+            let role = Role::Admin("a".to_owned());
+            let changed = cluster.network.call(role, N1, &request, BUDGET).await;
+            assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+            handle.sleep(TOLD).await;
+        }
+        for node in [N1, N2, N3] {
+            cluster.kill(node);
+        }
+        for (node, old) in old {
+            let disk = cluster.fs(node).fork();
+            let topology = data().join("topology");
+            for path in disk.dump().into_keys() {
+                if path.starts_with(&topology) && !old.contains_key(&path) {
+                    kv_storage::fs::Fs::remove(&disk, &path).expect("a healthy disk");
+                }
+            }
+            cluster.put_in_disk(node, disk);
+            cluster.start(node).await.expect("its topology is whole");
+        }
+        handle.sleep(TOLD).await;
+        let [read, vote, _] = what_counts(&cluster, &mut client, N3).await;
+        assert!(read.is_ok(), "{read:?}");
+        assert_eq!(vote, Err(ErrorCode::Incomplete));
+        cluster.start(N1).await.expect("a healthy disk");
+        handle.sleep(TOLD).await;
+        let [_, vote, _] = what_counts(&cluster, &mut client, N3).await;
+        assert!(vote.is_ok(), "{vote:?}");
     });
 }
 

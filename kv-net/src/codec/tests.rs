@@ -54,6 +54,7 @@ fn tree_nodes() -> TreeNodesV1 {
         partition: 300,
         depth: 2,
         nodes: vec![1, 255],
+        whole_since: Some(300),
     }
 }
 

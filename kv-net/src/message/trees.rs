@@ -33,6 +33,9 @@ pub struct TreeNodesV1 {
     /// The nodes at that depth, counted from 0.
     #[serde(deserialize_with = "crate::bounded::vec::<_, _, { crate::bounded::MAX_TREE_NODES }>")]
     pub nodes: Vec<u32>,
+    /// The answer counts only if the answering node's copies have been complete all the while since it told this number of its
+    /// losses ([`WatermarksReplyV1`](super::WatermarksReplyV1)): otherwise it refuses. `None`: complete or not.
+    pub whole_since: Option<u64>,
 }
 
 /// Node → node: the sums of their children, sixteen of each, u64 little-endian in the tail; none if the tree is not that

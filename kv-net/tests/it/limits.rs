@@ -172,6 +172,7 @@ fn requests() -> Vec<Request> {
         partition: 0,
         depth: 0,
         nodes: vec![0],
+        whole_since: None,
     };
     let keys = || TreeKeysV1 {
         under: nodes(),

@@ -11,10 +11,11 @@ use kv_net::message::{
     TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
-use kv_types::{Epoch, Key, NodeId};
+use kv_types::{Epoch, Key, NodeId, planted};
 
 use super::shared;
 use super::trees::{Place, Trees};
+use crate::completeness::Completeness;
 use crate::refusal::Refusal;
 use crate::replica::{Copy, Replica, Stretch};
 use crate::topologies::Topologies;
@@ -29,6 +30,7 @@ pub struct Answers {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) trees: Arc<Trees>,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) completeness: Arc<Completeness>,
 }
 
 impl Answers {
@@ -54,10 +56,11 @@ impl Answers {
     /// The sums below some nodes of a tree.
     ///
     /// # Errors
-    /// [`Refusal`] for a partition that this node does not hold.
+    /// [`Refusal`] for a partition that this node does not hold, or where it lacks something.
     pub fn nodes(&self, asked: &TreeNodesV1) -> Result<Response, Refusal> {
         let (_, place) = self.held(asked)?;
         let sums = self.trees.children(place, asked.depth, &asked.nodes);
+        self.check_whole(asked)?;
         let tail = sums.map_or_else(Bytes::new, |sums| words(&sums));
         Ok(Response::TreeNodes(TreeNodesReplyV1 {}, tail))
     }
@@ -65,10 +68,11 @@ impl Answers {
     /// Names and digests of the keys below some nodes of a tree.
     ///
     /// # Errors
-    /// [`Refusal`] for a partition that this node does not hold, or cannot read.
+    /// [`Refusal`] for a partition that this node does not hold or cannot read, or where it lacks something.
     pub async fn keys(&self, asked: &TreeKeysV1) -> Result<Response, Refusal> {
         let (_, place) = self.held(&asked.under)?;
         let (copies, until) = copies(&self.replica, place, &stretch(asked)).await?;
+        self.check_whole(&asked.under)?;
         let pairs: Vec<u64> = copies
             .iter()
             .flat_map(|copy| [copy.id, copy.digest])
@@ -79,7 +83,7 @@ impl Answers {
     /// Objects of keys below some nodes of a tree: the first ones asked for, as many as fit.
     ///
     /// # Errors
-    /// [`Refusal`] for a partition that this node does not hold, or cannot read.
+    /// [`Refusal`] for a partition that this node does not hold or cannot read, or where it lacks something.
     pub async fn objects(&self, asked: &TreeObjectsV1) -> Result<Response, Refusal> {
         let (epoch, place) = self.held(&asked.stretch.under)?;
         let mut missing: BTreeSet<u64> = asked.ids.iter().copied().collect();
@@ -105,6 +109,7 @@ impl Answers {
             ControlFlow::Continue(())
         });
         let until = visited.await?.filter(|_| !missing.is_empty());
+        self.check_whole(&asked.stretch.under)?;
         // Whoever takes them in may hear of a write that this node could still forget.
         self.replica.sync().await?;
         let reply = ReplicaListReplyV1 {
@@ -132,6 +137,21 @@ impl Answers {
             return Err(Refusal::new(ErrorCode::NotReplica, message));
         }
         Ok((changed, (asked.bucket, partition)))
+    }
+
+    /// Refuses an answer, after what is in it was read, if something of the place may have been lost by then: who asks may take what
+    /// is not in it for deleted.
+    fn check_whole(&self, asked: &TreeNodesV1) -> Result<(), Refusal> {
+        let Some(since) = asked.whole_since else {
+            return Ok(());
+        };
+        self.completeness.check(PartitionId(asked.partition))?;
+        if self.completeness.losses() != since
+            && !planted!("count a source that has lost something")
+        {
+            return Err(Refusal::incomplete());
+        }
+        Ok(())
     }
 
     fn holds(&self, topology: &Topology, asked: &TreeNodesV1) -> bool {

@@ -38,9 +38,17 @@ pub(super) enum Aim {
     Usual,
     /// Everything: afterwards each of the two holds all that the other one held.
     Everything,
-    /// Everything, by a node whose own copies may hold what was deleted long ago: up to a point, what the peer does not know
-    /// was deleted.
-    Relearning(Hlc),
+    /// Everything, by a node whose own copies may hold what was deleted long ago.
+    Relearning(Known),
+}
+
+/// What a peer knows of a place to which a node compares its own copies that lack something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Up to here, what the peer does not hold was deleted.
+    pub(super) through: Hlc,
+    /// The number of its losses under which it is complete; `None` if it is not.
+    pub(super) whole_since: Option<u64>,
 }
 
 /// A comparison of one place.
@@ -266,7 +274,7 @@ impl Comparison<'_> {
         let target = self.target(key);
         let merged = match self.aim {
             Aim::Usual | Aim::Everything => replica.merge(&target, &object, Arrival::Repair).await,
-            Aim::Relearning(through) => replica.relearn(&target, &object, through).await,
+            Aim::Relearning(known) => replica.relearn(&target, &object, known.through).await,
         };
         merged.map_err(|_| Interrupted)?;
         let fetched = &self.exchange.counts.fetched;
@@ -285,8 +293,9 @@ impl Comparison<'_> {
         }
         let replica = &self.exchange.replica;
         let target = self.target(key);
-        if let Aim::Relearning(through) = self.aim {
-            let relearnt = replica.relearn(&target, &Object::new(), through).await;
+        if let Aim::Relearning(known) = self.aim {
+            let nothing = Object::new();
+            let relearnt = replica.relearn(&target, &nothing, known.through).await;
             relearnt.map_err(|_| Interrupted)?;
         }
         let held = replica.held(&target).await.map_err(|_| Interrupted)?;
@@ -356,6 +365,10 @@ impl Comparison<'_> {
             partition,
             depth,
             nodes: nodes.to_vec(),
+            whole_since: match self.aim {
+                Aim::Relearning(known) => known.whole_since,
+                Aim::Usual | Aim::Everything => None,
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use kv_ring::Topology;
 use kv_types::{Hlc, Key, NodeId, planted};
 
 use super::answers::{numbers, sum};
-use super::comparison::{Aim, Comparison};
+use super::comparison::{Aim, Comparison, Known};
 use super::pace::Pace;
 use super::trees::{Place, Trees};
 use super::{making, shared};
@@ -116,16 +116,16 @@ impl Exchange {
         }
     }
 
-    /// Makes trees finer that have become too coarse.
+    /// Makes trees anew that have become too coarse, or are over some of the rows only.
     async fn grow(&self, topology: &Topology) {
-        for place in self.trees.overfull() {
+        for place in self.trees.to_make() {
             // While lost copies are fetched, which may take long, comparing goes on; trees can wait.
             let Ok(_mending) = self.completeness.mending().try_lock() else {
                 return;
             };
             let made = making::make_one(&self.trees, &self.store, &self.env, topology, place).await;
             if let Err(error) = made {
-                tracing::error!(%error, "a Merkle tree could not be made finer");
+                tracing::error!(%error, "a Merkle tree could not be made anew");
             }
         }
     }
@@ -170,17 +170,22 @@ impl Exchange {
         self.settle_as(topology, peer, &aims.collect()).await
     }
 
-    /// The same, for places where this node's copies may still hold what was deleted long ago: there the peer knows what
-    /// was deleted up to a point, which stands beside the place.
+    /// The same, for places where this node's copies may still hold what was deleted long ago: what the peer knew of that, and
+    /// under which number of its losses, stands beside the place; `None` where its own copies lack something.
     pub async fn relearn(
         &self,
         topology: &Topology,
         peer: NodeId,
-        places: &BTreeMap<Place, Hlc>,
+        places: &BTreeMap<Place, Option<Hlc>>,
+        losses: u64,
     ) -> BTreeSet<Place> {
+        let known = |mark: Option<Hlc>| Known {
+            through: mark.unwrap_or(Hlc::ZERO),
+            whole_since: mark.map(|_| losses),
+        };
         let aims = places
             .iter()
-            .map(|(place, through)| (*place, Aim::Relearning(*through)));
+            .map(|(place, mark)| (*place, Aim::Relearning(known(*mark))));
         self.settle_as(topology, peer, &aims.collect()).await
     }
 

@@ -193,18 +193,20 @@ impl Trees {
         }
         for place in places {
             state.plots.remove(place);
+            state.partial.remove(place);
         }
         noted_in(&mut state).extend(places);
         true
     }
 
-    /// All places in which something is.
+    /// All places in which something is, or may be.
     #[must_use]
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> BTreeSet<Place> {
         let state = self.state();
         let is_empty = |plot: &Plot| plot.tree.as_ref().is_some_and(|tree| tree.items() == 0);
         let places = state.plots.iter().filter(|(_, plot)| !is_empty(plot));
-        places.map(|(place, _)| *place).collect()
+        let places = places.map(|(place, _)| *place);
+        places.chain(state.partial.iter().copied()).collect()
     }
 
     /// The buckets in which something was written.
@@ -224,16 +226,15 @@ impl Trees {
         state.partial.retain(|(other, _)| *other != bucket);
     }
 
-    /// Places whose trees have become too coarse.
+    /// Places whose trees have become too coarse, or are over some of the rows only.
     #[must_use]
-    pub fn overfull(&self) -> Vec<Place> {
+    pub fn to_make(&self) -> BTreeSet<Place> {
         let state = self.state();
-        let plots = state.plots.iter();
         let is_overfull = |plot: &Plot| plot.tree.as_ref().is_some_and(Tree::is_overfull);
-        plots
-            .filter(|(_, plot)| is_overfull(plot))
-            .map(|(place, _)| *place)
-            .collect()
+        let plots = state.plots.iter();
+        let overfull = plots.filter(|(_, plot)| is_overfull(plot));
+        let overfull = overfull.map(|(place, _)| *place);
+        overfull.chain(state.partial.iter().copied()).collect()
     }
 
     /// The roots of some places; 0 where nothing is, and what no other node says where that is not known.

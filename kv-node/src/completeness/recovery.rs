@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_net::message::{ChangeKind, PlaceV1, Request, Response, WatermarksV1};
+use kv_net::message::{ChangeKind, MAX_PAGE, PlaceV1, Request, Response, WatermarksV1};
 use kv_ring::{ChainEntry, PartitionId, Topology};
 use kv_types::{Hlc, NodeId, planted};
 
@@ -64,6 +64,15 @@ struct Progress {
     most: Option<(Hlc, NodeId)>,
 }
 
+/// What a peer has told of some places.
+#[derive(Debug)]
+struct Told {
+    /// Up to where it knows what was deleted; `None` where its own copies are incomplete.
+    marks: BTreeMap<Place, Option<Hlc>>,
+    /// A number that becomes another one with each of its losses.
+    losses: u64,
+}
+
 impl Progress {
     /// A write that this node has acknowledged was acknowledged by w of n, and what a read at level quorum has shown was held
     /// by n − r + 1: so many others must be heard that one of those is among them. Where all are heard, there is nobody
@@ -72,14 +81,19 @@ impl Progress {
         if planted!("complete copies after one comparison") && !self.heard.is_empty() {
             return true;
         }
+        self.must.is_none_or(|must| self.heard.contains(&must))
+            && (self.is_enough() || self.others().is_subset(&self.heard))
+    }
+
+    /// Whether enough others that are complete were heard.
+    fn is_enough(&self) -> bool {
         // What was acknowledged while owners change had both quorums.
         let others = self.others();
         let is_enough = |side: &BTreeSet<NodeId>| {
             let complete = side.intersection(&self.complete).count();
             complete >= self.enough.min(side.len()) && (others.is_empty() || !side.is_empty())
         };
-        self.must.is_none_or(|must| self.heard.contains(&must))
-            && (self.sides.iter().any(is_enough) || others.is_subset(&self.heard))
+        self.sides.iter().any(is_enough)
     }
 
     fn others(&self) -> BTreeSet<NodeId> {
@@ -174,9 +188,16 @@ impl Recovery {
             let peers: BTreeSet<NodeId> = places.values().flat_map(Progress::others).collect();
             let now = self.env.now();
             let answering = |peer: &NodeId| self.liveness.may_answer(*peer, now);
+            let mut before = BTreeMap::new();
             for peer in peers.into_iter().filter(answering) {
-                self.compare(&topology, peer, &mut places).await;
+                let shared = shared(&places, peer);
+                let told = self.watermarks_of(&topology, peer, &shared).await;
+                before.extend(told.map(|told| (peer, told)));
             }
+            for (peer, told) in &before {
+                self.compare(&topology, *peer, told, &mut places).await;
+            }
+            self.hear_all(&topology, &before, &mut places).await;
             is_current = is_current
                 || places.values().any(|progress| !progress.heard.is_empty())
                 || self.is_current(&topology).await;
@@ -235,13 +256,23 @@ impl Recovery {
         self.watermarks.raise(places, through).await?;
         // A round that was under way when the copies were lost may have raised the peer's meanwhile. Later ones cannot: they
         // need this node.
-        let marks = self.watermarks_of(topology, peer, places).await;
-        let (marks, _) = marks.unwrap_or_default();
-        let through = marks
-            .into_iter()
-            .filter_map(|(place, mark)| Some((place, mark?.max(through))))
-            .collect();
-        let settled = self.exchange.relearn(topology, peer, &through).await;
+        let Some(mut told) = self.watermarks_of(topology, peer, places).await else {
+            return Ok(places.to_vec());
+        };
+        told.marks.retain(|_, mark| mark.is_some());
+        for (place, mark) in &mut told.marks {
+            if let Some(mark) = mark.as_mut().filter(|mark| **mark > through) {
+                self.floor.restate(*mark).await?;
+                self.replica.minter().rise_to(*mark);
+                self.watermarks.raise(&[*place], *mark).await?;
+            } else {
+                *mark = Some(through);
+            }
+        }
+        let relearnt = self
+            .exchange
+            .relearn(topology, peer, &told.marks, told.losses);
+        let settled = relearnt.await;
         let places = places.iter().copied();
         Ok(places.filter(|place| !settled.contains(place)).collect())
     }
@@ -305,60 +336,98 @@ impl Recovery {
     }
 
     /// Brings this node's copies, in places that a peer owns, too, to what the peer knows; and the peer's to what is left here.
+    /// `told` is from before: what the peer lacks now, from up to there, was deleted.
     async fn compare(
         &self,
         topology: &Topology,
         peer: NodeId,
+        told: &Told,
         places: &mut BTreeMap<Place, Progress>,
     ) {
-        let shared: Vec<Place> = places
-            .iter()
-            .filter(|(_, progress)| progress.others().contains(&peer) && !progress.is_done())
-            .map(|(place, _)| *place)
-            .collect();
-        if shared.is_empty() {
+        let is_open = |place: &Place| places.get(place).is_some_and(|it| !it.is_done());
+        let open = told.marks.iter().filter(|(place, _)| is_open(place));
+        let open: BTreeMap<Place, Option<Hlc>> =
+            open.map(|(place, mark)| (*place, *mark)).collect();
+        if open.is_empty() {
             return;
         }
-        // Before the comparison: what the peer lacks then, from up to there, was deleted.
-        let Some((marks, losses)) = self.watermarks_of(topology, peer, &shared).await else {
+        let settled = self
+            .exchange
+            .relearn(topology, peer, &open, told.losses)
+            .await;
+        // A peer that has lost something meanwhile may have had what was not compared yet, also if it has fetched it since.
+        let still_open: Vec<Place> = open.keys().copied().collect();
+        let still = self.watermarks_of(topology, peer, &still_open).await;
+        let has_lost = still.is_none_or(|still| still.losses != told.losses)
+            && !planted!("count a source that has lost something");
+        if has_lost {
             return;
-        };
-        let through = marks
-            .iter()
-            .map(|(place, mark)| (*place, mark.unwrap_or(Hlc::ZERO)))
-            .collect();
-        let settled = self.exchange.relearn(topology, peer, &through).await;
-        // And after it: a peer that has lost something meanwhile may have had what was not compared yet, also if it has fetched
-        // it since.
-        let still = self.watermarks_of(topology, peer, &shared).await;
-        let (still, losses_since) = still.unwrap_or_default();
-        let is_whole = |place: &Place| {
-            let is_complete = still.get(place).is_some_and(Option::is_some);
-            (is_complete && losses_since == losses)
-                || planted!("ask only before whether a source is whole")
-        };
+        }
         for place in settled {
             let Some(progress) = places.get_mut(&place) else {
                 continue;
             };
             progress.heard.insert(peer);
-            if let Some(Some(mark)) = marks.get(&place)
-                && is_whole(&place)
-            {
+            if let Some(Some(mark)) = open.get(&place) {
                 progress.complete.insert(peer);
                 progress.most = progress.most.max(Some((*mark, peer)));
             }
         }
     }
 
-    /// What a peer knows to be deleted; `None` for the places where the peer's own copies are incomplete. And the number that
-    /// becomes another one with its losses.
+    /// Where all others were heard, though too few of them are complete, nobody is left who could know more; but only if none of
+    /// them has lost anything since before the first one was heard: it may have brought that to one who was heard already.
+    async fn hear_all(
+        &self,
+        topology: &Topology,
+        before: &BTreeMap<NodeId, Told>,
+        places: &mut BTreeMap<Place, Progress>,
+    ) {
+        let by_all = |progress: &&mut Progress| progress.is_done() && !progress.is_enough();
+        let others = places.values_mut().filter(by_all);
+        let others: BTreeSet<NodeId> = others.flat_map(|progress| progress.others()).collect();
+        for other in others {
+            let still = self.watermarks_of(topology, other, &[]).await;
+            let told = before.get(&other).map(|told| told.losses);
+            if still.map(|still| still.losses) != told {
+                for progress in places.values_mut().filter(|it| !it.is_enough()) {
+                    progress.heard.remove(&other);
+                }
+            }
+        }
+    }
+
+    /// What a peer knows of some places; `None` if it does not answer, or loses something meanwhile.
     async fn watermarks_of(
         &self,
         topology: &Topology,
         peer: NodeId,
         places: &[Place],
-    ) -> Option<(BTreeMap<Place, Option<Hlc>>, u64)> {
+    ) -> Option<Told> {
+        let mut told: Option<Told> = None;
+        // Of no places, too, it tells its losses.
+        let mut rest = places;
+        loop {
+            let (some, left) = rest.split_at(rest.len().min(MAX_PAGE));
+            let page = self.page_of_watermarks(topology, peer, some).await?;
+            match &mut told {
+                None => told = Some(page),
+                Some(told) if told.losses == page.losses => told.marks.extend(page.marks),
+                Some(_) => return None,
+            }
+            if left.is_empty() {
+                return told;
+            }
+            rest = left;
+        }
+    }
+
+    async fn page_of_watermarks(
+        &self,
+        topology: &Topology,
+        peer: NodeId,
+        places: &[Place],
+    ) -> Option<Told> {
         let member = topology.member(peer)?;
         let named = places.iter().map(|(bucket, partition)| PlaceV1 {
             bucket: *bucket,
@@ -373,13 +442,21 @@ impl Recovery {
             address: member.address.clone(),
         };
         match self.env.transport.call(peer, request, PATIENCE).await {
-            Ok(Response::Watermarks(reply)) if reply.marks.len() == places.len() => {
-                let marks = places.iter().copied().zip(reply.marks).collect();
-                Some((marks, reply.losses))
-            }
+            Ok(Response::Watermarks(reply)) if reply.marks.len() == places.len() => Some(Told {
+                marks: places.iter().copied().zip(reply.marks).collect(),
+                losses: reply.losses,
+            }),
             _ => None,
         }
     }
+}
+
+/// The places that are not done and that a peer owns, too.
+fn shared(places: &BTreeMap<Place, Progress>, peer: NodeId) -> Vec<Place> {
+    let is_shared = |(_, progress): &(&Place, &Progress)| progress.others().contains(&peer);
+    let shared = places.iter().filter(is_shared);
+    let open = shared.filter(|(_, progress)| !progress.is_done());
+    open.map(|(place, _)| *place).collect()
 }
 
 #[cfg(test)]

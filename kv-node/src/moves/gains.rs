@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kv_net::message::ChangeKind;
-use kv_ring::{MemberState, PartitionId, Topology};
+use kv_ring::{MemberState, PartitionCount, PartitionId, Topology};
 use kv_types::{Epoch, NodeId, planted};
 
 use crate::anti_entropy::trees::{Place, Trees};
@@ -21,13 +21,34 @@ use crate::topologies::{BeforeAdoption, Topologies};
 /// How often it is looked whether something may begin or end.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many partitions a node gains at once, or gives away, at most: what users wait for goes first.
-pub(crate) const AT_ONCE: usize = 128;
+pub(super) const AT_ONCE: usize = 128;
 /// Nor more than one partition of so many.
 const ONE_OF: u32 = 16;
 /// How long what is here waits for the rest of what is on its way, to end with it.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// How long the voters may take for a step.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many partitions of a ring a node gains at once, at most.
+pub(crate) fn at_once(partitions: PartitionCount) -> usize {
+    AT_ONCE.min((partitions.get() / ONE_OF) as usize)
+}
+
+/// The first of some partitions that go to another node next.
+pub(crate) fn not_next_for(
+    me: NodeId,
+    topology: &Topology,
+    partitions: &[PartitionId],
+) -> Option<PartitionId> {
+    let is_next = |partition: &PartitionId| {
+        let next = topology.next_move(*partition);
+        next.is_none_or(|next| next.to == me)
+    };
+    partitions
+        .iter()
+        .copied()
+        .find(|partition| !is_next(partition))
+}
 
 /// Gets this node's copies ready for the partitions that it gains in another epoch, before that is in force here.
 #[derive(Debug)]
@@ -209,9 +230,7 @@ impl Gains {
             });
         }
         self.partly_since = None;
-        let share = topology.partition_count().get() / ONE_OF;
-        let most = AT_ONCE.min(share as usize);
-        let room = most.saturating_sub(joining.len());
+        let room = at_once(topology.partition_count()).saturating_sub(joining.len());
         let coming = topology
             .unsettled()
             .filter_map(|partition| topology.next_move(partition));
@@ -223,7 +242,7 @@ impl Gains {
 
 #[cfg(test)]
 mod tests {
-    use kv_ring::{Change, ClusterMode, GenesisSpec, HashSecret, Member, PartitionCount};
+    use kv_ring::{Change, ClusterMode, GenesisSpec, HashSecret, Member};
     use kv_types::{BucketName, BucketProperties, ClusterId};
 
     use super::*;
@@ -250,6 +269,27 @@ mod tests {
             buckets: Vec::new(),
         };
         Topology::genesis(spec).expect("a good specification")
+    }
+
+    #[test]
+    fn a_node_begins_no_move_that_became_another_ones() {
+        let before = genesis();
+        let other = |number: u128| NodeId(number);
+        let changes = kv_ring::MemberChanges {
+            weights: vec![(other(4), 4)],
+            ..kv_ring::MemberChanges::default()
+        };
+        let planned = before.plan_members(&changes).expect("possible").committed;
+        let next = |partition: &PartitionId| planned.next_move(*partition).map(|next| next.to);
+        let all: Vec<PartitionId> = planned.unsettled().collect();
+        let of_four: Vec<PartitionId> = all
+            .iter()
+            .copied()
+            .filter(|it| next(it) == Some(other(4)))
+            .collect();
+        assert!(!of_four.is_empty());
+        assert_eq!(not_next_for(other(4), &planned, &of_four), None);
+        assert_eq!(not_next_for(other(1), &planned, &of_four), Some(of_four[0]));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Forgetting {
         if asked.epoch != topology.epoch() {
             return Err(Refusal::stale(topology.epoch()));
         }
-        // Before the marks: one that goes while they are read has another number the next time.
+        // Before the marks: what becomes incomplete while they are read has another number the next time.
         let losses = self.completeness.losses();
         let may_count = self.completeness.check_told(&topology).is_ok();
         let mark = |place: &PlaceV1| {

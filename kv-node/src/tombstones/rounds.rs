@@ -75,7 +75,11 @@ impl Rounds {
             let now = self.env.now();
             if now.saturating_sub(reading_at) >= between_readings {
                 reading_at = now;
-                let reading = self.forgetting.replica.minter().reading();
+                let reading = self.forgetting.floor.wall();
+                if !planted!("mint below an earlier reading") {
+                    // A clock that is set back must not make what is minted later seem to be from before.
+                    self.forgetting.replica.minter().rise_to(reading);
+                }
                 self.forgetting.floor.note(reading);
             }
             if self.forgetting.membership.is_rolled_back() {
@@ -228,6 +232,11 @@ impl Rounds {
             WatermarkStep::Raise,
             WatermarkStep::Forget,
         ] {
+            // What is no single owner's any more when it rises, others have learnt before.
+            let in_force = self.forgetting.topologies.hold().await;
+            if self.forgetting.topologies.current().epoch() != topology.epoch() {
+                return Err(HeldUp { by: me });
+            }
             let whole = self.forgetting.completeness.hold().await;
             let completeness = &self.forgetting.completeness;
             places.retain(|(_, partition), _| !completeness.is_incomplete(*partition));
@@ -240,7 +249,7 @@ impl Rounds {
                 }
                 WatermarkStep::Forget => self.forgetting.watermarks.let_forget(&own, through),
             }
-            drop(whole);
+            drop((whole, in_force));
             for peer in &peers {
                 let shared = shared_with(*peer, &places);
                 if shared.is_empty() {

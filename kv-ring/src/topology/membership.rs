@@ -146,8 +146,8 @@ impl Topology {
     }
 
     /// Chooses voters among those that have voted, or own something, and so have run: a majority of nodes that were never started
-    /// could not even call off the plan that made them members. Those that leave vote as long as there would be fewer voters
-    /// without them: that one node loses its disk must not end all changes.
+    /// could not even call off the plan that made them members. Those that leave vote until they go: whoever took their place might be
+    /// away, and one node more that loses its disk must not end all changes.
     pub(super) fn choose_voters_anew(&mut self) {
         let loads = self.table.loads(self.replication_factor());
         let members = self.members.iter().zip(loads);
@@ -155,15 +155,9 @@ impl Topology {
         let has_run = |(member, load): &(&Member, u32)| *load > 0 || voted(member);
         let members: Vec<&Member> = members.filter(has_run).map(|(member, _)| member).collect();
         let is = |state: MemberState| move |member: &&Member| member.state == state;
-        let staying = || members.iter().copied().filter(is(MemberState::Active));
+        let staying = members.iter().copied().filter(is(MemberState::Active));
         let leaving = members.iter().copied().filter(is(MemberState::Leaving));
-        let of_staying = choose_voters(staying(), &self.voters);
-        let of_both = choose_voters(staying().chain(leaving.filter(voted)), &self.voters);
-        let voters = if of_both.len() > of_staying.len() {
-            of_both
-        } else {
-            of_staying
-        };
+        let voters = choose_voters(staying.chain(leaving.filter(voted)), &self.voters);
         // Where all that voted are lost, they go on until others have run.
         if !voters.is_empty() {
             self.voters = voters;

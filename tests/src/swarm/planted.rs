@@ -84,6 +84,8 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "expire values by a node's own clock",
     "say what became of the last attempt only",
     "show what a lost disk was to gain",
-    "ask only before whether a source is whole",
     "take a tree that is not known for an empty one",
+    "count a source that has lost something",
+    "vote below an earlier vote",
+    "mint below an earlier reading",
 ];

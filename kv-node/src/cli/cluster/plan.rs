@@ -79,9 +79,10 @@ impl Plan {
         let moves = committed.arrived().moves_from(before.table());
         let sizes = Sizes::of(seen);
         let nodes = nodes(before, &planned, &moves, &sizes);
+        let at_once = gains::at_once(before.partition_count());
         let time = nodes
             .iter()
-            .map(|node| time(&node.gains, rate_mib))
+            .map(|node| time(&node.gains, rate_mib, at_once))
             .collect::<Option<Vec<Duration>>>()
             .and_then(|times| times.into_iter().max());
         let quorums = |of: &dyn Fn(&&Bucket) -> bool| -> Vec<Quorum> {
@@ -213,9 +214,9 @@ fn nodes(
 }
 
 /// What a node takes for what it gains, at the least; none where its bytes are not known.
-fn time(gains: &Predicted, rate_mib: u32) -> Option<Duration> {
+fn time(gains: &Predicted, rate_mib: u32, at_once: usize) -> Option<Duration> {
     let transfer = gains.whole()?.div_ceil(u64::from(rate_mib) << 20);
-    let passes = gains.slots.div_ceil(gains::AT_ONCE);
+    let passes = gains.slots.div_ceil(at_once);
     let passes = PASS * u32::try_from(passes).unwrap_or(u32::MAX);
     Some(passes.max(Duration::from_secs(transfer)))
 }

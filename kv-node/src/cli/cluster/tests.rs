@@ -232,7 +232,7 @@ fn a_plan_is_shown_with_its_shares_bytes_and_tolerance() {
 staged     join n5 (127.0.0.1:7405, zone z5, weight 1)
            leave n4
 epoch      1 → 2
-moves      192 of 768 replicas of partitions (25.0 %) · about 192.0 MiB · at least 6.0 s at 32.0 MiB/s into each node · reads and writes go on
+moves      192 of 768 replicas of partitions (25.0 %) · about 192.0 MiB · at least 12 s at 32.0 MiB/s into each node · reads and writes go on
 
   NODE  NOW     AFTER   IN   BYTES IN         OUT  BYTES OUT
   n1    25.0 %  25.0 %    –                –    –                –

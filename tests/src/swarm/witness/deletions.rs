@@ -189,9 +189,11 @@ impl Witness {
                 continue;
             }
             let Ok(kept) = image.stand_ins() else { return };
+            // An old value may have come with a new one since the promise: owners have that one, or a deletion of it which lasts
+            // longer, and know with it of what became of the old one.
             let old = kept.iter().find(|(_, stored, object)| {
-                let oldest = object.oldest_dot();
-                oldest.is_some_and(|oldest| oldest <= raise.through)
+                object.oldest_dot().is_some()
+                    && object.clock().latest() <= raise.through
                     && self.is_in(stored, &raise.places)
             });
             if let Some((owner, stored, _)) = old {
