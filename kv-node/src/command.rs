@@ -148,8 +148,15 @@ pub(crate) struct RecoverArgs {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The name of a member that will never be back; once for each.
-    #[arg(long = "lost", value_name = "NAME", required = true)]
+    #[arg(
+        long = "lost",
+        value_name = "NAME",
+        required_unless_present = "without_vote"
+    )]
     lost: Vec<String>,
+    /// The name of a member that stays, but cannot vote since it has lost a part of its disk; once for each.
+    #[arg(long, value_name = "NAME")]
+    without_vote: Vec<String>,
     /// Do it. What the lost have decided and nobody else knows is dropped; without this, it is only said what would be done.
     #[arg(long)]
     accept_loss: bool,

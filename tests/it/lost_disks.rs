@@ -1,5 +1,6 @@
 //! A node whose disk was put back from a copy, or emptied, does not count until it has fetched what it lacks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
 use kv_node::replica::PageLimits;
 use kv_node::tombstones::DeleteOptions;
-use kv_ring::Topology;
+use kv_ring::{ChainEntry, Topology};
 use kv_storage::sim::SimFs;
 use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
@@ -624,6 +625,53 @@ fn a_voter_whose_topology_is_older_than_its_store_does_not_vote() {
         handle.sleep(TOLD).await;
         let [_, vote, _] = what_counts(&cluster, &mut client, N3).await;
         assert!(vote.is_ok(), "{vote:?}");
+    });
+}
+
+#[test]
+fn voters_that_all_have_an_older_disk_but_one_go_on_by_an_operators_hand() {
+    with(20, three, |cluster, mut client, handle| async move {
+        let put = client.put(&cluster, N1, "k", "v").await;
+        put.expect("all are up");
+        let mut copies = Vec::new();
+        for node in [N1, N2, N3] {
+            handle.sleep(TOLD * 2).await;
+            copies.push((node, cluster.fs(node).fork()));
+        }
+        for (node, copy) in copies {
+            cluster.kill(node);
+            cluster.put_in_disk(node, copy);
+        }
+        // The one that knows most comes first, so that each of the others hears of its loss before it votes.
+        for node in [N3, N1, N2] {
+            cluster.start(node).await.expect("its disk is whole");
+            handle.sleep(TOLD).await;
+        }
+        let change = async |name: &str| {
+            let change = ChangeKind::CreateBucket {
+                name: BucketName::new(name).expect("a good name"),
+                properties: BucketProperties::majority_of(3).expect("three"),
+            };
+            let request = Request::Change(ChangeV1 { change });
+            let role = Role::Admin("a".to_owned());
+            let changed = cluster.network.call(role, N3, &request, BUDGET).await;
+            matches!(changed, Ok(Response::Change(_)))
+        };
+        assert!(!change("a").await, "two of three cannot vote");
+        cluster.kill(N3);
+        let without_vote = [N1, N2];
+        let topology = cluster.newest();
+        let recovered = topology.recovered(&[], &without_vote).expect("one is left");
+        let previous = cluster.genesis().chain_hash();
+        let entry = ChainEntry::snapshot(Arc::new(recovered), previous);
+        cluster.install(N3, &entry.expect("it encodes"));
+        cluster.start(N3).await.expect("its disk is whole");
+        handle.sleep(TOLD * 3).await;
+        assert!(change("b").await, "one of one can");
+        client.epoch = cluster.newest().epoch();
+        cluster.kill(N3);
+        let put = client.put(&cluster, N1, "k", "w").await;
+        put.expect("both have an actor again");
     });
 }
 

@@ -474,7 +474,7 @@ fn where_a_new_generation_begins_it_is_not_said_of_what_the_lost_had_that_it_nev
             cluster.kill(FIRST);
             let recovered = cluster
                 .topology()
-                .recovered(&lost)
+                .recovered(&lost, &[])
                 .expect("a majority is lost");
             let entry = ChainEntry::snapshot(Arc::new(recovered), cluster.genesis().chain_hash());
             cluster.install(FIRST, &entry.expect("it encodes"));

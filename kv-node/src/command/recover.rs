@@ -13,7 +13,7 @@ use super::RecoverArgs;
 /// As [`recovery::plan`] and [`recovery::install`].
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(super) fn run(args: &RecoverArgs) -> Result<()> {
-    let recovery = recovery::plan(&args.data, &args.lost)?;
+    let recovery = recovery::plan(&args.data, &args.lost, &args.without_vote)?;
     if args.accept_loss {
         recovery::install(&args.data, &recovery)?;
     }
@@ -40,11 +40,19 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
             "would begin a new generation with epoch {}, in which {voters} votes; nothing was changed; with --accept-loss it is done, and what the lost have decided that nobody else knows is dropped",
             next.epoch()
         ),
-        true => println!(
-            "a new generation begins with epoch {}, in which {voters} votes\nnext: start this node, then the others that are left; never start {} again; then kv cluster replace or remove for each of them",
-            next.epoch(),
-            args.lost.join(" ")
-        ),
+        true => {
+            let lost = match args.lost.is_empty() {
+                true => String::new(),
+                false => format!(
+                    "; never start {} again; then kv cluster replace or remove for each of them",
+                    args.lost.join(" ")
+                ),
+            };
+            println!(
+                "a new generation begins with epoch {}, in which {voters} votes\nnext: start this node, then the others that are left{lost}",
+                next.epoch(),
+            );
+        }
     }
     Ok(())
 }

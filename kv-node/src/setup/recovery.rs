@@ -20,12 +20,12 @@ pub struct Recovery {
     entry: ChainEntry,
 }
 
-/// Looks at what a stopped node has, and makes the first topology of a new generation without some members, by their names. Writes
-/// nothing.
+/// Looks at what a stopped node has, and makes the first topology of a new generation without some members, and without the votes of
+/// some that stay, by their names. Writes nothing.
 ///
 /// # Errors
 /// When the directory cannot be read, there is no such member, or those who are left can decide themselves.
-pub fn plan(data: &Path, lost: &[String]) -> Result<Recovery> {
+pub fn plan(data: &Path, lost: &[String], without_vote: &[String]) -> Result<Recovery> {
     let topologies = Topologies::open(Arc::new(RealFs), &directory(data), USUAL_HISTORY)?;
     let (present, hash) = topologies.tip();
     let node = |name: &String| -> Result<NodeId> {
@@ -34,13 +34,14 @@ pub fn plan(data: &Path, lost: &[String]) -> Result<Recovery> {
         let member = member.with_context(|| format!("no member is named {name}"))?;
         Ok(member.node)
     };
-    let lost: Vec<NodeId> = lost.iter().map(node).collect::<Result<_>>()?;
+    let nodes = |names: &[String]| names.iter().map(node).collect::<Result<Vec<NodeId>>>();
+    let (lost, without_vote) = (nodes(lost)?, nodes(without_vote)?);
     let own = super::node_of(data)?;
     ensure!(
-        !lost.contains(&own),
-        "this is the directory of a node that is named as lost; run it on one that is left"
+        !lost.contains(&own) && !without_vote.contains(&own),
+        "this is the directory of a node that is named as one that is lost, or cannot vote; run it on one that is left and can"
     );
-    let next = Arc::new(present.recovered(&lost)?);
+    let next = Arc::new(present.recovered(&lost, &without_vote)?);
     let entry = ChainEntry::snapshot(Arc::clone(&next), hash)?;
     Ok(Recovery {
         present,

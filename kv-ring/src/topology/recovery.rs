@@ -21,7 +21,7 @@ const ACTORS_OF_A_GENERATION: u32 = 1 << 20;
 pub enum RecoveryError {
     /// The voters can decide themselves.
     #[error(
-        "{left} of {all} voters are not named as lost, which is a majority: start them, and change members as usual (`kv cluster remove`)"
+        "{left} of {all} voters are not named, which is a majority: start them, and change members as usual (`kv cluster remove`); if they run and some cannot vote, because they have lost a part of their disks, name those with --without-vote"
     )]
     MajorityIsLeft {
         /// How many voters are left.
@@ -44,12 +44,19 @@ impl Topology {
     /// The first topology of a new generation, in which these members are lost, and some of the others vote. What the lost own is theirs
     /// until the new voters have decided who takes it over.
     ///
+    /// Those `without_vote` are members still: they have lost a part of their disks, do not know any more how they have voted, and wait for
+    /// an actor that too few voters are left to grant.
+    ///
     /// It is safe only if the lost never run again, or learn of it before they serve: what they decided in the meantime
     /// is dropped.
     ///
     /// # Errors
     /// [`RecoveryError`].
-    pub fn recovered(&self, lost: &[NodeId]) -> Result<Self, RecoveryError> {
+    pub fn recovered(
+        &self,
+        lost: &[NodeId],
+        without_vote: &[NodeId],
+    ) -> Result<Self, RecoveryError> {
         let mut next = self.clone();
         for node in lost {
             let mut members = next.members.iter_mut();
@@ -57,7 +64,13 @@ impl Topology {
             let member = member.ok_or(TopologyError::NotAMember { node: *node })?;
             member.state = MemberState::Lost;
         }
-        let is_left = |node: &&NodeId| !lost.contains(node);
+        if let Some(node) = without_vote
+            .iter()
+            .find(|node| self.member(**node).is_none())
+        {
+            return Err(TopologyError::NotAMember { node: *node }.into());
+        }
+        let is_left = |node: &&NodeId| !lost.contains(node) && !without_vote.contains(node);
         let (left, all) = (
             self.voters.iter().filter(is_left).count(),
             self.voters.len(),
@@ -69,7 +82,7 @@ impl Topology {
         let members = next.members.iter().zip(loads);
         let may_vote = |(member, load): &(&Member, u32)| {
             let has_run = *load > 0 || self.voters.contains(&member.node);
-            has_run && member.state != MemberState::Lost
+            has_run && member.state != MemberState::Lost && is_left(&&member.node)
         };
         let members = members.filter(may_vote).map(|(member, _)| member);
         let voters = choose_voters(members, &self.voters);
@@ -115,7 +128,7 @@ mod tests {
     fn those_who_are_left_vote_in_an_epoch_that_nobody_has_reached() {
         let topology = Topology::genesis(spec(members(5, 5))).expect("a good specification");
         let lost = nodes(&topology, &["n1", "n2", "n3"]);
-        let next = topology.recovered(&lost).expect("two are left");
+        let next = topology.recovered(&lost, &[]).expect("two are left");
         assert_eq!(next.epoch(), Epoch(GENERATION));
         assert_eq!(next.voters().len(), 1, "an odd number");
         assert!(!lost.contains(&next.voters()[0]));
@@ -125,7 +138,7 @@ mod tests {
         }
         assert!(next.begins_generation() && !topology.begins_generation());
         let once_more = next
-            .recovered(&[next.voters()[0]])
+            .recovered(&[next.voters()[0]], &[])
             .expect("others are there");
         assert_eq!(once_more.epoch(), Epoch(2 * GENERATION));
     }
@@ -141,23 +154,36 @@ mod tests {
         let unknown = grant(&topology, left.node).expect("it is a member");
         let unknown = unknown.actor_of(left.node);
         let lost = [lost.node, other.node];
-        let next = topology.recovered(&lost).expect("one is left");
+        let next = topology.recovered(&lost, &[]).expect("one is left");
         let granted = grant(&next, left.node).expect("it is a member");
         assert!(granted.actor_of(left.node) > next.actor_of(left.node));
         assert!(next.actor_of(left.node) > unknown);
     }
 
     #[test]
+    fn voters_that_cannot_vote_stay_members_and_do_not_vote() {
+        let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
+        let voteless = nodes(&topology, &["n1", "n2"]);
+        let next = topology.recovered(&[], &voteless).expect("one is left");
+        assert_eq!(next.voters(), nodes(&topology, &["n3"]));
+        assert_eq!(next.members(), topology.members());
+        assert_eq!(next.marked().len(), 0, "nothing is given up");
+        let all = topology.recovered(&nodes(&topology, &["n3"]), &voteless);
+        assert_eq!(all.unwrap_err(), RecoveryError::NobodyIsLeft);
+        assert!(topology.recovered(&[], &[NodeId(77)]).is_err());
+    }
+
+    #[test]
     fn a_majority_decides_itself_and_nobody_cannot() {
         let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
-        let one = topology.recovered(&nodes(&topology, &["n2"]));
+        let one = topology.recovered(&nodes(&topology, &["n2"]), &[]);
         assert_eq!(
             one.unwrap_err(),
             RecoveryError::MajorityIsLeft { left: 2, all: 3 }
         );
-        let all = topology.recovered(&nodes(&topology, &["n1", "n2", "n3"]));
+        let all = topology.recovered(&nodes(&topology, &["n1", "n2", "n3"]), &[]);
         assert_eq!(all.unwrap_err(), RecoveryError::NobodyIsLeft);
-        let unknown = topology.recovered(&[NodeId(77)]);
+        let unknown = topology.recovered(&[NodeId(77)], &[]);
         assert!(matches!(unknown, Err(RecoveryError::Topology(_))));
     }
 }
