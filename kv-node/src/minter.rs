@@ -202,6 +202,14 @@ impl Minter {
         self.state().clock.last().max(self.env.wall())
     }
 
+    /// Refuses where this node's clock is known to be wrong.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was changed.
+    pub(crate) fn check_clock(&self) -> Result<(), Refusal> {
+        self.watch.check()
+    }
+
     /// Mints nothing at or below a former [reading](Self::reading) any more, whatever the wall clock does.
     pub fn rise_to(&self, reading: Hlc) {
         self.state().clock.rise_to(reading);

@@ -349,6 +349,8 @@ impl Node {
             trouble: None,
             next: None,
             has_forgotten: false,
+            looked: None,
+            was_set: None,
         };
         env.spawn(rounds.run());
         let healing = Healing {

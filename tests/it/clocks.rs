@@ -81,7 +81,7 @@ fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {
         for node in cluster.nodes() {
             cluster.conditions(node).set_skew(HOUR_MS);
         }
-        handle.sleep(Duration::from_secs(20)).await;
+        handle.sleep(Duration::from_secs(40)).await;
         let forgotten = metric(&cluster, NodeId(1), "kv_deletions_forgotten ");
         assert_eq!(forgotten, 1, "a floor rose by clocks that were ahead");
         for node in cluster.nodes() {
@@ -119,6 +119,32 @@ fn what_was_deleted_when_clocks_were_set_back_stays_deleted_though_its_write_is_
         let _ = client.send_put(&cluster, node, write, "v").await;
         let (values, _) = client.get(&cluster, node, "k").await.expect("it is up");
         assert_eq!(values, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_while_leaves_nothing_behind_once_it_is_right() {
+    let keep = Duration::from_secs(8);
+    let make =
+        move |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep });
+    with(34, make, move |cluster, mut client, handle| async move {
+        let (right, ahead) = (NodeId(1), NodeId(2));
+        handle.sleep(COMPARED).await;
+        cluster.conditions(ahead).set_skew(HOUR_MS);
+        handle.sleep(keep * 4).await;
+        cluster.conditions(ahead).set_skew(0);
+        handle.sleep(COMPARED).await;
+        let mut dots = Vec::new();
+        for node in [right, ahead] {
+            let key = format!("of {node}");
+            let mut write = client.put_request(&key, None, WriteKind::Put);
+            write.forwarded = true;
+            let put = client.send_put(&cluster, node, write, "v").await;
+            put.expect("its clock is right");
+            let (_, read) = client.get(&cluster, node, &key).await.expect("all are up");
+            dots.push(read.siblings[0].dot.hlc.millis());
+        }
+        assert!(dots[0].abs_diff(dots[1]) < 1_000, "{dots:?}");
     });
 }
 

@@ -356,19 +356,15 @@ impl Recovery {
             .relearn(topology, peer, &open, told.losses)
             .await;
         // A peer that has lost something meanwhile may have had what was not compared yet, also if it has fetched it since.
-        let still_open: Vec<Place> = open.keys().copied().collect();
-        let still = self.watermarks_of(topology, peer, &still_open).await;
-        let has_lost = still.is_none_or(|still| still.losses != told.losses)
-            && !planted!("count a source that has lost something");
-        if has_lost {
-            return;
-        }
+        let still = self.watermarks_of(topology, peer, &[]).await;
+        let is_whole = still.is_some_and(|still| still.losses == told.losses)
+            || planted!("count a source that has lost something");
         for place in settled {
             let Some(progress) = places.get_mut(&place) else {
                 continue;
             };
             progress.heard.insert(peer);
-            if let Some(Some(mark)) = open.get(&place) {
+            if let Some(Some(mark)) = open.get(&place).filter(|_| is_whole) {
                 progress.complete.insert(peer);
                 progress.most = progress.most.max(Some((*mark, peer)));
             }

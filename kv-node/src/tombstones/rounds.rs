@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream;
 use kv_net::message::{FloorReplyV1, PlaceV1, Request, Response, WatermarkStep, WatermarkV1};
 use kv_ring::Topology;
-use kv_types::{Hlc, NodeId, planted};
+use kv_types::{Hlc, HybridClock, NodeId, planted};
 
 use super::Overdue;
 use super::answers::Forgetting;
@@ -33,6 +33,8 @@ const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 const FORGOTTEN_AT_ONCE: usize = 32;
 /// Pages of deletions, of 1,024 at most each, that are looked at before a round.
 const PAGES_AT_ONCE: usize = 64;
+/// By then a clock that was set is compared with those of the others.
+const UNTIL_COMPARED: Duration = Duration::from_secs(10);
 /// Places that are settled in one round.
 const PLACES_AT_ONCE: usize = 1_024;
 
@@ -48,6 +50,10 @@ pub struct Rounds {
     pub(crate) next: Option<Bytes>,
     /// Something went in the last pass, so more may go.
     pub(crate) has_forgotten: bool,
+    /// What the clock on the wall showed when it was looked at last, and when that was.
+    pub(crate) looked: Option<(Duration, Hlc)>,
+    /// When it was seen last that the clock had been set.
+    pub(crate) was_set: Option<Duration>,
 }
 
 /// A member that does not let rounds go on.
@@ -75,12 +81,7 @@ impl Rounds {
             let now = self.env.now();
             if now.saturating_sub(reading_at) >= between_readings {
                 reading_at = now;
-                let reading = self.forgetting.floor.wall();
-                if !planted!("mint below an earlier reading") {
-                    // A clock that is set back must not make what is minted later seem to be from before.
-                    self.forgetting.replica.minter().rise_to(reading);
-                }
-                self.forgetting.floor.note(reading);
+                self.read_clock();
             }
             if self.forgetting.membership.is_rolled_back() {
                 continue;
@@ -104,6 +105,30 @@ impl Rounds {
             self.has_forgotten |= outcome.is_ok() && is_my_turn;
             self.report(&topology, &waiting, outcome);
         }
+    }
+
+    /// Notes what the clock on the wall shows, if it is none that is known to be wrong, nor was set a moment ago: whether that made
+    /// it right the others have not said yet.
+    fn read_clock(&mut self) {
+        let (now, wall) = (self.env.now(), self.forgetting.floor.wall());
+        if let Some((at, showed)) = self.looked.replace((now, wall)) {
+            let expected = showed.plus(now.saturating_sub(at)).millis();
+            if wall.millis().abs_diff(expected) >= HybridClock::MAX_SKEW.as_millis() as u64 {
+                self.was_set = Some(now);
+            }
+        }
+        let is_new = self
+            .was_set
+            .is_some_and(|set| now.saturating_sub(set) < UNTIL_COMPARED);
+        let minter = self.forgetting.replica.minter();
+        if is_new || minter.check_clock().is_err() {
+            return;
+        }
+        if !planted!("mint below an earlier reading") {
+            // A clock that is set back must not make what is minted later seem to be from before.
+            minter.rise_to(wall);
+        }
+        self.forgetting.floor.note(wall);
     }
 
     /// Looks at what was deleted or has expired, as much at once as does no harm, the oldest first; and forgets what is
@@ -193,11 +218,12 @@ impl Rounds {
     ) -> Result<(), HeldUp> {
         let me = self.forgetting.me;
         let readings = self.promises.all(topology, None, None).await?;
-        let through = readings.values().map(|floor| floor.reading).min();
-        let through = through.unwrap_or(Hlc::ZERO);
+        let readings = readings.iter().map(|(node, floor)| (floor.reading, *node));
+        let (through, least) = readings.min().unwrap_or((Hlc::ZERO, me));
         places.retain(|place, _| wanted.get(place).is_some_and(|oldest| *oldest <= through));
         if places.is_empty() {
-            return Ok(());
+            // It was started not long ago, or its clock is behind, or wrong.
+            return Err(HeldUp { by: least });
         }
         let is_promised = |floors: &BTreeMap<NodeId, FloorReplyV1>| {
             floors
@@ -235,7 +261,7 @@ impl Rounds {
             // What is no single owner's any more when it rises, others have learnt before.
             let in_force = self.forgetting.topologies.hold().await;
             if self.forgetting.topologies.current().epoch() != topology.epoch() {
-                return Err(HeldUp { by: me });
+                return Ok(());
             }
             let whole = self.forgetting.completeness.hold().await;
             let completeness = &self.forgetting.completeness;

@@ -7,7 +7,7 @@ use kv_types::{
 };
 
 use super::check::{self, TopologyError};
-use super::member::count_zones;
+use super::member::{MemberState, count_zones};
 use super::{Bucket, ClusterMode, Member, Topology};
 use crate::assign::{Candidate, PlanError, PlanInput, plan};
 use crate::hash::HashSecret;
@@ -128,25 +128,25 @@ fn number_buckets(
 }
 
 /// The largest odd number of members up to seven, from as many zones as possible, and of those as many as possible that were
-/// voters before.
+/// voters before, and of those the ones that stay.
 pub(super) fn choose_voters<'a>(
     members: impl IntoIterator<Item = &'a Member>,
     before: &[NodeId],
 ) -> Vec<NodeId> {
-    let mut zones: BTreeMap<&str, Vec<(bool, NodeId)>> = BTreeMap::new();
+    /// From good to bad: whether it is new, whether it leaves, and which it is.
+    type Rank = (bool, bool, NodeId);
+    let mut zones: BTreeMap<&str, Vec<Rank>> = BTreeMap::new();
     for member in members {
         let is_new = !before.contains(&member.node);
-        zones
-            .entry(&member.zone)
-            .or_default()
-            .push((is_new, member.node));
+        let leaves = member.state != MemberState::Active;
+        let rank = (is_new, leaves, member.node);
+        zones.entry(&member.zone).or_default().push(rank);
     }
     // The first of every zone, then the second of every zone, and so on.
-    let mut ranked: Vec<(usize, bool, NodeId)> = Vec::new();
+    let mut ranked: Vec<(usize, Rank)> = Vec::new();
     for zone in zones.values_mut() {
         zone.sort_unstable();
-        let places = (0..).zip(zone.iter());
-        ranked.extend(places.map(|(place, (is_new, node))| (place, *is_new, *node)));
+        ranked.extend((0..).zip(zone.iter().copied()));
     }
     ranked.sort_unstable();
     let count = ranked.len().min(check::MAX_VOTERS);
@@ -154,7 +154,7 @@ pub(super) fn choose_voters<'a>(
     let mut voters: Vec<NodeId> = ranked
         .into_iter()
         .take(odd)
-        .map(|(.., node)| node)
+        .map(|(_, (.., node))| node)
         .collect();
     voters.sort_unstable();
     voters
