@@ -5,7 +5,7 @@ use std::time::Duration;
 use kv_net::ErrorCode;
 use kv_net::message::WriteKind;
 use kv_node::tombstones::DeleteOptions;
-use kv_tests::sim::SimCluster;
+use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{Level, NodeId, Outcome};
 
 use crate::client::{Client, metric, options, with, with_cluster};
@@ -13,6 +13,11 @@ use crate::client::{Client, metric, options, with, with_cluster};
 const HOUR_MS: i64 = 3_600_000;
 /// Within this a node has compared its clock with those of the others.
 const COMPARED: Duration = Duration::from_secs(6);
+
+/// Three nodes that forget what was deleted after a while.
+fn three_that_keep(keep: Duration) -> impl FnOnce(Handle) -> SimCluster {
+    move |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep })
+}
 
 #[test]
 fn a_node_whose_clock_is_ahead_passes_writes_on_until_it_is_set() {
@@ -70,29 +75,29 @@ fn readers_are_shown_what_has_not_expired_by_the_clocks_of_most() {
 /// Floors are points of hybrid time, and may be far ahead of all clocks.
 #[test]
 fn a_cluster_whose_clocks_were_all_ahead_takes_writes_when_they_are_right() {
-    let make = |handle| {
-        let keep = Duration::from_secs(4);
-        SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep })
-    };
-    with(31, make, |cluster, mut client, handle| async move {
-        let delete = client.put_request("gone", None, WriteKind::Delete);
-        let deleted = client.send_put(&cluster, NodeId(1), delete, "").await;
-        deleted.expect("all are up");
-        for node in cluster.nodes() {
-            cluster.conditions(node).set_skew(HOUR_MS);
-        }
-        handle.sleep(Duration::from_secs(40)).await;
-        let forgotten = metric(&cluster, NodeId(1), "kv_deletions_forgotten ");
-        assert_eq!(forgotten, 1, "a floor rose by clocks that were ahead");
-        for node in cluster.nodes() {
-            cluster.conditions(node).set_skew(0);
-        }
-        handle.sleep(Duration::from_secs(10)).await;
-        for via in cluster.nodes() {
-            let put = client.put(&cluster, via, "k", "v").await;
-            put.expect("clocks are right");
-        }
-    });
+    with(
+        31,
+        three_that_keep(Duration::from_secs(4)),
+        |cluster, mut client, handle| async move {
+            let delete = client.put_request("gone", None, WriteKind::Delete);
+            let deleted = client.send_put(&cluster, NodeId(1), delete, "").await;
+            deleted.expect("all are up");
+            for node in cluster.nodes() {
+                cluster.conditions(node).set_skew(HOUR_MS);
+            }
+            handle.sleep(Duration::from_secs(40)).await;
+            let forgotten = metric(&cluster, NodeId(1), "kv_deletions_forgotten ");
+            assert_eq!(forgotten, 1, "a floor rose by clocks that were ahead");
+            for node in cluster.nodes() {
+                cluster.conditions(node).set_skew(0);
+            }
+            handle.sleep(Duration::from_secs(10)).await;
+            for via in cluster.nodes() {
+                let put = client.put(&cluster, via, "k", "v").await;
+                put.expect("clocks are right");
+            }
+        },
+    );
 }
 
 /// What was deleted is remembered for a while, by a time that no one can set.
@@ -125,61 +130,65 @@ fn what_was_deleted_when_clocks_were_set_back_stays_deleted_though_its_write_is_
 #[test]
 fn a_clock_that_was_ahead_for_a_while_leaves_nothing_behind_once_it_is_right() {
     let keep = Duration::from_secs(8);
-    let make =
-        move |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep });
-    with(34, make, move |cluster, mut client, handle| async move {
-        let (right, ahead) = (NodeId(1), NodeId(2));
-        handle.sleep(COMPARED).await;
-        cluster.conditions(ahead).set_skew(HOUR_MS);
-        handle.sleep(keep * 4).await;
-        cluster.conditions(ahead).set_skew(0);
-        handle.sleep(COMPARED).await;
-        let mut dots = Vec::new();
-        for node in [right, ahead] {
-            let key = format!("of {node}");
-            let mut write = client.put_request(&key, None, WriteKind::Put);
-            write.forwarded = true;
-            let put = client.send_put(&cluster, node, write, "v").await;
-            put.expect("its clock is right");
-            let (_, read) = client.get(&cluster, node, &key).await.expect("all are up");
-            dots.push(read.siblings[0].dot.hlc.millis());
-        }
-        assert!(dots[0].abs_diff(dots[1]) < 1_000, "{dots:?}");
-    });
+    with(
+        34,
+        three_that_keep(keep),
+        move |cluster, mut client, handle| async move {
+            let (right, ahead) = (NodeId(1), NodeId(2));
+            handle.sleep(COMPARED).await;
+            cluster.conditions(ahead).set_skew(HOUR_MS);
+            handle.sleep(keep * 4).await;
+            cluster.conditions(ahead).set_skew(0);
+            handle.sleep(COMPARED).await;
+            let mut dots = Vec::new();
+            for node in [right, ahead] {
+                let key = format!("of {node}");
+                let mut write = client.put_request(&key, None, WriteKind::Put);
+                write.forwarded = true;
+                let put = client.send_put(&cluster, node, write, "v").await;
+                put.expect("its clock is right");
+                let (_, read) = client.get(&cluster, node, &key).await.expect("all are up");
+                dots.push(read.siblings[0].dot.hlc.millis());
+            }
+            assert!(dots[0].abs_diff(dots[1]) < 1_000, "{dots:?}");
+        },
+    );
 }
 
 /// When a value expires is a matter of clocks on the wall, and hybrid time may be ahead of them.
 #[test]
 fn what_is_to_live_for_a_while_lives_as_long_though_clocks_were_ahead() {
     let keep = Duration::from_secs(4);
-    let make =
-        move |handle| SimCluster::new(handle, 3, 3, options()).with_deletes(DeleteOptions { keep });
-    with(33, make, move |cluster, mut client, handle| async move {
-        let ahead = |by| {
-            for node in cluster.nodes() {
-                cluster.conditions(node).set_skew(by);
-            }
-        };
-        ahead(HOUR_MS);
-        let mut other = Client::numbered(handle.clone(), 1).ahead_by(HOUR_MS);
-        let put = other.put(&cluster, NodeId(1), "other", "v").await;
-        put.expect("all are up");
-        handle.sleep(keep).await;
-        ahead(0);
-        handle.sleep(COMPARED).await;
-        let mut put = client.put_request("k", None, WriteKind::Put);
-        put.options.ttl_ms = Some(600_000);
-        let put = client
-            .send_put(&cluster, NodeId(1), put, "for ten minutes")
-            .await;
-        put.expect("all are up");
-        handle.sleep(keep * 10).await;
-        let (values, _) = client
-            .get(&cluster, NodeId(2), "k")
-            .await
-            .expect("all are up");
-        assert_eq!(values, ["for ten minutes"]);
-    });
+    with(
+        33,
+        three_that_keep(keep),
+        move |cluster, mut client, handle| async move {
+            let ahead = |by| {
+                for node in cluster.nodes() {
+                    cluster.conditions(node).set_skew(by);
+                }
+            };
+            ahead(HOUR_MS);
+            let mut other = Client::numbered(handle.clone(), 1).ahead_by(HOUR_MS);
+            let put = other.put(&cluster, NodeId(1), "other", "v").await;
+            put.expect("all are up");
+            handle.sleep(keep).await;
+            ahead(0);
+            handle.sleep(COMPARED).await;
+            let mut put = client.put_request("k", None, WriteKind::Put);
+            put.options.ttl_ms = Some(600_000);
+            let put = client
+                .send_put(&cluster, NodeId(1), put, "for ten minutes")
+                .await;
+            put.expect("all are up");
+            handle.sleep(keep * 10).await;
+            let (values, _) = client
+                .get(&cluster, NodeId(2), "k")
+                .await
+                .expect("all are up");
+            assert_eq!(values, ["for ten minutes"]);
+        },
+    );
 }
 
 #[test]

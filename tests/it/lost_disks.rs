@@ -52,6 +52,18 @@ pub(crate) fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
     disk
 }
 
+/// Has a bucket made, and says whether the voters have decided it.
+async fn create_bucket(cluster: &SimCluster, via: NodeId, name: &str) -> bool {
+    let change = ChangeKind::CreateBucket {
+        name: BucketName::new(name).expect("a good name"),
+        properties: BucketProperties::majority_of(3).expect("three"),
+    };
+    let request = Request::Change(ChangeV1 { change });
+    let role = Role::Admin("a".to_owned());
+    let changed = cluster.network.call(role, via, &request, BUDGET * 5).await;
+    matches!(changed, Ok(Response::Change(_)))
+}
+
 #[test]
 fn what_was_lost_is_fetched_no_faster_than_the_node_may() {
     let slow = |handle| three(handle).with_fetch_bytes_per_s(32 << 10);
@@ -88,14 +100,7 @@ fn a_new_machine_for_an_old_member_knows_that_it_lacks_something_though_nobody_t
     with(9, three, |cluster, mut client, handle| async move {
         let put = client.put(&cluster, N1, "k", "v").await;
         put.expect("all are up");
-        let change = ChangeKind::CreateBucket {
-            name: BucketName::new("b").expect("a good name"),
-            properties: BucketProperties::majority_of(3).expect("three"),
-        };
-        let request = Request::Change(ChangeV1 { change });
-        let role = Role::Admin("a".to_owned());
-        let changed = cluster.network.call(role, N1, &request, BUDGET).await;
-        assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+        assert!(create_bucket(&cluster, N1, "b").await);
         handle.sleep(TOLD).await;
         // What a member needs that is set up again from the papers of another one.
         let disk = emptied(&cluster, N3);
@@ -447,14 +452,7 @@ fn a_partition_that_holds_more_than_one_answer_can_is_fetched_part_by_part() {
 fn a_lost_disk_of_many_buckets_is_filled_again() {
     with(18, three, |cluster, mut client, handle| async move {
         for number in 0..70 {
-            let change = ChangeKind::CreateBucket {
-                name: BucketName::new(format!("b{number}")).expect("a good name"),
-                properties: BucketProperties::majority_of(3).expect("three"),
-            };
-            let request = Request::Change(ChangeV1 { change });
-            let role = Role::Admin("a".to_owned());
-            let changed = cluster.network.call(role, N1, &request, BUDGET * 5).await;
-            assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+            assert!(create_bucket(&cluster, N1, &format!("b{number}")).await);
         }
         client.epoch = cluster.node(N1).expect("it runs").topology().epoch();
         let put = client.put(&cluster, N1, "k", "v").await;
@@ -593,14 +591,7 @@ fn a_voter_whose_topology_is_older_than_its_store_does_not_vote() {
         handle.sleep(TOLD).await;
         let old = [N2, N3].map(|node| (node, cluster.fs(node).fork().dump()));
         for number in 0..2 {
-            let change = ChangeKind::CreateBucket {
-                name: BucketName::new(format!("b{number}")).expect("a good name"),
-                properties: BucketProperties::majority_of(3).expect("three"),
-            };
-            let request = Request::Change(ChangeV1 { change });
-            let role = Role::Admin("a".to_owned());
-            let changed = cluster.network.call(role, N1, &request, BUDGET).await;
-            assert!(matches!(changed, Ok(Response::Change(_))), "{changed:?}");
+            assert!(create_bucket(&cluster, N1, &format!("b{number}")).await);
             handle.sleep(TOLD).await;
         }
         for node in [N1, N2, N3] {
@@ -647,17 +638,10 @@ fn voters_that_all_have_an_older_disk_but_one_go_on_by_an_operators_hand() {
             cluster.start(node).await.expect("its disk is whole");
             handle.sleep(TOLD).await;
         }
-        let change = async |name: &str| {
-            let change = ChangeKind::CreateBucket {
-                name: BucketName::new(name).expect("a good name"),
-                properties: BucketProperties::majority_of(3).expect("three"),
-            };
-            let request = Request::Change(ChangeV1 { change });
-            let role = Role::Admin("a".to_owned());
-            let changed = cluster.network.call(role, N3, &request, BUDGET).await;
-            matches!(changed, Ok(Response::Change(_)))
-        };
-        assert!(!change("a").await, "two of three cannot vote");
+        assert!(
+            !create_bucket(&cluster, N3, "a").await,
+            "two of three cannot vote"
+        );
         cluster.kill(N3);
         let without_vote = [N1, N2];
         let topology = cluster.newest();
@@ -667,7 +651,7 @@ fn voters_that_all_have_an_older_disk_but_one_go_on_by_an_operators_hand() {
         cluster.install(N3, &entry.expect("it encodes"));
         cluster.start(N3).await.expect("its disk is whole");
         handle.sleep(TOLD * 3).await;
-        assert!(change("b").await, "one of one can");
+        assert!(create_bucket(&cluster, N3, "b").await, "one of one can");
         client.epoch = cluster.newest().epoch();
         cluster.kill(N3);
         let put = client.put(&cluster, N1, "k", "w").await;

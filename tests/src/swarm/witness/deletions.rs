@@ -72,9 +72,21 @@ impl Witness {
             return;
         }
         let promised = self.floor_of(node, now);
-        let Some(Ok(stored)) = self.cluster.image(node).map(|image| image.floor()) else {
+        let Some(image) = self.cluster.image(node) else {
             return;
         };
+        let (Ok(stored), Ok(kept)) = (image.floor(), image.stand_ins()) else {
+            return;
+        };
+        // Whatever else is in it: what comes later is looked at when watermarks rise.
+        let is_old = |object: &Object| object.oldest_dot().is_some_and(|oldest| oldest <= floor);
+        if let Some((owner, stored, _)) = kept.iter().find(|(.., object)| is_old(object)) {
+            let key = storage_key::decode(stored);
+            let what = format!(
+                "{node} promises {floor:?}, and keeps something older for {owner}: {key:?}"
+            );
+            self.wrong("floor", what);
+        }
         if stored < promised {
             let what = format!("{node} has promised {promised:?}, and has {stored:?} on its disk");
             self.wrong("floor", what);
@@ -189,8 +201,8 @@ impl Witness {
                 continue;
             }
             let Ok(kept) = image.stand_ins() else { return };
-            // An old value may have come with a new one since the promise: owners have that one, or a deletion of it which lasts
-            // longer, and know with it of what became of the old one.
+            // What was there at the promise was looked at then. An old value may have come with a new one since: owners have that
+            // one, or a deletion of it which lasts longer, and know with it of what became of the old one.
             let old = kept.iter().find(|(_, stored, object)| {
                 object.oldest_dot().is_some()
                     && object.clock().latest() <= raise.through
