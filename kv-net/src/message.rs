@@ -38,7 +38,8 @@ pub use trees::{
 /// What every request about data carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataHead {
-    /// The newest topology epoch that the sender knows.
+    /// Of a client, the newest topology epoch that it knows. Of a coordinator that asks a replica, the one that the replica must know:
+    /// that of the last change of what is asked about, as the coordinator knows it.
     pub epoch: Epoch,
     /// Ties together what one user request caused on several nodes; shown in logs.
     pub trace: u64,

@@ -52,6 +52,8 @@ pub struct Coordinator {
     hedges: HedgeBudget,
     repairs: Arc<Repairs>,
     contexts: ContextKey,
+    /// Held while a newer topology is fetched for a request.
+    learning: tokio::sync::Mutex<()>,
 }
 
 impl Coordinator {
@@ -77,6 +79,7 @@ impl Coordinator {
             hedges: HedgeBudget::default(),
             repairs: Arc::default(),
             contexts,
+            learning: tokio::sync::Mutex::default(),
         }
     }
 

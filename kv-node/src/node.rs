@@ -167,6 +167,7 @@ impl Node {
         } = options;
         let topologies = Arc::new(Topologies::open(
             Arc::clone(&env.fs),
+            Arc::clone(&env.jobs),
             &data.join("topology"),
             history,
         )?);

@@ -1,15 +1,17 @@
 //! The topology that this node lives by: the newest chain entry it has made durable.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use kv_ring::{ChainEntry, ChainHash, PartitionId, Topology};
 use kv_storage::fs::{Fs, read_all, replace_file};
+use kv_storage::{JobClass, Jobs};
 use kv_types::{Epoch, planted};
 
 /// How many entries a node keeps. Whoever is further behind takes the newest one at once: each is a whole topology.
@@ -21,9 +23,10 @@ pub const USUAL_HISTORY: usize = 64;
 /// 1. An entry is durable before anything is served under it, and epochs only rise.
 /// 2. Every entry names the hash of the one before it; another history is refused. Only from a peer that does not keep
 ///    the entries in between, a later one of the same cluster is believed without.
-#[derive(Debug)]
 pub struct Topologies {
     fs: Arc<dyn Fs>,
+    /// Where files are written and synced, so that no request waits behind that.
+    jobs: Arc<dyn Jobs>,
     dir: PathBuf,
     /// How many entries are kept.
     kept: usize,
@@ -93,7 +96,12 @@ impl Topologies {
     ///
     /// # Errors
     /// [`TopologyError`] when it is missing or damaged.
-    pub fn open(fs: Arc<dyn Fs>, dir: &Path, kept: usize) -> Result<Self, TopologyError> {
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        jobs: Arc<dyn Jobs>,
+        dir: &Path,
+        kept: usize,
+    ) -> Result<Self, TopologyError> {
         let missing = || TopologyError::Missing {
             dir: dir.to_owned(),
         };
@@ -117,6 +125,7 @@ impl Topologies {
         let current = current.ok_or_else(missing)?;
         Ok(Self {
             fs,
+            jobs,
             dir: dir.to_owned(),
             kept: kept.max(1),
             current: RwLock::new(current),
@@ -257,41 +266,58 @@ impl Topologies {
             })?;
         }
         let epoch = next.topology.epoch();
+        while next.entries.len() > self.kept {
+            let _ = next.entries.pop_first();
+        }
+        let oldest = next.entries.first_key_value();
+        let oldest = oldest.map_or(epoch, |(oldest, _)| *oldest);
         if !planted!("adopt a topology before it is durable") {
-            Self::install(&*self.fs, &self.dir, epoch, &entry)?;
+            self.make_durable(epoch, entry, oldest).await?;
         }
         if epoch > before.topology.epoch().next() {
             tracing::info!(from = %before.topology.epoch(), to = %epoch, "topologies in between are not kept by the peer, and left out");
         }
-        while next.entries.len() > self.kept {
-            let _ = next.entries.pop_first();
-        }
-        self.remove_older(
-            next.entries
-                .first_key_value()
-                .map_or(epoch, |(oldest, _)| *oldest),
-        );
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)
     }
 
-    /// Removes the files of epochs before one. One that stays is removed with a later epoch.
-    fn remove_older(&self, oldest: Epoch) {
-        let older = |name: &String| {
-            let epoch = name
-                .strip_suffix(".entry")
-                .and_then(|epoch| epoch.parse().ok());
-            epoch.is_some_and(|epoch: u64| epoch < oldest.0)
-        };
-        for name in self.fs.list(&self.dir).into_iter().flatten().filter(older) {
-            if let Err(error) = self.fs.remove(&self.dir.join(&name)) {
-                tracing::debug!(%error, name, "an old topology stays");
+    /// Writes an entry, durably, and removes those before the oldest one that is kept.
+    async fn make_durable(
+        &self,
+        epoch: Epoch,
+        entry: Bytes,
+        oldest: Epoch,
+    ) -> Result<(), TopologyError> {
+        let (done, written) = oneshot::channel();
+        let (fs, dir) = (Arc::clone(&self.fs), self.dir.clone());
+        let write = move || {
+            let installed = Self::install(&*fs, &dir, epoch, &entry);
+            if installed.is_ok() {
+                remove_older(&*fs, &dir, oldest);
             }
-        }
+            // Nobody waits any more if the request that brought it has ended.
+            let _ = done.send(installed);
+        };
+        self.jobs.submit(JobClass::LogSegment, Box::new(write));
+        let ends = |_| TopologyError::Io {
+            action: "write a topology entry into",
+            path: self.dir.clone(),
+            source: std::io::Error::other("the node ends"),
+        };
+        written.await.map_err(ends)?
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
         self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Debug for Topologies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topologies")
+            .field("dir", &self.dir)
+            .field("epoch", &self.read().topology.epoch())
+            .finish_non_exhaustive()
     }
 }
 
@@ -301,6 +327,21 @@ impl Current {
         let oldest = self.entries.first_key_value().map(|(epoch, _)| *epoch);
         let kept = self.entries.get(&entry.epoch());
         kept.is_some_and(|kept| *kept == entry.encode()) || Some(entry.epoch()) < oldest
+    }
+}
+
+/// Removes the files of epochs before one. One that stays is removed with a later epoch.
+fn remove_older(fs: &dyn Fs, dir: &Path, oldest: Epoch) {
+    let older = |name: &String| {
+        let epoch = name
+            .strip_suffix(".entry")
+            .and_then(|epoch| epoch.parse().ok());
+        epoch.is_some_and(|epoch: u64| epoch < oldest.0)
+    };
+    for name in fs.list(dir).into_iter().flatten().filter(older) {
+        if let Err(error) = fs.remove(&dir.join(&name)) {
+            tracing::debug!(%error, name, "an old topology stays");
+        }
     }
 }
 

@@ -245,6 +245,19 @@ impl Topology {
         self.changed[partition.index()]
     }
 
+    /// The epoch that a node must know of to serve a partition of a bucket as this topology has it served: that in which its owners, how
+    /// many of them must answer, or the bucket last changed, or in which the generation began. All that has changed since lies
+    /// elsewhere, so a topology of any epoch from there on says the same of it.
+    ///
+    /// # Panics
+    /// When the partition is none of [`Self::partition_count`].
+    #[must_use]
+    pub fn served_since(&self, bucket: BucketId, partition: PartitionId) -> Epoch {
+        let made = self.bucket(bucket).map_or(self.epoch, |it| it.past.since);
+        let changed = self.changed_at(partition);
+        changed.max(made).max(self.generation_began())
+    }
+
     /// The topology of `epoch` that differs from this one in the owners of one partition.
     ///
     /// Several partitions change in one epoch by calling this again with the same epoch.

@@ -3,7 +3,8 @@
 //! `cargo run -p kv-tests --example members_under_load [PARTITIONS]`: real processes, eight tasks that read and four that write, each with a
 //! short rest in between, at R=W=2. To three nodes comes a fourth; then the first leaves; then one is killed, given up and
 //! replaced; two more come, and all five are restarted, one after the other. It prints how many requests failed in each phase, and the
-//! ratios of the latencies to those of as many nodes at rest, just before; it fails if any request did.
+//! ratios of the latencies to those at rest: of the nodes that were there before, and for a join also of as many as there are then. It fails if
+//! any request did.
 
 #![expect(
     clippy::print_stdout,
@@ -69,11 +70,13 @@ async fn main() {
     let load = Load::begin(&client);
     let fourth = cluster.join("d");
     settle(&cluster, &[1, 2]).await;
-    let done = load.end().await;
-    tell("a node joins", &done, &rest, begun.elapsed());
+    let (done, took) = (load.end().await, begun.elapsed());
     let mut failed = done.failed;
-
+    tell("a node joins, beside the three at rest", &done, &rest, took);
     let rest = at_rest(&client, "four nodes").await;
+    // All of them share this machine's processors, and four were running.
+    tell("a node joins, beside four at rest", &done, &rest, took);
+
     let begun = Instant::now();
     let load = Load::begin(&client);
     cluster.change(&[1], &["leave", "n1"]);

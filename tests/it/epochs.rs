@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_net::message::{
-    ChangeKind, ChangeV1, DataHead, ReplicaReadV1, Request, Response, WriteKind,
+    ChangeKind, ChangeV1, DataHead, ReadOptions, ReplicaReadV1, Request, Response, WriteKind,
 };
 use kv_net::{ErrorCode, Role};
 use kv_ring::{ChainEntry, PartitionState};
 use kv_storage::Options;
 use kv_tests::sim::{Executor, SimCluster};
-use kv_types::{BucketName, BucketProperties, Epoch, NodeId, Outcome, WriteId};
+use kv_types::{BucketName, BucketProperties, Epoch, Level, NodeId, Outcome, WriteId};
 
 use crate::client::{BUCKET, BUDGET, Client, key, metric, options, with};
 
@@ -205,6 +205,35 @@ fn partitions_that_did_not_change_serve_requests_of_the_older_epoch() {
             .put(&cluster, NodeId(1), &other, "v")
             .await
             .expect("its partition is at rest");
+    });
+}
+
+#[test]
+fn who_is_behind_serves_at_once_what_has_not_changed_since() {
+    with_second_epoch_on(1, |cluster, mut client| async move {
+        let (ahead, topology) = (NodeId(1), cluster.topology());
+        let others = cluster.nodes().filter(|node| *node != ahead);
+        let others: Vec<NodeId> = others.collect();
+        for behind in &others {
+            // So that it can adopt nothing.
+            let conditions = cluster.conditions(*behind);
+            conditions.hang_until(client.now() + Duration::from_secs(60));
+        }
+        let place = |name: &str| topology.locate(BUCKET, key(name).partition_key()).1;
+        let mut names = (0..).map(|n| format!("other{n}"));
+        let other = names.find(|name| place(name) != place(MOVED));
+        let all = ReadOptions {
+            level: Level::All,
+            ..ReadOptions::default()
+        };
+        let mut read = async |name: &str| client.get_with(&cluster, ahead, name, all).await;
+        let shown = read(&other.expect("many partitions")).await;
+        shown.expect("its owners are the same in both epochs");
+        let refused = read(MOVED).await;
+        refused.expect_err("its owners do not know the change");
+        for behind in others {
+            assert_eq!(epoch_of(&cluster, behind), Epoch(1));
+        }
     });
 }
 

@@ -645,7 +645,8 @@ fn voters_that_all_have_an_older_disk_but_one_go_on_by_an_operators_hand() {
         cluster.kill(N3);
         let without_vote = [N1, N2];
         let topology = cluster.newest();
-        let recovered = topology.recovered(&[], &without_vote).expect("one is left");
+        let recovered = topology.recovered(N3, &[], &without_vote);
+        let recovered = recovered.expect("one is left");
         let previous = cluster.genesis().chain_hash();
         let entry = ChainEntry::snapshot(Arc::new(recovered), previous);
         cluster.install(N3, &entry.expect("it encodes"));

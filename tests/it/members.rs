@@ -212,6 +212,27 @@ fn a_node_joins_and_another_leaves_under_load() {
 }
 
 /// Five nodes with three replicas of each key.
+/// What the others had forgotten it would take in again, not knowing.
+#[test]
+fn a_new_member_serves_once_another_one_has_told_it_what_is_forgotten() {
+    with_cluster(61, |cluster, _, handle| async move {
+        let joins = MemberChangesV1 {
+            joins: vec![cluster.newcomer(JOINING)],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, joins).await;
+        cluster.add_machine(JOINING, FIRST);
+        cluster.network.cut_off(JOINING, true);
+        let mut started = cluster.launch(JOINING);
+        handle.sleep(Duration::from_secs(60)).await;
+        assert!(started.try_recv().is_err(), "nobody has told it");
+        assert!(cluster.has_process(JOINING), "it waits");
+        cluster.network.cut_off(JOINING, false);
+        let started = started.await.expect("nobody kills it");
+        started.expect("its disk is new");
+    });
+}
+
 fn five(handle: Handle) -> SimCluster {
     SimCluster::new(handle, 5, 3, options())
 }
@@ -474,7 +495,7 @@ fn where_a_new_generation_begins_it_is_not_said_of_what_the_lost_had_that_it_nev
             cluster.kill(FIRST);
             let recovered = cluster
                 .topology()
-                .recovered(&lost, &[])
+                .recovered(FIRST, &lost, &[])
                 .expect("a majority is lost");
             let entry = ChainEntry::snapshot(Arc::new(recovered), cluster.genesis().chain_hash());
             cluster.install(FIRST, &entry.expect("it encodes"));

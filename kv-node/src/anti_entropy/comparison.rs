@@ -28,6 +28,8 @@ const OBJECTS_AT_ONCE: usize = 8;
 /// Nodes in one question, and nodes whose keys are compared at once.
 const NODES_AT_ONCE: usize = 64;
 const LEAVES_AT_ONCE: usize = 16;
+/// The longest rest after a stretch.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// Stretches after which a usual comparison lets other places have their turn.
 const STRETCHES_AT_ONCE: usize = 16;
 
@@ -135,7 +137,9 @@ impl Comparison<'_> {
             if self.aim == Aim::Usual && is_incomplete {
                 return Err(Interrupted);
             }
+            let begun = self.exchange.env.now();
             let compared = self.compare_stretch(&rest).await;
+            self.yield_after(begun).await;
             if compared.is_err() && self.aim == Aim::Usual {
                 self.exchange.leave_rest(of, rest.after.clone());
             }
@@ -306,6 +310,13 @@ impl Comparison<'_> {
         self.send(target.key, held.encoded).await?;
         self.rest_after(went).await;
         Ok(())
+    }
+
+    /// Rests for as long as something took: all the longer, the more the two nodes have to do for users.
+    async fn yield_after(&self, begun: Duration) {
+        let env = &self.exchange.env;
+        let took = env.now().saturating_sub(begun);
+        env.sleep(took.min(LONGEST_REST)).await;
     }
 
     /// Keeps the pace after bytes that came or went.

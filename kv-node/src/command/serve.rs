@@ -16,6 +16,7 @@ use kv_node::replica::PageLimits;
 use kv_node::topologies::{Topologies, USUAL_HISTORY};
 use kv_node::{Node, NodeOptions, setup};
 use kv_ring::Removal;
+use kv_storage::InlineJobs;
 use kv_storage::fs::RealFs;
 use kv_types::{ClusterId, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -150,7 +151,8 @@ enum End {
 /// Where to listen: as configured, or where the topology says that this node is.
 fn listen_address(config: &Config, node: NodeId, cluster: ClusterId) -> Result<SocketAddr> {
     let dir = setup::topology_dir(&config.data);
-    let topology = Topologies::open(Arc::new(RealFs), &dir, USUAL_HISTORY)?.current();
+    let (fs, jobs) = (Arc::new(RealFs), Arc::new(InlineJobs));
+    let topology = Topologies::open(fs, jobs, &dir, USUAL_HISTORY)?.current();
     belongs(&topology, node, cluster, &config.data)?;
     if let Some(listen) = config.listen {
         return Ok(listen);

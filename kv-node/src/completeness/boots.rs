@@ -10,7 +10,7 @@ use futures::future::join_all;
 use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{Hlc, HybridClock, NodeId, planted};
+use kv_types::{Epoch, Hlc, HybridClock, NodeId, planted};
 use tokio::sync::Notify;
 
 use super::runs::{Runs, Told};
@@ -77,6 +77,19 @@ pub(crate) async fn count_start(
         env.sleep(PATIENCE_AT_START).await;
         remembered = ask().await;
     }
+    while is_first_of_later_member(topology, me, last, is_emptied)
+        && remembered.is_empty()
+        && !planted!("begin without knowing what the others forget by")
+    {
+        if tries.is_multiple_of(TRIES_WITHOUT_DISK) {
+            tracing::warn!(
+                "this node is new in the cluster and no other member answers yet; it serves once one has told it what is forgotten"
+            );
+        }
+        tries += 1;
+        env.sleep(PATIENCE_AT_START).await;
+        remembered = ask().await;
+    }
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
     let is_known = |answer: &Answer| is_known(&answer.reply, &runs, last);
@@ -111,6 +124,15 @@ pub(crate) async fn count_start(
         runs,
         is_told: !remembered.is_empty(),
     })
+}
+
+/// Whether a node runs for the first time that was not among the first members. Those have to be asked for their promises, so nothing
+/// was forgotten without them; of it, the others have forgotten deletions before it came, and what it takes in from before that,
+/// not knowing, they put aside: with a slow clock it could acknowledge such writes.
+fn is_first_of_later_member(topology: &Topology, me: NodeId, last: u64, is_emptied: bool) -> bool {
+    let mut others = topology.members().iter().map(|member| member.node);
+    let has_others = others.any(|node| node != me && topology.is_counted_on(node));
+    last == 0 && !is_emptied && topology.epoch() > Epoch::GENESIS && has_others
 }
 
 /// What is to be put on record where what is stored is not all, with the rest of the batch. What the node knew of the others' copies does not hold any more, and

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -28,6 +29,8 @@ use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::replica::Arrival;
 
+/// How long a request leaves it to another one to fetch a newer topology.
+const LEARNT_BY_ANOTHER: Duration = Duration::from_millis(100);
 const DOING: &str = "answer the read";
 
 const LASTING: &str = "hold what the read found, so that no later read misses it";
@@ -402,10 +405,7 @@ impl Coordinator {
         if node == self.me {
             return self.ask_self(&plan, stands_in_for).await;
         }
-        let head = DataHead {
-            epoch: plan.target.epoch,
-            ..head
-        };
+        let head = plan.head(head);
         let digest_only = want == Want::Digest;
         let (bucket, key) = (plan.target.bucket, plan.target.key.clone());
         let request = match stands_in_for {
@@ -518,7 +518,13 @@ impl Coordinator {
         from: NodeId,
         deadline: Deadline,
     ) -> Option<Epoch> {
+        // Many requests meet one newer topology, and one of them fetches it for all; unless that one waits for too long.
+        let patience = deadline.left(&self.env).min(LEARNT_BY_ANOTHER);
+        let _one = self.env.timeout(patience, self.learning.lock()).await;
         let known = self.topologies.current().epoch();
+        if known > topology.epoch() {
+            return Some(known);
+        }
         let request = Request::Topology(TopologyV1 { known });
         if let Ok(Response::Topology(_, entry)) = self.call(topology, from, request, deadline).await
             && !entry.is_empty()

@@ -52,7 +52,8 @@ impl Coordinator {
         }
         let partition = PartitionId(request.partition);
         let properties = check(&topology, &request.head, request.bucket)?;
-        let (epoch, partition_epoch) = (topology.epoch(), topology.changed_at(partition));
+        let partition_epoch = topology.changed_at(partition);
+        let epoch = topology.served_since(request.bucket, partition);
         check_rows(&topology, &request)?;
         // Only owners know all of a partition, so nobody stands in for them.
         let (asked, number) = (request.options.level, request.options.r);

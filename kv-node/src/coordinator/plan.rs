@@ -95,6 +95,16 @@ impl Plan {
         }
     }
 
+    /// What is sent to a replica, or to another owner that is to coordinate: the epoch is the one that it must know to serve the key
+    /// as this plan does. What has changed elsewhere since it need not have learnt first.
+    pub fn head(&self, head: DataHead) -> DataHead {
+        let (bucket, partition) = (self.target.bucket, self.target.partition);
+        DataHead {
+            epoch: self.topology.served_since(bucket, partition),
+            ..head
+        }
+    }
+
     /// Notes what happens at a node, which stands in for an owner perhaps, if anyone wants to know.
     pub fn note(
         &self,

@@ -238,13 +238,9 @@ impl Coordinator {
             choices.extend(owners().find(|node| self.liveness.may_answer(*node, now)));
         }
         let value = payload.value().cloned().unwrap_or_default();
-        // It is this node's topology now that says who owns the key: whoever has an older one learns it first.
-        let head = DataHead {
-            epoch: plan.target.epoch,
-            ..request.head
-        };
+        // It is this node's topology now that says who owns the key: whoever knows of an older change of that learns it first.
         let request = PutV1 {
-            head,
+            head: plan.head(request.head),
             forwarded: true,
             ..request
         };

@@ -62,10 +62,7 @@ impl Copies {
             Durability::Memory | Durability::One => AnswerWhen::Taken,
             Durability::Quorum | Durability::All => AnswerWhen::Synced,
         };
-        let head = DataHead {
-            epoch: plan.target.epoch,
-            ..head
-        };
+        let head = plan.head(head);
         let (bucket, key) = (plan.target.bucket, plan.target.key.clone());
         let stands_in_for = match sent_as {
             SentAs::Write | SentAs::Repair => None,

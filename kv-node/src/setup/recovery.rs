@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use kv_ring::{ChainEntry, Topology};
+use kv_storage::InlineJobs;
 use kv_storage::fs::{Fs, LockError, RealFs};
 use kv_types::NodeId;
 
@@ -26,7 +27,8 @@ pub struct Recovery {
 /// # Errors
 /// When the directory cannot be read, there is no such member, or those who are left can decide themselves.
 pub fn plan(data: &Path, lost: &[String], without_vote: &[String]) -> Result<Recovery> {
-    let topologies = Topologies::open(Arc::new(RealFs), &directory(data), USUAL_HISTORY)?;
+    let (fs, jobs) = (Arc::new(RealFs), Arc::new(InlineJobs));
+    let topologies = Topologies::open(fs, jobs, &directory(data), USUAL_HISTORY)?;
     let (present, hash) = topologies.tip();
     let node = |name: &String| -> Result<NodeId> {
         let mut members = present.members().iter();
@@ -41,7 +43,7 @@ pub fn plan(data: &Path, lost: &[String], without_vote: &[String]) -> Result<Rec
         !lost.contains(&own) && !without_vote.contains(&own),
         "this is the directory of a node that is named as one that is lost, or cannot vote; run it on one that is left and can"
     );
-    let next = Arc::new(present.recovered(&lost, &without_vote)?);
+    let next = Arc::new(present.recovered(own, &lost, &without_vote)?);
     let entry = ChainEntry::snapshot(Arc::clone(&next), hash)?;
     Ok(Recovery {
         present,

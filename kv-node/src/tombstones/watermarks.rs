@@ -25,6 +25,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(10);
 pub struct Watermarks {
     env: Env,
     store: Store,
+    /// One raise at a time: of two at once, the lower could be the one that is stored.
+    raising: tokio::sync::Mutex<()>,
     marks: RwLock<BTreeMap<Place, Hlc>>,
     /// Up to where all owners are known to have raised theirs, in this run of the node: only there it may forget. One
     /// that has not forgotten would take a new write, made where all was forgotten, for one beside the deletion.
@@ -57,6 +59,7 @@ impl Watermarks {
         Ok(Self {
             env,
             store,
+            raising: tokio::sync::Mutex::default(),
             marks: RwLock::new(marks),
             forgettable: RwLock::default(),
             risen: Mutex::default(),
@@ -115,6 +118,7 @@ impl Watermarks {
     /// # Errors
     /// [`StoreError`]; they stay where they were, but may have risen after a restart.
     pub async fn raise(&self, places: &[Place], to: Hlc) -> Result<(), StoreError> {
+        let _one = self.raising.lock().await;
         let mut batch = WriteBatch::new();
         // It lets space be freed.
         batch.use_reserve();

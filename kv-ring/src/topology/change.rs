@@ -454,6 +454,31 @@ mod tests {
         assert_ne!(again.id, beds.id);
     }
 
+    #[test]
+    fn what_is_served_is_served_alike_since_it_last_changed_itself() {
+        let first = genesis();
+        let bucket = first.buckets()[0].id;
+        let (here, there) = (PartitionId(7), PartitionId(8));
+        let since = |topology: &Topology, partition| topology.served_since(bucket, partition);
+        let second = first.changed_by(create("beds")).expect("a new name");
+        let beds = second.buckets().last().expect("just made").id;
+        assert_eq!(second.served_since(beds, here), Epoch(2));
+        assert_eq!(since(&second, here), Epoch(1), "it is another bucket");
+        let numbers = set_numbers(&second, (3, 2), None).expect("all of them meet");
+        assert_eq!(since(&numbers, here), Epoch(3));
+        let state = numbers.partition_state(here);
+        let fourth = numbers.with_partition_state(here, &state, Epoch(4));
+        let fourth = fourth.expect("a possible change");
+        assert_eq!(since(&fourth, here), Epoch(4));
+        assert_eq!(since(&fourth, there), Epoch(3), "it lies elsewhere");
+        let (by, lost) = (fourth.members()[0].node, fourth.voters().to_vec());
+        let lost: Vec<_> = lost.into_iter().filter(|node| *node != by).collect();
+        let anew = fourth
+            .recovered(by, &lost, &[])
+            .expect("a majority is lost");
+        assert_eq!(since(&anew, there), anew.epoch());
+    }
+
     fn set_numbers(
         topology: &Topology,
         (r, w): (u8, u8),

@@ -47,6 +47,8 @@ impl Topology {
     /// Those `without_vote` are members still: they have lost a part of their disks, do not know any more how they have voted, and wait for
     /// an actor that too few voters are left to grant.
     ///
+    /// Among those that vote is `by`, on whose directory the operator does it, if it may: of the others nobody knows here whether they can.
+    ///
     /// It is safe only if the lost never run again, or learn of it before they serve: what they decided in the meantime
     /// is dropped.
     ///
@@ -54,6 +56,7 @@ impl Topology {
     /// [`RecoveryError`].
     pub fn recovered(
         &self,
+        by: NodeId,
         lost: &[NodeId],
         without_vote: &[NodeId],
     ) -> Result<Self, RecoveryError> {
@@ -85,7 +88,7 @@ impl Topology {
             has_run && member.state != MemberState::Lost && is_left(&&member.node)
         };
         let members = members.filter(may_vote).map(|(member, _)| member);
-        let voters = choose_voters(members, &self.voters);
+        let voters = choose_voters(members, &[by]);
         if voters.is_empty() {
             return Err(RecoveryError::NobodyIsLeft);
         }
@@ -103,6 +106,11 @@ impl Topology {
         next.mark(self.may_lose(&next, lost));
         next.check()?;
         Ok(next)
+    }
+
+    /// The epoch that began this one's generation; of the first one, none.
+    pub(super) fn generation_began(&self) -> Epoch {
+        Epoch(self.epoch.0 / GENERATION * GENERATION)
     }
 
     /// Whether nobody voted on it: what only the lost knew is dropped with it.
@@ -128,18 +136,21 @@ mod tests {
     fn those_who_are_left_vote_in_an_epoch_that_nobody_has_reached() {
         let topology = Topology::genesis(spec(members(5, 5))).expect("a good specification");
         let lost = nodes(&topology, &["n1", "n2", "n3"]);
-        let next = topology.recovered(&lost, &[]).expect("two are left");
+        let by = nodes(&topology, &["n5"])[0];
+        let next = topology.recovered(by, &lost, &[]).expect("two are left");
         assert_eq!(next.epoch(), Epoch(GENERATION));
-        assert_eq!(next.voters().len(), 1, "an odd number");
-        assert!(!lost.contains(&next.voters()[0]));
+        assert_eq!(next.voters(), [by], "an odd number");
         for member in next.members() {
             let is_lost = member.state == MemberState::Lost;
             assert_eq!(is_lost, lost.contains(&member.node));
         }
         assert!(next.begins_generation() && !topology.begins_generation());
         let once_more = next
-            .recovered(&[next.voters()[0]], &[])
-            .expect("others are there");
+            .recovered(by, &nodes(&topology, &["n4"]), &[])
+            .unwrap_err();
+        assert_eq!(once_more, RecoveryError::MajorityIsLeft { left: 1, all: 1 });
+        let other = nodes(&topology, &["n4"])[0];
+        let once_more = next.recovered(other, &[by], &[]).expect("one is left");
         assert_eq!(once_more.epoch(), Epoch(2 * GENERATION));
     }
 
@@ -154,7 +165,9 @@ mod tests {
         let unknown = grant(&topology, left.node).expect("it is a member");
         let unknown = unknown.actor_of(left.node);
         let lost = [lost.node, other.node];
-        let next = topology.recovered(&lost, &[]).expect("one is left");
+        let next = topology
+            .recovered(left.node, &lost, &[])
+            .expect("one is left");
         let granted = grant(&next, left.node).expect("it is a member");
         assert!(granted.actor_of(left.node) > next.actor_of(left.node));
         assert!(next.actor_of(left.node) > unknown);
@@ -164,26 +177,29 @@ mod tests {
     fn voters_that_cannot_vote_stay_members_and_do_not_vote() {
         let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
         let voteless = nodes(&topology, &["n1", "n2"]);
-        let next = topology.recovered(&[], &voteless).expect("one is left");
+        let by = nodes(&topology, &["n3"])[0];
+        let next = topology.recovered(by, &[], &voteless);
+        let next = next.expect("one is left");
         assert_eq!(next.voters(), nodes(&topology, &["n3"]));
         assert_eq!(next.members(), topology.members());
         assert_eq!(next.marked().len(), 0, "nothing is given up");
-        let all = topology.recovered(&nodes(&topology, &["n3"]), &voteless);
+        let all = topology.recovered(by, &[by], &voteless);
         assert_eq!(all.unwrap_err(), RecoveryError::NobodyIsLeft);
-        assert!(topology.recovered(&[], &[NodeId(77)]).is_err());
+        assert!(topology.recovered(by, &[], &[NodeId(77)]).is_err());
     }
 
     #[test]
     fn a_majority_decides_itself_and_nobody_cannot() {
         let topology = Topology::genesis(spec(members(3, 3))).expect("a good specification");
-        let one = topology.recovered(&nodes(&topology, &["n2"]), &[]);
+        let by = nodes(&topology, &["n1"])[0];
+        let one = topology.recovered(by, &nodes(&topology, &["n2"]), &[]);
         assert_eq!(
             one.unwrap_err(),
             RecoveryError::MajorityIsLeft { left: 2, all: 3 }
         );
-        let all = topology.recovered(&nodes(&topology, &["n1", "n2", "n3"]), &[]);
+        let all = topology.recovered(by, &nodes(&topology, &["n1", "n2", "n3"]), &[]);
         assert_eq!(all.unwrap_err(), RecoveryError::NobodyIsLeft);
-        let unknown = topology.recovered(&[NodeId(77)], &[]);
+        let unknown = topology.recovered(by, &[NodeId(77)], &[]);
         assert!(matches!(unknown, Err(RecoveryError::Topology(_))));
     }
 }

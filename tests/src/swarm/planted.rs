@@ -88,4 +88,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "count a source that has lost something",
     "vote below an earlier vote",
     "mint below an earlier reading",
+    "begin without knowing what the others forget by",
 ];

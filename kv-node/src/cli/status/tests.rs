@@ -164,7 +164,7 @@ fn what_may_be_lost_is_warned_of() {
         .collect();
     let recovered = whole
         .topology
-        .recovered(&lost, &[])
+        .recovered(whole.nodes[0].member.node, &lost, &[])
         .expect("one of three is left");
     let marked = Seen {
         topology: Arc::new(recovered),
