@@ -346,6 +346,51 @@ fn a_promise_is_told_only_once_it_is_durable() {
     });
 }
 
+/// What was forgotten by the higher one would be taken for new by the lower one. A simulated day found it.
+#[test]
+fn of_two_rises_of_a_watermark_at_once_the_higher_one_is_kept() {
+    with(14, three, |cluster, _, handle| async move {
+        handle.sleep(KEEP * 2).await;
+        let node = NodeId(3);
+        let told = floor(&cluster, node, None).await;
+        // So that no round of theirs comes in between.
+        for other in cluster.nodes().filter(|other| *other != node) {
+            cluster.kill(other);
+        }
+        let through = floor(&cluster, node, Some(told.reading)).await.floor;
+        assert_eq!(through, told.reading);
+        let topology = cluster.topology();
+        let (_, partition) = topology.locate(BUCKET, KEY.as_bytes());
+        let raise = |through| {
+            Request::Watermark(WatermarkV1 {
+                epoch: topology.epoch(),
+                boot: told.boot,
+                through,
+                step: WatermarkStep::Raise,
+                places: vec![PlaceV1 {
+                    bucket: BUCKET,
+                    partition: partition.0,
+                }],
+            })
+        };
+        let hangs = BUDGET / 4;
+        cluster.conditions(node).hang_until(handle.now() + hangs);
+        let lower = async {
+            handle.sleep(hangs / 2).await;
+            call(&cluster, node, &raise(Hlc(through.0 - 1))).await
+        };
+        let higher = raise(through);
+        let both = futures::join!(call(&cluster, node, &higher), lower);
+        for answer in [both.0, both.1] {
+            assert!(matches!(answer, Response::Watermark(_)), "{answer:?}");
+        }
+        cluster.cut_power(node);
+        let image = cluster.image(node).expect("a whole disk");
+        let kept = image.watermark(BUCKET, partition).expect("a whole disk");
+        assert_eq!(kept, through);
+    });
+}
+
 #[test]
 fn a_clock_has_few_intervals_however_often_its_writers_were_started() {
     with(13, three, |cluster, mut client, handle| async move {

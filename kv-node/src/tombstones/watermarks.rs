@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use kv_storage::WriteBatch;
-use kv_types::{BucketId, Hlc};
+use kv_types::{BucketId, Hlc, planted};
 
 use crate::anti_entropy::trees::Place;
 use crate::env::Env;
@@ -118,7 +118,10 @@ impl Watermarks {
     /// # Errors
     /// [`StoreError`]; they stay where they were, but may have risen after a restart.
     pub async fn raise(&self, places: &[Place], to: Hlc) -> Result<(), StoreError> {
-        let _one = self.raising.lock().await;
+        let _one = match planted!("raise watermarks side by side") {
+            true => None,
+            false => Some(self.raising.lock().await),
+        };
         let mut batch = WriteBatch::new();
         // It lets space be freed.
         batch.use_reserve();

@@ -89,4 +89,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "vote below an earlier vote",
     "mint below an earlier reading",
     "begin without knowing what the others forget by",
+    "raise watermarks side by side",
 ];
