@@ -19,7 +19,8 @@ use kv_tests::sim::cluster::data;
 use kv_tests::sim::{Handle, SimCluster};
 use kv_types::{BucketName, BucketProperties, Key, Level, NodeId, Outcome};
 
-use crate::client::{BUCKET, BUDGET, Client, metric, options, with};
+use crate::client::{BUCKET, BUDGET, Client, metric, options, with, with_cluster};
+use crate::members::{JOINING, join, topology};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -50,6 +51,26 @@ pub(crate) fn emptied(cluster: &SimCluster, node: NodeId) -> SimFs {
         }
     }
     disk
+}
+
+/// A simulated day found it.
+#[test]
+fn what_only_a_member_remembers_that_came_later_is_not_missed_at_a_start() {
+    with_cluster(62, |cluster, _, handle| async move {
+        handle.sleep(TOLD).await;
+        let copy = cluster.fs(N1).fork();
+        join(&cluster).await;
+        handle.sleep(Duration::from_millis(500)).await;
+        assert!(topology(&cluster, N1).member(JOINING).is_some());
+        let across = |one: NodeId| [(one, N2), (N2, one), (one, N3), (N3, one)];
+        cluster.network.block(&across(N1));
+        cluster.network.block(&across(JOINING));
+        handle.sleep(TOLD * 5).await;
+        cluster.network.unblock(&across(N1));
+        start_from(&cluster, N1, copy.power_loss(handle.seed())).await;
+        let missing = metric(&cluster, N1, "kv_incomplete_partitions ");
+        assert!(missing > 0, "it may have acknowledged what it lacks");
+    });
 }
 
 /// Has a bucket made, and says whether the voters have decided it.

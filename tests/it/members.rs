@@ -20,7 +20,7 @@ use crate::damage::damage;
 use crate::lost_disks::start_from;
 
 const FIRST: NodeId = NodeId(1);
-const JOINING: NodeId = NodeId(4);
+pub(crate) const JOINING: NodeId = NodeId(4);
 /// All is where it belongs within this time.
 const LIMIT: Duration = Duration::from_secs(300);
 const KEYS: usize = 200;
@@ -37,7 +37,7 @@ async fn change(cluster: &SimCluster, via: NodeId, change: ChangeKind) {
     assert!(made, "{answer:?}");
 }
 
-fn topology(cluster: &SimCluster, node: NodeId) -> Arc<Topology> {
+pub(crate) fn topology(cluster: &SimCluster, node: NodeId) -> Arc<Topology> {
     cluster.node(node).expect("it runs").topology()
 }
 
@@ -55,7 +55,7 @@ async fn commit(cluster: &SimCluster, via: NodeId, wanted: MemberChangesV1) {
 }
 
 /// A fourth node becomes a member, and starts.
-async fn join(cluster: &SimCluster) {
+pub(crate) async fn join(cluster: &SimCluster) {
     let joins = MemberChangesV1 {
         joins: vec![cluster.newcomer(JOINING)],
         ..MemberChangesV1::default()

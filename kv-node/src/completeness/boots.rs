@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
-use kv_net::message::{RememberReplyV1, RememberV1, Request, Response};
-use kv_ring::Topology;
+use futures::stream::FuturesUnordered;
+use kv_net::message::{RememberReplyV1, RememberV1, Request, Response, TopologyV1};
+use kv_ring::{ChainEntry, Member, Topology};
 use kv_storage::WriteBatch;
 use kv_types::{Epoch, Hlc, HybridClock, NodeId, planted};
 use tokio::sync::Notify;
@@ -89,6 +91,11 @@ pub(crate) async fn count_start(
         tries += 1;
         env.sleep(PATIENCE_AT_START).await;
         remembered = ask().await;
+    }
+    if let Some(newer) = newer_topology(env, topology, me, &remembered).await {
+        // Who has become a member since may alone remember the rest.
+        let came = |member: &Member| topology.member(member.node).is_none();
+        remembered.extend(ask_some(env, &newer, came, PATIENCE_AT_START, |_| None).await);
     }
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
@@ -206,8 +213,19 @@ async fn ask_all(
     patience: Duration,
     tell: impl Fn(&RememberReplyV1) -> Option<RememberV1>,
 ) -> Vec<Answer> {
+    ask_some(env, topology, |member| member.node != me, patience, tell).await
+}
+
+/// The same of some members.
+async fn ask_some(
+    env: &Env,
+    topology: &Topology,
+    is_asked: impl Fn(&Member) -> bool,
+    patience: Duration,
+    tell: impl Fn(&RememberReplyV1) -> Option<RememberV1>,
+) -> Vec<Answer> {
     let tell = &tell;
-    let others = topology.members().iter().filter(|member| member.node != me);
+    let others = topology.members().iter().filter(|member| is_asked(member));
     let asks = others.map(|member| {
         let from = member.node;
         let call = move |said: RememberV1, patience| {
@@ -237,6 +255,37 @@ async fn ask_all(
         }
     });
     join_all(asks).await.into_iter().flatten().collect()
+}
+
+/// The newest topology of the same cluster that those know of who have answered, if it is newer than this node's.
+async fn newer_topology(
+    env: &Env,
+    topology: &Topology,
+    me: NodeId,
+    answers: &[Answer],
+) -> Option<Arc<Topology>> {
+    let asks = answers.iter().filter_map(|answer| {
+        let member = topology.member(answer.from)?;
+        let peer = Peer {
+            node: member.node,
+            address: member.address.clone(),
+        };
+        let request = Request::Topology(TopologyV1 { known: Epoch(0) });
+        Some(env.transport.call(peer, request, PATIENCE_AT_START))
+    });
+    let entries = join_all(asks).await.into_iter().filter_map(|answer| {
+        let Ok(Response::Topology(_, entry)) = answer else {
+            return None;
+        };
+        Some(Arc::clone(ChainEntry::decode(&entry).ok()?.topology()))
+    });
+    let is_newer = |it: &Arc<Topology>| {
+        it.cluster_id() == topology.cluster_id()
+            && it.epoch() > topology.epoch()
+            && it.member(me).is_some()
+            && !planted!("be told by those only whom an old disk knows")
+    };
+    entries.filter(is_newer).max_by_key(|it| it.epoch())
 }
 
 /// The least time between two rises of the counter in a cluster.
@@ -340,6 +389,16 @@ pub struct Telling {
     pub(crate) loss: Arc<Notify>,
 }
 
+/// What a node has heard of itself that was told nothing yet.
+enum Met {
+    /// Nothing: no other member answers.
+    Nobody,
+    /// Nobody remembers it as later than it is, neither the first one that answered nor who became a member since.
+    NoLaterSelf,
+    /// Somebody does, who is a member by this topology, if it is newer than its own.
+    LaterSelf(Option<Arc<Topology>>),
+}
+
 impl Telling {
     /// Raises the counter and tells it, again and again.
     pub async fn run(self) {
@@ -351,7 +410,21 @@ impl Telling {
                 self.watch_later_self(&[]).await;
                 return;
             }
-            let topology = self.topologies.current();
+            let mut topology = self.topologies.current();
+            let mut patience = PATIENCE;
+            if !self.completeness.is_told() {
+                match self.meet(&topology).await {
+                    Met::Nobody => {
+                        self.env.sleep(PERIOD_AT_START).await;
+                        continue;
+                    }
+                    Met::NoLaterSelf => self.completeness.was_told(),
+                    Met::LaterSelf(newest) => {
+                        topology = newest.unwrap_or(topology);
+                        patience = PATIENCE_AT_START;
+                    }
+                }
+            }
             let counter = self.counter.load(Ordering::Relaxed);
             let runs = &self.runs;
             let tell = |reply: &RememberReplyV1| {
@@ -360,7 +433,6 @@ impl Telling {
                     self.membership.meet_later_self(reply.boot);
                     return None;
                 }
-                self.completeness.was_told();
                 Some(RememberV1 {
                     boot: counter,
                     run: runs.current(),
@@ -369,10 +441,6 @@ impl Telling {
                 })
             };
             let (env, me) = (&self.env, self.me);
-            let patience = match self.completeness.is_told() {
-                true => PATIENCE,
-                false => PATIENCE_AT_START,
-            };
             let answers = ask_all(env, &topology, me, patience, tell).await;
             self.watch.note(offsets(&answers));
             let is_known = |answer: &Answer| is_known(&answer.reply, runs, counter);
@@ -397,6 +465,35 @@ impl Telling {
                 tracing::debug!(%error, "the boot counter does not rise");
             }
         }
+    }
+
+    /// Asks until the first one answers, and then also those that it knows of and this node does not: who became a member while it was
+    /// away may alone remember what its disk lacks.
+    async fn meet(&self, topology: &Topology) -> Met {
+        let (env, me) = (&self.env, self.me);
+        let counter = self.counter.load(Ordering::Relaxed);
+        let others = topology.members().iter().map(|member| member.node);
+        let asks = others.filter(|node| *node != me).map(|node| {
+            let is_asked = move |member: &Member| member.node == node;
+            ask_some(env, topology, is_asked, PATIENCE_AT_START, |_| None)
+        });
+        let mut asks: FuturesUnordered<_> = asks.collect();
+        while let Some(mut answers) = asks.next().await {
+            if answers.is_empty() {
+                continue;
+            }
+            let newer = newer_topology(env, topology, me, &answers).await;
+            if let Some(newer) = &newer {
+                let came = |member: &Member| topology.member(member.node).is_none();
+                answers.extend(ask_some(env, newer, came, PATIENCE_AT_START, |_| None).await);
+            }
+            let is_known = |answer: &Answer| is_known(&answer.reply, &self.runs, counter);
+            return match answers.iter().all(is_known) {
+                true => Met::NoLaterSelf,
+                false => Met::LaterSelf(newer),
+            };
+        }
+        Met::Nobody
     }
 
     /// Notes durably that this disk lacks something, lest it count for whole should the node be started again before that is on

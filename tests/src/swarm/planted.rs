@@ -90,4 +90,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "mint below an earlier reading",
     "begin without knowing what the others forget by",
     "raise watermarks side by side",
+    "be told by those only whom an old disk knows",
 ];
