@@ -384,6 +384,8 @@ impl Replica {
         let now_ms = self.env.host.wall_ms();
         match (object.admit(new.write.write_id, now_ms), seq) {
             (Admission::Known, Some(seq)) => {
+                // This node may be an owner no more, though it was when it planned: then it must not count.
+                self.check_unchanged(target)?;
                 if answer != AnswerWhen::Taken {
                     // It may carry another write, which nobody must hear of before.
                     self.store.durable(seq).await?;
@@ -542,6 +544,8 @@ impl Replica {
         let is_past =
             object.oldest_dot().is_none() && object.clock().latest() <= self.through(target);
         if !changed || is_past {
+            // As where something is appended: who takes over the partition has asked already what is here.
+            self.check_unchanged(target)?;
             drop(turn);
             let is_waited_for = answer != AnswerWhen::Taken
                 && !planted!("acknowledge what was there before it is synced");
@@ -602,6 +606,13 @@ impl Replica {
         };
         self.reads.note(held.as_ref().map(|held| held.source));
         Ok(held)
+    }
+
+    /// Refuses where the partition has changed since a request was planned.
+    fn check_unchanged(&self, target: &Target) -> Result<(), Refusal> {
+        let (epoch, partition) = (target.epoch, target.partition);
+        let unchanged = self.topologies.unchanged_since(epoch, partition, || ());
+        unchanged.map_err(Refusal::stale)
     }
 
     /// Refuses to show what may lack what this node has acknowledged; but for a partition that it is to gain, where its answer

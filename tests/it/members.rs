@@ -718,6 +718,38 @@ fn who_was_to_gain_something_with_a_disk_that_is_lost_may_have_gained_it() {
 }
 
 #[test]
+fn the_only_one_that_is_left_takes_over_what_the_other_one_had() {
+    let two = |handle| SimCluster::new(handle, 2, 1, options());
+    with(63, two, |cluster, mut client, handle| async move {
+        let lost = NodeId(2);
+        cluster.kill(lost);
+        handle.sleep(Duration::from_secs(5)).await;
+        let wanted = MemberChangesV1 {
+            lost: vec![lost],
+            ..MemberChangesV1::default()
+        };
+        let plan = topology(&cluster, FIRST).plan_members(&member_changes(wanted.clone()));
+        let kind = ChangeKind::Members {
+            changes: wanted,
+            plan: plan.expect("possible").id.0,
+            accepts_loss: true,
+        };
+        change(&cluster, FIRST, kind).await;
+        let limit = handle.now() + LIMIT;
+        while topology(&cluster, FIRST).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "it does not end");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        change(&cluster, FIRST, ChangeKind::RemoveMember { node: lost }).await;
+        client.epoch = topology(&cluster, FIRST).epoch();
+        for number in 0..KEYS {
+            let put = client.put(&cluster, FIRST, &name(number), "v").await;
+            put.expect("it owns everything");
+        }
+    });
+}
+
+#[test]
 fn a_lost_member_is_replaced_and_nobody_waits_for_it() {
     with_cluster(5, |cluster, mut client, handle| async move {
         let mut values = Vec::new();

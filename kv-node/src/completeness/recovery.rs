@@ -182,7 +182,9 @@ impl Recovery {
         };
         let incomplete: Vec<PartitionId> = self.completeness.incomplete().into_iter().collect();
         // Until it has heard from another one, this node may not know of buckets that make it an owner.
-        let mut is_current = topology.members().len() == 1;
+        let members = topology.members().iter().map(|member| member.node);
+        let mut others = members.filter(|node| *node != self.me);
+        let mut is_current = !others.any(|node| topology.is_counted_on(node));
         for partitions in incomplete.chunks(PARTITIONS_AT_ONCE) {
             let mut places = self.owned(&topology, partitions);
             let peers: BTreeSet<NodeId> = places.values().flat_map(Progress::others).collect();

@@ -149,9 +149,16 @@ impl Forgetting {
         // Before the marks: what becomes incomplete while they are read has another number the next time.
         let losses = self.completeness.losses();
         let may_count = self.completeness.check_told(&topology).is_ok();
+        let (gained, joining) = (topology.gained_by(self.me), self.completeness.joining());
+        // What it was to gain is off the record a little before the topology that calls that off is in force.
+        let is_called_off = |partition: &PartitionId| {
+            let since = gained.get(partition);
+            since.is_some_and(|since| joining.get(partition) != Some(since))
+        };
         let mark = |place: &PlaceV1| {
             let partition = PartitionId(place.partition);
-            let is_complete = may_count && !self.completeness.is_incomplete(partition);
+            let is_incomplete = self.completeness.is_incomplete(partition);
+            let is_complete = may_count && !is_incomplete && !is_called_off(&partition);
             is_complete.then(|| self.watermarks.of((place.bucket, partition)))
         };
         let marks = asked.places.iter().map(mark).collect();
