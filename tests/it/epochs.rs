@@ -133,6 +133,12 @@ fn a_clients_request_of_an_older_epoch_is_served_by_the_newer_one_which_the_repl
                 .expect("it is served");
             assert_eq!((shown, read.epoch), (vec![value], Epoch(2)), "{via}");
         }
+        // Also of a partition that has not changed.
+        let mut others = topology.partition_count().iter();
+        let other = others.find(|other| *other != moved).expect("many");
+        let (place, usual) = ((other.0, None, None), ReadOptions::default());
+        let listed = client.list(&cluster, NodeId(1), place, 10, usual).await;
+        assert_eq!(listed.expect("it is served").0.epoch, Epoch(2));
     });
 }
 
@@ -234,6 +240,57 @@ fn who_is_behind_serves_at_once_what_has_not_changed_since() {
         for behind in others {
             assert_eq!(epoch_of(&cluster, behind), Epoch(1));
         }
+    });
+}
+
+/// Who takes over the partition has asked by then what is here.
+#[test]
+fn a_repeated_write_counts_here_only_while_the_owners_are_those_of_its_plan() {
+    with_second_epoch_on(1, |cluster, mut client| async move {
+        let knows = NodeId(1);
+        cluster.network.cut_off(knows, true);
+        let (_, partition) = cluster.topology().locate(BUCKET, MOVED.as_bytes());
+        let owners = cluster.topology().replicas(partition, 3);
+        let mut owners = owners.nodes().filter(|node| *node != knows);
+        let via = owners.next().expect("two of three at least");
+        let request = client.put_request(MOVED, None, WriteKind::Put);
+        let first = client.send_put(&cluster, via, request.clone(), "v").await;
+        assert_eq!(first.expect("two are enough").epoch, Epoch(1));
+
+        // The reading before the repeated write takes so long that this node learns of the change meanwhile, and no other does.
+        let others = cluster.nodes().filter(|node| ![via, knows].contains(node));
+        for other in others {
+            cluster.network.block(&[(knows, other), (other, knows)]);
+            for link in [(via, other), (other, via)] {
+                let by = Duration::from_millis(150);
+                cluster.network.slow_down(link, by);
+            }
+        }
+        let mut head = client.head();
+        let again = client.send_put(&cluster, via, request, "v");
+        let learns = async {
+            cluster.network.pause(Duration::from_millis(50)).await;
+            cluster.network.cut_off(knows, false);
+            head.epoch = Epoch(2);
+            let read = Request::ReplicaRead(ReplicaReadV1 {
+                head,
+                bucket: BUCKET,
+                key: key(MOVED),
+                digest_only: false,
+            });
+            let asked = cluster
+                .network
+                .call(Role::Node(knows), via, &read, BUDGET)
+                .await;
+            assert!(matches!(asked, Ok(Response::ReplicaRead(..))), "{asked:?}");
+            assert_eq!(epoch_of(&cluster, via), Epoch(2));
+        };
+        let (again, ()) = futures::join!(again, learns);
+        let (code, outcome) = again.expect_err("its own copy would be one of two");
+        assert_eq!(
+            (code, outcome),
+            (ErrorCode::StaleEpoch, Outcome::NotApplied)
+        );
     });
 }
 

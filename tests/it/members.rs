@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_net::message::{
-    ChangeKind, ChangeV1, MemberChangesV1, ReplicaReadV1, Request, Response, WriteFate, WriteKind,
+    ChangeKind, ChangeV1, MemberChangesV1, PlaceV1, ReadOptions, ReplicaReadV1, Request, Response,
+    WatermarksV1, WriteFate, WriteKind,
 };
 use kv_net::{ErrorCode, Role};
 use kv_node::changes::member_changes;
@@ -211,7 +212,6 @@ fn a_node_joins_and_another_leaves_under_load() {
     });
 }
 
-/// Five nodes with three replicas of each key.
 /// What the others had forgotten it would take in again, not knowing.
 #[test]
 fn a_new_member_serves_once_another_one_has_told_it_what_is_forgotten() {
@@ -233,6 +233,7 @@ fn a_new_member_serves_once_another_one_has_told_it_what_is_forgotten() {
     });
 }
 
+/// Five nodes with three replicas of each key.
 fn five(handle: Handle) -> SimCluster {
     SimCluster::new(handle, 5, 3, options())
 }
@@ -616,9 +617,98 @@ fn a_node_that_loses_power_again_and_again_while_it_gains_fetches_nothing_twice_
     });
 }
 
+/// Where a fourth node is to gain a key that it has not pulled yet, and the key.
+async fn while_it_gains(
+    cluster: &SimCluster,
+    client: &mut Client,
+    handle: &Handle,
+) -> (PartitionId, String) {
+    let names: Vec<String> = (0..2 * KEYS).map(name).collect();
+    for name in &names {
+        let put = client.put(cluster, FIRST, name, &"v".repeat(1 << 10)).await;
+        put.expect("all are up");
+    }
+    join(cluster).await;
+    let limit = handle.now() + LIMIT;
+    loop {
+        handle.sleep(Duration::from_millis(100)).await;
+        assert!(handle.now() < limit, "it gains nothing");
+        let now = topology(cluster, JOINING);
+        let gained = now.gained_by(JOINING);
+        let image = cluster.image(JOINING).expect("a disk");
+        let incomplete = image.incomplete().expect("its records are whole");
+        let place = |name: &String| now.locate(BUCKET, key(name).partition_key()).1;
+        let is_open =
+            |place: PartitionId| gained.contains_key(&place) && incomplete.contains(&place.0);
+        if let Some(open) = names.iter().find(|name| is_open(place(name))) {
+            client.epoch = now.epoch();
+            return (place(open), open.clone());
+        }
+    }
+}
+
+fn slow(handle: Handle) -> SimCluster {
+    SimCluster::new(handle, 3, 3, options()).with_fetch_bytes_per_s(16)
+}
+
+#[test]
+fn keys_are_listed_while_an_owner_is_to_gain_them() {
+    with(64, slow, |cluster, mut client, handle| async move {
+        let (partition, open) = while_it_gains(&cluster, &mut client, &handle).await;
+        let all = ReadOptions {
+            level: Level::All,
+            ..ReadOptions::default()
+        };
+        let place = (partition.0, None, None);
+        let listed = client.list(&cluster, FIRST, place, 100, all).await;
+        let (page, _) = listed.expect("all are up");
+        let now = topology(&cluster, FIRST);
+        assert!(now.gained_by(JOINING).contains_key(&partition));
+        assert!(page.entries.iter().any(|entry| entry.key == key(&open)));
+    });
+}
+
+/// Between the two, the topology by which it is a new owner is in force still.
+#[test]
+fn what_is_called_off_is_not_whole_before_that_is_in_force() {
+    with(65, slow, |cluster, mut client, handle| async move {
+        let (partition, _) = while_it_gains(&cluster, &mut client, &handle).await;
+        let joint = topology(&cluster, JOINING).epoch();
+        let places = vec![PlaceV1 {
+            bucket: BUCKET,
+            partition: partition.0,
+        }];
+        let marks = async |epoch| {
+            let places = places.clone();
+            let asked = Request::Watermarks(WatermarksV1 { epoch, places });
+            let from = Role::Node(FIRST);
+            match cluster.network.call(from, JOINING, &asked, BUDGET).await {
+                Ok(Response::Watermarks(reply)) => reply.marks,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(marks(joint).await, [None]);
+        // So that what it notes has room, and the topology has not.
+        let disk = cluster.fs(JOINING);
+        disk.set_capacity(0);
+        change(&cluster, FIRST, ChangeKind::AbortMoves).await;
+        let limit = handle.now() + LIMIT;
+        let is_noted = || {
+            let image = cluster.image(JOINING).expect("a disk");
+            let incomplete = image.incomplete().expect("its records are whole");
+            !incomplete.contains(&partition.0)
+        };
+        while !is_noted() {
+            assert!(handle.now() < limit, "it does not hear of it");
+            handle.sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(topology(&cluster, JOINING).epoch(), joint);
+        assert_eq!(marks(joint).await, [None], "it never was");
+    });
+}
+
 #[test]
 fn a_source_that_loses_something_while_it_is_compared_was_not_whole() {
-    let slow = |handle| SimCluster::new(handle, 3, 3, options()).with_fetch_bytes_per_s(16);
     with(16, slow, |cluster, mut client, handle| async move {
         let (behind, away) = (NodeId(2), NodeId(3));
         let links: Vec<_> = [FIRST, away]

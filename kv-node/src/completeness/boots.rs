@@ -92,11 +92,7 @@ pub(crate) async fn count_start(
         env.sleep(PATIENCE_AT_START).await;
         remembered = ask().await;
     }
-    if let Some(newer) = newer_topology(env, topology, me, &remembered).await {
-        // Who has become a member since may alone remember the rest.
-        let came = |member: &Member| topology.member(member.node).is_none();
-        remembered.extend(ask_some(env, &newer, came, PATIENCE_AT_START, |_| None).await);
-    }
+    ask_newcomers(env, topology, me, &mut remembered).await;
     watch.note(offsets(&remembered));
     let latest = latest(&remembered);
     let is_known = |answer: &Answer| is_known(&answer.reply, &runs, last);
@@ -257,35 +253,62 @@ async fn ask_some(
     join_all(asks).await.into_iter().flatten().collect()
 }
 
+/// Asks those, too, who became members since a topology, as those that have answered know: they may alone remember what a disk from
+/// before them lacks. Gives the topology by which they are members, if there is a newer one.
+async fn ask_newcomers(
+    env: &Env,
+    topology: &Topology,
+    me: NodeId,
+    answers: &mut Vec<Answer>,
+) -> Option<Arc<Topology>> {
+    if planted!("be told by those only whom an old disk knows") {
+        return None;
+    }
+    let newer = newer_topology(env, topology, answers).await?;
+    let came = |member: &Member| member.node != me && topology.member(member.node).is_none();
+    answers.extend(ask_some(env, &newer, came, PATIENCE_AT_START, |_| None).await);
+    Some(newer)
+}
+
 /// The newest topology of the same cluster that those know of who have answered, if it is newer than this node's.
 async fn newer_topology(
     env: &Env,
     topology: &Topology,
-    me: NodeId,
     answers: &[Answer],
 ) -> Option<Arc<Topology>> {
-    let asks = answers.iter().filter_map(|answer| {
-        let member = topology.member(answer.from)?;
-        let peer = Peer {
-            node: member.node,
-            address: member.address.clone(),
-        };
-        let request = Request::Topology(TopologyV1 { known: Epoch(0) });
-        Some(env.transport.call(peer, request, PATIENCE_AT_START))
-    });
-    let entries = join_all(asks).await.into_iter().filter_map(|answer| {
-        let Ok(Response::Topology(_, entry)) = answer else {
-            return None;
-        };
-        Some(Arc::clone(ChainEntry::decode(&entry).ok()?.topology()))
-    });
-    let is_newer = |it: &Arc<Topology>| {
-        it.cluster_id() == topology.cluster_id()
-            && it.epoch() > topology.epoch()
-            && it.member(me).is_some()
-            && !planted!("be told by those only whom an old disk knows")
+    let ask = |node: NodeId, known: Epoch| {
+        let address = topology.member(node)?.address.clone();
+        let request = Request::Topology(TopologyV1 { known });
+        let answer = env
+            .transport
+            .call(Peer { node, address }, request, PATIENCE_AT_START);
+        Some(async move { (node, answer.await) })
     };
-    entries.filter(is_newer).max_by_key(|it| it.epoch())
+    // How far they are; only one need send all of it.
+    let epochs = answers
+        .iter()
+        .filter_map(|answer| ask(answer.from, Epoch(u64::MAX)));
+    let epochs = join_all(epochs).await.into_iter();
+    let mut further: Vec<(Epoch, NodeId)> = epochs
+        .filter_map(|(node, answer)| match answer {
+            Ok(Response::Topology(reply, _)) => Some((reply.epoch, node)),
+            _ => None,
+        })
+        .filter(|(epoch, _)| *epoch > topology.epoch())
+        .collect();
+    further.sort_unstable();
+    while let Some((_, node)) = further.pop() {
+        let Ok(Response::Topology(_, entry)) = ask(node, Epoch(0))?.await.1 else {
+            continue;
+        };
+        let entry = ChainEntry::decode(&entry).ok();
+        let newer = entry.map(|entry| Arc::clone(entry.topology()));
+        let is_ours = |it: &Arc<Topology>| it.cluster_id() == topology.cluster_id();
+        if let Some(newer) = newer.filter(is_ours) {
+            return Some(newer);
+        }
+    }
+    None
 }
 
 /// The least time between two rises of the counter in a cluster.
@@ -482,11 +505,7 @@ impl Telling {
             if answers.is_empty() {
                 continue;
             }
-            let newer = newer_topology(env, topology, me, &answers).await;
-            if let Some(newer) = &newer {
-                let came = |member: &Member| topology.member(member.node).is_none();
-                answers.extend(ask_some(env, newer, came, PATIENCE_AT_START, |_| None).await);
-            }
+            let newer = ask_newcomers(env, topology, me, &mut answers).await;
             let is_known = |answer: &Answer| is_known(&answer.reply, &self.runs, counter);
             return match answers.iter().all(is_known) {
                 true => Met::NoLaterSelf,

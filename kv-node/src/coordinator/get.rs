@@ -29,11 +29,12 @@ use crate::env::Deadline;
 use crate::refusal::Refusal;
 use crate::replica::Arrival;
 
-/// How long a request leaves it to another one to fetch a newer topology.
-const LEARNT_BY_ANOTHER: Duration = Duration::from_millis(100);
 const DOING: &str = "answer the read";
 
 const LASTING: &str = "hold what the read found, so that no later read misses it";
+
+/// How long a request leaves it to another one to fetch a newer topology.
+const LEARNT_BY_ANOTHER: Duration = Duration::from_millis(100);
 
 /// Later than every dot: a reader may have seen one of a node whose clock is ahead.
 const LATEST: Hlc = Hlc(u64::MAX);

@@ -53,7 +53,10 @@ impl Coordinator {
         let partition = PartitionId(request.partition);
         let properties = check(&topology, &request.head, request.bucket)?;
         let partition_epoch = topology.changed_at(partition);
-        let epoch = topology.served_since(request.bucket, partition);
+        let (epoch, served_since) = (
+            topology.epoch(),
+            topology.served_since(request.bucket, partition),
+        );
         check_rows(&topology, &request)?;
         // Only owners know all of a partition, so nobody stands in for them.
         let (asked, number) = (request.options.level, request.options.r);
@@ -79,7 +82,7 @@ impl Coordinator {
         let ask = PageRequest {
             topology,
             partition_epoch,
-            message: replica_request(&request, epoch),
+            message: replica_request(&request, served_since),
         };
         let mut pages = Vec::new();
         let collecting = self.collect_pages(ask, &replicas, quorum.r(), &mut pages, deadline);
@@ -130,6 +133,7 @@ impl Coordinator {
         pages: &mut Vec<(NodeId, ReplicaPage)>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
+        let topology = Arc::clone(&ask.topology);
         let mut unasked = self.candidates(replicas, &Places::strict()).into_iter();
         let mut answers = Answers::new();
         let send = |node: NodeId| -> BoxFuture<'static, _> {
@@ -178,7 +182,9 @@ impl Coordinator {
                     let got = replicas.count(|node| pages.iter().any(|(from, _)| *from == node));
                     return Err(Refusal::not_enough(needed, got, DOING));
                 }
-                Some((_, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => {
+                Some((node, Err(refusal))) if refusal.code == ErrorCode::StaleEpoch => {
+                    // So that the refusal names the epoch that the client must learn.
+                    self.learn_topology(&topology, node, deadline).await;
                     return Err(refusal);
                 }
                 Some((_, Err(_))) => {

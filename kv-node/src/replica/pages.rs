@@ -80,7 +80,7 @@ impl Replica {
     /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
     pub async fn list(&self, asked: &ReplicaListV1) -> Result<HeldPage, Refusal> {
         let (bucket, partition) = (asked.bucket, PartitionId(asked.partition));
-        self.completeness.check(partition)?;
+        self.check_readable(partition)?;
         let topology = self.topologies.current();
         let located = |partition_key: &[u8]| topology.locate(bucket, partition_key).0;
         let hashes = topology.partition_count().hash_range(partition);
@@ -136,7 +136,7 @@ impl Replica {
             from = next.start;
         };
         // It may have become incomplete meanwhile, or what was there may be gone with the partition.
-        self.completeness.check(partition)?;
+        self.check_readable(partition)?;
         self.topologies
             .unchanged_since(asked.head.epoch, partition, || ())
             .map_err(Refusal::stale)?;
