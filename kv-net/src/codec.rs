@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::message::{
-    ErrorReplyV1, ExplainedGetV1, GetReplyV1, ListReplyV1, PutV1, ReplicaListReplyV1, Request,
-    Response, SiblingHeadV1, WriteKind,
+    ErrorReplyV1, ExplainedGetV1, GetReplyV1, ListReplyV1, ObjectsV1, PutV1, ReplicaListReplyV1,
+    Request, Response, SiblingHeadV1, WriteKind,
 };
 use crate::method::Method;
 
@@ -253,7 +253,7 @@ pub fn decode_response(
             Response::TreeKeys(body, tail)
         }
         Method::TreeObjects => {
-            let (body, tail) = with_tail::<ReplicaListReplyV1>(payload)?;
+            let (body, tail) = with_tail::<ObjectsV1>(payload)?;
             check_sum(body.entries.iter().map(|entry| entry.object_bytes), &tail)?;
             Response::TreeObjects(body, tail)
         }
@@ -268,7 +268,8 @@ pub fn decode_response(
         }
         Method::ReplicaList => {
             let (body, tail) = with_tail::<ReplicaListReplyV1>(payload)?;
-            check_sum(body.entries.iter().map(|entry| entry.object_bytes), &tail)?;
+            let lengths = body.page.entries.iter();
+            check_sum(lengths.map(|entry| entry.object_bytes), &tail)?;
             Response::ReplicaList(body, tail)
         }
     })

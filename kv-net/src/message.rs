@@ -12,7 +12,9 @@ mod topology;
 mod trees;
 
 use bytes::Bytes;
-use kv_types::{BucketId, Context, Dot, Durability, Epoch, Key, Level, NodeId, Outcome, WriteId};
+use kv_types::{
+    BucketId, Context, Dot, Durability, Epoch, Hlc, Key, Level, NodeId, Outcome, WriteId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
@@ -339,6 +341,9 @@ pub struct ReplicaReadReplyV1 {
     pub digest: Option<u64>,
     /// Where it was found.
     pub source: Option<ReadSource>,
+    /// The replica's watermark of that moment: what lies below and is unknown to it was deleted; zero if it may lack what
+    /// was acknowledged, or answers for another.
+    pub through: Hlc,
 }
 
 /// Where a replica found what it holds, from the nearest to the farthest.
@@ -383,9 +388,9 @@ pub struct ReplicaListEntryV1 {
     pub object_bytes: u32,
 }
 
-/// Replica → coordinator: the page; the tail holds the objects in order.
+/// A page of what a replica holds; the tail holds the objects in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplicaListReplyV1 {
+pub struct ObjectsV1 {
     /// The epoch of the partition's last change at the replica.
     pub partition_epoch: Epoch,
     /// The objects, in storage order.
@@ -393,6 +398,15 @@ pub struct ReplicaListReplyV1 {
     pub entries: Vec<ReplicaListEntryV1>,
     /// Up to which key these are all that were asked for; `None` if there are no more.
     pub until: Option<Key>,
+}
+
+/// Replica → coordinator: the page; the tail holds the objects in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaListReplyV1 {
+    /// The objects.
+    pub page: ObjectsV1,
+    /// The replica's watermark of that moment, as in [`ReplicaReadReplyV1`].
+    pub through: Hlc,
 }
 
 /// Client or admin → node: how are you?
@@ -595,7 +609,7 @@ pub enum Response {
     /// To [`Request::TreeKeys`]; the bytes are names and digests.
     TreeKeys(TreeKeysReplyV1, Bytes),
     /// To [`Request::TreeObjects`]; the bytes are the objects.
-    TreeObjects(ReplicaListReplyV1, Bytes),
+    TreeObjects(ObjectsV1, Bytes),
     /// To [`Request::Floor`].
     Floor(FloorReplyV1),
     /// To [`Request::Watermark`].

@@ -16,6 +16,7 @@ pub mod put_core;
 pub(crate) mod recall;
 mod repairs;
 mod sends;
+pub mod told;
 
 use std::sync::Arc;
 

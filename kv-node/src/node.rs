@@ -406,7 +406,7 @@ impl Node {
             floor,
             watermarks,
             kept: Arc::clone(&kept),
-            liveness,
+            liveness: Arc::clone(&liveness),
         };
         env.spawn(recovery.run());
         let gains = Gains {
@@ -415,6 +415,7 @@ impl Node {
             topologies: Arc::clone(&topologies),
             completeness: Arc::clone(&completeness),
             changes: changes.clone(),
+            liveness,
             partly_since: None,
         };
         env.spawn(gains.run());

@@ -12,6 +12,7 @@
 //!    ([`crate::tombstones`]).
 
 mod deletions;
+mod marks;
 mod pages;
 pub mod read_stages;
 mod stand_in_mints;
@@ -159,6 +160,16 @@ pub struct Held {
     pub digest: u64,
     /// Where it was found.
     pub source: ReadSource,
+}
+
+/// What a reader is told of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What is held; `None` when nothing is.
+    pub held: Option<Held>,
+    /// The watermark of that moment: what lies below and is unknown here was deleted. Zero where this node may lack what was
+    /// acknowledged, or keeps for another.
+    pub through: Hlc,
 }
 
 /// What is stored under a key.
@@ -578,11 +589,11 @@ impl Replica {
         Ok(())
     }
 
-    /// What a reader is told of a key; `None` when nothing is held.
+    /// What a reader is told of a key.
     ///
     /// # Errors
     /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
-    pub async fn read(&self, target: &Target) -> Result<Option<Held>, Refusal> {
+    pub async fn read(&self, target: &Target) -> Result<Told, Refusal> {
         let topology = self.topologies.current();
         match target.stands_in_for {
             None => self.check_readable(target.partition)?,
@@ -592,7 +603,14 @@ impl Replica {
             Some(bucket) if bucket.properties.row_cache == RowCache::On => Keeping::Rows,
             _ => Keeping::Blocks,
         };
-        let held = self.held_keeping(target, keeping).await?;
+        let (held, marks) = loop {
+            let marks = self.marks(target);
+            let held = self.held_keeping(target, keeping).await?;
+            // If they rose meanwhile, what was read may be from before or after.
+            if marks == self.marks(target) {
+                break (held, marks);
+            }
+        };
         if target.stands_in_for.is_none() {
             // It may have become incomplete meanwhile, or what was there may be gone with the partition.
             self.check_readable(target.partition)?;
@@ -601,11 +619,14 @@ impl Replica {
                 .map_err(Refusal::stale)?;
         }
         let held = match held {
-            Some(held) if self.is_forgotten_by_others(target, &held.encoded)? => None,
+            Some(held) if marks.hide(target.mode, &target.key, &held.encoded)? => None,
             held => held,
         };
         self.reads.note(held.as_ref().map(|held| held.source));
-        Ok(held)
+        Ok(Told {
+            held,
+            through: marks.knows,
+        })
     }
 
     /// Refuses where the partition has changed since a request was planned.

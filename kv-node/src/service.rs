@@ -8,10 +8,10 @@ use kv_net::ErrorCode;
 use kv_net::Role;
 use kv_net::message::{
     AnswerWhen, ChangeKind, ChangeReplyV1, ChangeV1, CompareV1, DataHead, ErrorReplyV1,
-    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FateReplyV1, MetricsReplyV1, RememberReplyV1,
-    RememberV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1, ReplicaReadReplyV1,
-    ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response, StandInReadV1,
-    StandInWriteV1, StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
+    ExplainedGetV1, ExplainedPutV1, ExplanationV1, FateReplyV1, MetricsReplyV1, ObjectsV1,
+    RememberReplyV1, RememberV1, ReplicaListEntryV1, ReplicaListReplyV1, ReplicaListV1,
+    ReplicaReadReplyV1, ReplicaReadV1, ReplicaWriteReplyV1, ReplicaWriteV1, Request, Response,
+    StandInReadV1, StandInWriteV1, StatusReplyV1, TopologyReplyV1, VoteReplyV1, VoteV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{BucketId, Epoch, Key, NodeId, Object};
@@ -32,7 +32,7 @@ use crate::hints::Kept;
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Operation, Sources};
 use crate::refusal::Refusal;
-use crate::replica::{Arrival, Replica, Target};
+use crate::replica::{Arrival, Replica, Target, Told};
 use crate::store::Store;
 use crate::tombstones::answers::Forgetting;
 use crate::topologies::Topologies;
@@ -381,11 +381,12 @@ impl Service {
         digest_only: bool,
     ) -> Result<(ReplicaReadReplyV1, Bytes), Refusal> {
         self.replica.may_count().await?;
-        let held = self.replica.read(target).await?;
+        let Told { held, through } = self.replica.read(target).await?;
         let reply = ReplicaReadReplyV1 {
             partition_epoch: plan.partition_epoch,
             digest: held.as_ref().map(|held| held.digest),
             source: held.as_ref().map(|held| held.source),
+            through,
         };
         let object = held.filter(|_| !digest_only).map(|held| held.encoded);
         Ok((reply, object.unwrap_or_default()))
@@ -416,9 +417,12 @@ impl Service {
             .collect();
         let tail: Vec<Bytes> = page.entries.into_iter().map(|(_, object)| object).collect();
         let reply = ReplicaListReplyV1 {
-            partition_epoch,
-            entries,
-            until: page.until,
+            page: ObjectsV1 {
+                partition_epoch,
+                entries,
+                until: page.until,
+            },
+            through: page.through,
         };
         Ok(Response::ReplicaList(reply, tail.concat().into()))
     }

@@ -346,6 +346,35 @@ fn a_joining_node_that_is_killed_again_and_again_gains_its_share() {
 }
 
 #[test]
+fn what_a_node_gives_that_is_down_waits_and_nothing_else_does() {
+    const DOWN: NodeId = NodeId(3);
+    with_cluster(3, |cluster, _client, handle| async move {
+        cluster.kill(DOWN);
+        handle.sleep(Duration::from_secs(10)).await;
+        join(&cluster).await;
+        let limit = handle.now() + LIMIT;
+        let waiting = || {
+            let now = topology(&cluster, FIRST);
+            let moves = now.unsettled().filter_map(|partition| {
+                let next = now.next_move(partition);
+                now.moving(partition).or(next)
+            });
+            moves.map(|slot| slot.from).collect::<Vec<_>>()
+        };
+        while waiting().iter().any(|from| *from != Some(DOWN)) {
+            assert!(handle.now() < limit, "{:?}", waiting());
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        assert!(!waiting().is_empty(), "it gives nothing");
+        cluster.start(DOWN).await.expect("its disk is whole");
+        while topology(&cluster, FIRST).unsettled().next().is_some() {
+            assert!(handle.now() < limit, "{:?}", waiting());
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+#[test]
 fn a_node_gains_its_share_of_a_hundred_buckets() {
     with_cluster(4, |cluster, mut client, handle| async move {
         for number in 0..100 {

@@ -465,6 +465,7 @@ fn responses() -> Vec<(Method, Response)> {
                     partition_epoch,
                     digest: Some(1),
                     source: Some(ReadSource::Disk),
+                    through: Hlc(0x0102_0304_0506_0708),
                 },
                 "object".into(),
             ),
@@ -473,9 +474,12 @@ fn responses() -> Vec<(Method, Response)> {
             Method::ReplicaList,
             Response::ReplicaList(
                 ReplicaListReplyV1 {
-                    partition_epoch,
-                    entries: vec![object],
-                    until: Some(key()),
+                    page: ObjectsV1 {
+                        partition_epoch,
+                        entries: vec![object],
+                        until: Some(key()),
+                    },
+                    through: Hlc(0x0102_0304_0506_0708),
                 },
                 "object".into(),
             ),
@@ -500,6 +504,7 @@ fn responses() -> Vec<(Method, Response)> {
                     partition_epoch,
                     digest: None,
                     source: None,
+                    through: Hlc::ZERO,
                 },
                 Bytes::new(),
             ),
@@ -523,7 +528,7 @@ fn responses() -> Vec<(Method, Response)> {
         (
             Method::TreeObjects,
             Response::TreeObjects(
-                ReplicaListReplyV1 {
+                ObjectsV1 {
                     partition_epoch,
                     entries: vec![ReplicaListEntryV1 {
                         key: key(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    ReplicaListEntryV1, ReplicaListReplyV1, Response, TreeKeysReplyV1, TreeKeysV1,
-    TreeNodesReplyV1, TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
+    ObjectsV1, ReplicaListEntryV1, Response, TreeKeysReplyV1, TreeKeysV1, TreeNodesReplyV1,
+    TreeNodesV1, TreeObjectsV1, TreeRootsReplyV1, TreeRootsV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{Epoch, Key, NodeId, planted};
@@ -112,7 +112,7 @@ impl Answers {
         self.check_whole(&asked.stretch.under)?;
         // Whoever takes them in may hear of a write that this node could still forget.
         self.replica.sync().await?;
-        let reply = ReplicaListReplyV1 {
+        let reply = ObjectsV1 {
             partition_epoch: epoch,
             entries,
             until,

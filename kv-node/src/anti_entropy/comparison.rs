@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream;
 use futures::{FutureExt, StreamExt};
 use kv_net::message::{
-    AnswerWhen, DataHead, ReplicaListReplyV1, ReplicaWriteV1, Request, Response, TreeKeysV1,
-    TreeNodesV1, TreeObjectsV1,
+    AnswerWhen, DataHead, ObjectsV1, ReplicaWriteV1, Request, Response, TreeKeysV1, TreeNodesV1,
+    TreeObjectsV1,
 };
 use kv_ring::{PartitionId, Topology};
 use kv_types::{Hlc, HybridClock, Key, NodeId, Object, WriteId, planted};
@@ -394,7 +394,7 @@ async fn all_done(work: Vec<BoxFuture<'_, Result<(), Interrupted>>>) -> Result<(
 }
 
 /// The keys of a page, with their objects from its tail.
-fn objects(page: ReplicaListReplyV1, mut tail: Bytes) -> Vec<(Key, Bytes)> {
+fn objects(page: ObjectsV1, mut tail: Bytes) -> Vec<(Key, Bytes)> {
     let split = |entry: kv_net::message::ReplicaListEntryV1| {
         let object = tail.split_to((entry.object_bytes as usize).min(tail.len()));
         (entry.key, object)

@@ -123,7 +123,7 @@ impl Coordinator {
                 .contexts
                 .open(request.bucket, &request.key, seen, LATEST)?;
             // Those who are behind are not enough: the more are asked, the newer is what they know together.
-            while !self.covers(&plan, &collected.0.object, &collected.1, &seen) {
+            while !covers(&collected.0, &seen) {
                 asked += 1;
                 if asked > quorum.n() {
                     return Err(behind(&plan, quorum.n()));
@@ -167,23 +167,6 @@ impl Coordinator {
             },
             join(values),
         ))
-    }
-
-    /// Whether an object covers what a reader has seen, but for what was deleted and is forgotten since: owners that lack
-    /// it know that, those that stand in for them do not.
-    fn covers(&self, plan: &Plan, object: &Object, answered: &[NodeId], seen: &Clock) -> bool {
-        if planted!("answer a session with something older") {
-            return true;
-        }
-        let knows =
-            plan.has_replica(self.me) && answered.iter().any(|node| plan.has_replica(*node));
-        let through = if knows {
-            let place = (plan.target.bucket, plan.target.partition);
-            self.replica.watermark(place)
-        } else {
-            Hlc::ZERO
-        };
-        object.clock().covers_all_above(seen, through)
     }
 
     /// Brings what a read found to those that hold less, until so many hold it that no later read misses it.
@@ -467,9 +450,18 @@ impl Coordinator {
             plan.note(now, self.me, stands_in_for, || StepKind::Failed { why });
             GetAnswer::Failed
         };
-        let holding = match read {
-            Ok(None) => Holding::Nothing,
-            Ok(Some(held)) => match Object::decode(&held.encoded) {
+        let (held, through) = match read {
+            Ok(told) => (told.held, told.through),
+            Err(refusal) => {
+                if refusal.code != ErrorCode::Incomplete {
+                    tracing::error!(%refusal, "this node's replica could not be read");
+                }
+                return failed(refusal.message);
+            }
+        };
+        let holding = match held {
+            None => Holding::Nothing,
+            Some(held) => match Object::decode(&held.encoded) {
                 Ok(object) => {
                     (bytes, source) = (held.encoded.len(), Some(held.source));
                     Holding::Object {
@@ -482,14 +474,12 @@ impl Coordinator {
                     return failed(damage.to_string());
                 }
             },
-            Err(refusal) => {
-                if refusal.code != ErrorCode::Incomplete {
-                    tracing::error!(%refusal, "this node's replica could not be read");
-                }
-                return failed(refusal.message);
-            }
         };
-        let answer = GetAnswer::Held(plan.partition_epoch, holding);
+        let answer = GetAnswer::Held {
+            epoch: plan.partition_epoch,
+            through,
+            holding,
+        };
         plan.note(self.env.now(), self.me, stands_in_for, || {
             step(&answer, bytes, source)
         });
@@ -508,7 +498,11 @@ impl Coordinator {
                 _ => return GetAnswer::Failed,
             },
         };
-        GetAnswer::Held(reply.partition_epoch, holding)
+        GetAnswer::Held {
+            epoch: reply.partition_epoch,
+            through: reply.through,
+            holding,
+        }
     }
 
     /// Fetches and adopts a newer topology from a peer. Returns this node's epoch afterwards if it
@@ -537,15 +531,26 @@ impl Coordinator {
     }
 }
 
+/// Whether what was found covers what a reader has seen, but for what was deleted and is forgotten since: owners that lack
+/// it know that, those that stand in for them do not.
+fn covers(found: &GetReply, seen: &Clock) -> bool {
+    if planted!("answer a session with something older") {
+        return true;
+    }
+    found.object.clock().covers_all_above(seen, found.through)
+}
+
 /// An answer as a step.
 fn step(answer: &GetAnswer, bytes: usize, source: Option<ReadSource>) -> StepKind {
     match answer {
-        GetAnswer::Held(_, Holding::Nothing) => StepKind::Nothing,
-        GetAnswer::Held(_, Holding::Digest(digest)) => StepKind::Digest {
-            digest: *digest,
-            source,
+        GetAnswer::Held { holding, .. } => match holding {
+            Holding::Nothing => StepKind::Nothing,
+            Holding::Digest(digest) => StepKind::Digest {
+                digest: *digest,
+                source,
+            },
+            Holding::Object { object, .. } => journal::held(object, bytes, source),
         },
-        GetAnswer::Held(_, Holding::Object { object, .. }) => journal::held(object, bytes, source),
         GetAnswer::Stale(epoch) => StepKind::Failed {
             why: format!("it knows the newer topology of epoch {epoch}"),
         },

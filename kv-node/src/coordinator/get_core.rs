@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kv_ring::ReplicaSet;
-use kv_types::{Epoch, NodeId, Object, planted};
+use kv_types::{Epoch, Hlc, NodeId, Object, planted};
+
+use super::told::{self, Told, left_of};
 
 /// What a replica is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +22,15 @@ pub enum Want {
 /// What a replica answered to a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GetAnswer {
-    /// What it holds, under this epoch of the partition.
-    Held(Epoch, Holding),
+    /// What it holds.
+    Held {
+        /// Under which epoch of the partition.
+        epoch: Epoch,
+        /// Its watermark; zero if it does not know all that was acknowledged.
+        through: Hlc,
+        /// What it is.
+        holding: Holding,
+    },
     /// It knows a newer topology of the partition.
     Stale(Epoch),
     /// It refused, or no answer came.
@@ -75,6 +84,8 @@ pub struct GetReply {
     pub answered: Vec<NodeId>,
     /// Those of them that hold less than `object`.
     pub repair: Vec<NodeId>,
+    /// The latest of their watermarks: what lies below and is not in `object` was deleted.
+    pub through: Hlc,
 }
 
 /// Collects answers of one read, once per node, all under one epoch of the partition.
@@ -87,7 +98,7 @@ pub struct GetCore {
     unasked: Vec<NodeId>,
     /// Asked for an object, not answered yet.
     objects_underway: BTreeSet<NodeId>,
-    held: BTreeMap<NodeId, Holding>,
+    held: BTreeMap<NodeId, (Hlc, Holding)>,
     failed: BTreeSet<NodeId>,
 }
 
@@ -154,15 +165,21 @@ impl GetCore {
     /// Takes in an answer.
     pub fn on_answer(&mut self, from: NodeId, answer: GetAnswer) -> GetStep {
         match answer {
-            GetAnswer::Held(epoch, holding) if epoch == self.partition_epoch => {
+            GetAnswer::Held {
+                epoch,
+                through,
+                holding,
+            } if epoch == self.partition_epoch => {
                 self.objects_underway.remove(&from);
-                self.held.insert(from, holding);
+                self.held.insert(from, (through, holding));
                 self.next_step()
             }
-            GetAnswer::Held(epoch, _) | GetAnswer::Stale(epoch) if epoch > self.partition_epoch => {
+            GetAnswer::Held { epoch, .. } | GetAnswer::Stale(epoch)
+                if epoch > self.partition_epoch =>
+            {
                 GetStep::Restart(epoch)
             }
-            GetAnswer::Held(..) | GetAnswer::Stale(_) | GetAnswer::Failed => {
+            GetAnswer::Held { .. } | GetAnswer::Stale(_) | GetAnswer::Failed => {
                 // A digest whose object cannot be had is no answer either.
                 self.objects_underway.remove(&from);
                 self.held.remove(&from);
@@ -195,7 +212,10 @@ impl GetCore {
     }
 
     fn next_step(&mut self) -> GetStep {
-        let known = |node: NodeId| self.held.get(&node).is_some_and(|h| self.is_known(h));
+        let known = |node: NodeId| {
+            let held = self.held.get(&node);
+            held.is_some_and(|(_, holding)| self.is_known(holding))
+        };
         let mut needed = self.needed;
         if planted!("let a read ask one replica too few") {
             needed = needed.max(2) - 1;
@@ -213,7 +233,7 @@ impl GetCore {
         let unknown = self
             .held
             .iter()
-            .filter(|(node, holding)| {
+            .filter(|(node, (_, holding))| {
                 !self.is_known(holding) && !self.objects_underway.contains(node)
             })
             .map(|(node, _)| *node)
@@ -235,42 +255,46 @@ impl GetCore {
     }
 
     fn objects(&self) -> impl Iterator<Item = (u64, &Object)> {
-        self.held.values().filter_map(|holding| match holding {
+        self.held.values().filter_map(|(_, holding)| match holding {
             Holding::Object { digest, object } => Some((*digest, &**object)),
             Holding::Nothing | Holding::Digest(_) => None,
         })
     }
 
+    fn object_of(&self, holding: &Holding) -> Option<&Object> {
+        let wanted = holding.digest()?;
+        let mut objects = self.objects();
+        objects.find_map(|(digest, object)| (digest == wanted).then_some(object))
+    }
+
     fn reply(&self) -> GetReply {
-        let mut merged = Object::new();
         // Whoever is to gain the partition may not know yet what was deleted. The old owners have all that was acknowledged.
         let old = self.replicas.old().iter();
-        let held_by_old = old.filter_map(|node| self.held.get(node)?.digest());
-        let held_by_old: BTreeSet<u64> = held_by_old.collect();
-        for (_, object) in self
-            .objects()
-            .filter(|(digest, _)| held_by_old.contains(digest))
-        {
-            merged.merge(object);
-        }
-        let whole: BTreeSet<u64> = self
-            .objects()
-            .filter(|(_, object)| **object == merged)
-            .map(|(digest, _)| digest)
+        let told_by_old: Vec<Told<'_>> = old
+            .filter_map(|node| self.held.get(node))
+            .filter(|(_, holding)| self.is_known(holding))
+            .map(|(through, holding)| Told {
+                object: self.object_of(holding),
+                through: *through,
+            })
             .collect();
+        let merged = told::merged(&told_by_old);
+        let through = told_by_old.iter().map(|one| one.through).max();
+        let through = through.unwrap_or(Hlc::ZERO);
+        let is_forgotten = merged.oldest_dot().is_none() && merged.clock().latest() <= through;
         let mut answered = Vec::new();
         let mut repair = Vec::new();
-        for (node, holding) in self
-            .held
-            .iter()
-            .filter(|(_, holding)| self.is_known(holding))
-        {
+        for (node, (_, holding)) in &self.held {
+            if !self.is_known(holding) {
+                continue;
+            }
             answered.push(*node);
-            let up_to_date = match holding {
-                Holding::Nothing => merged.is_empty(),
-                Holding::Digest(digest) | Holding::Object { digest, .. } => whole.contains(digest),
+            let is_up_to_date = match self.object_of(holding) {
+                _ if is_forgotten => true,
+                None => merged.is_empty(),
+                Some(object) => *left_of(object, &told_by_old) == merged,
             };
-            if !up_to_date {
+            if !is_up_to_date {
                 repair.push(*node);
             }
         }
@@ -278,6 +302,7 @@ impl GetCore {
             object: merged,
             answered,
             repair,
+            through,
         }
     }
 
@@ -292,7 +317,7 @@ impl GetCore {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use kv_types::{ActorId, Clock, Dot, Hlc, Payload, Write, WriteId};
+    use kv_types::{ActorId, Clock, Dot, Payload, Write, WriteId};
 
     const EPOCH: Epoch = Epoch(5);
 
@@ -332,13 +357,25 @@ mod tests {
         })
     }
 
+    fn holds(holding: Holding) -> GetAnswer {
+        held_through(Hlc::ZERO, holding)
+    }
+
+    fn held_through(through: Hlc, holding: Holding) -> GetAnswer {
+        GetAnswer::Held {
+            epoch: EPOCH,
+            through,
+            holding,
+        }
+    }
+
     fn full(object: &Object) -> GetAnswer {
         let encoded = object.encode();
         let holding = Holding::Object {
             digest: xxh(&encoded),
             object: Box::new(object.clone()),
         };
-        GetAnswer::Held(EPOCH, holding)
+        holds(holding)
     }
 
     #[test]
@@ -377,7 +414,7 @@ mod tests {
     }
 
     fn only_digest(object: &Object) -> GetAnswer {
-        GetAnswer::Held(EPOCH, Holding::Digest(digest(object)))
+        holds(Holding::Digest(digest(object)))
     }
 
     fn reply(step: GetStep) -> GetReply {
@@ -405,7 +442,8 @@ mod tests {
             GetReply {
                 object: held,
                 answered: vec![node(1), node(2)],
-                repair: vec![]
+                repair: vec![],
+                through: Hlc::ZERO,
             }
         );
     }
@@ -426,7 +464,8 @@ mod tests {
             GetReply {
                 object: new,
                 answered: vec![node(1), node(2)],
-                repair: vec![node(1)]
+                repair: vec![node(1)],
+                through: Hlc::ZERO,
             }
         );
     }
@@ -447,17 +486,28 @@ mod tests {
         let mut core = core(2);
         core.start();
         let held = object(&[1]);
-        core.on_answer(node(2), GetAnswer::Held(EPOCH, Holding::Nothing));
+        core.on_answer(node(2), holds(Holding::Nothing));
         let reply = reply(core.on_answer(node(1), full(&held)));
         assert_eq!((reply.object, reply.repair), (held, vec![node(2)]));
+    }
+
+    #[test]
+    fn what_an_owner_has_seen_deleted_is_neither_shown_nor_brought_anywhere() {
+        let mut core = core(2);
+        core.start();
+        core.on_answer(node(1), full(&object(&[1])));
+        let forgotten = held_through(Hlc(10), Holding::Nothing);
+        let reply = reply(core.on_answer(node(2), forgotten));
+        assert_eq!(reply.object.siblings().count(), 0);
+        assert_eq!((reply.repair, reply.through), (vec![], Hlc(10)));
     }
 
     #[test]
     fn a_key_that_nobody_holds_is_absent() {
         let mut core = core(2);
         core.start();
-        core.on_answer(node(1), GetAnswer::Held(EPOCH, Holding::Nothing));
-        let reply = reply(core.on_answer(node(2), GetAnswer::Held(EPOCH, Holding::Nothing)));
+        core.on_answer(node(1), holds(Holding::Nothing));
+        let reply = reply(core.on_answer(node(2), holds(Holding::Nothing)));
         assert!(reply.object.is_empty() && reply.repair.is_empty());
     }
 
@@ -518,7 +568,11 @@ mod tests {
             core.on_answer(node(1), GetAnswer::Stale(Epoch(6))),
             GetStep::Restart(Epoch(6))
         );
-        let newer = GetAnswer::Held(Epoch(7), Holding::Nothing);
+        let newer = GetAnswer::Held {
+            epoch: Epoch(7),
+            through: Hlc::ZERO,
+            holding: Holding::Nothing,
+        };
         assert_eq!(core.on_answer(node(2), newer), GetStep::Restart(Epoch(7)));
     }
 }

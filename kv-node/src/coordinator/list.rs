@@ -97,7 +97,8 @@ impl Coordinator {
         // Whoever is to gain the partition may not know yet what was deleted. The old owners have all that was acknowledged.
         let counts = |from: &NodeId| replicas.old().contains(from);
         let pages = pages.into_iter().filter(|(from, _)| counts(from));
-        let page = merge(pages.map(|(_, page)| page).collect());
+        let pages: Vec<ReplicaPage> = pages.map(|(_, page)| page).collect();
+        let page = merge(&pages);
         let mut values = Vec::new();
         let mut entries = Vec::with_capacity(page.entries.len());
         for (key, object) in page.entries {
@@ -215,9 +216,9 @@ impl Coordinator {
             partition_epoch,
             message,
         } = ask;
-        let (entries, until) = if node == self.me {
+        let (entries, until, through) = if node == self.me {
             let page = self.replica.list(&message).await?;
-            (page.entries, page.until)
+            (page.entries, page.until, page.through)
         } else {
             match self
                 .call(
@@ -229,14 +230,15 @@ impl Coordinator {
                 .await?
             {
                 Response::ReplicaList(reply, tail) => {
-                    if reply.partition_epoch != partition_epoch {
-                        return Err(Refusal::stale(reply.partition_epoch));
+                    let page = reply.page;
+                    if page.partition_epoch != partition_epoch {
+                        return Err(Refusal::stale(page.partition_epoch));
                     }
-                    let lengths = reply
+                    let lengths = page
                         .entries
                         .into_iter()
                         .map(|entry| (entry.key, entry.object_bytes));
-                    (split(lengths, tail)?, reply.until)
+                    (split(lengths, tail)?, page.until, reply.through)
                 }
                 other => return Err(super::unexpected(&other)),
             }
@@ -248,6 +250,7 @@ impl Coordinator {
         let mut page = ReplicaPage {
             entries: BTreeMap::new(),
             end: until.map(|last| (stored(&last), last)),
+            through,
         };
         for (key, encoded) in entries {
             let object = Object::decode(&encoded).map_err(|damage| {

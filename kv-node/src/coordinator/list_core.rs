@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kv_types::{Key, Object, planted};
+use kv_types::{Hlc, Key, Object, planted};
+
+use super::told::{self, Told};
 
 /// One replica's page, keyed by the engine's keys, which give the order.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,8 @@ pub struct ReplicaPage {
     pub entries: BTreeMap<Bytes, (Key, Object)>,
     /// Up to which key this is all that the replica holds; `None` if it holds no more.
     pub end: Option<(Bytes, Key)>,
+    /// The replica's watermark; zero if it does not know all that was acknowledged.
+    pub through: Hlc,
 }
 
 /// The merged page.
@@ -28,31 +32,38 @@ pub struct MergedPage {
 
 /// Merges the pages of r replicas, all asked for the same start.
 #[must_use]
-pub fn merge(pages: Vec<ReplicaPage>) -> MergedPage {
-    let ends = pages.iter().filter_map(|page| page.end.clone());
+pub fn merge(pages: &[ReplicaPage]) -> MergedPage {
+    let ends = pages.iter().filter_map(|page| page.end.as_ref());
     let end = ends.min_by(|(one, _), (other, _)| one.cmp(other));
-    let mut merged: BTreeMap<Bytes, (Key, Object)> = BTreeMap::new();
-    for (stored, (key, object)) in pages.into_iter().flat_map(|page| page.entries) {
-        let is_past = end.as_ref().is_some_and(|(end, _)| stored > *end);
-        if is_past && !planted!("list past a truncated page") {
-            continue;
+    let mut keys: BTreeMap<&Bytes, &Key> = BTreeMap::new();
+    for (stored, (key, _)) in pages.iter().flat_map(|page| &page.entries) {
+        let is_past = end.is_some_and(|(end, _)| stored > end);
+        if !is_past || planted!("list past a truncated page") {
+            keys.insert(stored, key);
         }
-        merged
-            .entry(stored)
-            .or_insert_with(|| (key, Object::new()))
-            .1
-            .merge(&object);
     }
+    let told = |stored: &Bytes| -> Vec<Told<'_>> {
+        let told = pages.iter().map(|page| Told {
+            object: page.entries.get(stored).map(|(_, object)| object),
+            through: page.through,
+        });
+        told.collect()
+    };
+    let entries = keys
+        .into_iter()
+        .map(|(stored, key)| (key.clone(), told::merged(&told(stored))))
+        // Of the others nothing is left.
+        .filter(|(_, object)| object.oldest_dot().is_some());
     MergedPage {
-        entries: merged.into_values().collect(),
-        next_after: end.map(|(_, key)| key),
+        entries: entries.collect(),
+        next_after: end.map(|(_, key)| key.clone()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_types::{ActorId, Clock, Dot, Hlc, Payload, Write, WriteId};
+    use kv_types::{ActorId, Clock, Dot, Payload, Write, WriteId};
 
     fn entry(name: &str, object: Object) -> (Bytes, (Key, Object)) {
         let key = Key::new(name.to_owned()).expect("a short key");
@@ -83,6 +94,7 @@ mod tests {
         ReplicaPage {
             end: last.filter(|_| !complete),
             entries: entries.into_iter().collect(),
+            through: Hlc::ZERO,
         }
     }
 
@@ -112,7 +124,7 @@ mod tests {
             ],
             false,
         );
-        let merged = merge(vec![ahead, behind]);
+        let merged = merge(&[ahead, behind]);
         // The second replica may hold a deletion of k7.
         assert_eq!(names(&merged), ["k1", "k3", "k5"]);
         assert_eq!(merged.next_after.expect("more").to_string(), "k5");
@@ -120,17 +132,14 @@ mod tests {
 
     #[test]
     fn complete_answers_end_the_partition() {
-        let merged = merge(vec![
-            page(vec![entry("a", value(1))], true),
-            page(vec![], true),
-        ]);
+        let merged = merge(&[page(vec![entry("a", value(1))], true), page(vec![], true)]);
         assert_eq!((names(&merged).len(), merged.next_after), (1, None));
     }
 
     #[test]
     fn a_complete_answer_does_not_carry_the_page_past_a_truncated_one() {
         let whole = page(vec![entry("a", value(1)), entry("z", value(1))], true);
-        let merged = merge(vec![whole, page(vec![entry("a", value(1))], false)]);
+        let merged = merge(&[whole, page(vec![entry("a", value(1))], false)]);
         assert_eq!(names(&merged), ["a"]);
         assert!(merged.next_after.is_some());
     }
@@ -143,19 +152,29 @@ mod tests {
             ..ReplicaPage::default()
         };
         let ahead = page(vec![entry("k1", value(1)), entry("k5", value(1))], false);
-        let merged = merge(vec![ahead, nothing_yet.clone()]);
+        let merged = merge(&[ahead, nothing_yet.clone()]);
         assert_eq!(names(&merged), ["k1"]);
         assert_eq!(merged.next_after.expect("more").to_string(), "k3");
-        let merged = merge(vec![nothing_yet]);
+        let merged = merge(&[nothing_yet]);
         assert_eq!(names(&merged), [""; 0]);
         assert_eq!(merged.next_after.expect("more").to_string(), "k3");
+    }
+
+    #[test]
+    fn what_an_owner_has_seen_deleted_is_not_listed() {
+        let before = page(vec![entry("a", value(1)), entry("b", value(3))], true);
+        let after = ReplicaPage {
+            through: Hlc(2),
+            ..page(vec![], true)
+        };
+        assert_eq!(names(&merge(&[before, after])), ["b"]);
     }
 
     #[test]
     fn objects_of_one_key_are_merged() {
         let old = value(1);
         let deleted = written(Payload::Tombstone, 2, old.clock());
-        let merged = merge(vec![
+        let merged = merge(&[
             page(vec![entry("a", old)], true),
             page(vec![entry("a", deleted)], true),
         ]);

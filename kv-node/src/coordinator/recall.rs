@@ -111,8 +111,15 @@ impl Coordinator {
                 asks.push(this.ask(plan, head, place, Want::Digest, third));
             }
         }
-        let keeps_nothing =
-            |answer: GetAnswer| matches!(answer, GetAnswer::Held(_, Holding::Nothing));
+        let keeps_nothing = |answer: GetAnswer| {
+            matches!(
+                answer,
+                GetAnswer::Held {
+                    holding: Holding::Nothing,
+                    ..
+                }
+            )
+        };
         !join_all(asks).await.into_iter().all(keeps_nothing)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kv_net::message::ChangeKind;
+use kv_ring::assign::SlotMove;
 use kv_ring::{MemberState, PartitionCount, PartitionId, Topology};
 use kv_types::{Epoch, NodeId, planted};
 
@@ -14,6 +15,7 @@ use crate::anti_entropy::trees::{Place, Trees};
 use crate::changes::Changes;
 use crate::completeness::Completeness;
 use crate::env::{Deadline, Env};
+use crate::liveness::Liveness;
 use crate::replica::Replica;
 use crate::store::StoreError;
 use crate::topologies::{BeforeAdoption, Topologies};
@@ -178,6 +180,7 @@ pub struct Gains {
     pub(crate) topologies: Arc<Topologies>,
     pub(crate) completeness: Arc<Completeness>,
     pub(crate) changes: Changes,
+    pub(crate) liveness: Arc<Liveness>,
     /// Since when some of what is on its way is here, and the rest is not.
     pub(crate) partly_since: Option<Duration>,
 }
@@ -216,6 +219,7 @@ impl Gains {
             .iter()
             .filter(is_here)
             .map(|(partition, since)| (partition.0, *since))
+            .take(AT_ONCE)
             .collect();
         if !here.is_empty() {
             let now = self.env.now();
@@ -230,10 +234,21 @@ impl Gains {
             });
         }
         self.partly_since = None;
-        let room = at_once(topology.partition_count()).saturating_sub(joining.len());
+        // What a node gives that is down has to wait for it, and nothing else has to.
+        let now = self.env.now();
+        let can_be_pulled = |slot: &SlotMove| {
+            let from = slot.from.filter(|node| topology.is_counted_on(*node));
+            from.is_none_or(|node| self.liveness.may_answer(node, now))
+        };
+        let pulled = joining
+            .keys()
+            .filter_map(|partition| topology.moving(*partition));
+        let pulled = pulled.filter(can_be_pulled).count();
+        let room = at_once(topology.partition_count()).saturating_sub(pulled);
         let coming = topology
             .unsettled()
-            .filter_map(|partition| topology.next_move(partition));
+            .filter_map(|partition| topology.next_move(partition))
+            .filter(can_be_pulled);
         let coming = coming.filter(|next| next.to == self.me).take(room);
         let partitions: Vec<u16> = coming.map(|next| next.partition.0).collect();
         (!partitions.is_empty()).then_some(ChangeKind::BeginMoves { partitions })

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use kv_net::message::AnswerWhen;
 use kv_ring::Topology;
 use kv_storage::WriteBatch;
-use kv_types::{BucketId, BucketMode, Hlc, Key, Object, Payload, Sibling, planted};
+use kv_types::{BucketId, BucketMode, Hlc, Object, Payload, Sibling, planted};
 
-use super::{Change, Loaded, Replica, Target, damaged, damaged_key};
+use super::{Change, Loaded, Replica, Target, damaged_key};
 use crate::anti_entropy::trees::{Place, note};
 use crate::hints::Weight;
 use crate::refusal::Refusal;
@@ -248,36 +248,6 @@ impl Replica {
         is_forgettable(copy, mode, self.watermark(place))
     }
 
-    /// Whether readers are told nothing of this node's own copy, because other replicas may have forgotten it: else it would show
-    /// beside what was written since, which never heard of it.
-    pub(super) fn is_forgotten_by_others(
-        &self,
-        target: &Target,
-        encoded: &Bytes,
-    ) -> Result<bool, Refusal> {
-        if target.stands_in_for.is_some() {
-            return Ok(false);
-        }
-        let place = (target.bucket, target.partition);
-        self.may_be_forgotten_of(place, target.mode, &target.key, encoded)
-    }
-
-    /// The same of any copy, by its bytes.
-    pub(super) fn may_be_forgotten_of(
-        &self,
-        place: Place,
-        mode: BucketMode,
-        key: &Key,
-        encoded: &Bytes,
-    ) -> Result<bool, Refusal> {
-        // Nothing was ever forgotten in most places.
-        if self.watermark(place) == Hlc::ZERO {
-            return Ok(false);
-        }
-        let object = Object::decode(encoded).map_err(|damage| damaged(key, damage))?;
-        Ok(self.may_be_forgotten(place, mode, &object))
-    }
-
     /// What is stored, but for what was deleted up to a point and is as good as forgotten.
     pub(super) fn remembered(&self, target: &Target, held: Loaded, through: Hlc) -> Loaded {
         if is_forgettable(&held.object, target.mode, through) {
@@ -400,6 +370,6 @@ impl Replica {
 }
 
 /// Whether an object can be forgotten where all owners have held the same up to a point.
-fn is_forgettable(object: &Object, mode: BucketMode, through: Hlc) -> bool {
+pub(super) fn is_forgettable(object: &Object, mode: BucketMode, through: Hlc) -> bool {
     object.gone_from(mode).is_some_and(|from| from <= through)
 }

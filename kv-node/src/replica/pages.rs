@@ -5,9 +5,10 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use kv_net::message::{MAX_PAGE, ReplicaListV1};
 use kv_ring::PartitionId;
-use kv_storage::ScanRequest;
+use kv_storage::{ScanRequest, Seq};
 use kv_types::{Hlc, Key, Object};
 
+use super::marks::Marks;
 use super::{Replica, damaged, damaged_key};
 use crate::anti_entropy::tree;
 use crate::anti_entropy::trees::Place;
@@ -45,6 +46,10 @@ pub struct HeldPage {
     pub entries: Vec<(Key, Bytes)>,
     /// Up to which key these are all, though that one itself may be gone; `None` if there are no more.
     pub until: Option<Key>,
+    /// As with [`super::Told`].
+    pub through: Hlc,
+    /// The newest write in it, whether it is shown or not.
+    newest: Option<Seq>,
 }
 
 /// One of this node's own copies, as replicas compare them.
@@ -79,8 +84,30 @@ impl Replica {
     /// # Errors
     /// [`Refusal`] when it cannot be read, or what is held may lack what this node has acknowledged.
     pub async fn list(&self, asked: &ReplicaListV1) -> Result<HeldPage, Refusal> {
-        let (bucket, partition) = (asked.bucket, PartitionId(asked.partition));
+        let partition = PartitionId(asked.partition);
+        let place = (asked.bucket, partition);
         self.check_readable(partition)?;
+        let page = loop {
+            let marks = self.marks_of(place);
+            let page = self.page(asked, marks).await?;
+            // If they rose meanwhile, some of it may be from before and some from after.
+            if marks == self.marks_of(place) {
+                break page;
+            }
+        };
+        // It may have become incomplete meanwhile, or what was there may be gone with the partition.
+        self.check_readable(partition)?;
+        self.topologies
+            .unchanged_since(asked.head.epoch, partition, || ())
+            .map_err(Refusal::stale)?;
+        if let Some(seq) = page.newest {
+            self.store.durable(seq).await?;
+        }
+        Ok(page)
+    }
+
+    async fn page(&self, asked: &ReplicaListV1, marks: Marks) -> Result<HeldPage, Refusal> {
+        let (bucket, partition) = (asked.bucket, PartitionId(asked.partition));
         let topology = self.topologies.current();
         let located = |partition_key: &[u8]| topology.locate(bucket, partition_key).0;
         let hashes = topology.partition_count().hash_range(partition);
@@ -121,8 +148,7 @@ impl Replica {
             for item in page.entries {
                 newest = newest.max(Some(item.seq));
                 let key = decoded(&item.key)?;
-                let place = (bucket, partition);
-                if !self.may_be_forgotten_of(place, mode, &key, &item.value)? {
+                if !marks.hide(mode, &key, &item.value)? {
                     entries.push((key, item.value));
                 }
             }
@@ -135,15 +161,12 @@ impl Replica {
             }
             from = next.start;
         };
-        // It may have become incomplete meanwhile, or what was there may be gone with the partition.
-        self.check_readable(partition)?;
-        self.topologies
-            .unchanged_since(asked.head.epoch, partition, || ())
-            .map_err(Refusal::stale)?;
-        if let Some(seq) = newest {
-            self.store.durable(seq).await?;
-        }
-        Ok(HeldPage { entries, until })
+        Ok(HeldPage {
+            entries,
+            until,
+            through: marks.knows,
+            newest,
+        })
     }
 
     /// Goes through the copies of a partition in the order in which they are stored, with their bytes, but for those that

@@ -122,10 +122,11 @@ impl Topology {
     ///
     /// Every acknowledged write is with the least number of old owners that a write of the bucket ever waited for, and may be read
     /// with the least number that a read did: so many sources meet each of both. A bucket whose numbers do not meet promises
-    /// nothing, and is pulled from a majority.
+    /// nothing, and is pulled from a majority; but where the slot's owner is given up, from so many others that each write that is
+    /// with one of them is with as many again: else those that are given up one after the other could have been all that had it.
     #[must_use]
     pub fn sources(&self, bucket: BucketId, partition: PartitionId) -> Option<Sources> {
-        let slot = self.moving(partition)?.slot;
+        let SlotMove { slot, from, .. } = self.moving(partition)?;
         let bucket = self.bucket(bucket)?;
         let quorum = bucket.properties.quorum;
         let n = quorum.n();
@@ -137,13 +138,17 @@ impl Topology {
         } else {
             n / 2 + 1
         };
-        let is_there = |node: &NodeId| {
-            let member = self.member(*node);
-            member.is_some_and(|member| member.state != MemberState::Lost)
-        };
+        let is_there = |node: &NodeId| self.is_counted_on(*node);
         let owners = self.table.owners(partition).take(usize::from(n));
         let among: Vec<NodeId> = owners.filter(is_there).collect();
         let there = u8::try_from(among.len()).unwrap_or(u8::MAX);
+        let meets_writes = n + 1 - bucket.past.written;
+        let is_given_up = from.is_some_and(|from| !is_there(&from));
+        // If more are gone than acknowledged a write, that is marked.
+        let needed = match is_given_up && meets_writes <= there {
+            true => needed.max(meets_writes),
+            false => needed,
+        };
         Some(Sources {
             needed: needed.min(there),
             loses: needed > there,

@@ -23,9 +23,9 @@ fn member(number: u32) -> Member {
     }
 }
 
-fn genesis(count: u32) -> Topology {
+fn genesis(count: u32) -> GenesisSpec {
     let pairs = BucketName::new("pairs").expect("a good name");
-    let topology = Topology::genesis(GenesisSpec {
+    GenesisSpec {
         cluster_id: ClusterId(1),
         cluster_name: "garden".to_owned(),
         secret: HashSecret([7; 16]),
@@ -35,8 +35,7 @@ fn genesis(count: u32) -> Topology {
         members: (1..=count).map(member).collect(),
         default_bucket: None,
         buckets: vec![(pairs, BucketProperties::majority_of(2).expect("in range"))],
-    });
-    topology.expect("a good specification")
+    }
 }
 
 /// A cluster whose epochs follow each other.
@@ -48,7 +47,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(count: u32) -> Self {
-        let topology = Arc::new(genesis(count));
+        Self::with(count, genesis(count))
+    }
+
+    fn with(count: u32, spec: GenesisSpec) -> Self {
+        let topology = Arc::new(Topology::genesis(spec).expect("a good specification"));
         let entry = ChainEntry::genesis(Arc::clone(&topology)).expect("epoch 1");
         Self {
             topology,
@@ -112,12 +115,16 @@ impl Cluster {
 
 /// What holds between two epochs, whatever is changed.
 fn check_step(before: &Topology, next: &Topology) {
+    let slots = next.replication_factor();
     for partition in next.partition_count().iter() {
-        let (old, new) = (before.replicas(partition, 3), next.replicas(partition, 3));
+        let (old, new) = (
+            before.replicas(partition, slots),
+            next.replicas(partition, slots),
+        );
         let of = |replicas: &kv_ring::ReplicaSet| {
             replicas.old().iter().copied().collect::<BTreeSet<_>>()
         };
-        assert_eq!(of(&new).len(), 3, "distinct owners");
+        assert_eq!(of(&new).len(), usize::from(slots), "distinct owners");
         if old != new {
             assert_eq!(
                 next.changed_at(partition),
@@ -133,8 +140,8 @@ fn check_step(before: &Topology, next: &Topology) {
                 .copied()
                 .collect();
             assert_eq!(
-                of(&new).intersection(&joint).count(),
-                2,
+                of(&new).intersection(&joint).count() + 1,
+                usize::from(slots),
                 "one slot at a time"
             );
             assert!(next.moving(partition).is_some());
@@ -454,6 +461,40 @@ fn an_abort_leaves_it_at_that_somebody_takes_the_place_of_a_lost_member() {
     cluster
         .change(Change::RemoveMember { node: lost })
         .expect("it owns nothing any more");
+}
+
+#[test]
+fn whoever_takes_the_place_of_a_lost_owner_has_each_write_that_another_one_has() {
+    let majority = BucketProperties::majority_of(5).expect("in range");
+    let mut cluster = Cluster::with(
+        6,
+        GenesisSpec {
+            replication_factor: 5,
+            default_bucket: Some(BucketProperties {
+                quorum: Quorum::new(5, 2, 2).expect("possible"),
+                ..majority
+            }),
+            ..genesis(6)
+        },
+    );
+    let lost = cluster.topology.members()[0].node;
+    let changes = MemberChanges {
+        lost: vec![lost],
+        ..MemberChanges::default()
+    };
+    cluster.commit(changes).expect("five are left");
+    let partitions: Vec<PartitionId> = cluster.topology.unsettled().collect();
+    let begin = Change::BeginMoves {
+        partitions: partitions.clone(),
+    };
+    cluster.change(begin).expect("they rest");
+    let default = cluster.topology.buckets()[0].id;
+    for partition in partitions {
+        let sources = cluster.topology.sources(default, partition);
+        let sources = sources.expect("five replicas");
+        // Of two that had acknowledged a write one may be lost; the other one is any of these four.
+        assert_eq!((sources.needed, sources.among.len()), (4, 4));
+    }
 }
 
 #[test]

@@ -91,4 +91,5 @@ pub const FOUND_BY_TESTS: &[&str] = &[
     "begin without knowing what the others forget by",
     "raise watermarks side by side",
     "be told by those only whom an old disk knows",
+    "show what an owner knows to be deleted",
 ];

@@ -44,8 +44,12 @@ pub(super) struct NodeProgress {
     pub(super) to_give: usize,
     /// Slots that it pulls, by the names of those whose place it takes.
     pub(super) pulls: BTreeMap<String, usize>,
+    /// Slots that others pull, whose place they take.
+    pub(super) is_pulled: usize,
     /// Partitions that it drains.
     pub(super) drains: usize,
+    /// Partitions that others drain to their owners, of which it is one.
+    pub(super) is_drained_to: usize,
 }
 
 impl Progress {
@@ -131,12 +135,24 @@ impl NodeProgress {
             to_gain: waiting.iter().filter(|slot| slot.to == id).count(),
             to_give: waiting.iter().filter(|slot| slot.from == Some(id)).count(),
             pulls,
+            is_pulled: joint.iter().filter(|slot| slot.from == Some(id)).count(),
             drains: drains.iter().filter(|other| **other == id).count(),
+            is_drained_to: topology
+                .unsettled()
+                .filter(|partition| topology.draining(*partition).next().is_some())
+                .filter(|partition| topology.owns(id, *partition))
+                .count(),
         }
     }
 
     fn is_busy(&self) -> bool {
-        let moves = self.to_gain + self.to_give + self.pulls.len() + self.drains;
+        let pulling = self.pulls.len() + self.is_pulled;
+        let draining = self.drains
+            + match self.seen {
+                State::Up => 0,
+                _ => self.is_drained_to,
+            };
+        let moves = self.to_gain + self.to_give + pulling + draining;
         moves > 0 || self.stays != MemberState::Active
     }
 
@@ -157,6 +173,18 @@ fn waits_for(seen: &Seen, nodes: &[NodeProgress]) -> Vec<String> {
         if gains > 0 {
             lines.push(format!(
                 "{name} is {state} and gains {gains} replicas: start it, or call all moves off with `kv cluster abort`"
+            ));
+        }
+        let gives = node.to_give + node.is_pulled;
+        if gives > 0 {
+            lines.push(format!(
+                "{name} is {state} and gives {gives} replicas: start it, or call all moves off with `kv cluster abort`; if it will never be back, `kv cluster remove {name}`"
+            ));
+        }
+        if node.is_drained_to > 0 {
+            lines.push(format!(
+                "{name} is {state}, and others have {} partitions to drain to it: start it; if it will never be back, `kv cluster remove {name}`",
+                node.is_drained_to
             ));
         }
         if node.drains > 0 {

@@ -433,7 +433,8 @@ moves      180 replicas wait to begin · 8 are pulled · 4 drain · about 188.0 
   n4    up     leaves   188        –      180       4  –
   n5    DOWN   stays      4      180        –       –  n4 8
 
-waits for   n5 is down and gains 188 replicas: start it, or call all moves off with `kv cluster abort`"
+waits for   n5 is down and gains 188 replicas: start it, or call all moves off with `kv cluster abort`
+waits for   n5 is down, and others have 4 partitions to drain to it: start it; if it will never be back, `kv cluster remove n5`"
     );
     let json = serde_json::to_value(progress_json::progress(&progress)).unwrap();
     assert_eq!(
@@ -461,6 +462,8 @@ fn progress_names_sources_and_drains_that_are_away() {
             partitions: partitions.clone(),
         })
         .unwrap();
+    let waits = Progress::of(&seen(&begun, &["n4"])).waits_for;
+    assert!(waits[0].starts_with("n4 is down and gives 192 replicas: start it, or"));
     let waits = Progress::of(&seen(&begun, &["n1", "n2"])).waits_for;
     assert!(
         waits[0].ends_with(
