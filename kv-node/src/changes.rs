@@ -9,8 +9,8 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use kv_net::ErrorCode;
 use kv_net::message::{
-    ChangeKind, MemberChangesV1, NewMemberV1, Request, Response, TreeRootsV1, VoteAnswer, VoteStep,
-    VoteV1,
+    ChangeKind, MemberChangesV1, NewMemberV1, Request, Response, TopologyV1, TreeRootsV1,
+    VoteAnswer, VoteStep, VoteV1,
 };
 use kv_ring::consensus::{Attempt, Proposer, Step};
 use kv_ring::{
@@ -178,6 +178,33 @@ impl Changes {
             self.coordinator.call(&topology, node, request, patience)
         });
         let _ = join_all(tells).await;
+    }
+
+    /// Ends once another member knows this node's topology, if there is another one: a sole voter decides alone that it goes,
+    /// and nobody else could tell.
+    pub(crate) async fn until_another_knows(&self) {
+        loop {
+            let topology = self.topologies.current();
+            let epoch = topology.epoch();
+            self.spread(epoch, Deadline::after(&self.env, SPREADING))
+                .await;
+            let members = topology.members().iter().map(|member| member.node);
+            let others = members.filter(|node| *node != self.me);
+            let patience = Deadline::after(&self.env, SPREADING);
+            let asks = others.map(|node| {
+                // Of the epoch alone.
+                let known = Epoch(u64::MAX);
+                let request = Request::Topology(TopologyV1 { known });
+                self.coordinator.call(&topology, node, request, patience)
+            });
+            let knows = |answer: &Result<Response, Refusal>| matches!(answer, Ok(Response::Topology(reply, _)) if reply.epoch >= epoch);
+            let answers = join_all(asks).await;
+            if answers.is_empty() || answers.iter().any(knows) {
+                return;
+            }
+            tracing::info!(%epoch, "no other member that answers knows yet that this node has left; it waits for one");
+            self.rest().await;
+        }
     }
 
     /// What became of a change is not known any more.

@@ -532,11 +532,12 @@ impl Node {
         self.loss.notified().await;
     }
 
-    /// Ends when this node learns that it is no member any more; says how that came.
+    /// Ends when this node learns that it is no member any more, and another one knows it, too; says how that came.
     pub async fn removal(&self) -> Removal {
         let node = self.service.me;
         loop {
             if let Some(removal) = self.topology().removed().get(&node) {
+                self.service.changes.until_another_knows().await;
                 return *removal;
             }
             self.env.sleep(REMOVAL_PERIOD).await;

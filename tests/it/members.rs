@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use kv_net::message::{
     ChangeKind, ChangeV1, MemberChangesV1, PlaceV1, ReadOptions, ReplicaReadV1, Request, Response,
     WatermarksV1, WriteFate, WriteKind,
@@ -865,6 +866,45 @@ fn the_only_one_that_is_left_takes_over_what_the_other_one_had() {
             let put = client.put(&cluster, FIRST, &name(number), "v").await;
             put.expect("it owns everything");
         }
+    });
+}
+
+#[test]
+fn the_only_voter_that_leaves_stays_until_another_member_knows_that() {
+    let one = |handle: Handle| SimCluster::new(handle, 1, 1, options());
+    with(5, one, |cluster, _client, handle| async move {
+        let limit = handle.now() + LIMIT;
+        let settled = || topology(&cluster, FIRST).unsettled().next().is_none();
+        join(&cluster).await;
+        while !settled() {
+            assert!(handle.now() < limit, "it gains its share");
+            handle.sleep(Duration::from_secs(1)).await;
+        }
+        let leaves = MemberChangesV1 {
+            leaves: vec![FIRST],
+            ..MemberChangesV1::default()
+        };
+        commit(&cluster, FIRST, leaves).await;
+        while !settled() {
+            assert!(handle.now() < limit, "it gives all away");
+            handle.sleep(Duration::from_millis(10)).await;
+        }
+        cluster.kill(JOINING);
+        let leaver = cluster.node(FIRST).expect("it runs");
+        while topology(&cluster, FIRST).member(FIRST).is_some() {
+            assert!(handle.now() < limit, "it decides alone that it goes");
+            handle.sleep(Duration::from_millis(10)).await;
+        }
+        let ends_soon = || async {
+            let ends = std::pin::pin!(leaver.removal());
+            let late = handle.sleep(Duration::from_secs(20));
+            matches!(select(ends, late).await, Either::Left(_))
+        };
+        assert!(!ends_soon().await, "nobody else can tell");
+        cluster.start(JOINING).await.expect("its disk is whole");
+        assert!(ends_soon().await, "it is told");
+        let known = topology(&cluster, JOINING);
+        assert!(known.member(FIRST).is_none(), "{}", known.epoch());
     });
 }
 
